@@ -1,0 +1,70 @@
+"""plad-bench: compare methods of distilling a language model under one controlled protocol.
+
+Everything a plugin author imports is here: `hookimpl`, `Params`, `param` and the record types.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from plad_bench.contract.errors import MissingError, PladBenchError, StageError, UsageError
+    from plad_bench.contract.hookspecs import hookimpl
+    from plad_bench.contract.params import Params, param
+    from plad_bench.contract.records import (
+        Access,
+        Candidates,
+        Check,
+        Event,
+        Example,
+        Finding,
+        HubModel,
+        Launcher,
+        LauncherSession,
+        LaunchOptions,
+        Method,
+        Metric,
+        Pair,
+        PairBatch,
+        PairBuilder,
+        PairObjective,
+        Protocol,
+        Response,
+        Scored,
+        Scorers,
+        ScratchModel,
+        StageProcess,
+        Student,
+        Task,
+        Teacher,
+        Term,
+        Text,
+        TokenObjective,
+        Training,
+    )
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "hookspecs": "hookimpl",
+    "params": "Params param",
+    "errors": "MissingError PladBenchError StageError UsageError",
+    "records": "Access Candidates Check Event Example Finding HubModel LaunchOptions Launcher LauncherSession Method "
+    "Metric Pair PairBatch PairBuilder PairObjective Protocol Response Scored Scorers ScratchModel StageProcess "
+    "Student Task Teacher Term Text TokenObjective Training",
+}
+_MODULE = {name: module for module, names in _HOME.items() for name in names.split()}
+
+__all__ = [  # noqa: PLE0604
+    "__version__",
+    *sorted(_MODULE),
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use, so that `plad-bench --help` does not wait for pydantic."""
+    if name not in _MODULE:
+        msg = f"module 'plad_bench' has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(f"plad_bench.contract.{_MODULE[name]}"), name)

@@ -1,0 +1,218 @@
+"""Every hook of plad-bench, by the time of its call.
+
+A plugin is a module, or any object, with functions of these names marked `@hookimpl`, registered under the
+entry-point group `plad_bench` or given as a file with `-p`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    import click
+
+    from plad_bench.contract.records import (
+        Check,
+        Event,
+        Launcher,
+        Method,
+        Metric,
+        PairBuilder,
+        Student,
+        Task,
+        Teacher,
+    )
+
+hookspec = pluggy.HookspecMarker("plad_bench")
+hookimpl = pluggy.HookimplMarker("plad_bench")
+
+# ------------------------------------------------------------------------------ registration: once, on first need
+
+
+@hookspec
+def plad_bench_teachers() -> Iterable[Teacher]:
+    """Yield `Teacher` records. Example::
+
+        @hookimpl
+        def plad_bench_teachers():
+            yield Teacher(name="house", summary="Our 8B model.", provides=frozenset({Access.TEXT, Access.LOGITS}),
+                          model=lambda params: HubModel(id="our-org/house-8b"))
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def plad_bench_pair_builders() -> Iterable[PairBuilder]:
+    """Yield `PairBuilder` records. Example::
+
+        def build(candidates, params):
+            for c in candidates:
+                yield Pair(id=c.id, chosen=c.responses[Text.REFERENCE][0], rejected=c.responses[Text.SAMPLE][0])
+
+        @hookimpl
+        def plad_bench_pair_builders():
+            yield PairBuilder(name="reference-over-student", summary="The reference beats the student.",
+                              needs=frozenset({Text.REFERENCE, Text.SAMPLE}), build=build)
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def plad_bench_methods() -> Iterable[Method]:
+    """Yield `Method` records. Example::
+
+        def loss(student, teacher, labels, params):
+            q, p = student.log_softmax(-1), teacher.log_softmax(-1)
+            return (p.exp() * (p - q)).sum(-1)
+
+        @hookimpl
+        def plad_bench_methods():
+            yield Method(name="my-kd", summary="Forward KL on references.", paper="arXiv:1503.02531",
+                         title="Distilling the Knowledge in a Neural Network", equation="KL(p||q)",
+                         access=Access.LOGITS, objective=TokenObjective(terms=(Term(loss=loss, text=Text.REFERENCE),)))
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def plad_bench_metrics() -> Iterable[Metric]:
+    """Yield `Metric` records. Example::
+
+        @hookimpl
+        def plad_bench_metrics():
+            yield Metric(name="shout", summary="Share of upper-case responses.", better=None, unit="%",
+                         score=lambda examples, params, scorers: [float(e.response.isupper()) for e in examples])
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def plad_bench_tasks() -> Iterable[Task]:
+    """Yield `Task` records. Example::
+
+        @hookimpl
+        def plad_bench_tasks():
+            yield Task(name="echo", summary="Say it again.", dataset="made here", licence="CC0-1.0",
+                       redistributable=True, metrics=("rouge-l",), student="tiny",
+                       load=lambda params: (Example(prompt=w, references=(w,)) for w in ("one", "two", "three")))
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def plad_bench_students() -> Iterable[Student]:
+    """Yield `Student` records. Example::
+
+        @hookimpl
+        def plad_bench_students():
+            yield Student(name="house-1b", summary="Our 1B model.", teacher="house",
+                          model=lambda params: HubModel(id="our-org/house-1b"))
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def plad_bench_launchers() -> Iterable[Launcher]:
+    """Yield `Launcher` records. Example::
+
+        @hookimpl
+        def plad_bench_launchers():
+            yield Launcher(name="cluster", summary="Our queue.", open=lambda params, options: Session(options))
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def plad_bench_checks() -> Iterable[Check]:
+    """Yield `Check` records for `plad-bench doctor`. Example::
+
+        @hookimpl
+        def plad_bench_checks():
+            yield Check(name="scratch-disk", summary="Is the scratch disk mounted?",
+                        run=lambda: [Finding(ok=Path("/scratch").is_dir(), message="/scratch", remedy="mount it")])
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def plad_bench_commands(cli: click.Group) -> None:
+    """Add Click commands to `cli`. Called when the command line starts. Example::
+
+        @hookimpl
+        def plad_bench_commands(cli):
+            @cli.command()
+            def hello():
+                click.echo("hello")
+    """
+
+
+# -------------------------------------------------------------------------------------- planning: once for a cell
+
+
+@hookspec(firstresult=True)
+def plad_bench_cell_skip(cell: Any) -> str | None:
+    """Say why a planned cell (`plad_bench.plan.matrix.Cell`) cannot run, or None. Stops at the first reason. Example::
+
+        @hookimpl
+        def plad_bench_cell_skip(cell):
+            return "not on Sundays" if datetime.date.today().weekday() == 6 else None
+    """
+
+
+# --------------------------------------------- observation: an error is logged with the plugin's name, the run goes on
+
+
+@hookspec
+def plad_bench_run_started(event: Event) -> None:
+    """A run begins; `event.data` has its options. Example::
+
+        @hookimpl
+        def plad_bench_run_started(event):
+            notify(f"{event.name} started")
+    """
+
+
+@hookspec
+def plad_bench_stage_finished(event: Event) -> None:
+    """A stage ended; `event.status` is done or failed. Example::
+
+        @hookimpl
+        def plad_bench_stage_finished(event):
+            log(event.name, event.status)
+    """
+
+
+@hookspec
+def plad_bench_cell_finished(event: Event) -> None:
+    """A cell's record was written; `event.data` is the record. Example::
+
+        @hookimpl
+        def plad_bench_cell_finished(event):
+            upload(event.data)
+    """
+
+
+@hookspec
+def plad_bench_run_finished(event: Event) -> None:
+    """A run ended; `event.data` counts done, cached, skipped and failed cells. Example::
+
+        @hookimpl
+        def plad_bench_run_finished(event):
+            notify(f"{event.name}: {event.data['failed']} failed")
+    """
+
+
+# -------------------------------------------------------------------------------------- reporting: once for a board
+
+
+@hookspec
+def plad_bench_board_sections(board: Any) -> str | None:
+    """Return markdown to add to a board's page, or None. Must depend on the board alone. Example::
+
+        @hookimpl
+        def plad_bench_board_sections(board):
+            return f"## Sponsors\\n\\n{board.name} was made possible by nobody."
+    """

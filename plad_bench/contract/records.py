@@ -1,0 +1,380 @@
+"""The records a plugin registers and the values that pass between a plugin and the harness.
+
+A record is frozen, has a `name`, a one-line `summary`, an integer `version` (raise it whenever the same parameters
+would give another result: it is part of every key) and a typed `params` class. A function may be given as the
+function itself or as "module:function", which is resolved in the worker; either way it must not need torch to be
+imported at the top of its module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from plad_bench.contract.params import Params
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Access(StrEnum):
+    """What a teacher gives, or a method asks of it; later tiers give more."""
+
+    TEXT = "text"
+    SCORER = "text + scorer"
+    TOKEN_LOGPROBS = "token log-probs"  # noqa: S105
+    TOP_K = "top-k"
+    LOGITS = "logits"
+    HIDDEN = "hidden states"
+
+    @property
+    def tier(self) -> int:
+        """Position in the order text < ... < hidden states."""
+        return list(Access).index(self)
+
+
+class Text(StrEnum):
+    """Where the sequences that a loss is averaged over come from."""
+
+    REFERENCE = "reference"
+    """The task's references."""
+    TEACHER = "teacher"
+    """The teacher's responses."""
+    SAMPLE = "sample"
+    """Responses sampled once from the frozen warm-started student."""
+    STUDENT = "student"
+    """Responses sampled from the student as it is at this step."""
+
+
+# --------------------------------------------------------------------------------------------------- components
+
+
+@dataclass(frozen=True, kw_only=True)
+class Component:
+    """What all records share."""
+
+    name: str
+    summary: str
+    version: int = 1
+    params: type[Params] = Params
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubModel:
+    """A model in Hugging Face format: a hub id with a revision, or a directory. Safetensors only."""
+
+    id: str
+    revision: str | None = None
+    """None until a hub resolves it; never a hash that nobody saw."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScratchModel:
+    """A small Llama made from scratch, with a byte-level BPE tokenizer trained on the task's training text."""
+
+    layers: int
+    width: int
+    heads: int
+    vocabulary: int
+    context: int
+
+
+ModelSource: TypeAlias = HubModel | ScratchModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher(Component):
+    """A source of teacher outputs."""
+
+    provides: frozenset[Access]
+    model: Callable[[Any], ModelSource]
+    """params -> the teacher's model."""
+    training: Callable[[Any], Training | None] = lambda params: None
+    """params -> how the teacher is fine-tuned on the task's references first; None uses the model as it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Steps and peak learning rate of a run of AdamW."""
+
+    steps: int
+    lr: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Student(Component):
+    """A student model, under a short name."""
+
+    model: Callable[[Any], ModelSource]
+    """params -> the student's model."""
+    teacher: str = ""
+    """Selector of the teacher used when none is named."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """The controlled conditions that every cell of a board shares. A task gives defaults; a board fixes them."""
+
+    steps: int = 300
+    lr: float = 1e-3
+    warmup_steps: int = 600
+    warmup_lr: float = 3e-3
+    batch: int = 32
+    """Prompts per optimiser step, whatever the micro-batch or the number of devices."""
+    max_new_tokens: int = 96
+    teach_temperature: float = 0.0
+    """Sampling temperature of the teacher's training responses; 0 decodes greedily."""
+    sample_temperature: float = 0.7
+    """Sampling temperature of the frozen student's responses."""
+    top_k: int = 40
+    """Top-k of both, where they sample."""
+    split: str = "test"
+    """The evaluation split: test, or validation for choosing defaults."""
+    precision: str = "float32"
+    """float32 or bf16."""
+    limit: int = 0
+    """Use at most this many training and evaluation prompts (records become trials); 0 uses all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(Component):
+    """A data set of prompts with references."""
+
+    load: str | Callable[[Any], Iterable[Example]]
+    """params -> all examples. Called in a worker; the harness groups, splits and deduplicates."""
+    dataset: str
+    """Hub id or citation of the data set."""
+    revision: str | None = None
+    licence: str
+    redistributable: bool
+    """False keeps every text of the task out of records, boards and pages."""
+    protocol: Protocol = Protocol()
+    metrics: tuple[str, ...]
+    """Selectors of the default metrics; the first one ranks."""
+    student: str
+    """Selector of the default student."""
+    require: Callable[[Any], None] = lambda params: None
+    """params -> nothing; raises MissingError, before any work, if the data cannot be had."""
+    artifacts: Callable[[], Path | None] = lambda: None
+    """A directory of ready-made stage artifacts that ship with the task."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric(Component):
+    """A per-example measure of a cell, or a scorer of any text."""
+
+    better: str | None
+    """"higher", "lower", or None: reported and never ranked."""
+    unit: str = ""
+    """"%" shows values of 0 to 1 as 0 to 100."""
+    needs: frozenset[str] = frozenset()
+    """Beyond prompt, references and response: "teacher" (the teacher's response)."""
+    score: str | Callable[[Sequence[Scored], Any, Scorers], Sequence[float]]
+    """(examples, params, scorers) -> one value per example; NaN where an example has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairBuilder(Component):
+    """Makes preference pairs from the responses there are."""
+
+    needs: frozenset[Text]
+    build: str | Callable[[Sequence[Candidates], Any], Iterable[Pair]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(Component):
+    """A distillation method: what it cites, what it needs, and its objective."""
+
+    paper: str
+    """arXiv id ("arXiv:2406.02886") or citation."""
+    title: str
+    """Title of the paper."""
+    equation: str
+    """The loss in plain text, as docs/methods.md prints it."""
+    access: Access
+    objective: TokenObjective | PairObjective
+    step_cost: str = ""
+    """What a step costs beyond one forward and backward pass of the student, if anything."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Term:
+    """One average of a token loss over the tokens of one source of text."""
+
+    loss: Callable[[Tensor, Tensor | None, Tensor, Any], Tensor]
+    """(student logits [N, V], teacher logits [N, V] or None, labels [N], params) -> loss [N], in nats."""
+    text: Text | Callable[[Any], Text]
+    """Where its sequences come from; a function of the parameters where they choose."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenObjective:
+    """Sum over terms of the mean loss over the valid response tokens of the global batch."""
+
+    terms: tuple[Term, ...]
+    teacher_logits: bool = True
+
+    def texts(self, params: Params) -> tuple[Text, ...]:
+        """The source of text of each term."""
+        return tuple(term.text if isinstance(term.text, Text) else term.text(params) for term in self.terms)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairObjective:
+    """Mean over the pairs of the global batch of a loss on sequence log-probabilities."""
+
+    loss: Callable[[PairBatch, Any], Tensor]
+    """(batch of B pairs, params) -> loss [B]."""
+    reference: bool = False
+    """Needs the log-probabilities of the frozen warm-started student."""
+    scorer: Callable[[Any], str | None] = lambda params: None
+    """params -> selector of the metric whose scores of chosen and rejected the loss reads, or None."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launcher(Component):
+    """Where stages run."""
+
+    open: Callable[[Any, LaunchOptions], LauncherSession]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check(Component):
+    """One finding of `doctor`."""
+
+    run: Callable[[], Iterable[Finding]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What a check saw, and what to do when it is not well."""
+
+    ok: bool
+    message: str
+    remedy: str = ""
+
+
+# ------------------------------------------------------------------------------------------------------- values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One prompt as a task yields it. The same prompt may come several times, with other references."""
+
+    prompt: str
+    references: tuple[str, ...]
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    """JSON values a metric of this task needs, such as the slots of a meaning."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Response:
+    """A text, with the token ids it was generated as, if a model of ours made it."""
+
+    text: str
+    ids: tuple[int, ...] | None = None
+    """Without the end token."""
+    finished: bool = True
+    """False when the length limit cut it: no end token is then trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """What a metric sees of one example."""
+
+    id: str
+    prompt: str
+    references: tuple[str, ...]
+    meta: Mapping[str, Any]
+    response: str
+    teacher: str | None = None
+    """The teacher's response, for metrics that need it."""
+
+
+Scorers: TypeAlias = Callable[[str], Callable[[Sequence[Scored]], Sequence[float]]]
+"""Selector of a metric -> its scoring function, oriented so that higher is better."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """All the responses to one training prompt, by source."""
+
+    id: str
+    prompt: str
+    responses: Mapping[Text, tuple[Response, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A preference: `chosen` is taken to be better than `rejected`."""
+
+    id: str
+    """The id of the prompt's example."""
+    chosen: Response
+    rejected: Response
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairBatch:
+    """B pairs as a pair loss sees them. Log-probabilities are summed over response tokens, in nats."""
+
+    chosen_logprob: Tensor
+    rejected_logprob: Tensor
+    chosen_length: Tensor
+    """Response tokens, the end token included."""
+    rejected_length: Tensor
+    reference_chosen: Tensor | None = None
+    """Under the frozen warm-started student."""
+    reference_rejected: Tensor | None = None
+    chosen_score: Tensor | None = None
+    rejected_score: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchOptions:
+    """What a launcher is told: worker slots, threads per CPU slot, GPU indices (empty: CPU)."""
+
+    workers: int
+    threads: int
+    gpus: tuple[int, ...]
+
+
+class LauncherSession:
+    """An open launcher: a fixed number of slots, each running one stage at a time in a clean process."""
+
+    slots: int
+
+    def start(self, job: Path, log: Path, slot: int) -> StageProcess:
+        """Start `plad_bench.execute.worker` on a job file in a slot, its output going to `log`."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Stop whatever runs."""
+        raise NotImplementedError
+
+
+class StageProcess:
+    """A running stage."""
+
+    def poll(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        """End it now."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """What an observation hook is told."""
+
+    kind: str
+    """run_started, stage_finished, cell_finished or run_finished."""
+    name: str
+    """The run, stage or cell."""
+    status: str
+    data: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""The embedded demo task: its generator and the teacher that ships with it."""

@@ -1,0 +1,1 @@
+"""Metrics; any of them can serve as a scorer."""

@@ -1,0 +1,1 @@
+"""Teacher sources and aliases."""
