@@ -1,14 +1,21 @@
-"""Parameters that several methods share."""
+"""Parameters that several methods share, and the mixing that goes with them."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import ConfigDict
 
 from plad_bench import Params, Text, param
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class MethodParams(Params):
     """What every method takes."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     lr: float = param(0.0, ge=0, source="ours")
     """Peak learning rate; 0 uses the one that the board's protocol shares among all methods."""
@@ -19,3 +26,19 @@ class TokenParams(MethodParams):
 
     data: Literal[Text.REFERENCE, Text.TEACHER] = param(Text.REFERENCE, source="ours")
     """The text it trains on: the task's references or the teacher's responses."""
+
+
+class DivergenceParams(MethodParams):
+    """Token methods whose papers use the divergence alone, with cross-entropy as an option."""
+
+    ce_weight: float = param(0.0, ge=0, le=1, source="the paper's loss has no cross-entropy")
+    """Weight of plain cross-entropy, taken at temperature 1; the divergence gets the rest."""
+
+
+def with_cross_entropy(divergence: Tensor, student: Tensor, labels: Tensor, weight: float) -> Tensor:
+    """weight CE(y) + (1 - weight) divergence, [N]; no cross-entropy is computed where it weighs nothing."""
+    from plad_bench.learn.divergences import cross_entropy
+
+    if not weight:
+        return divergence
+    return weight * cross_entropy(student, labels) + (1 - weight) * divergence

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from plad_bench import Access, Method, Term, TokenObjective, param
-from plad_bench_plugins.methods._params import TokenParams
+from plad_bench_plugins.methods._params import TokenParams, with_cross_entropy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,11 +22,11 @@ class KDParams(TokenParams):
 
 def loss(student: Tensor, teacher: Tensor, labels: Tensor, params: KDParams) -> Tensor:
     """ce_weight CE(y) + (1 - ce_weight) T^2 KL(p_T||q_T), [N] (Hinton, Vinyals and Dean 2015, section 2)."""
-    from plad_bench.learn.divergences import cross_entropy, forward_kl
+    from plad_bench.learn.divergences import forward_kl, soften
 
     t = params.temperature
-    divergence = t**2 * forward_kl(student / t, teacher / t)
-    return params.ce_weight * cross_entropy(student, labels) + (1 - params.ce_weight) * divergence
+    divergence = t**2 * forward_kl(soften(student, t), soften(teacher, t))
+    return with_cross_entropy(divergence, student, labels, params.ce_weight)
 
 
 RECORDS = (
