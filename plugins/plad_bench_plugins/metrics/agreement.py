@@ -1,0 +1,25 @@
+"""How often the student says exactly what its teacher says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from plad_bench import Metric, Params, Scored, Scorers
+
+
+def score(examples: Sequence[Scored], params: Params, scorers: Scorers) -> list[float]:
+    """1 where response and teacher's response are equal up to white space, else 0; NaN without a teacher's response."""
+    return [math.nan if e.teacher is None else float(e.response.split() == e.teacher.split()) for e in examples]
+
+
+RECORDS = (
+    Metric(
+        name="agreement",
+        summary="Share of responses equal to the teacher's, white space aside.",
+        better="higher",
+        unit="%",
+        needs=frozenset({"teacher"}),
+        score=score,
+    ),
+)

@@ -1,0 +1,100 @@
+"""Parameters that name a model of either side: one made from scratch, or one in Hugging Face format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import model_validator
+
+from plad_bench import HubModel, MissingError, Params, ScratchModel, UsageError, param
+
+
+class ScratchParams(Params):
+    """Size of a Llama made from scratch."""
+
+    layers: int = param(2, ge=1, source="ours")
+    """Transformer blocks."""
+    width: int = param(64, ge=2, source="ours")
+    """Size of the hidden states."""
+    heads: int = param(4, ge=1, source="ours")
+    """Attention heads."""
+    vocabulary: int = param(768, ge=260, source="ours")
+    """Tokens of the byte-level BPE: 256 bytes, a few special tokens, the rest learned from the task's text."""
+    context: int = param(256, ge=8, source="ours")
+    """Most tokens of prompt and response together."""
+
+    @model_validator(mode="after")
+    def _even_heads(self) -> Self:
+        if self.width % (2 * self.heads):
+            msg = f"width={self.width} must be an even multiple of heads={self.heads} (rotary positions turn pairs)"
+            raise ValueError(msg)
+        return self
+
+    def model(self) -> ScratchModel:
+        """The model of this size."""
+        return ScratchModel(
+            layers=self.layers,
+            width=self.width,
+            heads=self.heads,
+            vocabulary=self.vocabulary,
+            context=self.context,
+        )
+
+
+class RevisionParams(Params):
+    """Parameters of an alias of a published model."""
+
+    revision: str | None = param(None, min_length=1, source="ours")
+    """Branch, tag or commit on the hub; unset is whatever the hub has first resolved it to."""
+
+
+class HFParams(Params):
+    """Any model in Hugging Face format."""
+
+    id: str = param("", pattern=r"^([\w.-]*\w(/[\w.-]*\w)?)?$", source="ours")
+    """Hub id, org/name."""
+    path: Path | None = param(None, local=True, source="ours")
+    """Directory on this machine. Keys and records see the hash of its content."""
+    revision: str | None = param(None, min_length=1, source="ours")
+    """Branch, tag or commit of `id`; unset is whatever the hub has first resolved it to."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if bool(self.id) == (self.path is not None):
+            msg = "give either id=ORG/NAME (a model on the hub) or path=DIR (a directory)"
+            raise ValueError(msg)
+        if self.path is not None and self.revision is not None:
+            msg = "revision belongs to a hub id; a directory is known by its content"
+            raise ValueError(msg)
+        return self
+
+    def model(self) -> HubModel:
+        """The model there.
+
+        Raises:
+            MissingError: if `path` is no directory.
+            UsageError: if `id` is also a directory here (see `hub_model`).
+        """
+        if self.path is None:
+            return hub_model(self.id, self.revision)
+        directory = self.path.expanduser().resolve()
+        if not directory.is_dir():
+            raise MissingError(
+                f"no directory {directory}", "Give path= a directory that holds config.json and weights."
+            )
+        return HubModel(id=str(directory))
+
+
+def hub_model(id: str, revision: str | None) -> HubModel:  # noqa: A002
+    """A model on the hub.
+
+    Raises:
+        UsageError: if a directory of that name is here: loaders would prefer it, and no key would know its content.
+    """
+    if Path(id).is_dir():
+        raise UsageError(
+            f"{id} names a model on the hub, and is a directory here too",
+            f"Write hf[path={id}] to use the directory, or run from elsewhere to use the hub.",
+        )
+    return HubModel(id=id, revision=revision)

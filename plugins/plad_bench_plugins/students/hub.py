@@ -1,0 +1,31 @@
+"""Students in Hugging Face format: any model, and short names for published ones."""
+
+from __future__ import annotations
+
+from plad_bench import HubModel, Student
+from plad_bench_plugins.students._published import PUBLISHED, Published
+from plad_bench_plugins.students._sources import HFParams, RevisionParams, hub_model
+
+
+def _alias(name: str, published: Published) -> Student:
+    def model(params: RevisionParams) -> HubModel:
+        return hub_model(published.id, params.revision)
+
+    return Student(
+        name=name,
+        summary=f"{published.id} on the hub.",
+        params=RevisionParams,
+        model=model,
+        teacher=published.teacher,
+    )
+
+
+RECORDS = (
+    Student(
+        name="hf",
+        summary="Any causal model in Hugging Face format, by hub id or directory.",
+        params=HFParams,
+        model=HFParams.model,
+    ),
+    *(_alias(name, published) for name, published in PUBLISHED.items() if published.teacher),
+)

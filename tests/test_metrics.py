@@ -1,0 +1,207 @@
+"""The text metrics on cases worked out by hand, and the pair builders."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from plad_bench_plugins.metrics import agreement, length, rouge, win
+from plad_bench_plugins.pairs import over_student
+
+from plad_bench import Candidates, Metric, Response, Scored, Text
+
+METRICS: dict[str, Metric] = {m.name: m for module in (agreement, length, rouge, win) for m in module.RECORDS}
+
+
+def scored(response: str, *references: str, teacher: str | None = None) -> Scored:
+    return Scored(id="a", prompt="p", references=references, meta={}, response=response, teacher=teacher)
+
+
+def scorers(selector: str) -> Callable[[Sequence[Scored]], Sequence[float]]:
+    """The metrics of this file, two that read no reference, and a count of calls."""
+    scorers.calls.append(selector)
+    if selector == "shortest":
+        return lambda examples: [-float(len(e.response.split())) for e in examples]
+    if selector == "never":
+        return lambda examples: [math.nan for _ in examples]
+    return lambda examples: values(selector, *examples)
+
+
+scorers.calls = []
+
+
+def values(name: str, *examples: Scored, **params: Any) -> list[float]:
+    metric = METRICS[name]
+    return list(metric.score(examples, metric.params(**params), scorers))
+
+
+# ------------------------------------------------------------------------------------------------------- ROUGE
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("rouge-1", 2 * (3 / 4) * (3 / 5) / (3 / 4 + 3 / 5)),  # the, cat, sat of 4 and of 5 words
+        ("rouge-2", 2 * (1 / 3) * (1 / 4) / (1 / 3 + 1 / 4)),  # "the cat" of 3 and of 4 pairs
+        ("rouge-l", 2 * (3 / 4) * (3 / 5) / (3 / 4 + 3 / 5)),  # the cat sat
+    ],
+)
+def test_rouge_by_hand(name, expected):
+    assert values(name, scored("the cat now sat", "the cat quietly has sat")) == [pytest.approx(expected)]
+
+
+def test_rouge_l_minds_the_order_and_rouge_1_does_not():
+    example = scored("c b a", "a b c")
+    assert values("rouge-1", example) == [1.0]
+    assert values("rouge-l", example) == [pytest.approx(1 / 3)]
+
+
+@pytest.mark.parametrize("name", ["rouge-1", "rouge-2", "rouge-l"])
+def test_rouge_takes_the_best_reference_in_any_order(name):
+    best, other = "the dog ran home", "nothing alike here"
+    assert values(name, scored(best, other, best), scored(best, best, other), scored(best, other)) == [1.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("name", ["rouge-1", "rouge-2", "rouge-l"])
+def test_rouge_of_nothing(name):
+    empty_response, empty_reference, no_reference = values(name, scored("", "a b"), scored("a b", ""), scored("a b"))
+    assert (empty_response, empty_reference) == (0.0, 0.0)
+    assert math.isnan(no_reference)
+    assert values(name) == []
+
+
+def test_rouge_reads_latin_letters_and_digits_only():
+    assert values("rouge-1", scored("Café £20", "caf 20"), scored("猫が座る", "猫が座る")) == [1.0, 0.0]
+
+
+def test_rouge_stems_unless_told_otherwise():
+    example = scored("he was running", "he was runs")
+    assert values("rouge-1", example) == [1.0]
+    assert values("rouge-1", example, use_stemmer=False) == [pytest.approx(2 / 3)]
+
+
+@pytest.mark.parametrize("use_stemmer", [True, False])
+def test_rouge_equals_the_package_used_plainly(use_stemmer):
+    from rouge_score.rouge_scorer import RougeScorer
+
+    texts = [
+        "The Eagle is a family-friendly coffee shop, near Burger King.",
+        "Near\tBurger King there's a coffee-shop called The Eagle;\nfamilies are welcome!",
+        "A £20-25 pub — naïve, İstanbul's Σίσυφος\u00a0bar\x1cnext door",
+    ]
+    names = {"rouge-1": "rouge1", "rouge-2": "rouge2", "rouge-l": "rougeL"}
+    plain = RougeScorer(list(names.values()), use_stemmer=use_stemmer)
+    for name, kind in names.items():
+        for response in texts:
+            ours = values(name, *(scored(response, reference) for reference in texts), use_stemmer=use_stemmer)
+            assert ours == [plain.score(reference, response)[kind].fmeasure for reference in texts]
+
+
+# -------------------------------------------------------------------------------------------- length, agreement
+
+
+def test_length_counts_words():
+    assert values("length", scored(""), scored(" \n"), scored("one"), scored("naïve\u00a0café — a b")) == [0, 0, 1, 5]
+    assert METRICS["length"].better is None
+
+
+def test_agreement_is_equality_up_to_white_space():
+    pairs = [("a  b\n", " a b"), ("a b", "a B"), ("", "  "), ("", "a"), ("ab", "a b"), ("日本", "日本")]
+    assert values("agreement", *(scored(r, teacher=t) for r, t in pairs)) == [1, 0, 1, 0, 0, 1]
+    assert math.isnan(values("agreement", scored(""))[0])
+
+
+# ------------------------------------------------------------------------------------------------------------ win
+
+
+def test_win_over_the_teacher():
+    reference = "a b c d"
+    wins = values(
+        "win-teacher",
+        scored("a b c d", reference, teacher="a b"),
+        scored("a b", reference, teacher="a b c d"),
+        scored("x", reference, teacher="y z"),
+        scored("", reference, teacher=""),
+    )
+    assert wins == [1.0, 0.0, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("text", ["", "a b", "naïve ☕"])
+def test_a_text_ties_with_itself(text):
+    assert values("win-teacher", scored(text, "a b c", teacher=text)) == [0.5]
+
+
+def test_exchanged_sides_share_one_win():
+    texts = ["", "a", "a b", "c a b d", "a b c d"]
+    for one in texts:
+        for other in texts:
+            there, back = values(
+                "win-teacher", scored(one, "a b c d", teacher=other), scored(other, "a b c d", teacher=one)
+            )
+            assert there + back == 1
+
+
+def test_no_score_or_no_teacher_is_no_outcome():
+    unjudged = values("win-teacher", scored("a", "b", teacher="c"), scorer="never")
+    unread = values("win-teacher", scored("a", teacher="c"), scored("a", "a"))
+    assert [math.isnan(value) for value in (*unjudged, *unread)] == [True] * 3
+
+
+def test_win_over_references_is_their_average():
+    wins = values("win-reference", scored("a b", "a", "a b c", "c d", ""), scored("", "a"), scorer="shortest")
+    assert wins == [(0 + 1 + 0.5 + 0) / 4, 1.0]
+
+
+def test_a_reference_never_meets_itself():
+    # against "a b" the only reference left is "a b c d": a tie; against that one it is "a b", which the response copies
+    assert values("win-reference", scored("a b", "a b", "a b c d"), scorer="rouge-l") == [(0.5 + 1) / 2]
+    # left in the list, either reference would score 1 and the response lose; without it, the response is nearer
+    # to the other reference than the opponent is
+    assert values("win-reference", scored("a b x", "a b c", "b x d"), scorer="rouge-1") == [1.0]
+
+
+def test_a_reference_based_scorer_needs_a_second_reference():
+    wins = values("win-reference", scored("a", "a"), scored("a", "a b", " a  b"), scored("a"), scorer="rouge-l")
+    assert all(math.isnan(win) for win in wins)
+    assert values("win-reference", scored("a", "a b"), scorer="shortest") == [1.0]
+    assert math.isnan(values("win-reference", scored("a"), scorer="shortest")[0])
+
+
+@pytest.mark.parametrize("name", ["win-teacher", "win-reference"])
+def test_the_scorer_is_called_once(name):
+    scorers.calls.clear()
+    values(name, *(scored("a", "b", "c d", teacher="e") for _ in range(5)), scorer="shortest")
+    assert scorers.calls == ["shortest"]
+
+
+# ---------------------------------------------------------------------------------------------------------- pairs
+
+
+def build(name: str, **responses: list[str]) -> list[tuple[str, str]]:
+    (builder,) = (record for record in over_student.RECORDS if record.name == name)
+    texts = {Text[source.upper()]: tuple(map(response, of)) for source, of in responses.items()}
+    pairs = list(builder.build([Candidates(id="a", prompt="p", responses=texts)], builder.params()))
+    assert all(pair.id == "a" for pair in pairs)
+    assert all(pair.chosen.ids == response(pair.chosen.text).ids for pair in pairs)
+    return [(pair.chosen.text, pair.rejected.text) for pair in pairs]
+
+
+def response(text: str) -> Response:
+    return Response(text=text, ids=tuple(map(ord, text)))
+
+
+def test_the_teacher_is_chosen_and_the_sample_rejected():
+    texts = {"reference": ["r"], "teacher": ["t"], "sample": ["s"]}
+    assert build("teacher-over-student", **texts) == [("t", "s")]
+    assert build("reference-over-student", **texts) == [("r", "s")]
+
+
+def test_identical_texts_are_no_pair():
+    assert build("teacher-over-student", teacher=["a  b\n", "", "é"], sample=[" a b", " ", "e"]) == [("é", "e")]
+
+
+def test_several_responses_pair_up_by_index():
+    pairs = build("teacher-over-student", teacher=["t0", "t1", "t2"], sample=["s0", "s1"])
+    assert pairs == [("t0", "s0"), ("t1", "s1")]
