@@ -15,17 +15,39 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+# -------------------------------------------------------------------------------------------------- building blocks
+
 
 def soften(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """logits / T, in at least float32, so that no precision is lost to the division."""
+    """The logits / T, in at least float32, so that no precision is lost to the division."""
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return wide if temperature == 1 else wide / temperature
 
 
-def log_softmax(logits: Tensor) -> Tensor:
-    """Log-probabilities in at least float32; an impossible token gets the lowest finite number."""
+def finite(logits: Tensor) -> Tensor:
+    """The logits in at least float32, an impossible token's being the lowest finite number instead of -inf."""
     wide = soften(logits)
-    return wide.clamp_min(torch.finfo(wide.dtype).min).log_softmax(-1)
+    return wide.clamp_min(torch.finfo(wide.dtype).min)
+
+
+def log_softmax(logits: Tensor) -> Tensor:
+    """Log-probabilities, [N, V], all finite."""
+    return finite(logits).log_softmax(-1)
+
+
+def log_mixture(log_a: Tensor, log_b: Tensor, weight: float) -> Tensor:
+    """The logarithm of weight a + (1 - weight) b: a mixture of probabilities, exactly log a wherever a = b."""
+    share = torch.tensor([weight, 1 - weight], dtype=log_a.dtype, device=log_a.device).log()
+    return torch.where(log_a == log_b, log_a, torch.logaddexp(log_a + share[0], log_b + share[1]))
+
+
+def kl(log_a: Tensor, log_b: Tensor) -> Tensor:
+    """KL(a||b) of two distributions given as log-probabilities [N, V]."""
+    a = log_a.exp()
+    return (a * (log_a - log_b) - a + log_b.exp()).sum(-1)
+
+
+# --------------------------------------------------------------------------------------------------------- losses
 
 
 def cross_entropy(student: Tensor, labels: Tensor) -> Tensor:
@@ -33,12 +55,112 @@ def cross_entropy(student: Tensor, labels: Tensor) -> Tensor:
     return functional.cross_entropy(soften(student), labels, reduction="none")
 
 
-def kl(log_a: Tensor, log_b: Tensor) -> Tensor:
-    """KL(a||b) of two distributions given as log-probabilities."""
-    a = log_a.exp()
-    return (a * (log_a - log_b) - a + log_b.exp()).sum(-1)
-
-
 def forward_kl(student: Tensor, teacher: Tensor) -> Tensor:
     """KL(p||q)."""
     return kl(log_softmax(teacher), log_softmax(student))
+
+
+def reverse_kl(student: Tensor, teacher: Tensor) -> Tensor:
+    """KL(q||p)."""
+    return kl(log_softmax(student), log_softmax(teacher))
+
+
+def skew_forward_kl(student: Tensor, teacher: Tensor, alpha: float) -> Tensor:
+    """SKL_alpha = KL(p || alpha p + (1 - alpha) q)."""
+    log_q, log_p = log_softmax(student), log_softmax(teacher)
+    return kl(log_p, log_mixture(log_p, log_q, alpha))
+
+
+def skew_reverse_kl(student: Tensor, teacher: Tensor, alpha: float) -> Tensor:
+    """SRKL_alpha = KL(q || (1 - alpha) p + alpha q)."""
+    return skew_forward_kl(teacher, student, alpha)
+
+
+def jsd_teacher_term(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
+    """The expectation under p in JSD_beta: beta KL(p||m); at beta = 0, where the whole is KL(p||q), all of it."""
+    return beta * skew_forward_kl(student, teacher, beta) if beta else forward_kl(student, teacher)
+
+
+def jsd_student_term(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
+    """The expectation under q in JSD_beta: (1 - beta) KL(q||m); at beta = 1, where the whole is KL(q||p), all of it."""
+    return jsd_teacher_term(teacher, student, 1 - beta)
+
+
+def jsd(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
+    """JSD_beta = beta KL(p||m) + (1 - beta) KL(q||m), m = beta p + (1 - beta) q.
+
+    At 0 and 1, where that is 0 whatever p and q are, it is defined as KL(p||q) and KL(q||p): the limits of
+    JSD_beta / (beta (1 - beta)).
+    """
+    return jsd_teacher_term(student, teacher, beta) + jsd_student_term(student, teacher, beta)
+
+
+def total_variation(student: Tensor, teacher: Tensor) -> Tensor:
+    """TV = 1/2 sum_v |p - q|."""
+    return (log_softmax(teacher).exp() - log_softmax(student).exp()).abs().sum(-1) / 2
+
+
+def adaptive_kl(student: Tensor, teacher: Tensor, mu: float) -> Tensor:
+    """The mix w KL(p||q) + (1 - w) KL(q||p), w the share of sum |p - q| that lies in the teacher's head.
+
+    The head: the teacher's likeliest tokens while their mass stays within mu, and always the likeliest. Tokens as
+    likely as its last belong to it too, so that the order of the vocabulary does not matter. w is a constant for the
+    gradient, and 1/2 where p = q.
+    """
+    log_q, log_p = log_softmax(student), log_softmax(teacher)
+    with torch.no_grad():
+        p = log_p.exp()
+        gap = (p - log_q.exp()).abs()
+        ranked = p.sort(-1, descending=True).values
+        inside = ranked.cumsum(-1) <= mu
+        last = ranked.gather(-1, (inside.sum(-1, keepdim=True) - 1).clamp_min(0))
+        head, total = gap.masked_fill(p < last, 0).sum(-1), gap.sum(-1)
+        weight = torch.where(total > 0, head / total, 0.5)
+    return weight * kl(log_p, log_q) + (1 - weight) * kl(log_q, log_p)
+
+
+def alpha_beta(student: Tensor, teacher: Tensor, alpha: float, beta: float) -> Tensor:
+    """-1/(ab) sum_v [p^a q^b - a/(a+b) p^(a+b) - b/(a+b) q^(a+b)], and its limits where a or b is 0; a, b >= 0.
+
+    Evaluated as sum_v [(p^s - q^s)/s - q^b (p^a - q^a)/a] / b with s = a + b, which is the same, has (p^a - q^a)/a ->
+    log p/q at a = 0, and cancels only where both exponents are small. There it is taken in float64; where both are
+    below 1e-6 it is its limit 1/2 (log p/q)^2.
+    """
+    log_q, log_p = log_softmax(student), log_softmax(teacher)
+    if alpha > beta:  # D_(a,b)(p||q) = D_(b,a)(q||p): divide by the larger exponent
+        log_p, log_q, alpha, beta = log_q, log_p, beta, alpha
+    dtype = log_q.dtype
+    if beta < 0.1:
+        log_p, log_q = log_p.double(), log_q.double()
+    ratio = log_p - log_q
+    if beta < 1e-6:
+        return (ratio**2 / 2).sum(-1).to(dtype)
+    total = alpha + beta
+    first = _power_difference(log_p, log_q, total)
+    second = (beta * log_q).exp() * _power_difference(log_p, log_q, alpha)
+    # Where p_v = q_v both value and gradient are 0; rounding must not say otherwise.
+    return ((first - second) / beta).masked_fill(ratio == 0, 0).sum(-1).to(dtype)
+
+
+def _power_difference(log_a: Tensor, log_b: Tensor, power: float) -> Tensor:
+    """(a^power - b^power) / power without cancellation or overflow; log a - log b at power 0."""
+    ratio = log_a - log_b
+    if power == 0:
+        return ratio
+    larger = (power * torch.maximum(log_a, log_b)).exp()
+    return ratio.sign() * larger * -(-power * ratio.abs()).expm1() / power
+
+
+def interpolated_kl(student: Tensor, teacher: Tensor, t: float) -> Tensor:
+    """KL(p_t||q) with p_t = softmax((1 - t) sg(z_q) + t z_p), z the logits and sg stop-gradient."""
+    z_q = finite(student)
+    target = torch.lerp(z_q.detach(), finite(teacher), t)
+    return kl(log_softmax(target), z_q.log_softmax(-1))
+
+
+def sorted_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """sum_i |sort(q)_i - sort(p)_i|, for vocabularies of different sizes: the smaller is filled up with zeros."""
+    q, p = log_softmax(student).exp(), log_softmax(teacher).exp()
+    width = max(q.shape[-1], p.shape[-1])
+    q, p = (functional.pad(x, (0, width - x.shape[-1])).sort(-1, descending=True).values for x in (q, p))
+    return (q - p).abs().sum(-1)

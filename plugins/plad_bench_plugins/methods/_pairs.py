@@ -21,7 +21,7 @@ def anchor(pairs: PairBatch) -> Tensor:
 
 
 def log_ratio_margin(pairs: PairBatch) -> Tensor:
-    """log q/q0 (y+) - log q/q0 (y-), with q0 the frozen warm-started student.
+    """The difference log q/q0 (y+) - log q/q0 (y-), with q0 the frozen warm-started student.
 
     Raises:
         ValueError: if the batch comes without the reference's log-probabilities.

@@ -1,0 +1,142 @@
+"""Audit calls: evaluate any registered method's loss on tensors of your own. See docs/auditing.md.
+
+Both return the scalar that training would minimise on these tensors, differentiable, in the dtype handed in.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from torch import Tensor
+
+from plad_bench.contract.errors import UsageError
+from plad_bench.contract.records import Method, PairBatch, PairObjective, TokenObjective
+from plad_bench.contract.registry import Registry
+
+IGNORED = -100
+"""The label of a position that is no part of a response."""
+
+
+def token_loss(
+    name: str | Method, student_logits: Tensor, teacher_logits: Tensor | None, labels: Tensor, **params: Any
+) -> Tensor:
+    """The loss of a token method, averaged over the valid labels; 0 where there are none.
+
+    Logits and labels are aligned: logits[b, t] predicts labels[b, t]. A method whose terms are averaged over texts
+    from different sources has all of them evaluated on these tensors and added. What a rollout or a schedule would
+    decide is settled by the parameters.
+
+    Args:
+        name: a registered method's name, or a `Method` record.
+        student_logits: float [B, T, V]; the gradient goes here.
+        teacher_logits: float [B, T, V], constant; ignored by a method that needs no logits.
+        labels: int [B, T], -100 off the response.
+        params: the method's parameters, as on the command line.
+
+    Raises:
+        UsageError: for an unknown method or parameter, a value out of range, a method of pairs, or shapes that do not
+            fit together.
+
+    """
+    method, settings = _configured(name, params)
+    objective = method.objective
+    if not isinstance(objective, TokenObjective):
+        raise UsageError(f"{method.name} is a method of pairs", "Use pair_loss.")
+    if student_logits.shape[:-1] != labels.shape:
+        raise UsageError(f"student_logits {_shape(student_logits)} do not fit labels {_shape(labels)}", _SHAPES)
+    valid = labels != IGNORED
+    student, teacher = student_logits[valid], None
+    if objective.teacher_logits:
+        if teacher_logits is None or teacher_logits.shape[:-1] != labels.shape:
+            raise UsageError(f"{method.name} needs teacher_logits that fit labels {_shape(labels)}", _SHAPES)
+        if method.shared_vocabulary and teacher_logits.shape != student_logits.shape:
+            raise UsageError(
+                f"{method.name} compares token by token: {_shape(student_logits)} and {_shape(teacher_logits)} differ",
+                "Cut both to the tokens they share.",
+            )
+        teacher = teacher_logits.detach()[valid]
+    total = sum(term.loss(student, teacher, labels[valid], settings).sum() for term in objective.terms)
+    return (total / valid.sum().clamp_min(1)).to(student_logits.dtype)
+
+
+def pair_loss(  # noqa: PLR0917  the roles, in the order an auditor has them
+    name: str | Method,
+    chosen_logprob: Tensor,
+    rejected_logprob: Tensor,
+    chosen_length: Tensor,
+    rejected_length: Tensor,
+    reference_chosen: Tensor | None = None,
+    reference_rejected: Tensor | None = None,
+    chosen_score: Tensor | None = None,
+    rejected_score: Tensor | None = None,
+    **params: Any,
+) -> Tensor:
+    """The loss of a pair method, averaged over the pairs. A tensor that the method does not need is ignored.
+
+    Args:
+        name: a registered method's name, or a `Method` record.
+        chosen_logprob: log q(y+), summed over response tokens, float [B].
+        rejected_logprob: log q(y-), summed, float [B].
+        chosen_length: response tokens of y+, int [B].
+        rejected_length: response tokens of y-, int [B].
+        reference_chosen: log q0(y+) under the frozen warm-started student, float [B].
+        reference_rejected: log q0(y-), float [B].
+        chosen_score: score of y+, float [B]; takes the place of the parameter `scorer`.
+        rejected_score: score of y-, float [B].
+        params: the method's parameters, as on the command line.
+
+    Raises:
+        UsageError: for an unknown method or parameter, a value out of range, a token method, shapes that differ, or
+            a tensor that the method needs and did not get.
+
+    """
+    method, settings = _configured(name, params)
+    objective = method.objective
+    if not isinstance(objective, PairObjective):
+        raise UsageError(f"{method.name} is a token method", "Use token_loss.")
+    tensors = {
+        "chosen_logprob": chosen_logprob,
+        "rejected_logprob": rejected_logprob,
+        "chosen_length": chosen_length,
+        "rejected_length": rejected_length,
+        "reference_chosen": reference_chosen,
+        "reference_rejected": reference_rejected,
+        "chosen_score": chosen_score,
+        "rejected_score": rejected_score,
+    }
+    needed = [*_REFERENCES] if objective.reference else []
+    needed += _SCORES if objective.scorer(settings) else []
+    for role, tensor in tensors.items():
+        if tensor is None and role in needed:
+            raise UsageError(f"{method.name} needs {role}", f"Hand in {' and '.join(needed)}, float [B].")
+        if tensor is not None and tensor.shape != chosen_logprob.shape:
+            raise UsageError(f"{role} {_shape(tensor)} does not fit chosen_logprob {_shape(chosen_logprob)}")
+    constants = {role: tensors[role] for role in (*_REFERENCES, *_SCORES)}
+    batch = PairBatch(
+        chosen_logprob=chosen_logprob,
+        rejected_logprob=rejected_logprob,
+        chosen_length=chosen_length,
+        rejected_length=rejected_length,
+        **{role: None if tensor is None else tensor.detach() for role, tensor in constants.items()},
+    )
+    return objective.loss(batch, settings).mean().to(chosen_logprob.dtype)
+
+
+_SHAPES = "Logits are [B, T, V], labels [B, T]."
+_REFERENCES = ("reference_chosen", "reference_rejected")
+_SCORES = ("chosen_score", "rejected_score")
+
+
+@functools.cache
+def _registry() -> Registry:
+    return Registry.load()
+
+
+def _configured(name: str | Method, params: dict[str, Any]) -> tuple[Method, Any]:
+    method = name if isinstance(name, Method) else _registry().get("method", name)
+    return method, Registry.configure(method, params)
+
+
+def _shape(tensor: Tensor) -> str:
+    return str(list(tensor.shape))

@@ -1,0 +1,35 @@
+"""GKD: generalised Jensen-Shannon divergence, part of the time on the student's own text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from plad_bench import param
+from plad_bench_plugins.methods._params import TokenParams
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class GKDParams(TokenParams):
+    """Parameters of gkd."""
+
+    beta: float = param(0.5, ge=0, le=1, source="arXiv:2306.13649")
+    """The teacher's share of the mixture; 0 is defined as KL(p||q), 1 as KL(q||p)."""
+    on_policy: float = param(0.5, ge=0, le=1, source="arXiv:2306.13649, where it is lambda")
+    """Probability that a step trains on fresh samples of the student."""
+    temperature: float = param(1.0, gt=0, source="ours")
+    """Softmax temperature of both distributions in the loss; no factor T^2."""
+    sampling_temperature: float = param(0.9, gt=0, source="the default of a published implementation")
+    """Temperature of the student's samples; never enters the loss."""
+
+
+def loss(student: Tensor, teacher: Tensor, _labels: Tensor, params: GKDParams) -> Tensor:
+    """JSD_beta of the softened distributions, [N] (Agarwal et al. 2024)."""
+    from plad_bench.learn.divergences import jsd, soften
+
+    return jsd(soften(student, params.temperature), soften(teacher, params.temperature), params.beta)
+
+
+RECORDS = ()
+"""None yet: a term's text cannot yet be a mixture."""

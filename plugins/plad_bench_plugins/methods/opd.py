@@ -1,0 +1,38 @@
+"""OPD: sample on-policy, and at every token reinforce what the teacher finds likelier than the student does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from plad_bench import Access, Method, Term, Text, TokenObjective
+from plad_bench_plugins.methods._params import MethodParams
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def loss(student: Tensor, teacher: Tensor, labels: Tensor, _params: MethodParams) -> Tensor:
+    """-sg(A) log q(y) with A = -(log q - log p)(y), [N], y sampled from the student at this step; discount 0.
+
+    Its gradient is that of KL(q||p) in expectation over y, from the teacher's log-probability of one token.
+    """
+    from plad_bench.learn.divergences import cross_entropy
+
+    surprise = cross_entropy(student, labels)
+    advantage = (surprise - cross_entropy(teacher, labels)).detach()
+    return advantage * surprise
+
+
+RECORDS = (
+    Method(
+        name="opd",
+        summary="On-policy distillation: policy gradient with the teacher's log-ratio as each token's reward.",
+        paper="Lu and Thinking Machines Lab (2025)",
+        title="On-Policy Distillation",
+        equation="-sg(log p(y) - log q(y)) log q(y), y ~ q",
+        access=Access.TOKEN_LOGPROBS,
+        params=MethodParams,
+        objective=TokenObjective(terms=(Term(loss=loss, text=Text.STUDENT),)),
+        step_cost="samples a response of the student for every prompt",
+    ),
+)
