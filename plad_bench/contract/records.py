@@ -196,6 +196,8 @@ class Method(Component):
     """The loss in plain text, as docs/methods.md prints it."""
     access: Access
     objective: TokenObjective | PairObjective
+    shared_vocabulary: bool = True
+    """Whether teacher logits are compared token by token; False for a method that works across tokenizers."""
     step_cost: str = ""
     """What a step costs beyond one forward and backward pass of the student, if anything."""
 
@@ -277,6 +279,8 @@ class Response:
     text: str
     ids: tuple[int, ...] | None = None
     """Without the end token."""
+    tokenizer: str = ""
+    """Hash of the tokenizer that the ids belong to."""
     finished: bool = True
     """False when the length limit cut it: no end token is then trained."""
 
@@ -346,6 +350,8 @@ class LauncherSession:
     """An open launcher: a fixed number of slots, each running one stage at a time in a clean process."""
 
     slots: int
+    device: str
+    """The device a stage sees: cpu or cuda:0."""
 
     def start(self, job: Path, log: Path, slot: int) -> StageProcess:
         """Start `plad_bench.execute.worker` on a job file in a slot, its output going to `log`."""

@@ -1,0 +1,305 @@
+"""What is registered: loads plugins, each on its own, and finds components by kind and name."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import hashlib
+import importlib.util
+import inspect
+import json
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.metadata import Distribution, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from plad_bench.contract import hookspecs
+from plad_bench.contract.errors import PluginError, UsageError
+
+if TYPE_CHECKING:
+    from plad_bench.contract.params import Params
+    from plad_bench.contract.records import Component, Event
+
+logger = logging.getLogger("plad_bench")
+
+GROUP = "plad_bench"
+KINDS = {
+    "teacher": ("plad_bench_teachers", "Teacher"),
+    "pair builder": ("plad_bench_pair_builders", "PairBuilder"),
+    "method": ("plad_bench_methods", "Method"),
+    "metric": ("plad_bench_metrics", "Metric"),
+    "task": ("plad_bench_tasks", "Task"),
+    "student": ("plad_bench_students", "Student"),
+    "launcher": ("plad_bench_launchers", "Launcher"),
+    "check": ("plad_bench_checks", "Check"),
+}
+"""Kind of component -> (hook, record class)."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a plugin came from."""
+
+    plugin: str
+    distribution: str
+    """"name version", or the file."""
+    editable: bool = False
+    """Being edited: its components are keyed by their source."""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A plugin, or one hook of it, that could not be loaded."""
+
+    origin: Origin
+    cause: str
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A component and its origin."""
+
+    component: Component
+    origin: Origin
+
+    @functools.cached_property
+    def source_hash(self) -> str:
+        """Hash of the source of a component that is being edited; empty for a released one, whose version speaks."""
+        if not self.origin.editable:
+            return ""
+        files = {inspect.getsourcefile(thing) for thing in _callables(self.component)}
+        digest = hashlib.sha256()
+        for file in sorted(filter(None, files)):
+            digest.update(Path(file).read_bytes())
+        return digest.hexdigest()
+
+
+@dataclass
+class Registry:
+    """All plugins of this process."""
+
+    manager: pluggy.PluginManager
+    origins: dict[str, Origin] = field(default_factory=dict)
+    broken: list[Broken] = field(default_factory=list)
+    files: tuple[Path, ...] = ()
+    """Plugin files given by hand (`-p`); workers load them too."""
+    _components: dict[str, dict[str, list[Registered]]] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, files: Sequence[Path] = ()) -> Registry:
+        """Load every installed plugin and the given files. Nothing a plugin does wrong stops this."""
+        manager = pluggy.PluginManager(GROUP)
+        manager.add_hookspecs(hookspecs)
+        registry = cls(manager, files=tuple(Path(f).resolve() for f in files))
+        for entry in sorted(entry_points(group=GROUP), key=lambda e: (e.name, e.value)):
+            distribution = entry.dist
+            name = f"{distribution.name} {distribution.version}" if distribution else entry.value
+            # The built-in plugins are released with the harness: their versions and a snapshot test key them.
+            editable = distribution is not None and distribution.name != "plad-bench" and _is_editable(distribution)
+            registry._register(Origin(entry.name, name, editable), entry.load)
+        for file in registry.files:
+            registry._register(Origin(file.stem, file.name, editable=True), functools.partial(_import_file, file))
+        return registry
+
+    def _register(self, origin: Origin, load: Callable[[], Any]) -> None:
+        try:
+            name = self.manager.register(load(), name=f"{origin.plugin} ({origin.distribution})")
+        except Exception as error:  # noqa: BLE001  a plugin may fail in any way; it must not take others with it
+            self.broken.append(Broken(origin, f"{type(error).__name__}: {error}"))
+        else:
+            self.origins[name or origin.plugin] = origin
+
+    # ------------------------------------------------------------------------------------------------ components
+
+    def components(self, kind: str) -> dict[str, list[Registered]]:
+        """Everything registered of a kind, by name; more than one entry under a name is a conflict."""
+        if kind not in self._components:
+            found: dict[str, list[Registered]] = {}
+            for registered in self._collect(kind):
+                found.setdefault(registered.component.name, []).append(registered)
+            self._components[kind] = dict(sorted(found.items()))
+        return self._components[kind]
+
+    def _collect(self, kind: str) -> Iterator[Registered]:
+        hook, record = KINDS[kind]
+        expected = getattr(import_module("plad_bench.contract.records"), record)
+        for impl in getattr(self.manager.hook, hook).get_hookimpls():
+            origin = self.origins[impl.plugin_name]
+            try:
+                for component in impl.function():
+                    _check(component, expected)
+                    yield Registered(component, origin)
+            except Exception as error:  # noqa: BLE001  as above
+                self.broken.append(Broken(origin, f"{hook}: {type(error).__name__}: {error}"))
+
+    def find(self, kind: str, name: str) -> Registered:
+        """The component of that name.
+
+        Raises:
+            UsageError: if there is none; near matches are listed.
+            PluginError: if two distributions register the name, or it is unknown and a plugin is broken.
+        """
+        components = self.components(kind)
+        found = components.get(name, [])
+        if len(found) > 1:
+            both = " and ".join(r.origin.distribution for r in found)
+            raise PluginError(f"{kind} {name!r} is registered twice, by {both}", "Uninstall one of them.")
+        if found:
+            return found[0]
+        near = near_matches(name, components)
+        if self.broken and not near:
+            broken = "; ".join(f"{b.origin.distribution}: {b.cause}" for b in self.broken)
+            raise PluginError(
+                f"unknown {kind} {name!r}, and a plugin that might register it is broken: {broken}",
+                "Repair or uninstall that plugin; `plad-bench plugins` shows its state.",
+            )
+        raise UsageError(f"unknown {kind} {name!r}", suggestion(near, components))
+
+    def get(self, kind: str, name: str) -> Any:
+        """The record of that name; errors as `find`."""
+        return self.find(kind, name).component
+
+    @staticmethod
+    def configure(component: Component, values: Mapping[str, Any]) -> Any:
+        """The component's parameters with these values; strings are converted.
+
+        Raises:
+            UsageError: for an unknown parameter (near matches are listed) or a value out of range (the range is).
+        """
+        return configure(component, values)
+
+    # ------------------------------------------------------------------------------------------------ observation
+
+    def notify(self, event: Event) -> None:
+        """Tell every plugin; an error in one is logged with its name and goes no further."""
+        for impl in getattr(self.manager.hook, f"plad_bench_{event.kind}").get_hookimpls():
+            try:
+                impl.function(event=event)
+            except Exception:
+                logger.exception("plugin %s failed in plad_bench_%s", impl.plugin_name, event.kind)
+
+
+def configure(component: Component, values: Mapping[str, Any]) -> Params:
+    """See `Registry.configure`."""
+    from pydantic import ValidationError
+
+    fields = component.params.model_fields
+    for name in values:
+        if name not in fields:
+            raise UsageError(
+                f"{component.name} has no parameter {name!r}", suggestion(near_matches(name, fields), fields)
+            )
+    try:
+        if all(isinstance(v, str) for v in values.values()):
+            return component.params.model_validate_strings(dict(values))
+        return component.params.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = str(first["loc"][0]) if first["loc"] else ""
+        given = f"{where}={first['input']}" if where else ", ".join(f"{k}={v}" for k, v in values.items())
+        message = first["msg"].removeprefix("Value error, ")
+        remedy = f"Allowed: {allowed(component.params, where)}." if where in fields else ""
+        raise UsageError(f"{component.name}[{given}]: {message}", remedy) from None
+
+
+def allowed(params: type[Params], name: str) -> str:
+    """The type and range of a parameter, in words."""
+    schema = params.model_json_schema()
+    prop = schema["properties"][name]
+    options = [_resolve(option, schema) for option in prop.get("anyOf", [prop])]
+    words = []
+    for option in options:
+        if option.get("type") == "null":
+            continue
+        if "enum" in option or "const" in option:
+            words.append(" or ".join(str(v) for v in option.get("enum", [option.get("const")])))
+            continue
+        signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+        bounds = [f"{sign} {option[key]:g}" for key, sign in signs.items() if key in option]
+        words.append(" ".join([option.get("format") or option.get("type", "any value"), " and ".join(bounds)]).strip())
+    return f"{' or '.join(words)}; default {json.dumps(prop.get('default'))}"
+
+
+def resolve(function: str | Callable[..., Any]) -> Callable[..., Any]:
+    """A function given as itself or as "module:function"."""
+    if not isinstance(function, str):
+        return function
+    module, _, name = function.partition(":")
+    try:
+        return getattr(import_module(module), name)  # type: ignore[no-any-return]
+    except (ImportError, AttributeError) as error:
+        raise PluginError(f"cannot resolve {function!r}: {error}", "Correct the record that names it.") from error
+
+
+def near_matches(name: str, names: Iterable[str]) -> list[str]:
+    """Names that look like `name`, best first."""
+    names = list(names)
+    close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.6)
+    return close + [n for n in names if name and n.startswith(name.lower()) and n not in close][:3]
+
+
+def suggestion(near: Sequence[str], names: Iterable[str]) -> str:
+    """The remedy for an unknown name."""
+    if near:
+        return f"Did you mean {' or '.join(near)}?"
+    known = ", ".join(names)
+    return f"There are: {known}." if known else "There are none."
+
+
+def _check(component: Any, expected: type[Component]) -> None:
+    from plad_bench.contract.params import Params
+
+    if not isinstance(component, expected):
+        msg = f"yielded {type(component).__name__}, not {expected.__name__}"
+        raise TypeError(msg)
+    if not isinstance(component.name, str) or not _NAME.fullmatch(component.name):
+        msg = f"{component.name!r} is not a name: lower-case letters, digits, '.', '_' and '-'"
+        raise ValueError(msg)
+    if not (isinstance(component.params, type) and issubclass(component.params, Params)):
+        msg = f"{component.name}: params must be a subclass of plad_bench.Params"
+        raise TypeError(msg)
+
+
+def _callables(value: Any) -> Iterator[Any]:
+    """Every function and class that a record names, itself included."""
+    if isinstance(value, str) and re.fullmatch(r"[\w.]+:\w+", value):
+        yield resolve(value)
+    elif inspect.isfunction(value) or inspect.isclass(value):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _callables(item)
+    elif hasattr(value, "__dataclass_fields__"):
+        for name in value.__dataclass_fields__:
+            yield from _callables(getattr(value, name))
+
+
+def _is_editable(distribution: Distribution) -> bool:
+    text = distribution.read_text("direct_url.json")
+    return bool(text and json.loads(text).get("dir_info", {}).get("editable"))
+
+
+def _import_file(file: Path) -> Any:
+    name = f"plad_bench_file_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None or not file.is_file():
+        msg = f"{file} is not a Python file"
+        raise ImportError(msg)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # so that records and functions of the file can be found again by module name
+    spec.loader.exec_module(module)
+    return module
+
+
+def _resolve(option: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    reference = option.get("$ref")
+    return schema["$defs"][reference.rsplit("/", 1)[-1]] if reference else option

@@ -1,0 +1,248 @@
+"""The engine: a ready queue over the stage graph, retries, and failures that cost only what needs them.
+
+It works backwards from the stages that are asked for, so an intermediate whose result is no longer needed is not made.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from plad_bench.contract.errors import PladBenchError
+from plad_bench.contract.files import unwritable
+from plad_bench.contract.records import LauncherSession, StageProcess
+from plad_bench.execute.store import Artifact, Store
+from plad_bench.execute.worker import OUT_OF_MEMORY
+from plad_bench.plan.stages import Stage
+
+_POLL_S = 0.02
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a stage has no artifact."""
+
+    stage: str
+    message: str
+    log: Path | None
+    missing: bool = False
+    """A prerequisite is absent (exit code 3)."""
+
+
+@dataclass
+class Running:
+    """A stage in a slot."""
+
+    stage: Stage
+    process: StageProcess
+    job: Path
+    log: Path
+    slot: int
+    began: float
+
+    def progress(self) -> dict[str, float]:
+        """What the stage last said of itself."""
+        try:
+            return json.loads(self.job.with_suffix(".progress").read_text())  # type: ignore[no-any-return]
+        except (OSError, ValueError):
+            return {}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How much the engine puts up with."""
+
+    retries: int = 1
+    max_failures: int = 0
+    """Start nothing new after this many failed stages; 0 goes on."""
+    timeout_s: float = 0.0
+    """Kill a stage after this long; 0 never does."""
+
+
+class Watcher:
+    """What an observer of the engine may override."""
+
+    def stage_started(self, running: Running) -> None:
+        """A stage has a slot."""
+
+    def stage_finished(self, stage: Stage, artifact: Artifact | None, failure: Failure | None) -> None:
+        """A stage was computed, or failed."""
+
+    def tick(self, running: Sequence[Running], waiting: int) -> None:
+        """Called a few times a second."""
+
+
+@dataclass
+class Engine:
+    """Runs stages in the slots of a launcher session."""
+
+    store: Store
+    open_session: Callable[[], LauncherSession]
+    """Called when the first stage must run, so that a run that has nothing to do starts nothing."""
+    run_directory: Path
+    threads: int
+    plugins: Sequence[Path] = ()
+    options: Options = field(default_factory=Options)
+    watcher: Watcher = field(default_factory=Watcher)
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    failures: dict[str, Failure] = field(default_factory=dict)
+    _attempts: dict[str, int] = field(default_factory=dict)
+    _micro_batch: dict[str, int] = field(default_factory=dict)
+    _waiting: dict[str, Stage] = field(default_factory=dict)
+
+    def run(self, targets: Sequence[Stage], settled: Callable[[], None]) -> None:
+        """Make the targets; `settled` is called whenever a stage has ended. Results are in artifacts and failures."""
+        for target in targets:
+            self._need(target)
+        settled()
+        if not self._waiting:
+            return
+        session = self.open_session()
+        running: list[Running] = []
+        told = 0.0
+        try:
+            while self._waiting or running:
+                self._fill(session, running)
+                ended = [r for r in running if self._ended(r)]
+                for one in ended:
+                    running.remove(one)
+                    self._settle(one)
+                if ended:
+                    settled()
+                if not running and not self._ready():
+                    self._abandon()
+                    settled()
+                    break
+                if time.monotonic() - told > 0.25:
+                    told = time.monotonic()
+                    self.watcher.tick(running, len(self._waiting))
+                time.sleep(_POLL_S)
+        finally:
+            session.close()
+
+    # ---------------------------------------------------------------------------------------------------- demand
+
+    def _need(self, stage: Stage) -> None:
+        if stage.key in self.artifacts or stage.key in self._waiting or stage.key in self.failures:
+            return
+        artifact = self.store.find(stage.key)
+        if artifact is not None:
+            self.artifacts[stage.key] = artifact
+            return
+        for parent in stage.inputs.values():
+            self._need(parent)
+        self._waiting[stage.key] = stage
+
+    def _ready(self) -> list[Stage]:
+        self._fail_dependents()
+        return [s for s in self._waiting.values() if all(p.key in self.artifacts for p in s.inputs.values())]
+
+    def _fail_dependents(self) -> None:
+        for stage in list(self._waiting.values()):  # inputs come before what needs them, so one pass is enough
+            broken = next((self.failures[p.key] for p in stage.inputs.values() if p.key in self.failures), None)
+            if broken is not None:
+                del self._waiting[stage.key]
+                self.failures[stage.key] = broken
+
+    # ----------------------------------------------------------------------------------------------------- slots
+
+    def _fill(self, session: LauncherSession, running: list[Running]) -> None:
+        limit = self.options.max_failures
+        if limit and len({f.log for f in self.failures.values()}) >= limit:
+            return
+        free = [slot for slot in range(session.slots) if slot not in {r.slot for r in running}]
+        for slot, stage in zip(free, self._ready(), strict=False):
+            del self._waiting[stage.key]
+            one = self._start(session, stage, slot)
+            running.append(one)
+            self.watcher.stage_started(one)
+
+    def _start(self, session: LauncherSession, stage: Stage, slot: int) -> Running:
+        name = f"{stage.name}-{stage.key[:12]}"
+        job, log = self.run_directory / f"{name}.job", self.run_directory / f"{name}.log"
+        document = {
+            "store": str(self.store.root),
+            "shipped": [str(p) for p in self.store.shipped],
+            "document": stage.document,
+            "key": stage.key,
+            "inputs": {role: parent.key for role, parent in stage.inputs.items()},
+            "job": dict(stage.job),
+            "plugins": [str(p) for p in self.plugins],
+            "device": session.device,
+            "threads": self.threads,
+            "micro_batch": self._micro_batch.get(stage.key, 0),
+        }
+        try:
+            job.parent.mkdir(parents=True, exist_ok=True)
+            job.write_text(json.dumps(document))
+        except OSError as error:
+            raise unwritable(job, error) from error
+        return Running(stage, session.start(job, log, slot), job, log, slot, time.monotonic())
+
+    def _ended(self, running: Running) -> bool:
+        if running.process.poll() is not None:
+            return True
+        limit = self.options.timeout_s
+        if limit and time.monotonic() - running.began > limit:
+            running.process.kill()
+            return True
+        return False
+
+    def _settle(self, running: Running) -> None:
+        stage, code = running.stage, running.process.poll()
+        artifact = self.store.find(stage.key)
+        if artifact is not None:
+            self.artifacts[stage.key] = artifact
+            self.watcher.stage_finished(stage, artifact, None)
+            return
+        for parent in stage.inputs.values():  # one that turned out corrupt was taken out of use: make it again
+            if self.store.find(parent.key) is None:
+                self.artifacts.pop(parent.key, None)
+        if not all(p.key in self.artifacts for p in stage.inputs.values()) and self._again(stage):
+            self._need(stage)
+            return
+        failure = self._failure(running, code)
+        if code == OUT_OF_MEMORY and self._halve(stage):
+            self._need(stage)
+        elif code is not None and code < 0 and not self._timed_out(running) and self._again(stage):
+            self._need(stage)
+        else:
+            self.failures[stage.key] = failure
+            self.watcher.stage_finished(stage, None, failure)
+
+    def _again(self, stage: Stage) -> bool:
+        self._attempts[stage.key] = self._attempts.get(stage.key, 0) + 1
+        return self._attempts[stage.key] <= self.options.retries
+
+    def _halve(self, stage: Stage) -> bool:
+        size = self._micro_batch.get(stage.key) or int(stage.spec.get("batch", 1))
+        self._micro_batch[stage.key] = size // 2
+        return size > 1
+
+    def _timed_out(self, running: Running) -> bool:
+        return bool(self.options.timeout_s) and time.monotonic() - running.began > self.options.timeout_s
+
+    def _failure(self, running: Running, code: int | None) -> Failure:
+        name, log = running.stage.name, running.log
+        if self._timed_out(running):
+            return Failure(name, f"took longer than {self.options.timeout_s:g} s (--timeout) and was stopped", log)
+        try:
+            report: Mapping[str, str] = json.loads(running.job.with_suffix(".error").read_text())
+        except (OSError, ValueError):
+            how = f"was killed by signal {-code}" if code is not None and code < 0 else f"exited with code {code}"
+            return Failure(name, f"its process {how}", log)
+        remedy = f" {report['remedy']}" if report["remedy"] else ""
+        return Failure(name, report["message"] + remedy, log, missing=report["kind"] == "missing")
+
+    def _abandon(self) -> None:
+        for stage in self._waiting.values():
+            self.failures[stage.key] = Failure(stage.name, "not started: --max-failures was reached", None)
+        self._waiting.clear()
+
+
+def raise_for(failure: Failure) -> None:
+    """Turn a failure into the error of a command that cannot do without the stage."""
+    raise PladBenchError(f"{failure.stage}: {failure.message}", f"Log: {failure.log}" if failure.log else "")

@@ -1,0 +1,84 @@
+"""Where a result came from: the code, the packages, the device, the command. No path, host name or secret."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import platform
+import re
+import subprocess
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import plad_bench
+
+PACKAGES = ("plad-bench", "torch", "transformers", "tokenizers", "accelerate", "numpy", "rouge-score")
+_COMPUTES = ("contract", "execute/stages", "learn", "plan")
+"""The parts of the harness whose code can change a number."""
+
+
+@functools.cache
+def code_hash() -> str:
+    """Hash of the code that can change a result: the harness's own computing parts and the built-in plugins."""
+    root = Path(plad_bench.__file__).parent
+    sources = [p for part in _COMPUTES for p in (root / part).rglob("*.py")]
+    import plad_bench_plugins
+
+    plugins = Path(plad_bench_plugins.__file__).parent
+    digest = hashlib.sha256()
+    for base, file in sorted([(root, f) for f in sources] + [(plugins, f) for f in plugins.rglob("*.py")]):
+        digest.update(f"{file.relative_to(base).as_posix()}\0".encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@functools.cache
+def packages() -> dict[str, str]:
+    """Versions of the packages that can change a result."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@functools.cache
+def git() -> dict[str, Any]:
+    """Commit of the checkout the harness runs from and whether it differs from it; empty when installed from a wheel."""
+    root = Path(plad_bench.__file__).parent.parent
+    if not (root / ".git").exists():
+        return {}
+    try:
+        commit = _git(root, "rev-parse", "HEAD").strip()
+        return {"commit": commit, "dirty": bool(_git(root, "status", "--porcelain", "--", "plad_bench", "plugins"))}
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+
+
+def device_name(device: str) -> str:
+    """What a stage ran on, by model name."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.machine()
+    found = re.search(r"model name\s*:\s*(.+)", text)
+    return found[1].strip() if found else platform.machine()
+
+
+def command(arguments: Sequence[str]) -> str:
+    """A command line with every absolute or home path shortened to its last part."""
+    import shlex
+
+    shown = [re.sub(r"(?<![\w.])(?:~|\.{1,2})?/(?:[^\s,|\]'\"]*/)*([^\s,|\]'\"/]*)", r"\1", a) for a in arguments]
+    return shlex.join(["plad-bench", *shown])
+
+
+def _git(root: Path, *arguments: str) -> str:
+    return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True).stdout

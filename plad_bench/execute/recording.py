@@ -1,0 +1,213 @@
+"""From a cell's artifacts to its record, and the files beside it."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from plad_bench.contract.files import write_atomically
+from plad_bench.execute import provenance
+from plad_bench.execute.engine import Failure
+from plad_bench.execute.store import Artifact
+from plad_bench.plan.matrix import Cell
+from plad_bench.plan.spec import Chosen, protocol_values
+from plad_bench.plan.stages import Stage
+from plad_bench.report import results
+
+
+
+def path_of(cells: Path, cell_id: str) -> Path:
+    """Where the record of a cell lies."""
+    return cells / f"{cell_id}.json"
+
+
+def recorded(cells: Path, cell: Cell) -> results.Record | None:
+    """The record of this very cell, if there is one with every metric asked for; None if there is work to do."""
+    try:
+        record = results.read(path_of(cells, cell.id))
+    except (results.RecordError, OSError):
+        return None
+    if cell.skip:
+        return record if record.status == "skipped" and record.reason == cell.skip else None
+    if record.status not in {"done", "trial"} or record.key != cell.responses.key:
+        return None
+    for label, stage in cell.scores.items():
+        if label not in record.metrics or record.metrics[label].key != stage.key:
+            return None
+    scores = record.scores
+    if scores is None or not (cells / f"{cell.id}.scores.parquet").is_file():
+        return None
+    return record
+
+
+def stale(record: results.Record) -> bool:
+    """Whether the code or the packages that made a record are not those of today."""
+    made = record.provenance
+    return made.get("code") != provenance.code_hash() or made.get("packages") != provenance.packages()
+
+
+def write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], arguments: Sequence[str]) -> results.Record:
+    """Write the record of a finished cell, its per-example scores and its training curve."""
+    columns, ids = {}, []
+    metrics = {}
+    for label, stage in cell.scores.items():
+        by_id = json.loads((artifacts[stage.key].path / "values.json").read_text())
+        ids = list(by_id)
+        values = np.array([np.nan if v is None else v for v in by_id.values()], dtype=np.float64)
+        columns[label] = values
+        value, n, stderr = results.summarise(values)
+        component = next(m for m in cell.metrics if m.label == label).component
+        metrics[label] = results.MetricPart(
+            value=value, better=component.better, n=n, stderr=stderr, unit=component.unit, key=stage.key
+        )
+    metrics, columns = _with_earlier(cells, cell, ids, metrics, columns)
+    data = results.scores_bytes(ids, columns)
+    scores = path_of(cells, cell.id).with_suffix(".scores.parquet")
+    write_atomically(scores, data)
+    chain = [stage for stage in cell.responses.walk() if stage.key in artifacts]
+    record = results.Record(
+        **_identity(cell),
+        key=cell.responses.key,
+        status="trial" if cell.protocol.limit else "done",
+        metrics=metrics,
+        scores=results.ScoresPart(file=scores.name, sha256=hashlib.sha256(data).hexdigest(), examples=len(ids)),
+        counts=_counts(chain, artifacts),
+        cost=_cost(cell, artifacts),
+        timing={stage.name: round(artifacts[stage.key].manifest["seconds"], 3) for stage in chain},
+        provenance={
+            **artifacts[cell.checkpoint.key].manifest["provenance"],
+            "git": provenance.git(),
+            "command": provenance.command(arguments),
+            "notes": {s.name: n for s in chain if (n := artifacts[s.key].manifest["notes"])},
+        },
+    )
+    _write_curve(cells, cell, artifacts)
+    results.write(path_of(cells, cell.id), record)
+    return record
+
+
+def write_undone(cells: Path, cell: Cell, failure: Failure | None, arguments: Sequence[str]) -> results.Record:
+    """Write the record of a skipped or failed cell."""
+    record = results.Record(
+        **_identity(cell),
+        key="" if cell.skip else cell.responses.key,
+        status="failed" if failure else "skipped",
+        reason=_without_paths(f"{failure.stage}: {failure.message}") if failure else cell.skip,
+        provenance={"code": provenance.code_hash(), "command": provenance.command(arguments)},
+    )
+    results.write(path_of(cells, cell.id), record)
+    return record
+
+
+def _identity(cell: Cell) -> dict[str, Any]:
+    lr = getattr(cell.method.params, "lr", 0.0) if cell.method else 0.0
+    if cell.method is None:
+        method = results.MethodPart(
+            name=cell.row, selector=cell.row, params={}, version=1, plugin="", access="", paper="", lr=0.0, lr_shared=True
+        )
+    else:
+        component = cell.method.component
+        method = results.MethodPart(
+            **_named(cell.method) | {"selector": cell.row},
+            access=component.access.value,
+            paper=component.paper,
+            lr=lr or cell.protocol.lr,
+            lr_shared=not lr,
+        )
+    task = cell.task.component
+    return {
+        "cell": cell.id,
+        "seed": cell.seed,
+        "task": results.TaskPart(**_named(cell.task), licence=task.licence, redistributable=task.redistributable),
+        "teacher": results.Named(**_named(cell.teacher)),
+        "student": results.Named(**_named(cell.student)),
+        "method": method,
+        "pairs": results.Named(**_named(cell.pairs)) if cell.pairs else None,
+        "protocol": protocol_values(cell.protocol),
+    }
+
+
+def _named(chosen: Chosen) -> dict[str, Any]:
+    component = chosen.component
+    return {
+        "name": component.name,
+        "selector": chosen.label,
+        "params": chosen.params.public(),
+        "version": component.version,
+        "plugin": chosen.registered.origin.distribution,
+    }
+
+
+def _with_earlier(
+    cells: Path, cell: Cell, ids: list[str], metrics: dict[str, Any], columns: dict[str, np.ndarray]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Metrics that an earlier run computed of the same responses stay in the record."""
+    try:
+        earlier = results.read(path_of(cells, cell.id))
+        if earlier.key != cell.responses.key or earlier.scores is None:
+            return metrics, columns
+        file = path_of(cells, cell.id).with_name(earlier.scores.file)
+        old_ids, old_columns = results.read_scores(file, earlier.scores.sha256)
+    except (results.RecordError, OSError):
+        return metrics, columns
+    if old_ids != ids:
+        return metrics, columns
+    kept = {name for name in earlier.metrics if name in old_columns and name not in metrics}
+    return (
+        {**metrics, **{name: earlier.metrics[name] for name in kept}},
+        {**columns, **{name: old_columns[name] for name in kept}},
+    )
+
+
+def _counts(chain: Sequence[Stage], artifacts: Mapping[str, Artifact]) -> dict[str, float]:
+    return {f"{s.name}.{name}": value for s in chain for name, value in artifacts[s.key].manifest["counts"].items()}
+
+
+def _cost(cell: Cell, artifacts: Mapping[str, Artifact]) -> dict[str, float]:
+    """Device-seconds, tokens and memory. The teacher's are those of its training responses, shared by many cells."""
+    cost: dict[str, float] = {}
+
+    def take(name: str, stage: Stage, key: str) -> None:
+        if stage.key in artifacts and key in artifacts[stage.key].manifest["cost"]:
+            cost[name] = round(artifacts[stage.key].manifest["cost"][key], 3)
+
+    if cell.method is not None:
+        take("train_device_seconds", cell.checkpoint, "device_seconds")
+        take("tokens_trained", cell.checkpoint, "tokens_trained")
+        take("peak_memory_bytes", cell.checkpoint, "peak_memory_bytes")
+        take("warmup_device_seconds", cell.plan.warmup, "device_seconds")
+        used = {stage.name: stage for stage in cell.checkpoint.walk()}
+        if "teach" in used:
+            take("teacher_device_seconds", used["teach"], "device_seconds")
+            take("teacher_tokens", used["teach"], "tokens_generated")
+        if "sample" in used:
+            take("sample_device_seconds", used["sample"], "device_seconds")
+            take("tokens_generated", used["sample"], "tokens_generated")
+    return cost
+
+
+def _write_curve(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact]) -> None:
+    artifact = artifacts.get(cell.checkpoint.key)
+    curve = artifact.path / "curve.jsonl" if artifact else None
+    if curve is None or not curve.is_file():
+        return
+    rows = [json.loads(line) for line in curve.read_text().splitlines()]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: f"{v:.6g}" for k, v in row.items()} for row in rows)
+    write_atomically(path_of(cells, cell.id).with_suffix(".curve.csv"), text.getvalue().encode())
+
+
+def _without_paths(text: str) -> str:
+    """A message fit for a record: absolute paths shortened to their last part."""
+    return re.sub(r"(?<![\w.])/(?:[^\s/:'\"]+/)*([^\s/:'\"]+)", r"\1", text)

@@ -1,0 +1,84 @@
+"""The files that pass between stages: examples, responses and pairs as JSON lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from plad_bench.contract.records import Response, Scored
+from plad_bench.execute.store import Artifact
+
+EXAMPLES, RESPONSES, PAIRS, VALUES, CURVE, LOGPROBS, MODEL = (
+    "examples.jsonl",
+    "responses.jsonl",
+    "pairs.jsonl",
+    "values.json",
+    "curve.jsonl",
+    "logprobs.json",
+    "model",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """One prompt of a split, with all its references."""
+
+    id: str
+    split: str
+    prompt: str
+    references: tuple[str, ...]
+    meta: Mapping[str, Any]
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write JSON lines."""
+    with path.open("w", encoding="utf-8") as stream:
+        for row in rows:
+            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Read JSON lines."""
+    with path.open(encoding="utf-8") as stream:
+        for line in stream:
+            yield json.loads(line)
+
+
+def read_prompts(data: Artifact, split: str) -> list[Prompt]:
+    """The prompts of one split, in the order of their ids."""
+    rows = (row for row in read_lines(data.path / EXAMPLES) if row["split"] == split)
+    return [Prompt(**{**row, "references": tuple(row["references"])}) for row in rows]
+
+
+def response_row(response: Response) -> dict[str, Any]:
+    """A response as JSON."""
+    ids = list(response.ids) if response.ids is not None else None
+    return {"text": response.text, "ids": ids, "tokenizer": response.tokenizer, "finished": response.finished}
+
+
+def response_of(row: Mapping[str, Any]) -> Response:
+    """A response from JSON."""
+    ids = tuple(row["ids"]) if row["ids"] is not None else None
+    return Response(text=row["text"], ids=ids, tokenizer=row["tokenizer"], finished=row["finished"])
+
+
+def read_responses(artifact: Artifact) -> dict[str, tuple[Response, ...]]:
+    """Responses by example id."""
+    return {
+        row["id"]: tuple(response_of(r) for r in row["responses"]) for row in read_lines(artifact.path / RESPONSES)
+    }
+
+
+def scored(prompt: Prompt, response: str, teacher: str | None = None) -> Scored:
+    """What a metric sees of a prompt and a response to it."""
+    return Scored(
+        id=prompt.id,
+        prompt=prompt.prompt,
+        references=prompt.references,
+        meta=prompt.meta,
+        response=response,
+        teacher=teacher,
+    )

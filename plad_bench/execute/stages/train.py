@@ -1,0 +1,158 @@
+"""The train stage: a model trained by a method. Warm start, teacher and distillation are all this stage."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from plad_bench.contract.errors import StageError
+from plad_bench.contract.records import PairObjective, Response, Text
+from plad_bench.execute.stages.files import (
+    CURVE,
+    LOGPROBS,
+    MODEL,
+    PAIRS,
+    Prompt,
+    read_lines,
+    read_prompts,
+    read_responses,
+    response_of,
+    write_lines,
+)
+from plad_bench.execute.worker import Context
+
+if TYPE_CHECKING:
+    from plad_bench.learn.sequences import Encoder, Sequence_
+    from plad_bench.learn.training import Step
+
+
+def run(context: Context) -> None:
+    """Write model/, and curve.jsonl with the loss and what else the method reports."""
+    from plad_bench.learn import models, sequences, training
+
+    spec = context.spec
+    method = context.chosen("method")
+    model, tokenizer = models.load(context.inputs["model"].path / MODEL, context.device, "float32")
+    encoder = sequences.Encoder(tokenizer, models.context_length(model), context.counts)
+    prompts = read_prompts(context.inputs["data"], "train")
+    encoded = [encoder.prompt(p.prompt) for p in prompts]
+    order = sequences.order([len(ids) for ids in encoded], spec["batch"], spec["steps"], spec["seed"])
+    make = _pair_steps if isinstance(method.component.objective, PairObjective) else _token_steps
+    module, step_at = make(context, model, method, Corpus(prompts, encoded, encoder), order)
+    result = training.train(
+        module,
+        step_at,
+        steps=spec["steps"],
+        lr=spec["lr"],
+        precision=spec["precision"],
+        device=context.device,
+        checkpoint=context.partial / "checkpoint.pt",
+        progress=context.progress,
+    )
+    context.cost["tokens_trained"] = result.tokens
+    context.cost["peak_memory_bytes"] = models.peak_memory(context.device)
+    models.save(model, tokenizer, context.out / MODEL)
+    write_lines(context.out / CURVE, result.curve)
+
+
+class Corpus:
+    """The training prompts with their token ids, in one order for all methods."""
+
+    def __init__(self, prompts: Sequence[Prompt], encoded: Sequence[list[int]], encoder: Encoder) -> None:
+        self.prompts, self.encoded, self.encoder = prompts, encoded, encoder
+
+    def responses(self, context: Context, text: Text) -> list[list[Sequence_]]:
+        """The sequences each prompt can be trained on from a source of text."""
+        if text is Text.REFERENCE:
+            by_id = {p.id: tuple(Response(text=r) for r in p.references) for p in self.prompts}
+        else:
+            by_id = read_responses(context.inputs[{Text.TEACHER: "teach", Text.SAMPLE: "sample"}[text]])
+        missing = [p.id for p in self.prompts if not by_id.get(p.id)]
+        if missing:
+            raise StageError(f"{len(missing)} training prompts have no {text} text, among them {missing[0]}")
+        return [
+            [self.sequence(ids, response) for response in by_id[p.id]]
+            for p, ids in zip(self.prompts, self.encoded, strict=True)
+        ]
+
+    def pairs(self, context: Context) -> list[dict[str, Any]]:
+        """Encoded pairs, in the order of their file, joined with their scores and frozen-reference log-probabilities."""
+        rows = list(read_lines(context.inputs["pairs"].path / PAIRS))
+        if "reference" in context.inputs:
+            logprobs = json.loads((context.inputs["reference"].path / LOGPROBS).read_text())
+            rows = [row | logprob for row, logprob in zip(rows, logprobs, strict=True)]
+        prompts = {p.id: ids for p, ids in zip(self.prompts, self.encoded, strict=True)}
+        sides = ("chosen", "rejected")
+        return [row | {s: self.sequence(prompts[row["id"]], response_of(row[s])) for s in sides} for row in rows]
+
+    def sequence(self, prompt: list[int], response: Response) -> Sequence_:
+        """A prompt and a response to it."""
+        return self.encoder.sequence(prompt, self.encoder.response(response))
+
+
+def _token_steps(
+    context: Context, model: Any, method: Any, corpus: Corpus, order: list[list[int]]
+) -> tuple[Any, Callable[[int], Step]]:
+    from plad_bench.learn import models
+    from plad_bench.learn.objectives import TokenLoss
+    from plad_bench.learn.sequences import collate, micro_batches, pick
+    from plad_bench.learn.training import Step
+
+    objective = method.component.objective
+    teacher = None
+    if objective.teacher_logits:
+        path = context.inputs["teacher"].path / MODEL
+        teacher, _ = models.load(path, context.device, context.spec["precision"])
+        teacher.requires_grad_(False)  # noqa: FBT003  torch's own signature
+    sources = [corpus.responses(context, text) for text in objective.texts(method.params)]
+    seed, pad = context.spec["seed"], corpus.encoder.tokenizer.pad_token_id
+
+    def step_at(number: int) -> Step:
+        step = Step([], 0)
+        for term, source in zip(objective.terms, sources, strict=True):
+            chosen = [
+                source[i][pick(len(source[i]), seed, number, corpus.prompts[i].id)] for i in order[number]
+            ]
+            total = sum(len(s.response) for s in chosen)
+            step.tokens += total
+            for indices in micro_batches(chosen, context.micro_batch or len(chosen)):
+                batch = collate([chosen[i] for i in indices], pad, context.device)
+                step.micro.append(functools.partial(_call, term=term, batch=batch, total=total))
+        return step
+
+    return TokenLoss(model, teacher, method.params), step_at
+
+
+def _pair_steps(
+    context: Context, model: Any, method: Any, corpus: Corpus, order: list[list[int]]
+) -> tuple[Any, Callable[[int], Step]]:
+    from plad_bench.learn.objectives import PairLoss, PairScores, stack
+    from plad_bench.learn.sequences import collate, micro_batches, pick
+    from plad_bench.learn.training import Step
+
+    pairs: dict[str, list[dict[str, Any]]] = {}
+    for row in corpus.pairs(context):
+        pairs.setdefault(row["id"], []).append(row)
+    seed, pad = context.spec["seed"], corpus.encoder.tokenizer.pad_token_id
+
+    def step_at(number: int) -> Step:
+        rows = []
+        for i in order[number]:
+            available = pairs.get(corpus.prompts[i].id)
+            if available:  # a prompt whose pair was dropped keeps its place in the order, and trains nothing
+                rows.append(available[pick(len(available), seed, number, corpus.prompts[i].id)])
+        step = Step([], sum(len(r["chosen"].response) + len(r["rejected"].response) for r in rows))
+        for indices in micro_batches([r["chosen"] for r in rows], context.micro_batch or max(1, len(rows))):
+            group = [rows[i] for i in indices]
+            batch = collate([r["chosen"] for r in group] + [r["rejected"] for r in group], pad, context.device)
+            scores = PairScores(**{name: stack(group, name, context.device) for name in vars(PairScores())})
+            step.micro.append(functools.partial(_call, batch=batch, scores=scores, total=len(rows)))
+        return step
+
+    return PairLoss(model, method.component.objective, method.params), step_at
+
+
+def _call(module: Any, **arguments: Any) -> Any:
+    return module(**arguments)

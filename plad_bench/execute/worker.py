@@ -1,0 +1,182 @@
+"""One stage in one clean process: read a job file, compute, seal the artifact.
+
+A job is a JSON file: {store, shipped, stage, document, key, inputs, job, plugins, device, threads, micro_batch}. The
+result is the artifact in the store, or `<job>.error` with what went wrong. Nothing else crosses.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plad_bench.contract.errors import MissingError, OutOfMemoryError, PladBenchError, StageError
+from plad_bench.contract.files import unwritable, write_atomically
+from plad_bench.contract.registry import Registry
+from plad_bench.execute import provenance
+from plad_bench.execute.store import Artifact, Store
+
+if TYPE_CHECKING:
+    from plad_bench.plan.spec import Chosen
+
+OUT_OF_MEMORY = 75
+"""Exit code of a worker whose device was too small: try again with a smaller micro-batch."""
+
+
+@dataclass
+class Context:
+    """What an operation is given, and where it reports."""
+
+    spec: Mapping[str, Any]
+    job: Mapping[str, Any]
+    inputs: Mapping[str, Artifact]
+    out: Path
+    """Files written here become the artifact."""
+    partial: Path
+    """Survives a kill."""
+    device: str
+    micro_batch: int
+    registry: Registry
+    counts: dict[str, float]
+    """Kept in the manifest: what was dropped, cut, counted."""
+    cost: dict[str, float]
+    """Kept in the manifest: tokens, bytes."""
+    notes: dict[str, Any]
+    """Kept in the manifest: what a reader should know, such as a fall-back taken."""
+    _progress: Path
+    _last: float = 0.0
+
+    def chosen(self, role: str, values: Mapping[str, Any] | None = None) -> Chosen:
+        """The component the job names in a role, with its parameters."""
+        from plad_bench.plan.spec import Chosen
+
+        named = values if values is not None else self.job[role]
+        registered = self.registry.find(named["kind"], named["name"])
+        return Chosen(named["kind"], registered, self.registry.configure(registered.component, named["params"]))
+
+    def progress(self, step: int, total: int, **values: float) -> None:
+        """Tell whoever watches; at most five times a second."""
+        now = time.monotonic()
+        if now - self._last < 0.2 and step < total:
+            return
+        self._last = now
+        line = json.dumps({"step": step, "total": total, **{k: round(v, 5) for k, v in values.items()}})
+        # Renamed into place so that a reader never sees half a line; losing it in a crash costs nothing.
+        temporary = self._progress.with_suffix(".tmp")
+        temporary.write_text(line)
+        temporary.replace(self._progress)
+
+
+def main(job_file: str) -> int:
+    """Run the stage of a job file and return the exit code."""
+    path = Path(job_file)
+    job = json.loads(path.read_text())
+    # The engine reads this when the process is gone; a stale one of an earlier attempt must not speak for this one.
+    report = path.with_suffix(".error")
+    report.unlink(missing_ok=True)
+    try:
+        _run(job, path.with_suffix(".progress"))
+    except OutOfMemoryError as error:
+        _report(report, error)
+        return OUT_OF_MEMORY
+    except PladBenchError as error:
+        _report(report, error)
+        print(error, file=sys.stderr)  # noqa: T201  the stage's log
+        return int(error.exit_code)
+    except Exception as error:  # noqa: BLE001  a plugin may raise anything; it fails this stage and no other
+        traceback.print_exc()
+        cause = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(cause.filename).name}:{cause.lineno}"
+        _report(report, StageError(f"{type(error).__name__}: {error} ({where})"))
+        return 1
+    return 0
+
+
+def _run(job: Mapping[str, Any], progress: Path) -> None:
+    from filelock import FileLock
+
+    store = Store(Path(job["store"]), [Path(p) for p in job["shipped"]])
+    key = job["key"]
+    with FileLock(store.lock(key)):
+        if store.find(key) is not None:  # another run made it while this one waited
+            return
+        staging = store.stage_directory(key)
+        try:
+            facts = _compute(job, store, staging, progress)
+            store.commit(staging, job["document"], key, facts)
+        except OSError as error:
+            raise unwritable(store.root, error) from error
+        finally:
+            if staging.exists():
+                import shutil
+
+                shutil.rmtree(staging, ignore_errors=True)
+
+
+def _compute(job: Mapping[str, Any], store: Store, staging: Path, progress: Path) -> dict[str, Any]:
+    inputs = {}
+    for role, input_key in job["inputs"].items():
+        artifact = store.find(input_key)
+        if artifact is None:
+            raise StageError(f"its input {role} is gone from the store", "Run the same command again.")
+        inputs[role] = artifact
+    operation = job["document"]["operation"]
+    partial = store.partial(job["key"])
+    partial.mkdir(parents=True, exist_ok=True)
+    context = Context(
+        spec=job["document"]["spec"],
+        job=job["job"],
+        inputs=inputs,
+        out=staging,
+        partial=partial,
+        device=job["device"],
+        micro_batch=job["micro_batch"],
+        registry=Registry.load([Path(p) for p in job["plugins"]]),
+        counts={},
+        cost={},
+        notes={},
+        _progress=progress,
+    )
+    run: Callable[[Context], None] = import_module(f"plad_bench.execute.stages.{operation}").run
+    began, cpu = time.perf_counter(), time.process_time()
+    _set_threads(job["threads"], operation)
+    run(context)
+    seconds = time.perf_counter() - began
+    return {
+        "counts": context.counts,
+        "cost": {**context.cost, "device_seconds": seconds, "cpu_seconds": time.process_time() - cpu},
+        "notes": context.notes,
+        "seconds": seconds,
+        "provenance": {
+            "code": provenance.code_hash(),
+            "packages": provenance.packages(),
+            "device": provenance.device_name(job["device"]),
+            "threads": job["threads"],
+            "micro_batch": job["micro_batch"],
+        },
+    }
+
+
+def _set_threads(threads: int, operation: str) -> None:
+    if operation in {"train", "generate"}:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def _report(path: Path, error: PladBenchError) -> None:
+    kind = "missing" if isinstance(error, MissingError) else "failed"
+    text = json.dumps({"kind": kind, "message": error.message, "remedy": error.remedy})
+    write_atomically(path, text.encode())
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    raise SystemExit(main(sys.argv[1]))

@@ -1,0 +1,115 @@
+"""Making, loading and saving models and tokenizers. Safetensors only; remote code never runs."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from plad_bench.contract.errors import MissingError
+from plad_bench.learn.seeds import derive
+
+POINTER = "pointer.json"
+"""Stands in a model directory for a published model: {id, revision}."""
+
+_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+
+
+def from_scratch(tokenizer_path: Path, spec: Mapping[str, Any]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A randomly initialised Llama with tied embeddings, of spec's layers, width, heads, context and seed."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_path)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=spec["width"],
+        intermediate_size=4 * spec["width"] * 2 // 3,
+        num_hidden_layers=spec["layers"],
+        num_attention_heads=spec["heads"],
+        num_key_value_heads=spec["heads"],
+        max_position_embeddings=spec["context"],
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(derive(spec["seed"], "init"))
+    return LlamaForCausalLM(config), tokenizer
+
+
+def resolve(model_id: str, revision: str | None) -> dict[str, str | None]:
+    """Where a published model is, downloading it if need be: {id, revision} with the revision the hub resolved.
+
+    Raises:
+        MissingError: if it cannot be had, or has no safetensors.
+    """
+    path = Path(model_id)
+    if not path.is_dir():
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+        try:
+            path = Path(snapshot_download(model_id, revision=revision, allow_patterns=_FILES))
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise MissingError(
+                f"cannot get model {model_id}: {reason}",
+                "Check the name, the network and `hf auth login`, or give a directory.",
+            ) from error
+        revision = path.name
+    if not any(path.glob("*.safetensors")):
+        raise MissingError(
+            f"model {model_id} has no safetensors file", "Convert it; pickled weights are never loaded."
+        )
+    return {"id": model_id, "revision": revision}
+
+
+def load(path: Path, device: str, precision: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model of a model directory in eval mode on a device, weights in the precision, and its tokenizer.
+
+    A tokenizer without a pad token pads with its end token; masks never come from ids, so the two can be one.
+
+    Raises:
+        MissingError: if the tokenizer has no end token.
+    """
+    where: dict[str, Any] = {"pretrained_model_name_or_path": path}
+    if (path / POINTER).is_file():
+        pointer = json.loads((path / POINTER).read_text())
+        where = {"pretrained_model_name_or_path": pointer["id"], "revision": pointer["revision"] or "main"}
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(**where, dtype=dtype, use_safetensors=True, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(**where, trust_remote_code=False)
+    if tokenizer.eos_token_id is None:
+        raise MissingError(
+            f"the tokenizer of {where['pretrained_model_name_or_path']} has no end token",
+            "Set eos_token in its tokenizer_config.json.",
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model.to(device).eval(), tokenizer
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
+    """Write a Hugging Face directory."""
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+
+
+def context_length(model: PreTrainedModel) -> int:
+    """Tokens the model can attend to."""
+    config = model.config.get_text_config()
+    return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2048)
+
+
+def peak_memory(device: str) -> int:
+    """Most bytes in use so far: of the device's allocator, or of this process."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

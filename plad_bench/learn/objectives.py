@@ -1,0 +1,118 @@
+"""From a method's formula to a number: which logits it needs, over which tokens, and how they are averaged.
+
+A loss is divided by the count of the whole global batch (tokens for token losses, pairs for pair losses), so the sum
+over micro-batches and ranks is the same whatever their number. No logits are made for prompts.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from plad_bench.contract.records import PairBatch, PairObjective, Term
+from plad_bench.learn.sequences import Batch
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """What is known of B pairs beforehand: frozen-reference log-probabilities and scores, each [B] or None."""
+
+    reference_chosen: Tensor | None = None
+    reference_rejected: Tensor | None = None
+    chosen_score: Tensor | None = None
+    rejected_score: Tensor | None = None
+
+
+def response_logits(model: nn.Module, batch: Batch) -> Tensor:
+    """Logits of the N response predictions of a batch, row by row: [N, V]."""
+    extra: dict[str, Any] = {}
+    if "logits_to_keep" in inspect.signature(_forward_of(model)).parameters:
+        extra["logits_to_keep"] = batch.input_ids.shape[1] - batch.start
+    logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False, **extra).logits
+    return logits[:, -batch.valid.shape[1] :][batch.valid]
+
+
+def sequence_logprobs(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Summed log-probability of each response, [B], and its number of tokens, [B]."""
+    logits = response_logits(model, batch)
+    labels = batch.labels[:, batch.start :][batch.valid]
+    tokens = -functional.cross_entropy(logits.float(), labels, reduction="none")
+    rows = batch.valid.nonzero()[:, 0]
+    sums = torch.zeros(len(batch.labels), device=tokens.device, dtype=tokens.dtype).index_add(0, rows, tokens)
+    return sums, batch.valid.sum(1)
+
+
+class TokenLoss(nn.Module):
+    """The student with one or more token losses. Its forward is what data parallelism wraps."""
+
+    def __init__(self, student: PreTrainedModel, teacher: PreTrainedModel | None, params: Any) -> None:
+        super().__init__()
+        self.student = student
+        self.params = params
+        # Hidden from nn.Module: the teacher is neither trained, moved, saved nor put in train mode with the student.
+        self._frozen = (teacher,)
+
+    def forward(self, term: Term, batch: Batch, total: int) -> tuple[Tensor, dict[str, float]]:
+        """The term's loss of a micro-batch over `total` tokens of the global batch, and nothing more to report."""
+        labels = batch.labels[:, batch.start :][batch.valid]
+        student = response_logits(self.student, batch)
+        teacher = self._teacher_logits(batch, student.shape[-1])
+        if teacher is not None:
+            student = student[:, : teacher.shape[-1]]
+        return term.loss(student, teacher, labels, self.params).sum() / total, {}
+
+    @torch.no_grad()
+    def _teacher_logits(self, batch: Batch, vocabulary: int) -> Tensor | None:
+        (teacher,) = self._frozen
+        if teacher is None:
+            return None
+        # Vocabularies that differ only in padding share a beginning; what lies beyond it is never predicted.
+        return response_logits(teacher, batch)[:, :vocabulary]
+
+
+class PairLoss(nn.Module):
+    """The student with a pair loss."""
+
+    def __init__(self, student: PreTrainedModel, objective: PairObjective, params: Any) -> None:
+        super().__init__()
+        self.student = student
+        self.objective = objective
+        self.params = params
+
+    def forward(self, batch: Batch, scores: PairScores, total: int) -> tuple[Tensor, dict[str, float]]:
+        """The loss of B pairs (rows 0..B-1 chosen, B..2B-1 rejected) over `total` pairs, and what to log of them."""
+        sums, lengths = sequence_logprobs(self.student, batch)
+        chosen, rejected = sums.chunk(2)
+        chosen_length, rejected_length = lengths.chunk(2)
+        pairs = PairBatch(
+            chosen_logprob=chosen,
+            rejected_logprob=rejected,
+            chosen_length=chosen_length,
+            rejected_length=rejected_length,
+            **vars(scores),
+        )
+        loss = self.objective.loss(pairs, self.params).sum() / total
+        with torch.no_grad():
+            report = {
+                "logprob_chosen": chosen.sum() / total,
+                "logprob_rejected": rejected.sum() / total,
+                "accuracy": (chosen > rejected).float().sum() / total,
+                "margin": (chosen - rejected).sum() / total,
+            }
+        return loss, {name: float(value) for name, value in report.items()}
+
+
+def stack(rows: Sequence[Mapping[str, float]], name: str, device: str) -> Tensor | None:
+    """A column of pair facts as a tensor, [B]; None if the rows do not have it."""
+    return torch.tensor([row[name] for row in rows], device=device) if name in rows[0] else None
+
+
+def _forward_of(model: nn.Module) -> Any:
+    return getattr(model, "module", model).forward

@@ -1,0 +1,150 @@
+"""From text to batches: encoding prompts and responses, the order of training, collation."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from plad_bench.contract.records import Response
+from plad_bench.learn.seeds import derive
+
+IGNORED = -100
+"""Label of a position that no loss sees."""
+
+
+@dataclass(frozen=True)
+class Sequence_:
+    """One prompt and response as token ids; the response ends in the end token unless it was cut."""
+
+    prompt: list[int]
+    response: list[int]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.response)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B padded sequences of T - 1 predictions. logits[b, t] predicts labels[b, t]."""
+
+    input_ids: Tensor
+    """[B, T], right-padded."""
+    attention_mask: Tensor
+    """[B, T]"""
+    labels: Tensor
+    """[B, T]: the next token where that belongs to the response, IGNORED elsewhere."""
+    start: int
+    """The first position with a label in any row: logits before it are not needed."""
+
+    @property
+    def valid(self) -> Tensor:
+        """[B, T - start], True where there is a label."""
+        return self.labels[:, self.start :] != IGNORED
+
+
+@dataclass
+class Encoder:
+    """Turns prompts and responses into token ids, counting whatever does not fit."""
+
+    tokenizer: PreTrainedTokenizerBase
+    context: int
+    counts: dict[str, float] = field(default_factory=dict)
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """Equal for tokenizers that give every text the same ids."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        text = backend.to_str() if backend is not None else repr(sorted(self.tokenizer.get_vocab().items()))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def prompt(self, text: str) -> list[int]:
+        """Token ids of a prompt, ready for the response to follow: the chat template, or the text and a line break."""
+        if self.tokenizer.chat_template:
+            messages = [{"role": "user", "content": text}]
+            encoded = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+            return list(encoded["input_ids"])
+        ids = list(self.tokenizer(text + "\n")["input_ids"])
+        return ids[:-1] if ids and ids[-1] == self.tokenizer.eos_token_id else ids
+
+    def response(self, response: Response) -> list[int]:
+        """Token ids of a response, with the end token if it is finished.
+
+        Ids that this tokenizer made are taken as they are; text is encoded otherwise, and counted.
+        """
+        if response.ids is not None and response.tokenizer == self.hash:
+            ids = list(response.ids)
+        else:
+            if response.ids is not None:
+                self._count("retokenised_responses")
+            ids = list(self.tokenizer(response.text, add_special_tokens=False)["input_ids"])
+        return [*ids, self.tokenizer.eos_token_id] if response.finished else ids
+
+    def sequence(self, prompt: list[int], response: list[int]) -> Sequence_:
+        """Prompt and response together, cut to the context: the response's end first, then the prompt's beginning."""
+        if len(prompt) + len(response) > self.context:
+            self._count("cut_sequences")
+            response = response[: max(1, self.context - len(prompt))]
+            prompt = prompt[-(self.context - len(response)) :]
+        return Sequence_(prompt, response)
+
+    def _count(self, name: str) -> None:
+        self.counts[name] = self.counts.get(name, 0) + 1
+
+
+def order(lengths: Sequence[int], batch: int, steps: int, seed: int) -> list[list[int]]:
+    """The prompts of every step: `steps` lists of `batch` indices, a function of prompt lengths and seed alone.
+
+    Every epoch is shuffled; within windows of 16 batches prompts of like length share a batch, so that little of a
+    batch is padding, and the batches of a window are shuffled again. It never looks at responses: all methods see
+    the same prompts in the same order.
+    """
+    window, batches, epoch = 16 * batch, [], 0
+    pending: list[int] = []
+    while len(batches) < steps:
+        random_ = random.Random(derive(seed, "order", epoch))
+        indices = list(range(len(lengths)))
+        random_.shuffle(indices)
+        pending += indices
+        while len(pending) >= window or (len(lengths) < window and len(pending) >= batch):
+            taken, pending = pending[:window], pending[window:]
+            taken.sort(key=lambda i: lengths[i])
+            full = [taken[i : i + batch] for i in range(0, len(taken) - len(taken) % batch, batch)]
+            pending = taken[len(full) * batch :] + pending
+            random_.shuffle(full)
+            batches += full
+        epoch += 1
+    return batches[:steps]
+
+
+def pick(count: int, seed: int, step: int, example: str) -> int:
+    """Which of an example's responses a step trains on."""
+    return derive(seed, "pick", step, example) % count
+
+
+def micro_batches(sequences: Sequence[Sequence_], size: int) -> list[list[int]]:
+    """Indices of the sequences in micro-batches of like length."""
+    ordered = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+    return [ordered[i : i + size] for i in range(0, len(ordered), size)]
+
+
+def collate(sequences: Sequence[Sequence_], pad: int, device: str = "cpu") -> Batch:
+    """Pad sequences on the right into a batch. Labels come from positions, never from ids, so pad may equal eos."""
+    longest = max(map(len, sequences))
+    ids = torch.full((len(sequences), longest), pad)
+    mask = torch.zeros((len(sequences), longest), dtype=torch.long)
+    labels = torch.full((len(sequences), longest), IGNORED)
+    for row, sequence in enumerate(sequences):
+        tokens = torch.tensor(sequence.prompt + sequence.response)
+        ids[row, : len(tokens)] = tokens
+        mask[row, : len(tokens)] = 1
+        first = len(sequence.prompt) - 1
+        labels[row, first : first + len(sequence.response)] = tokens[len(sequence.prompt) :]
+    start = min(len(s.prompt) for s in sequences) - 1
+    return Batch(ids.to(device), mask.to(device), labels.to(device), start)

@@ -1,0 +1,139 @@
+"""The training loop that every method shares: AdamW, linear warm-up and cosine decay, clipping, accumulation, resume."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from plad_bench.contract.errors import OutOfMemoryError, StageError
+
+WARMUP_SHARE = 0.05
+CLIP_NORM = 1.0
+LOG_EVERY = 10
+
+MicroStep = Callable[[nn.Module], tuple[Tensor, dict[str, float]]]
+"""(wrapped module) -> loss of one micro-batch, already divided by the global batch's count, and what to log."""
+
+
+@dataclass
+class Step:
+    """One optimiser step: its micro-batches, and how many tokens it trains on."""
+
+    micro: list[MicroStep]
+    tokens: int
+
+
+@dataclass
+class Result:
+    """What training leaves behind beside the trained module."""
+
+    curve: list[dict[str, float]] = field(default_factory=list)
+    tokens: int = 0
+
+
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """Linear warm-up over the first 5 % of the steps, then a cosine to zero."""
+    warmup = max(1, round(WARMUP_SHARE * steps))
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def train(
+    module: nn.Module,
+    step_at: Callable[[int], Step],
+    *,
+    steps: int,
+    lr: float,
+    precision: str,
+    device: str,
+    checkpoint: Path,
+    progress: Callable[..., None],
+) -> Result:
+    """Run `steps` optimiser steps and return the curves.
+
+    `step_at` is a function of the step's number alone, so a run that goes on from its checkpoint trains on exactly
+    what an undisturbed one would have.
+
+    Raises:
+        StageError: if the loss is no longer finite.
+        OutOfMemoryError: if the device is too small for the micro-batch.
+    """
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if precision == "bf16" else "no")
+    optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=lr)
+    module, optimizer = accelerator.prepare(module, optimizer)
+    result, first = _resume(checkpoint, accelerator.unwrap_model(module), optimizer)
+    module.train()
+    every = max(25, steps // 10)
+    try:
+        for number in _counted(first, steps):
+            step = step_at(number)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(number, steps, lr)
+            values = _update(module, optimizer, accelerator, step, number)
+            result.tokens += step.tokens
+            if number % LOG_EVERY == 0 or number == steps - 1:
+                result.curve.append({"step": number, "lr": learning_rate(number, steps, lr), **values})
+            progress(number + 1, steps, loss=values["loss"])
+            if (number + 1) % every == 0 and number + 1 < steps:
+                _save(checkpoint, accelerator.unwrap_model(module), optimizer, result, number + 1)
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemoryError(f"out of memory on {device}: {error}") from error
+    return result
+
+
+def _update(
+    module: nn.Module, optimizer: torch.optim.Optimizer, accelerator: Accelerator, step: Step, number: int
+) -> dict[str, float]:
+    values: dict[str, float] = {"loss": 0.0}
+    for micro in step.micro:
+        loss, report = micro(module)
+        accelerator.backward(loss)
+        values["loss"] += float(loss.detach())
+        for name, value in report.items():
+            values[name] = values.get(name, 0.0) + value
+    if not math.isfinite(values["loss"]):
+        raise StageError(f"the loss is {values['loss']} at step {number}", "Lower the learning rate (--lr or [lr=...]).")
+    if step.micro:
+        values["gradient_norm"] = float(accelerator.clip_grad_norm_(module.parameters(), CLIP_NORM))
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return values
+
+
+def _counted(first: int, steps: int) -> Iterator[int]:
+    yield from range(first, steps)
+
+
+def _save(path: Path, module: nn.Module, optimizer: Any, result: Result, step: int) -> None:
+    state = {
+        "module": module.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "step": step,
+        "result": json.dumps(vars(result)),
+        "random": torch.get_rng_state(),
+    }
+    temporary = path.with_suffix(".tmp")
+    torch.save(state, temporary)
+    temporary.replace(path)
+
+
+def _resume(path: Path, module: nn.Module, optimizer: Any) -> tuple[Result, int]:
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+    except FileNotFoundError:
+        return Result(), 0
+    except (RuntimeError, OSError, EOFError, ValueError):  # torn by a power cut: begin again
+        return Result(), 0
+    module.load_state_dict(state["module"])
+    optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["random"])
+    return Result(**json.loads(state["result"])), state["step"]

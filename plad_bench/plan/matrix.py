@@ -1,0 +1,159 @@
+"""The cells of a run: every combination asked for, and the reference rows, each with its stages or its reason to skip."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from plad_bench.contract.errors import UsageError
+from plad_bench.contract.records import Access, PairObjective, Protocol, ScratchModel, TokenObjective
+from plad_bench.plan.names import slug
+from plad_bench.plan.spec import Chosen, RunSpec, choose
+from plad_bench.plan.stages import Plan, Stage
+
+if TYPE_CHECKING:
+    from plad_bench.contract.registry import Registry
+
+REFERENCE_ROWS = ("teacher", "student", "warmup")
+DEFAULT_PAIRS = "teacher-over-student"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of a board for one seed."""
+
+    task: Chosen
+    teacher: Chosen
+    student: Chosen
+    method: Chosen | None
+    """None for a reference row."""
+    row: str
+    """The method's label, or the name of the reference row."""
+    pairs: Chosen | None
+    protocol: Protocol
+    seed: int
+    metrics: tuple[Chosen, ...]
+    plan: Plan
+    registry: Registry
+    skip: str = ""
+    """Why it cannot run; empty if it can."""
+
+    @functools.cached_property
+    def id(self) -> str:
+        """Readable, unique on a board, and a path."""
+        models = f"{slug(self.student.label)}+{slug(self.teacher.label)}"
+        return f"{slug(self.task.label)}/{models}/{slug(self.row)}/seed-{self.seed}"
+
+    @functools.cached_property
+    def checkpoint(self) -> Stage:
+        """The stage that makes the evaluated model."""
+        if self.method is None:
+            return {"teacher": self.plan.teacher_model, "student": self.plan.init, "warmup": self.plan.warmup}[self.row]
+        objective = self.method.component.objective
+        scorer = None
+        if isinstance(objective, PairObjective) and (named := objective.scorer(self.method.params)):
+            (scorer,) = choose(self.registry, "metric", named)
+        return self.plan.distill(self.method, self.pairs, scorer)
+
+    @functools.cached_property
+    def responses(self) -> Stage:
+        """The stage whose responses the metrics read; its key is the cell's."""
+        return self.plan.evaluate(self.checkpoint)
+
+    @functools.cached_property
+    def scores(self) -> Mapping[str, Stage]:
+        """Score stage of each metric, by the metric's label."""
+        if self.skip:
+            return {}
+        return {m.label: self.plan.score(m, self.responses, self._scorer_of(m)) for m in self.metrics}
+
+    def _scorer_of(self, metric: Chosen) -> Chosen | None:
+        named = getattr(metric.params, "scorer", "")
+        return choose(self.registry, "metric", named)[0] if named else None
+
+
+def cells(spec: RunSpec, registry: Registry) -> list[Cell]:
+    """All cells of a run, reference rows first within each seed.
+
+    Raises:
+        UsageError: if a student has no default teacher and none was named.
+    """
+    made: dict[str, Cell] = {}
+    for cell in _combinations(spec, registry):
+        made.setdefault(cell.id, cell)
+    return list(made.values())
+
+
+def _combinations(spec: RunSpec, registry: Registry) -> Iterator[Cell]:
+    (sft,) = choose(registry, "method", "sft")
+    for task in spec.tasks:
+        for student in spec.students[task.label]:
+            teachers = spec.teachers or _default_teacher(student, registry)
+            for teacher in teachers:
+                for seed in range(spec.seeds):
+                    protocol = spec.protocols[task.label]
+                    plan = Plan(task, teacher, student, protocol, seed, spec.threads, sft)
+                    cell = functools.partial(
+                        Cell,
+                        task=task,
+                        teacher=teacher,
+                        student=student,
+                        protocol=protocol,
+                        metrics=spec.metrics[task.label],
+                        plan=plan,
+                        registry=registry,
+                        seed=seed,
+                        pairs=None,
+                    )
+                    for row in REFERENCE_ROWS:
+                        if seed == 0 or row == "warmup" or (row == "student" and _is_scratch(student)):
+                            yield cell(method=None, row=row)
+                    for method in spec.methods:
+                        uses_pairs = isinstance(method.component.objective, PairObjective)
+                        for builder in spec.pairs if uses_pairs else (None,):
+                            default = builder is None or builder.label == DEFAULT_PAIRS
+                            row = method.label if default else f"{method.label}+{builder.label}"
+                            planned = cell(method=method, row=row, pairs=builder)
+                            reason = skip_reason(planned) or registry.manager.hook.plad_bench_cell_skip(cell=planned)
+                            yield replace(planned, skip=reason or "")
+
+
+def skip_reason(cell: Cell) -> str:
+    """Why this teacher and this student cannot serve this method; empty if they can. Needs no model to be loaded."""
+    method = cell.method
+    if method is None:
+        return ""
+    component, teacher = method.component, cell.teacher.component
+    best = max((a.tier for a in teacher.provides), default=-1)
+    if component.access.tier > best:
+        offers = list(Access)[best].value if best >= 0 else "nothing"
+        return f"{component.name} needs the teacher's {component.access.value}; {cell.teacher.label} provides {offers}"
+    needs_shared = isinstance(component.objective, TokenObjective) and component.objective.teacher_logits
+    if needs_shared and component.shared_vocabulary:
+        mine, other = cell.student.component.model(cell.student.params), teacher.model(cell.teacher.params)
+        reason = _vocabulary_difference(mine, other)
+        if reason:
+            return f"{component.name} compares logits token by token, but {reason}"
+    return ""
+
+
+def _vocabulary_difference(student: object, teacher: object) -> str:
+    if isinstance(student, ScratchModel) and isinstance(teacher, ScratchModel):
+        if student.vocabulary != teacher.vocabulary:
+            return f"the student's tokenizer has {student.vocabulary} tokens and the teacher's {teacher.vocabulary}"
+        return ""
+    if isinstance(student, ScratchModel) or isinstance(teacher, ScratchModel):
+        return "student and teacher have different tokenizers"
+    return ""
+
+
+def _is_scratch(student: Chosen) -> bool:
+    return isinstance(student.component.model(student.params), ScratchModel)
+
+
+def _default_teacher(student: Chosen, registry: Registry) -> tuple[Chosen, ...]:
+    if not student.component.teacher:
+        raise UsageError(f"student {student.label} has no default teacher", "Name one with --teacher.")
+    return choose(registry, "teacher", student.component.teacher)

@@ -1,0 +1,152 @@
+"""What a run is asked to do, with every name resolved and every parameter checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from plad_bench.contract.errors import NothingSelectedError, UsageError
+from plad_bench.contract.params import content_hash
+from plad_bench.contract.records import Component, Protocol
+from plad_bench.contract.registry import Registered, Registry
+from plad_bench.plan.selectors import parse
+
+if TYPE_CHECKING:
+    from plad_bench.contract.params import Params
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """One component with its parameters, as selected."""
+
+    kind: str
+    registered: Registered
+    params: Params
+
+    @property
+    def component(self) -> Any:
+        """The record."""
+        return self.registered.component
+
+    @property
+    def label(self) -> str:
+        """The canonical selector: the name and the parameters that differ from their defaults."""
+        shown = []
+        for name, info in type(self.params).model_fields.items():
+            value = getattr(self.params, name)
+            if value != info.get_default(call_default_factory=True):
+                shown.append(f"{name}={_shown(value, local=self._is_local(name))}")
+        return f"{self.component.name}[{','.join(shown)}]" if shown else str(self.component.name)
+
+    def public(self) -> dict[str, Any]:
+        """What is keyed and recorded: no path of this machine."""
+        source = self.registered.source_hash
+        return {
+            "name": self.component.name,
+            "version": self.component.version,
+            "params": self.params.public(),
+            **({"source": source} if source else {}),
+        }
+
+    def private(self) -> dict[str, Any]:
+        """What a worker needs to build it again."""
+        return {"kind": self.kind, "name": self.component.name, "params": self.params.model_dump(mode="json")}
+
+    def _is_local(self, name: str) -> bool:
+        extra = type(self.params).model_fields[name].json_schema_extra
+        return isinstance(extra, dict) and bool(extra.get("local"))
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """The matrix asked for: tasks x students x teachers x methods x seeds, under one protocol per task."""
+
+    tasks: tuple[Chosen, ...]
+    students: Mapping[str, tuple[Chosen, ...]]
+    """By task label."""
+    teachers: tuple[Chosen, ...]
+    """Empty: each student's default teacher."""
+    methods: tuple[Chosen, ...]
+    pairs: tuple[Chosen, ...]
+    metrics: Mapping[str, tuple[Chosen, ...]]
+    """By task label; the first one ranks."""
+    protocols: Mapping[str, Protocol]
+    """By task label."""
+    seeds: int
+    threads: int = 1
+
+
+def choose(registry: Registry, kind: str, text: str) -> tuple[Chosen, ...]:
+    """The components a selector text names; `all` names every one of the kind.
+
+    Raises:
+        UsageError: for an unknown name or parameter.
+        NothingSelectedError: if it selects nothing.
+    """
+    chosen: dict[str, Chosen] = {}
+    for selector in parse(text):
+        names = list(registry.components(kind)) if selector.name == "all" else [selector.name]
+        for name in names:
+            registered = registry.find(kind, name)
+            one = Chosen(kind, registered, registry.configure(registered.component, dict(selector.values)))
+            chosen[one.label] = one
+    if not chosen:
+        raise NothingSelectedError(f"{text!r} selects no {kind}", "Name at least one, or all.")
+    return tuple(chosen.values())
+
+
+def build(
+    registry: Registry,
+    *,
+    task: str,
+    methods: str,
+    student: str = "",
+    teacher: str = "",
+    pairs: str = "",
+    metrics: str = "",
+    seeds: int = 1,
+    threads: int = 1,
+    overrides: Mapping[str, Any] | None = None,
+) -> RunSpec:
+    """Resolve the texts of the command line into a run specification. Errors as `choose`."""
+    tasks = choose(registry, "task", task)
+    protocols = {t.label: protocol(t.component, overrides or {}) for t in tasks}
+    return RunSpec(
+        tasks=tasks,
+        students={t.label: choose(registry, "student", student or t.component.student) for t in tasks},
+        teachers=choose(registry, "teacher", teacher) if teacher else (),
+        methods=choose(registry, "method", methods),
+        pairs=choose(registry, "pair builder", pairs or "teacher-over-student"),
+        metrics={t.label: choose(registry, "metric", metrics or ",".join(t.component.metrics)) for t in tasks},
+        protocols=protocols,
+        seeds=seeds,
+        threads=threads,
+    )
+
+
+def protocol(task: Component, overrides: Mapping[str, Any]) -> Protocol:
+    """The task's protocol with what the user set. Values of None are not set."""
+    known = {f.name for f in fields(Protocol)}
+    given = {k: v for k, v in overrides.items() if v is not None}
+    if unknown := set(given) - known:
+        raise UsageError(f"{', '.join(sorted(unknown))}: not part of a protocol", f"There are: {', '.join(sorted(known))}.")
+    base: Protocol = task.protocol  # type: ignore[attr-defined]
+    return replace(base, **given)
+
+
+def protocol_values(value: Protocol) -> dict[str, Any]:
+    """A protocol as JSON values."""
+    return asdict(value)
+
+
+def labels(chosen: Sequence[Chosen]) -> list[str]:
+    """The labels, in order."""
+    return [c.label for c in chosen]
+
+
+def _shown(value: Any, *, local: bool) -> str:
+    if local:
+        return f"{value.name}-{content_hash(value).removeprefix('sha256:')[:8]}"
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return f"'{text}'" if any(c in text for c in ",|[]") else text

@@ -1,0 +1,237 @@
+"""The stage graph: what each stage computes, from which inputs, and the key that names its result for ever."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from plad_bench.contract.params import content_hash
+from plad_bench.contract.records import HubModel, ModelSource, PairObjective, Text, TokenObjective, Training
+
+if TYPE_CHECKING:
+    from plad_bench.contract.records import Protocol
+    from plad_bench.plan.spec import Chosen
+
+KEY_VERSION = 1
+OPERATION_VERSION = {"data": 1, "tokenizer": 1, "init": 1, "train": 1, "generate": 1, "pairs": 1, "reference": 1, "score": 1}
+"""Raise one when the same specification would give another result."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One content-addressed step: an operation, its specification, and the stages it reads."""
+
+    name: str
+    """Its part in the protocol: data, tokenizer, init, teacher, teach, warmup, sample, pairs, distill, generate, score."""
+    operation: str
+    """What computes it: a key of OPERATION_VERSION."""
+    spec: Mapping[str, Any]
+    """JSON values; keyed."""
+    inputs: Mapping[str, Stage] = field(default_factory=dict)
+    job: Mapping[str, Any] = field(default_factory=dict)
+    """What a worker must know and a key must not: paths of this machine."""
+
+    @functools.cached_property
+    def document(self) -> dict[str, Any]:
+        """Everything the result depends on; stored in full beside the artifact."""
+        return {
+            "key_version": KEY_VERSION,
+            "stage": self.name,
+            "operation": self.operation,
+            "operation_version": OPERATION_VERSION[self.operation],
+            "spec": dict(self.spec),
+            "inputs": {role: stage.key for role, stage in sorted(self.inputs.items())},
+        }
+
+    @functools.cached_property
+    def key(self) -> str:
+        """sha256 of the canonical JSON of the document."""
+        return digest(self.document)
+
+    def walk(self) -> Iterator[Stage]:
+        """This stage and all that it rests on, inputs first, each once."""
+        seen: set[str] = set()
+
+        def visit(stage: Stage) -> Iterator[Stage]:
+            if stage.key in seen:
+                return
+            seen.add(stage.key)
+            for _, parent in sorted(stage.inputs.items()):
+                yield from visit(parent)
+            yield stage
+
+        yield from visit(self)
+
+
+def digest(document: Any) -> str:
+    """sha256 of canonical JSON."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# ------------------------------------------------------------------------------------- the stages of one protocol
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages that one (task, teacher, student, seed) shares, built on demand."""
+
+    task: Chosen
+    teacher: Chosen
+    student: Chosen
+    protocol: Protocol
+    seed: int
+    threads: int
+    sft: Chosen
+    """Supervised fine-tuning: what the warm start and a teacher made from scratch are trained with."""
+
+    @functools.cached_property
+    def data(self) -> Stage:
+        """Grouped, split and audited examples."""
+        spec = {"task": self.task.public(), "dataset": self.task.component.dataset, "revision": self.task.component.revision}
+        return Stage("data", "data", {**spec, "limit": self.protocol.limit}, job={"task": self.task.private()})
+
+    def model(self, source: ModelSource, seed: int | None) -> Stage:
+        """A model before any training of ours."""
+        if isinstance(source, HubModel):
+            from pathlib import Path
+
+            local = Path(source.id).is_dir()
+            spec = {"directory": content_hash(Path(source.id))} if local else {"id": source.id, "revision": source.revision}
+            return Stage("init", "init", spec, job={"id": source.id, "revision": source.revision})
+        tokenizer = Stage("tokenizer", "tokenizer", {"vocabulary": source.vocabulary}, {"data": self.data})
+        spec = {
+            "layers": source.layers,
+            "width": source.width,
+            "heads": source.heads,
+            "context": source.context,
+            "seed": seed,
+        }
+        return Stage("init", "init", spec, {"tokenizer": tokenizer})
+
+    @functools.cached_property
+    def init(self) -> Stage:
+        """The untouched student. A student from scratch has another beginning for each seed; a pretrained one has not."""
+        return self.model(self.student.component.model(self.student.params), self.seed)
+
+    @functools.cached_property
+    def teacher_model(self) -> Stage:
+        """The teacher, trained on the task's references where it asks for that. Ignores the run's seed."""
+        base = self.model(self.teacher.component.model(self.teacher.params), seed=0)
+        training: Training | None = self.teacher.component.training(self.teacher.params)
+        if training is None or training.steps == 0:
+            return base
+        return self.train("teacher", self.sft, base, steps=training.steps, lr=training.lr, seed=0, precision="float32")
+
+    @functools.cached_property
+    def warmup(self) -> Stage:
+        """The student's common starting checkpoint."""
+        p = self.protocol
+        if p.warmup_steps == 0:
+            return self.init
+        return self.train("warmup", self.sft, self.init, steps=p.warmup_steps, lr=p.warmup_lr, seed=self.seed)
+
+    @functools.cached_property
+    def teach(self) -> Stage:
+        """The teacher's responses to the training prompts. Ignores the run's seed."""
+        return self.generate("teach", self.teacher_model, "train", temperature=self.protocol.teach_temperature, seed=0)
+
+    @functools.cached_property
+    def sample(self) -> Stage:
+        """The frozen warm-started student's responses to the training prompts."""
+        temperature = self.protocol.sample_temperature
+        return self.generate("sample", self.warmup, "train", temperature=temperature, seed=self.seed)
+
+    def text(self, source: Text) -> dict[str, Stage]:
+        """The input that holds a source of text, if it is an artifact of its own."""
+        return {Text.TEACHER: {"teach": self.teach}, Text.SAMPLE: {"sample": self.sample}}.get(source, {})
+
+    def pairs(self, builder: Chosen, scorer: Chosen | None) -> Stage:
+        """Preference pairs, scored where the method asks for scores."""
+        inputs = {"data": self.data}
+        for source in builder.component.needs:
+            inputs |= self.text(source)
+        spec: dict[str, Any] = {"builder": builder.public()}
+        job: dict[str, Any] = {"builder": builder.private()}
+        if scorer is not None:
+            spec["scorer"], job["scorer"] = scorer.public(), scorer.private()
+        return Stage("pairs", "pairs", spec, inputs, job)
+
+    def reference(self, pairs: Stage) -> Stage:
+        """Log-probabilities of the pairs under the frozen warm-started student."""
+        spec = {"precision": self.protocol.precision, "threads": self.threads}
+        return Stage("reference", "reference", spec, {"data": self.data, "model": self.warmup, "pairs": pairs})
+
+    def distill(self, method: Chosen, builder: Chosen | None, scorer: Chosen | None) -> Stage:
+        """The method's checkpoint."""
+        objective = method.component.objective
+        inputs: dict[str, Stage] = {}
+        if isinstance(objective, PairObjective) and builder is not None:
+            inputs["pairs"] = self.pairs(builder, scorer)
+            if objective.reference:
+                inputs["reference"] = self.reference(inputs["pairs"])
+        if isinstance(objective, TokenObjective):
+            for source in objective.texts(method.params):
+                inputs |= self.text(source)
+            if objective.teacher_logits:
+                inputs["teacher"] = self.teacher_model
+        lr = method.params.lr or self.protocol.lr  # type: ignore[attr-defined]
+        return self.train("distill", method, self.warmup, steps=self.protocol.steps, lr=lr, seed=self.seed, extra=inputs)
+
+    def train(
+        self,
+        name: str,
+        method: Chosen,
+        model: Stage,
+        *,
+        steps: int,
+        lr: float,
+        seed: int,
+        precision: str = "",
+        extra: Mapping[str, Stage] | None = None,
+    ) -> Stage:
+        """A run of the training loop."""
+        spec = {
+            "method": method.public(),
+            "steps": steps,
+            "lr": lr,
+            "batch": self.protocol.batch,
+            "seed": seed,
+            "max_new_tokens": self.protocol.max_new_tokens,
+            "precision": precision or self.protocol.precision,
+            "threads": self.threads,
+        }
+        inputs = {"data": self.data, "model": model, **(extra or {})}
+        return Stage(name, "train", spec, inputs, {"method": method.private()})
+
+    def generate(self, name: str, model: Stage, split: str, *, temperature: float, seed: int) -> Stage:
+        """Responses of a model to the prompts of a split; a temperature of 0 decodes greedily and needs no seed."""
+        sampling = {"temperature": temperature, "top_k": self.protocol.top_k, "seed": seed} if temperature else {}
+        spec = {
+            "split": split,
+            "max_new_tokens": self.protocol.max_new_tokens,
+            **sampling,
+            "precision": self.protocol.precision,
+            "threads": self.threads,
+            "backend": "transformers",
+        }
+        return Stage(name, "generate", spec, {"data": self.data, "model": model})
+
+    def evaluate(self, model: Stage) -> Stage:
+        """Greedy responses on the evaluation split."""
+        return self.generate("generate", model, self.protocol.split, temperature=0, seed=0)
+
+    def score(self, metric: Chosen, responses: Stage, scorer: Chosen | None) -> Stage:
+        """One metric's per-example values of one cell."""
+        inputs = {"data": self.data, "responses": responses}
+        if "teacher" in metric.component.needs:
+            inputs["teacher"] = self.evaluate(self.teacher_model)
+        spec: dict[str, Any] = {"metric": metric.public()}
+        job: dict[str, Any] = {"metric": metric.private()}
+        if scorer is not None:  # a metric that scores by another metric depends on that one's version, too
+            spec["scorer"] = scorer.public()
+        return Stage("score", "score", spec, inputs, job)

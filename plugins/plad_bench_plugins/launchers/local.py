@@ -1,0 +1,125 @@
+"""The local launcher: one stage per slot on this machine.
+
+CPU slots fork from a server process that has torch imported, so a stage starts in tens of milliseconds; nothing
+parallel runs in the server before the fork. GPU slots start a fresh interpreter that sees one device. Either kind
+exits when its driver is gone, however that ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import IO
+
+from plad_bench import Launcher, LauncherSession, LaunchOptions, Params, StageProcess
+
+_PRELOAD = "plad_bench_plugins.launchers._preload"
+
+
+class LocalSession(LauncherSession):
+    """Slots on this machine."""
+
+    def __init__(self, options: LaunchOptions) -> None:
+        self.gpus = options.gpus
+        self.slots = len(options.gpus) or options.workers
+        self.device = "cuda:0" if options.gpus else "cpu"
+        self._running: list[StageProcess] = []
+        os.environ["OMP_NUM_THREADS"] = str(options.threads)
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        if not self.gpus:
+            self._context = multiprocessing.get_context("forkserver")
+            self._context.set_forkserver_preload([_PRELOAD])
+
+    def start(self, job: Path, log: Path, slot: int) -> StageProcess:
+        """Fork, or start, the worker of a slot."""
+        process = _Fresh(job, log, self.gpus[slot]) if self.gpus else _Forked(self._context, job, log)
+        self._running = [p for p in self._running if p.poll() is None] + [process]
+        return process
+
+    def close(self) -> None:
+        """Kill what runs."""
+        for process in self._running:
+            process.kill()
+
+
+class _Forked(StageProcess):
+    def __init__(self, context: multiprocessing.context.ForkServerContext, job: Path, log: Path) -> None:
+        reader, self._alive = context.Pipe(duplex=False)
+        self._process: ForkServerProcess = context.Process(target=_child, args=(str(job), str(log), reader), daemon=True)
+        self._process.start()
+        reader.close()
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.join()
+
+
+class _Fresh(StageProcess):
+    def __init__(self, job: Path, log: Path, gpu: int) -> None:
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": str(gpu)}
+        with log.open("ab") as stream:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "plad_bench_plugins.launchers.local", str(job)],
+                stdin=subprocess.PIPE,
+                stdout=stream,
+                stderr=stream,
+                env=environment,
+                start_new_session=True,
+            )
+
+    def poll(self) -> int | None:
+        return self._process.poll()
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def _child(job: str, log: str, alive: Connection) -> None:
+    """In the forked process: output to the log, no interest in Ctrl-C, death with the driver."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with Path(log).open("ab", buffering=0) as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+    _die_with(alive)
+    from plad_bench.execute import worker
+
+    raise SystemExit(worker.main(job))
+
+
+def _die_with(pipe: Connection | IO[bytes]) -> None:
+    """End this process at once when the other end of the pipe is closed."""
+
+    def watch() -> None:
+        with contextlib.suppress(EOFError, OSError):
+            pipe.recv() if isinstance(pipe, Connection) else pipe.read()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+RECORDS = (
+    Launcher(
+        name="local",
+        summary="Slots on this machine: GPUs, or shares of its CPU cores.",
+        params=Params,
+        open=lambda params, options: LocalSession(options),
+    ),
+)
+
+if __name__ == "__main__":
+    _die_with(sys.stdin.buffer)
+    from plad_bench.execute import worker
+
+    raise SystemExit(worker.main(sys.argv[1]))
