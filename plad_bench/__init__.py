@@ -56,9 +56,44 @@ _HOME = {
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names.split()}
 
-__all__ = [  # noqa: PLE0604
+__all__ = [
     "__version__",
-    *sorted(_MODULE),
+    "Access",
+    "Candidates",
+    "Check",
+    "Event",
+    "Example",
+    "Finding",
+    "HubModel",
+    "LaunchOptions",
+    "Launcher",
+    "LauncherSession",
+    "Method",
+    "Metric",
+    "MissingError",
+    "Pair",
+    "PairBatch",
+    "PairBuilder",
+    "PairObjective",
+    "Params",
+    "PladBenchError",
+    "Protocol",
+    "Response",
+    "Scored",
+    "Scorers",
+    "ScratchModel",
+    "StageError",
+    "StageProcess",
+    "Student",
+    "Task",
+    "Teacher",
+    "Term",
+    "Text",
+    "TokenObjective",
+    "Training",
+    "UsageError",
+    "hookimpl",
+    "param",
 ]
 
 

@@ -206,7 +206,7 @@ class Method(Component):
 class Term:
     """One average of a token loss over the tokens of one source of text."""
 
-    loss: Callable[[Tensor, Tensor | None, Tensor, Any], Tensor]
+    loss: Callable[[Tensor, Any, Tensor, Any], Tensor]
     """(student logits [N, V], teacher logits [N, V] or None, labels [N], params) -> loss [N], in nats."""
     text: Text | Callable[[Any], Text]
     """Where its sequences come from; a function of the parameters where they choose."""

@@ -48,6 +48,14 @@ def recorded(cells: Path, cell: Cell) -> results.Record | None:
     return record
 
 
+def failed(cells: Path, cell: Cell) -> bool:
+    """Whether the last attempt at a cell failed."""
+    try:
+        return results.read(path_of(cells, cell.id)).status == "failed"
+    except (results.RecordError, OSError):
+        return False
+
+
 def stale(record: results.Record) -> bool:
     """Whether the code or the packages that made a record are not those of today."""
     made = record.provenance

@@ -107,11 +107,11 @@ def build(
     metrics: str = "",
     seeds: int = 1,
     threads: int = 1,
-    overrides: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> RunSpec:
-    """Resolve the texts of the command line into a run specification. Errors as `choose`."""
+    """Resolve the texts of the command line into a run specification; `overrides` by task label. Errors as `choose`."""
     tasks = choose(registry, "task", task)
-    protocols = {t.label: protocol(t.component, overrides or {}) for t in tasks}
+    protocols = {t.label: protocol(t.component, (overrides or {}).get(t.label, {})) for t in tasks}
     return RunSpec(
         tasks=tasks,
         students={t.label: choose(registry, "student", student or t.component.student) for t in tasks},

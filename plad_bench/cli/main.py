@@ -1,0 +1,153 @@
+"""The entry point `plad-bench`: finds a command, runs it, and turns errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+
+from plad_bench.contract.errors import ExitCode, PladBenchError, PluginError
+
+_COMMANDS = {
+    "run": ("run", "Plan, execute, record and render a comparison of distillation methods."),
+    "plan": ("run", "Show what run would do: cells, stages, what is cached and what is skipped."),
+    "status": ("status", "Show the progress of runs from another shell."),
+    "plugins": ("plugins", "List everything registered, by kind, and plugins that are broken."),
+    "leaderboard": ("boards", "Render boards from their records, or check that pages match them."),
+    "show": ("boards", "Show one record: scores, parameters, provenance, samples."),
+    "export": ("export", "Export what a board holds."),
+    "cache": ("cache", "Look at the store of artifacts: ls, du, verify, prune."),
+}
+
+
+class Cli(click.Group):
+    """Imports a command's module when it is asked for, and lets plugins add commands."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        self._extend(ctx)
+        return [*_COMMANDS, *sorted(self.commands)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _COMMANDS:
+            module, _ = _COMMANDS[cmd_name]
+            found: click.Command = getattr(import_module(f"plad_bench.cli.{module}"), cmd_name)
+            return found
+        self._extend(ctx)
+        return super().get_command(ctx, cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [(name, summary) for name, (_, summary) in _COMMANDS.items()]
+        self._extend(ctx)
+        rows += [(name, command.get_short_help_str()) for name, command in sorted(self.commands.items())]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from plad_bench.contract.registry import near_matches, suggestion
+
+            names = self.list_commands(ctx)
+            error.message = f"No such command {args[0]!r}. {suggestion(near_matches(args[0], names), names)}"
+            raise
+
+    def _extend(self, ctx: click.Context) -> None:
+        """Let plugins add their commands; one that fails to is named and costs only its own."""
+        state = ctx.ensure_object(State)
+        if state.extended:
+            return
+        state.extended = True
+        manager = state.registry.manager
+        for impl in manager.hook.plad_bench_commands.get_hookimpls():
+            try:
+                impl.function(cli=self)
+            except Exception as error:  # noqa: BLE001  a plugin must not stop anybody else's command
+                click.echo(f"plugin {impl.plugin_name} failed to add its commands: {error}", err=True)
+
+
+class State:
+    """What commands share: options of `plad-bench` itself, and the registry, loaded when first needed."""
+
+    def __init__(self) -> None:
+        self.plugin_files: tuple[Path, ...] = ()
+        self.debug = False
+        self.extended = False
+        self._registry: Any = None
+
+    @property
+    def registry(self) -> Any:
+        """The registry of all plugins."""
+        if self._registry is None:
+            from plad_bench.contract.registry import Registry
+
+            self._registry = Registry.load(self.plugin_files)
+            for broken in self._registry.broken:
+                if broken.origin.distribution in {f.name for f in self.plugin_files}:
+                    raise PluginError(
+                        f"plugin file {broken.origin.distribution} cannot be loaded: {broken.cause}", "Repair it."
+                    )
+        return self._registry
+
+
+@click.command(
+    cls=Cli,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "PLAD_BENCH", "max_content_width": 100},
+    epilog="Selectors are name or name[param=value,...]; | separates the values of a sweep. "
+    "Every option can come from the environment (PLAD_BENCH_RUN_STEPS=100) or from --config FILE.toml.",
+)
+@click.option(
+    "-p",
+    "--plugin",
+    "plugin_files",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Load a plugin from a Python file (may be repeated).",
+)
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.version_option(package_name="plad-bench", prog_name="plad-bench")
+@click.pass_context
+def cli(ctx: click.Context, plugin_files: tuple[Path, ...], *, debug: bool) -> None:
+    """Compare methods of distilling a language model under one controlled protocol, and publish the board.
+
+    With no options at all, `plad-bench run` compares four methods on an embedded task, offline, on a CPU.
+    """
+    state = ctx.ensure_object(State)
+    state.plugin_files = plugin_files
+    state.debug = debug
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given or bool(os.environ.get("PLAD_BENCH_DEBUG"))
+    try:
+        code = cli.main(given, prog_name="plad-bench", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else ExitCode.OK)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except PladBenchError as error:
+        if debug:
+            raise
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        sys.exit(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitCode.OK)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""`plugins`: everything registered, by kind, and what is broken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from plad_bench.cli.main import State
+from plad_bench.cli.options import echo_json, json_option
+from plad_bench.contract.errors import ExitCode
+
+
+@click.command(short_help="List everything registered.")
+@click.argument("kind", required=False)
+@json_option
+@click.pass_context
+def plugins(ctx: click.Context, /, kind: str | None, *, as_json: bool) -> int:
+    """List everything registered, by kind, with its parameters and distribution; broken plugins with the cause.
+
+    KIND limits the list to one kind: methods, metrics, tasks, students, teachers, pairs, launchers.
+    """
+    from plad_bench.contract.registry import KINDS, near_matches, suggestion
+
+    registry = ctx.ensure_object(State).registry
+    names = {k.replace("pair builder", "pair") + ("" if k.endswith("s") else "s"): k for k in KINDS}
+    if kind is not None and kind not in names:
+        raise click.UsageError(f"no kind {kind!r}. {suggestion(near_matches(kind, names), names)}")
+    wanted = [names[kind]] if kind else list(KINDS)
+    listed: dict[str, list[dict[str, Any]]] = {k: _rows(registry, k) for k in wanted}
+    broken = [{"plugin": b.origin.plugin, "distribution": b.origin.distribution, "cause": b.cause} for b in registry.broken]
+    if as_json:
+        echo_json({"components": listed, "broken": broken})
+    else:
+        _print(listed, broken)
+    return ExitCode.PLUGIN if broken else ExitCode.OK
+
+
+def _rows(registry: Any, kind: str) -> list[dict[str, Any]]:
+    rows = []
+    for found in registry.components(kind).values():
+        for registered in found:
+            component = registered.component
+            fields = component.params.model_fields
+            rows.append(
+                {
+                    "name": component.name,
+                    "summary": component.summary,
+                    "version": component.version,
+                    "params": {name: str(info.get_default(call_default_factory=True)) for name, info in fields.items()},
+                    "distribution": registered.origin.distribution,
+                    "conflict": len(found) > 1,
+                }
+            )
+    return rows
+
+
+def _print(listed: dict[str, list[dict[str, Any]]], broken: list[dict[str, str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    for kind, rows in listed.items():
+        if not rows:
+            continue
+        table = Table(title=Text(f"{kind}s", style="bold"), title_justify="left", box=None, pad_edge=False, header_style="dim")
+        for column in ("name", "what", "parameters", "from"):
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            conflict = " (conflict)" if row["conflict"] else ""
+            params = " ".join(f"{k}={v}" for k, v in row["params"].items())
+            table.add_row(Text(row["name"] + conflict, style="bold"), Text(row["summary"]), Text(params), Text(row["distribution"]))
+        console.print(table)
+        console.print()
+    for item in broken:
+        console.print(Text(f"broken: {item['distribution']} ({item['plugin']}): {item['cause']}", style="red"))

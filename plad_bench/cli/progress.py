@@ -1,0 +1,120 @@
+"""Progress of a run: bars on a terminal, plain lines elsewhere. Always on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from plad_bench.execute.engine import Failure, Running
+from plad_bench.execute.runs import CellWatcher
+from plad_bench.execute.store import Artifact
+from plad_bench.plan.matrix import Cell
+from plad_bench.plan.stages import Stage
+
+_QUIET = {"score", "data", "tokenizer", "init", "pairs"}
+"""Stages that take no time worth a line."""
+_PLAIN_EVERY_S = 15.0
+
+
+def watcher(cells: int) -> CellWatcher:
+    """The watcher that suits where stderr goes."""
+    return Bars(cells) if sys.stderr.isatty() else Lines(cells)
+
+
+def describe(stage: Stage) -> str:
+    """A stage as a reader knows it: warmup seed 1, distill plad seed 0."""
+    words = [stage.name]
+    if stage.name == "distill":
+        method = stage.spec["method"]
+        words.append(method["name"])
+    seed = stage.spec.get("seed")
+    if seed is not None and stage.name not in {"teacher", "teach"}:
+        words.append(f"(seed {seed})")
+    return " ".join(words)
+
+
+def numbers(progress: dict[str, float]) -> str:
+    """The loss of a training stage."""
+    return f"loss {progress['loss']:.3f}" if "loss" in progress else ""
+
+
+class Bars(CellWatcher):
+    """Live bars: cells done, and every running stage with its steps and loss."""
+
+    def __init__(self, cells: int) -> None:
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+        )
+        self.progress = Progress(*columns, console=Console(stderr=True), transient=True)
+        self.cells = self.progress.add_task("cells", total=cells, note="")
+        self.bars: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Bars:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def stage_started(self, running: Running) -> None:
+        if running.stage.name not in _QUIET:
+            self.bars[running.stage.key] = self.progress.add_task(describe(running.stage), total=None, note="")
+
+    def stage_finished(self, stage: Stage, artifact: Artifact | None, failure: Failure | None) -> None:
+        if (bar := self.bars.pop(stage.key, None)) is not None:
+            self.progress.remove_task(bar)
+        if failure is not None:
+            self.progress.console.print(f"[red]failed[/] {describe(stage)}: ", end="")
+            self.progress.console.print(failure.message, markup=False, highlight=False)
+        elif artifact is not None and stage.name not in _QUIET:
+            self.progress.console.print(f"[dim]{describe(stage)}  {artifact.manifest['seconds']:.1f} s[/]", highlight=False)
+
+    def tick(self, running: Sequence[Running], waiting: int) -> None:
+        for one in running:
+            values = one.progress()
+            if one.stage.key in self.bars and values:
+                self.progress.update(
+                    self.bars[one.stage.key], completed=values["step"], total=values["total"], note=numbers(values)
+                )
+
+    def cell_finished(self, cell: Cell, record: Any) -> None:
+        self.progress.advance(self.cells)
+
+
+class Lines(CellWatcher):
+    """A line for every stage that took time, and now and then one for what runs."""
+
+    def __init__(self, cells: int) -> None:
+        self.total, self.done, self.began, self.told = cells, 0, time.monotonic(), time.monotonic()
+
+    def stage_finished(self, stage: Stage, artifact: Artifact | None, failure: Failure | None) -> None:
+        if failure is not None:
+            self._say(f"failed {describe(stage)}: {failure.message}")
+        elif artifact is not None and stage.name not in _QUIET:
+            self._say(f"{describe(stage)} done in {artifact.manifest['seconds']:.1f} s")
+
+    def tick(self, running: Sequence[Running], waiting: int) -> None:
+        if time.monotonic() - self.told < _PLAIN_EVERY_S:
+            return
+        for one in running:
+            if (values := one.progress()) and one.stage.name not in _QUIET:
+                self._say(f"{describe(one.stage)} {values['step']:g}/{values['total']:g} {numbers(values)}".rstrip())
+
+    def cell_finished(self, cell: Cell, record: Any) -> None:
+        self.done += 1
+        self._say(f"cell {self.done}/{self.total} {record.status}: {cell.id}")
+
+    def _say(self, text: str) -> None:
+        self.told = time.monotonic()
+        click.echo(f"[{self.told - self.began:6.1f} s] {text}", err=True)

@@ -1,0 +1,305 @@
+"""`run` and `plan`: from options to a plan, and from a plan to records and a board."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from plad_bench.cli.main import State
+from plad_bench.cli.options import boards_option, config_option, echo_json, json_option, open_store, store_option
+from plad_bench.contract.errors import ExitCode, MissingError, NothingSelectedError, UsageError
+
+if TYPE_CHECKING:
+    from plad_bench.contract.records import Protocol
+    from plad_bench.execute.store import Store
+    from plad_bench.plan.boardfile import BoardFile
+    from plad_bench.plan.matrix import Cell
+
+DEMO_BOARD = "quickstart"
+DEMO_METHODS = "sft,seqkd,kd,plad"
+
+
+def matrix_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say what to compare, and how; `run` and `plan` take the same."""
+    options = [
+        click.option("--methods", default=DEMO_METHODS, show_default=True, help="Selectors of methods, or all."),
+        click.option("--student", default="", help="Selectors of students.  [default: the task's]"),
+        click.option("--teacher", default="", help="Selectors of teachers.  [default: the student's]"),
+        click.option("--task", default="demo", show_default=True, help="Selectors of tasks."),
+        click.option("--pairs", default="", help="Selectors of pair builders.  [default: teacher-over-student]"),
+        click.option("--metrics", default="", help="Selectors of metrics; the first ranks.  [default: the task's]"),
+        click.option("--seeds", type=click.IntRange(1), help="Number of seeds.  [default: the board's, else 1]"),
+        click.option("--steps", type=click.IntRange(1), help="Optimiser steps of every method.  [default: the task's]"),
+        click.option("--lr", type=click.FloatRange(0, min_open=True), help="Peak learning rate all methods share."),
+        click.option("--batch", type=click.IntRange(1), help="Prompts per optimiser step."),
+        click.option("--warmup-steps", type=click.IntRange(0), help="Steps of the common warm start."),
+        click.option("--warmup-lr", type=click.FloatRange(0, min_open=True), help="Its peak learning rate."),
+        click.option("--max-new-tokens", type=click.IntRange(1), help="Length limit of every generated response."),
+        click.option("--teach-temperature", type=click.FloatRange(0), help="Teacher's sampling temperature; 0 is greedy."),
+        click.option("--sample-temperature", type=click.FloatRange(0), help="Frozen student's sampling temperature."),
+        click.option("--top-k", type=click.IntRange(1), help="Top-k of both, where they sample."),
+        click.option("--split", type=click.Choice(["test", "validation"]), help="Split to evaluate on."),
+        click.option("--precision", type=click.Choice(["float32", "bf16"]), help="Arithmetic of models."),
+        click.option("--limit", type=click.IntRange(1), help="Use this many prompts of each split; records become trials."),
+        click.option("--board", default=DEMO_BOARD, show_default=True, help="Name of the board."),
+        click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads per CPU slot."),
+        click.option(
+            "--rerun",
+            type=click.Choice(["missing", "failed", "stale", "all"]),
+            default="missing",
+            show_default=True,
+            help="Cells to run: without a result; that failed; also made by other code; every one.",
+        ),
+        boards_option,
+        store_option,
+        config_option,
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+@dataclass
+class Planned:
+    """A run that is ready to go."""
+
+    cells: list[Cell]
+    todo: list[Cell]
+    cached: list[Cell]
+    board: BoardFile
+    directory: Path
+    store: Store
+
+    @property
+    def skipped(self) -> list[Cell]:
+        """Cells that cannot run, each with its reason."""
+        return [cell for cell in self.cells if cell.skip]
+
+
+_PROTOCOL = (
+    "steps",
+    "lr",
+    "batch",
+    "warmup_steps",
+    "warmup_lr",
+    "max_new_tokens",
+    "teach_temperature",
+    "sample_temperature",
+    "top_k",
+    "split",
+    "precision",
+    "limit",
+)
+
+
+def prepare(state: State, options: Mapping[str, Any]) -> Planned:
+    """Resolve everything, and find out what there is to do, without doing any of it."""
+    from plad_bench.execute import recording
+    from plad_bench.plan import boardfile, matrix, spec
+
+    registry = state.registry
+    if os.sep in options["board"] or options["board"] in {"", ".", ".."}:
+        raise UsageError(f"{options['board']!r} is not a name for a board", "Use one word; --boards-dir says where it lies.")
+    directory = options["boards_dir"].expanduser() / options["board"]
+    board = boardfile.read(directory / "board.toml")
+    explicit = {name: options[name] for name in _PROTOCOL}
+    tasks = spec.choose(registry, "task", options["task"])
+    run = spec.build(
+        registry,
+        task=options["task"],
+        methods=options["methods"],
+        student=options["student"],
+        teacher=options["teacher"],
+        pairs=options["pairs"],
+        metrics=options["metrics"] or (",".join(board.metrics) if board else ""),
+        seeds=options["seeds"] or (board.seeds_asked if board else 0) or 1,
+        threads=options["threads"],
+        overrides={t.label: boardfile.overrides(board, t.component.name, explicit) for t in tasks},
+    )
+    cells = matrix.cells(run, registry)
+    protocols: dict[str, Protocol] = {t.component.name: run.protocols[t.label] for t in tasks}
+    metrics = [m.label for chosen in run.metrics.values() for m in chosen]
+    shipped = [p for t in tasks if (p := t.component.artifacts()) is not None]
+    planned = Planned(
+        cells=cells,
+        todo=[],
+        cached=[],
+        board=boardfile.merged(board, options["board"], protocols, metrics, run.seeds),
+        directory=directory,
+        store=open_store(options["store"], shipped),
+    )
+    for cell in cells:
+        record = recording.recorded(directory / "cells", cell)
+        if cell.skip:
+            continue
+        again = options["rerun"] == "all" or (options["rerun"] == "stale" and record and recording.stale(record))
+        if record is not None and not again:
+            planned.cached.append(cell)
+        elif options["rerun"] != "failed" or recording.failed(directory / "cells", cell):
+            planned.todo.append(cell)
+    return planned
+
+
+@click.command(short_help="Plan, execute, record and render a comparison.")
+@matrix_options
+@click.option("--launcher", default="local", show_default=True, help="Selector of the launcher.")
+@click.option("--gpus", default="", help="GPU indices, such as 0,1; none to stay on the CPU.  [default: all there are]")
+@click.option("--workers", type=click.IntRange(1), help="Stages at a time on CPUs.  [default: cores / threads]")
+@click.option("--retries", type=click.IntRange(0), default=1, show_default=True, help="Retries of a stage that was killed.")
+@click.option("--max-failures", type=click.IntRange(0), default=0, help="Start nothing new after this many; 0 goes on.")
+@click.option("--timeout", type=click.FloatRange(0), default=0, help="Stop a stage after this many seconds; 0 never.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
+@json_option
+@click.pass_context
+def run(ctx: click.Context, /, **options: Any) -> int:
+    """Run the matrix methods x students x teachers x tasks x seeds, write its records, and render the board.
+
+    Finished work is never repeated: the same command resumes an interrupted run. With no options, four methods are
+    compared on the embedded task `demo`, on the CPU, offline, to the board `quickstart`.
+    """
+    state = ctx.ensure_object(State)
+    options["precision"], gpus = _devices(options)
+    planned = prepare(state, options)
+    if options["dry_run"]:
+        show_plan(planned, as_json=options["as_json"])
+        return ExitCode.OK
+    return _execute(state, planned, options, gpus)
+
+
+@click.command(short_help="Show what run would do.")
+@matrix_options
+@json_option
+@click.pass_context
+def plan(ctx: click.Context, /, **options: Any) -> None:
+    """Show what `run` with the same options would do: cells, stages, what is cached and what is skipped, and why."""
+    options["precision"], _ = _devices({**options, "gpus": ""})
+    show_plan(prepare(ctx.ensure_object(State), options), as_json=options["as_json"])
+
+
+def _execute(state: State, planned: Planned, options: Mapping[str, Any], gpus: tuple[int, ...]) -> int:
+    from plad_bench.cli.progress import watcher
+    from plad_bench.contract.records import LaunchOptions
+    from plad_bench.execute.engine import Options
+    from plad_bench.execute.runs import Run
+    from plad_bench.plan import boardfile, requirements, spec
+
+    if not planned.cells:
+        raise NothingSelectedError("the selection matches nothing", "See `plad-bench plugins`.")
+    requirements.check(planned.todo)
+    run_state = Run(
+        store=planned.store,
+        board=planned.directory,
+        arguments=sys.argv[1:],
+        plugins=state.registry.files,
+        registry=state.registry,
+    )
+    boardfile.write(planned.directory / "board.toml", planned.board)
+    if planned.todo or any(not run_state.has_skip(cell) for cell in planned.skipped):
+        planned.store.prepare()
+    (launcher,) = spec.choose(state.registry, "launcher", options["launcher"])
+    workers = options["workers"] or max(1, (os.cpu_count() or 1) // options["threads"])
+    launch = LaunchOptions(workers=workers, threads=options["threads"], gpus=gpus)
+    counts = run_state.execute(
+        planned.cells,
+        planned.todo,
+        open_session=lambda: launcher.component.open(launcher.params, launch),
+        threads=options["threads"],
+        options=Options(options["retries"], options["max_failures"], options["timeout"]),
+        watcher=watcher(len(planned.todo)),
+        afresh=options["rerun"] in {"stale", "all"},
+    )
+    return _finish(planned, run_state, counts, options)
+
+
+def _finish(planned: Planned, run_state: Any, counts: Mapping[str, int], options: Mapping[str, Any]) -> int:
+    from plad_bench.cli.boards import render, summary
+
+    page = planned.directory / "README.md"
+    if counts["written"] or not page.is_file():
+        render(planned.directory, run_state.registry)
+    code = ExitCode.OK
+    if run_state.failures:
+        code = ExitCode.MISSING if all(f.missing for f in run_state.failures.values()) else ExitCode.FAILED
+    if options["as_json"]:
+        echo_json({**counts, "board": planned.board.title, "page": str(page), "exit_code": int(code)})
+    else:
+        summary(planned.directory)
+    tell = f"{counts['done']} done, {counts['cached']} cached, {counts['skipped']} skipped, {counts['failed']} failed"
+    click.echo(f"\n{tell}. Board: {page}", err=True)
+    shown: set[str] = set()
+    for cell, failure in run_state.failures.items():
+        if failure.message not in shown:
+            shown.add(failure.message)
+            click.echo(f"failed: {cell}\n  {failure.stage}: {failure.message}\n  log: {failure.log}", err=True)
+    for cell in planned.skipped:
+        if cell.seed == 0:
+            click.echo(f"skipped: {cell.row}: {cell.skip}", err=True)
+    if run_state.failures:
+        click.echo(f"To resume: {shlex.join(['plad-bench', *sys.argv[1:]])}", err=True)
+    return code
+
+
+def show_plan(planned: Planned, *, as_json: bool) -> None:
+    """Print cells and stages with their state."""
+    from plad_bench.execute import recording
+
+    rows = []
+    cached = {cell.id for cell in planned.cached}
+    stages: dict[str, Any] = {}
+    for cell in planned.cells:
+        state = "skipped" if cell.skip else "cached" if cell.id in cached else "to run"
+        record = recording.recorded(planned.directory / "cells", cell)
+        if state == "cached" and record is not None and recording.stale(record):
+            state = "cached (stale)"
+        rows.append({"cell": cell.id, "state": state, "reason": cell.skip})
+        if state == "to run":
+            for score in cell.scores.values():
+                stages |= {stage.key: stage for stage in score.walk()}
+    waiting = {key: stage for key, stage in stages.items() if planned.store.find(key) is None}
+    if as_json:
+        listed = [{"stage": s.name, "key": k, "cached": k not in waiting} for k, s in stages.items()]
+        echo_json({"cells": rows, "stages": listed})
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(soft_wrap=True)
+    table = Table("cell", "state", "reason", box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*(str(v) for v in row.values()))
+    console.print(table)
+    names = list(dict.fromkeys(s.name for s in stages.values()))
+    table = Table("stage", "to run", "cached", box=None, pad_edge=False, header_style="bold")
+    for name in names:
+        keys = [k for k, s in stages.items() if s.name == name]
+        missing = sum(k in waiting for k in keys)
+        table.add_row(name, str(missing), str(len(keys) - missing))
+    if names:
+        console.print()
+        console.print(table)
+
+
+def _devices(options: Mapping[str, Any]) -> tuple[str | None, tuple[int, ...]]:
+    """The precision asked for, and the GPUs to use: those named, none, or all that the driver shows."""
+    text = options["gpus"].strip()
+    if text == "none":
+        return options["precision"], ()
+    present = sorted(int(p.name.removeprefix("nvidia")) for p in Path("/dev").glob("nvidia[0-9]*"))
+    if not text:
+        return options["precision"], tuple(present)
+    try:
+        wanted = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--gpus {text!r}: not a list of indices", "Write 0 or 0,1, or none.") from None
+    if absent := set(wanted) - set(present):
+        raise MissingError(f"no GPU {', '.join(map(str, sorted(absent)))} on this machine", "See --gpus in --help.")
+    return options["precision"], wanted
+
+

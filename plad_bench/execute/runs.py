@@ -1,0 +1,230 @@
+"""One run: drives the engine over the cells that are to do, writes each record as its cell ends, keeps a state file."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plad_bench.contract.files import write_atomically
+from plad_bench.contract.records import Event, LauncherSession
+from plad_bench.execute import provenance, recording
+from plad_bench.execute.engine import Engine, Failure, Options, Running, Watcher
+from plad_bench.execute.store import Artifact, Store
+from plad_bench.plan.matrix import Cell
+from plad_bench.plan.stages import Stage
+
+if TYPE_CHECKING:
+    from plad_bench.contract.registry import Registry
+
+STATE = "state.json"
+KEPT_RUNS = 20
+
+
+@dataclass
+class Run:
+    """What a run was asked, and how it went."""
+
+    store: Store
+    board: Path
+    arguments: Sequence[str]
+    registry: Registry
+    plugins: Sequence[Path] = ()
+    failures: dict[str, Failure] = field(default_factory=dict)
+    """By cell id."""
+
+    def has_skip(self, cell: Cell) -> bool:
+        """Whether the record of a skipped cell is there already."""
+        return recording.recorded(self.board / "cells", cell) is not None
+
+    def execute(
+        self,
+        cells: Sequence[Cell],
+        todo: Sequence[Cell],
+        *,
+        open_session: Callable[[], LauncherSession],
+        threads: int,
+        options: Options,
+        watcher: CellWatcher,
+        afresh: bool,
+    ) -> dict[str, int]:
+        """Do what is to do and return how many cells are done, cached, skipped, failed, and how many records were written.
+
+        `afresh` computes the cells' own stages again (training, responses, scores), not those that cells share.
+        """
+        counts = {"done": 0, "cached": 0, "skipped": 0, "failed": 0, "written": 0}
+        skipped = [cell for cell in cells if cell.skip]
+        counts["skipped"] = len(skipped)
+        counts["cached"] = len(cells) - len(skipped) - len(todo)
+        for cell in skipped:
+            if not self.has_skip(cell):
+                recording.write_undone(self.board / "cells", cell, None, self.arguments)
+                counts["written"] += 1
+        if not todo:
+            return counts
+        if afresh:
+            self._discard(todo)
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+        state = State(self.store.runs / name, self.board, provenance.command(self.arguments), counts, len(todo), watcher)
+        self.registry.notify(Event(kind="run_started", name=name, status="started", data={"cells": len(todo)}))
+        engine = Engine(
+            self.store, open_session, state.directory, threads, self.plugins, options, _Both(state, watcher, self.registry)
+        )
+        pending = list(todo)
+
+        def settled() -> None:
+            for cell in list(pending):
+                keys = [stage.key for stage in cell.scores.values()]
+                failed = next((engine.failures[k] for k in keys if k in engine.failures), None)
+                if failed is not None:
+                    record = recording.write_undone(self.board / "cells", cell, failed, self.arguments)
+                    self.failures[cell.id] = failed
+                    counts["failed"] += 1
+                elif all(key in engine.artifacts for key in keys):
+                    for stage in cell.responses.walk():  # what the record tells of stages that were not needed anew
+                        if stage.key not in engine.artifacts and (found := self.store.find(stage.key)):
+                            engine.artifacts[stage.key] = found
+                    record = recording.write_done(self.board / "cells", cell, engine.artifacts, self.arguments)
+                    counts["done"] += 1
+                else:
+                    continue
+                counts["written"] += 1
+                pending.remove(cell)
+                watcher.cell_finished(cell, record)
+                event = Event(kind="cell_finished", name=cell.id, status=record.status, data=record.model_dump(mode="json"))
+                self.registry.notify(event)
+            state.write()
+
+        try:
+            with watcher:
+                engine.run([stage for cell in todo for stage in cell.scores.values()], settled)
+        finally:
+            state.finish(complete=not pending)
+            self.registry.notify(Event(kind="run_finished", name=name, status="finished", data=counts))
+            _forget_old(self.store.runs)
+        return counts
+
+    def _discard(self, cells: Sequence[Cell]) -> None:
+        for cell in cells:
+            own = [cell.responses, *cell.scores.values()]
+            if cell.method is not None:
+                own.append(cell.checkpoint)
+            for stage in own:
+                place = self.store.place(stage.key)
+                if place.is_dir():
+                    self.store.discard(place)
+
+
+class CellWatcher(Watcher):
+    """A watcher that also hears of cells, and is a context for the time of the run."""
+
+    def cell_finished(self, cell: Cell, record: Any) -> None:
+        """A cell's record was written."""
+
+    def __enter__(self) -> CellWatcher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+class State(Watcher):
+    """What `plad-bench status` reads from another shell."""
+
+    def __init__(
+        self, directory: Path, board: Path, command: str, counts: dict[str, int], todo: int, watcher: Watcher
+    ) -> None:
+        self.directory, self.board, self.command, self.counts, self.todo = directory, board, command, counts, todo
+        self.watcher = watcher
+        self.began = time.time()
+        self.running: Sequence[Running] = ()
+        self.waiting = 0
+        self.stages = 0
+        self.finished = ""
+
+    def stage_finished(self, stage: Stage, artifact: Artifact | None, failure: Failure | None) -> None:
+        self.stages += 1
+
+    def tick(self, running: Sequence[Running], waiting: int) -> None:
+        self.running, self.waiting = running, waiting
+        self.write()
+
+    def finish(self, *, complete: bool) -> None:
+        """Say that the run is over."""
+        self.finished, self.running = ("finished" if complete else "interrupted"), ()
+        self.write()
+
+    def write(self) -> None:
+        """Write the state file."""
+        state = {
+            "run": self.directory.name,
+            "pid": os.getpid(),
+            "board": self.board.name,
+            "command": self.command,
+            "began": self.began,
+            "updated": time.time(),
+            "finished": self.finished,
+            "cells": {**self.counts, "to_do": self.todo},
+            "stages": {"finished": self.stages, "waiting": self.waiting},
+            "running": [
+                {"stage": r.stage.name, "key": r.stage.key[:12], "seconds": round(time.monotonic() - r.began, 1), **r.progress()}
+                for r in self.running
+            ],
+        }
+        write_atomically(self.directory / STATE, json.dumps(state).encode())
+
+
+class _Both(Watcher):
+    """Hands what happens to the state file, the watcher, and the plugins."""
+
+    def __init__(self, state: State, watcher: Watcher, registry: Registry) -> None:
+        self.state, self.watcher, self.registry = state, watcher, registry
+
+    def stage_started(self, running: Running) -> None:
+        self.watcher.stage_started(running)
+
+    def stage_finished(self, stage: Stage, artifact: Artifact | None, failure: Failure | None) -> None:
+        self.state.stage_finished(stage, artifact, failure)
+        self.watcher.stage_finished(stage, artifact, failure)
+        status = "failed" if failure else "done"
+        data = {"key": stage.key, **({"message": failure.message} if failure else {})}
+        self.registry.notify(Event(kind="stage_finished", name=stage.name, status=status, data=data))
+
+    def tick(self, running: Sequence[Running], waiting: int) -> None:
+        self.state.tick(running, waiting)
+        self.watcher.tick(running, waiting)
+
+
+def states(store: Store) -> list[dict[str, Any]]:
+    """The state of every run of a store, newest first; one whose driver is gone says so."""
+    found = []
+    for path in sorted(store.runs.glob(f"*/{STATE}"), reverse=True):
+        try:
+            state = json.loads(path.read_text())
+        except (OSError, ValueError):
+            continue
+        if not state["finished"] and not _alive(state["pid"]):
+            state["finished"] = "killed"
+        found.append(state)
+    return found
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _forget_old(runs: Path) -> None:
+    for path in sorted(p for p in runs.iterdir() if p.is_dir())[:-KEPT_RUNS]:
+        shutil.rmtree(path, ignore_errors=True)
