@@ -650,7 +650,7 @@ def test_no_default_changes_without_a_new_version():
     for name in known.keys() & now.keys():
         if known[name]["params"] != now[name]["params"]:
             assert now[name]["version"] > known[name]["version"], (
-                f"the defaults of {name} changed: raise `version` in its record, then run `python tests/test_methods.py`"
+                f"the defaults of {name} changed: raise its `version`, then run `python tests/test_methods.py`"
             )
     assert known == now, f"methods changed: run `python tests/test_methods.py` and commit {SNAPSHOT.name}"
 
