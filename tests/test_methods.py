@@ -27,7 +27,9 @@ from plad_bench.testing import pair_loss, token_loss
 SNAPSHOT = Path(__file__).with_name("defaults.json")
 METHODS = {name: found[0].component for name, found in Registry.load().components("method").items()}
 BUILT_IN = {
-    name for name, found in Registry.load().components("method").items() if "plad-bench" in found[0].origin.distribution
+    name
+    for name, found in Registry.load().components("method").items()
+    if found[0].origin.distribution.startswith("plad-bench ")
 }
 
 

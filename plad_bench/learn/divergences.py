@@ -78,12 +78,12 @@ def skew_reverse_kl(student: Tensor, teacher: Tensor, alpha: float) -> Tensor:
 
 def jsd_teacher_term(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
     """The expectation under p in JSD_beta: beta KL(p||m); at beta = 0, where the whole is KL(p||q), all of it."""
-    return beta * skew_forward_kl(student, teacher, beta) if beta else forward_kl(student, teacher)
+    return _jsd_term(log_softmax(teacher), log_softmax(student), beta)
 
 
 def jsd_student_term(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
     """The expectation under q in JSD_beta: (1 - beta) KL(q||m); at beta = 1, where the whole is KL(q||p), all of it."""
-    return jsd_teacher_term(teacher, student, 1 - beta)
+    return _jsd_term(log_softmax(student), log_softmax(teacher), 1 - beta)
 
 
 def jsd(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
@@ -92,7 +92,13 @@ def jsd(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
     At 0 and 1, where that is 0 whatever p and q are, it is defined as KL(p||q) and KL(q||p): the limits of
     JSD_beta / (beta (1 - beta)).
     """
-    return jsd_teacher_term(student, teacher, beta) + jsd_student_term(student, teacher, beta)
+    log_q, log_p = log_softmax(student), log_softmax(teacher)
+    return _jsd_term(log_p, log_q, beta) + _jsd_term(log_q, log_p, 1 - beta)
+
+
+def _jsd_term(log_a: Tensor, log_b: Tensor, share: float) -> Tensor:
+    """The expectation under a: share KL(a || share a + (1 - share) b); KL(a||b) where its share is 0."""
+    return share * kl(log_a, log_mixture(log_a, log_b, share)) if share else kl(log_a, log_b)
 
 
 def total_variation(student: Tensor, teacher: Tensor) -> Tensor:
