@@ -186,8 +186,8 @@ def _samples(record: Record, store: Path, count: int) -> Iterator[dict[str, Any]
     if data is None:
         return
     split = responses.manifest["document"]["spec"]["split"]
-    rows = (json.loads(line) for line in (data.path / "examples.jsonl").read_text(encoding="utf-8").splitlines())
-    examples = {row["id"]: row for row in rows if row["split"] == split}
+    rows = (json.loads(line) for line in (data.path / f"{split}.jsonl").read_text(encoding="utf-8").splitlines())
+    examples = {row["id"]: row for row in rows}
     for line in (responses.path / "responses.jsonl").read_text(encoding="utf-8").splitlines()[:count]:
         row = json.loads(line)
         example = examples[row["id"]]

@@ -29,7 +29,7 @@ DEMO_METHODS = "sft,seqkd,kd,plad"
 def matrix_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say what to compare, and how; `run` and `plan` take the same."""
     options = [
-        click.option("--methods", default=DEMO_METHODS, show_default=True, help="Selectors of methods, or all."),
+        click.option("--methods", default=DEMO_METHODS, show_default=True, help="Selectors of methods, all, or none."),
         click.option("--student", default="", help="Selectors of students.  [default: the task's]"),
         click.option("--teacher", default="", help="Selectors of teachers.  [default: the student's]"),
         click.option("--task", default="demo", show_default=True, help="Selectors of tasks."),

@@ -34,7 +34,9 @@ hookimpl = pluggy.HookimplMarker("plad_bench")
 
 @hookspec
 def plad_bench_teachers() -> Iterable[Teacher]:
-    """Yield `Teacher` records. Example::
+    """Yield `Teacher` records.
+
+    Example::
 
         @hookimpl
         def plad_bench_teachers():
@@ -46,7 +48,9 @@ def plad_bench_teachers() -> Iterable[Teacher]:
 
 @hookspec
 def plad_bench_pair_builders() -> Iterable[PairBuilder]:
-    """Yield `PairBuilder` records. Example::
+    """Yield `PairBuilder` records.
+
+    Example::
 
         def build(candidates, params):
             for c in candidates:
@@ -62,7 +66,9 @@ def plad_bench_pair_builders() -> Iterable[PairBuilder]:
 
 @hookspec
 def plad_bench_methods() -> Iterable[Method]:
-    """Yield `Method` records. Example::
+    """Yield `Method` records.
+
+    Example::
 
         def loss(student, teacher, labels, params):
             q, p = student.log_softmax(-1), teacher.log_softmax(-1)
@@ -79,7 +85,9 @@ def plad_bench_methods() -> Iterable[Method]:
 
 @hookspec
 def plad_bench_metrics() -> Iterable[Metric]:
-    """Yield `Metric` records. Example::
+    """Yield `Metric` records.
+
+    Example::
 
         @hookimpl
         def plad_bench_metrics():
@@ -91,7 +99,9 @@ def plad_bench_metrics() -> Iterable[Metric]:
 
 @hookspec
 def plad_bench_tasks() -> Iterable[Task]:
-    """Yield `Task` records. Example::
+    """Yield `Task` records.
+
+    Example::
 
         @hookimpl
         def plad_bench_tasks():
@@ -104,7 +114,9 @@ def plad_bench_tasks() -> Iterable[Task]:
 
 @hookspec
 def plad_bench_students() -> Iterable[Student]:
-    """Yield `Student` records. Example::
+    """Yield `Student` records.
+
+    Example::
 
         @hookimpl
         def plad_bench_students():
@@ -116,7 +128,9 @@ def plad_bench_students() -> Iterable[Student]:
 
 @hookspec
 def plad_bench_launchers() -> Iterable[Launcher]:
-    """Yield `Launcher` records. Example::
+    """Yield `Launcher` records.
+
+    Example::
 
         @hookimpl
         def plad_bench_launchers():
@@ -127,7 +141,9 @@ def plad_bench_launchers() -> Iterable[Launcher]:
 
 @hookspec
 def plad_bench_checks() -> Iterable[Check]:
-    """Yield `Check` records for `plad-bench doctor`. Example::
+    """Yield `Check` records for `plad-bench doctor`.
+
+    Example::
 
         @hookimpl
         def plad_bench_checks():
@@ -139,7 +155,9 @@ def plad_bench_checks() -> Iterable[Check]:
 
 @hookspec
 def plad_bench_commands(cli: click.Group) -> None:
-    """Add Click commands to `cli`. Called when the command line starts. Example::
+    """Add Click commands to `cli`. Called when the command line starts.
+
+    Example::
 
         @hookimpl
         def plad_bench_commands(cli):
@@ -154,7 +172,9 @@ def plad_bench_commands(cli: click.Group) -> None:
 
 @hookspec(firstresult=True)
 def plad_bench_cell_skip(cell: Any) -> str | None:
-    """Say why a planned cell (`plad_bench.plan.matrix.Cell`) cannot run, or None. Stops at the first reason. Example::
+    """Say why a planned cell (`plad_bench.plan.matrix.Cell`) cannot run, or None. Stops at the first reason.
+
+    Example::
 
         @hookimpl
         def plad_bench_cell_skip(cell):
@@ -167,7 +187,9 @@ def plad_bench_cell_skip(cell: Any) -> str | None:
 
 @hookspec
 def plad_bench_run_started(event: Event) -> None:
-    """A run begins; `event.data` has its options. Example::
+    """A run begins; `event.data` has its options.
+
+    Example::
 
         @hookimpl
         def plad_bench_run_started(event):
@@ -177,7 +199,9 @@ def plad_bench_run_started(event: Event) -> None:
 
 @hookspec
 def plad_bench_stage_finished(event: Event) -> None:
-    """A stage ended; `event.status` is done or failed. Example::
+    """A stage ended; `event.status` is done or failed.
+
+    Example::
 
         @hookimpl
         def plad_bench_stage_finished(event):
@@ -187,7 +211,9 @@ def plad_bench_stage_finished(event: Event) -> None:
 
 @hookspec
 def plad_bench_cell_finished(event: Event) -> None:
-    """A cell's record was written; `event.data` is the record. Example::
+    """A cell's record was written; `event.data` is the record.
+
+    Example::
 
         @hookimpl
         def plad_bench_cell_finished(event):
@@ -197,7 +223,9 @@ def plad_bench_cell_finished(event: Event) -> None:
 
 @hookspec
 def plad_bench_run_finished(event: Event) -> None:
-    """A run ended; `event.data` counts done, cached, skipped and failed cells. Example::
+    """A run ended; `event.data` counts done, cached, skipped and failed cells.
+
+    Example::
 
         @hookimpl
         def plad_bench_run_finished(event):
@@ -210,7 +238,9 @@ def plad_bench_run_finished(event: Event) -> None:
 
 @hookspec
 def plad_bench_board_sections(board: Any) -> str | None:
-    """Return markdown to add to a board's page, or None. Must depend on the board alone. Example::
+    """Return markdown to add to a board's page, or None. Must depend on the board alone.
+
+    Example::
 
         @hookimpl
         def plad_bench_board_sections(board):

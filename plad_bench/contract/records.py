@@ -98,10 +98,12 @@ class Teacher(Component):
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """Steps and peak learning rate of a run of AdamW."""
+    """A run of the training loop on the task's references."""
 
     steps: int
     lr: float
+    """Peak learning rate."""
+    batch: int = 32
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -148,10 +148,11 @@ def _compute(job: Mapping[str, Any], store: Store, staging: Path, progress: Path
     began, cpu = time.perf_counter(), time.process_time()
     _set_threads(job["threads"], operation)
     run(context)
-    seconds = time.perf_counter() - began
+    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
     return {
         "counts": context.counts,
-        "cost": {**context.cost, "device_seconds": seconds, "cpu_seconds": time.process_time() - cpu},
+        # A share of a CPU is busy for its processor time: what else the machine did meanwhile is no cost of ours.
+        "cost": {**context.cost, "device_seconds": cpu_seconds / job["threads"] if job["device"] == "cpu" else seconds},
         "notes": context.notes,
         "seconds": seconds,
         "provenance": {

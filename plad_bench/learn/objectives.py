@@ -63,18 +63,17 @@ class TokenLoss(nn.Module):
         """The term's loss of a micro-batch over `total` tokens of the global batch, and nothing more to report."""
         labels = batch.labels[:, batch.start :][batch.valid]
         student = response_logits(self.student, batch)
-        teacher = self._teacher_logits(batch, student.shape[-1])
+        teacher = self._teacher_logits(batch)
         if teacher is not None:
-            student = student[:, : teacher.shape[-1]]
+            # Vocabularies that differ only in padding share a beginning; what lies beyond it is never a label.
+            shared = min(student.shape[-1], teacher.shape[-1])
+            student, teacher = student[:, :shared], teacher[:, :shared]
         return term.loss(student, teacher, labels, self.params).sum() / total, {}
 
     @torch.no_grad()
-    def _teacher_logits(self, batch: Batch, vocabulary: int) -> Tensor | None:
+    def _teacher_logits(self, batch: Batch) -> Tensor | None:
         (teacher,) = self._frozen
-        if teacher is None:
-            return None
-        # Vocabularies that differ only in padding share a beginning; what lies beyond it is never predicted.
-        return response_logits(teacher, batch)[:, :vocabulary]
+        return None if teacher is None else response_logits(teacher, batch)
 
 
 class PairLoss(nn.Module):

@@ -116,7 +116,7 @@ def build(
         tasks=tasks,
         students={t.label: choose(registry, "student", student or t.component.student) for t in tasks},
         teachers=choose(registry, "teacher", teacher) if teacher else (),
-        methods=choose(registry, "method", methods),
+        methods=() if methods.strip() == "none" else choose(registry, "method", methods),
         pairs=choose(registry, "pair builder", pairs or "teacher-over-student"),
         metrics={t.label: choose(registry, "metric", metrics or ",".join(t.component.metrics)) for t in tasks},
         protocols=protocols,

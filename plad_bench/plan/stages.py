@@ -93,7 +93,7 @@ class Plan:
     def data(self) -> Stage:
         """Grouped, split and audited examples."""
         spec = {"task": self.task.public(), "dataset": self.task.component.dataset, "revision": self.task.component.revision}
-        return Stage("data", "data", {**spec, "limit": self.protocol.limit}, job={"task": self.task.private()})
+        return Stage("data", "data", spec, job={"task": self.task.private()})
 
     def model(self, source: ModelSource, seed: int | None) -> Stage:
         """A model before any training of ours."""
@@ -125,7 +125,8 @@ class Plan:
         training: Training | None = self.teacher.component.training(self.teacher.params)
         if training is None or training.steps == 0:
             return base
-        return self.train("teacher", self.sft, base, steps=training.steps, lr=training.lr, seed=0, precision="float32")
+        spec = {"steps": training.steps, "lr": training.lr, "batch": training.batch, "seed": 0, "precision": "float32"}
+        return self.train("teacher", self.sft, base, spec)
 
     @functools.cached_property
     def warmup(self) -> Stage:
@@ -133,7 +134,7 @@ class Plan:
         p = self.protocol
         if p.warmup_steps == 0:
             return self.init
-        return self.train("warmup", self.sft, self.init, steps=p.warmup_steps, lr=p.warmup_lr, seed=self.seed)
+        return self.train("warmup", self.sft, self.init, self.conditions(p.warmup_steps, p.warmup_lr))
 
     @functools.cached_property
     def teach(self) -> Stage:
@@ -155,7 +156,7 @@ class Plan:
         inputs = {"data": self.data}
         for source in builder.component.needs:
             inputs |= self.text(source)
-        spec: dict[str, Any] = {"builder": builder.public()}
+        spec: dict[str, Any] = {"builder": builder.public(), **self._limit()}
         job: dict[str, Any] = {"builder": builder.private()}
         if scorer is not None:
             spec["scorer"], job["scorer"] = scorer.public(), scorer.private()
@@ -163,7 +164,7 @@ class Plan:
 
     def reference(self, pairs: Stage) -> Stage:
         """Log-probabilities of the pairs under the frozen warm-started student."""
-        spec = {"precision": self.protocol.precision, "threads": self.threads}
+        spec = {"precision": self.protocol.precision, "threads": self.threads, **self._limit()}
         return Stage("reference", "reference", spec, {"data": self.data, "model": self.warmup, "pairs": pairs})
 
     def distill(self, method: Chosen, builder: Chosen | None, scorer: Chosen | None) -> Stage:
@@ -180,33 +181,29 @@ class Plan:
             if objective.teacher_logits:
                 inputs["teacher"] = self.teacher_model
         lr = method.params.lr or self.protocol.lr  # type: ignore[attr-defined]
-        return self.train("distill", method, self.warmup, steps=self.protocol.steps, lr=lr, seed=self.seed, extra=inputs)
+        return self.train("distill", method, self.warmup, self.conditions(self.protocol.steps, lr), inputs)
+
+    def conditions(self, steps: int, lr: float) -> dict[str, Any]:
+        """What training under this protocol has in common."""
+        p = self.protocol
+        spec = {"steps": steps, "lr": lr, "batch": p.batch, "seed": self.seed, "precision": p.precision}
+        return spec | self._limit()
 
     def train(
         self,
         name: str,
         method: Chosen,
         model: Stage,
-        *,
-        steps: int,
-        lr: float,
-        seed: int,
-        precision: str = "",
+        conditions: Mapping[str, Any],
         extra: Mapping[str, Stage] | None = None,
     ) -> Stage:
         """A run of the training loop."""
-        spec = {
-            "method": method.public(),
-            "steps": steps,
-            "lr": lr,
-            "batch": self.protocol.batch,
-            "seed": seed,
-            "max_new_tokens": self.protocol.max_new_tokens,
-            "precision": precision or self.protocol.precision,
-            "threads": self.threads,
-        }
+        spec = {"method": method.public(), "threads": self.threads, **conditions}
         inputs = {"data": self.data, "model": model, **(extra or {})}
         return Stage(name, "train", spec, inputs, {"method": method.private()})
+
+    def _limit(self) -> dict[str, Any]:
+        return {"limit": self.protocol.limit} if self.protocol.limit else {}
 
     def generate(self, name: str, model: Stage, split: str, *, temperature: float, seed: int) -> Stage:
         """Responses of a model to the prompts of a split; a temperature of 0 decodes greedily and needs no seed."""
@@ -215,6 +212,7 @@ class Plan:
             "split": split,
             "max_new_tokens": self.protocol.max_new_tokens,
             **sampling,
+            **self._limit(),
             "precision": self.protocol.precision,
             "threads": self.threads,
             "backend": "transformers",

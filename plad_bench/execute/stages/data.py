@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from plad_bench.contract.errors import StageError
 from plad_bench.contract.records import Example
 from plad_bench.contract.registry import resolve
-from plad_bench.execute.stages.files import EXAMPLES, Prompt, write_lines
+from plad_bench.execute.stages.files import Prompt, write_prompts
 from plad_bench.execute.worker import Context
 
 SHARES = {"train": 80, "validation": 8, "test": 12}
@@ -19,44 +19,38 @@ SHARES = {"train": 80, "validation": 8, "test": 12}
 
 
 def run(context: Context) -> None:
-    """Write examples.jsonl."""
+    """Write train.jsonl, validation.jsonl and test.jsonl."""
     task = context.chosen("task")
     examples = resolve(task.component.load)(task.params)
-    prompts = split(examples, limit=int(context.spec["limit"]))
+    prompts = split(examples)
     for name in SHARES:
         context.counts[f"{name}_prompts"] = sum(p.split == name for p in prompts)
     empty = [name for name in SHARES if not context.counts[f"{name}_prompts"]]
     if empty:
         raise StageError(
             f"task {task.label}: the {' and '.join(empty)} split is empty ({len(prompts)} distinct prompts in all)",
-            "Give it more data, or raise --limit.",
+            "Give it more data.",
         )
     if found := leaks(prompts):
         raise StageError(f"task {task.label}: {len(found)} prompts leak between splits: {found[0]}")
     context.counts["references"] = sum(len(p.references) for p in prompts)
-    write_lines(context.out / EXAMPLES, (vars(p) for p in prompts))
+    write_prompts(context.out, prompts, SHARES)
 
 
-def split(examples: Iterable[Example], limit: int = 0) -> list[Prompt]:
+def split(examples: Iterable[Example]) -> list[Prompt]:
     """Group examples whose prompts are near-duplicates and assign each group to a split by the hash of its prompt.
 
     Near-duplicates have the same words in any order, whatever the case, spacing and punctuation; they share one id
-    and pool their references, so no split can hold a prompt of another. Sorted by id. `limit` keeps that many
-    training prompts and as many evaluation prompts.
+    and pool their references, so no split can hold a prompt of another. Sorted by id.
     """
     groups: dict[str, list[Example]] = defaultdict(list)
     for example in examples:
         groups[signature(example.prompt)].append(example)
     prompts = []
-    kept: dict[str, int] = defaultdict(int)
     for mark, group in sorted((hashlib.sha256(s.encode()).hexdigest(), g) for s, g in groups.items()):
-        name = _split_of(mark)
-        if limit and kept[name] >= limit:
-            continue
-        kept[name] += 1
         references = tuple(dict.fromkeys(r for e in group for r in e.references))
         first = group[0]
-        prompts.append(Prompt(id=mark[:16], split=name, prompt=first.prompt, references=references, meta=first.meta))
+        prompts.append(Prompt(id=mark[:16], split=_split_of(mark), prompt=first.prompt, references=references, meta=first.meta))
     return prompts
 
 

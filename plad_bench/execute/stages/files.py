@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,7 @@ from typing import Any
 from plad_bench.contract.records import Response, Scored
 from plad_bench.execute.store import Artifact
 
-EXAMPLES, RESPONSES, PAIRS, VALUES, CURVE, LOGPROBS, MODEL = (
-    "examples.jsonl",
+RESPONSES, PAIRS, VALUES, CURVE, LOGPROBS, MODEL = (
     "responses.jsonl",
     "pairs.jsonl",
     "values.json",
@@ -47,10 +47,16 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-def read_prompts(data: Artifact, split: str) -> list[Prompt]:
-    """The prompts of one split, in the order of their ids."""
-    rows = (row for row in read_lines(data.path / EXAMPLES) if row["split"] == split)
+def read_prompts(data: Artifact, split: str, limit: int = 0) -> list[Prompt]:
+    """The prompts of one split, in the order of their ids; the first `limit` of them unless that is 0."""
+    rows = itertools.islice(read_lines(data.path / f"{split}.jsonl"), limit or None)
     return [Prompt(**{**row, "references": tuple(row["references"])}) for row in rows]
+
+
+def write_prompts(directory: Path, prompts: Sequence[Prompt], splits: Iterable[str]) -> None:
+    """Write a file of prompts per split."""
+    for split in splits:
+        write_lines(directory / f"{split}.jsonl", (vars(p) for p in prompts if p.split == split))
 
 
 def response_row(response: Response) -> dict[str, Any]:

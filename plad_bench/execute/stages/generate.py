@@ -12,7 +12,7 @@ def run(context: Context) -> None:
     from plad_bench.learn.generation import Decoding, generate
 
     spec = context.spec
-    prompts = read_prompts(context.inputs["data"], spec["split"])
+    prompts = read_prompts(context.inputs["data"], spec["split"], spec.get("limit", 0))
     model, tokenizer = models.load(context.inputs["model"].path / MODEL, context.device, spec["precision"])
     decoding = Decoding(
         max_new_tokens=spec["max_new_tokens"],

@@ -15,7 +15,7 @@ _ROLE = {Text.TEACHER: "teach", Text.SAMPLE: "sample"}
 def run(context: Context) -> None:
     """Write pairs.jsonl."""
     builder = context.chosen("builder")
-    prompts = {p.id: p for p in read_prompts(context.inputs["data"], "train")}
+    prompts = {p.id: p for p in read_prompts(context.inputs["data"], "train", context.spec.get("limit", 0))}
     sources = {text: read_responses(context.inputs[_ROLE[text]]) for text in builder.component.needs if text in _ROLE}
     candidates = []
     for prompt in prompts.values():

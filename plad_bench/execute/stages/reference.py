@@ -20,7 +20,7 @@ def run(context: Context) -> None:
 
     model, tokenizer = models.load(context.inputs["model"].path / MODEL, context.device, context.spec["precision"])
     encoder = sequences.Encoder(tokenizer, models.context_length(model), context.counts)
-    prompts = read_prompts(context.inputs["data"], "train")
+    prompts = read_prompts(context.inputs["data"], "train", context.spec.get("limit", 0))
     corpus = Corpus(prompts, [encoder.prompt(p.prompt) for p in prompts], encoder)
     rows = corpus.pairs(context)
     facts: list[dict[str, float]] = [{} for _ in rows]

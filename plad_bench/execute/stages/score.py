@@ -20,10 +20,10 @@ def run(context: Context) -> None:
     metric = context.chosen("metric")
     responses = read_responses(context.inputs["responses"])
     teacher = read_responses(context.inputs["teacher"]) if "teacher" in context.inputs else {}
-    split = context.inputs["responses"].manifest["document"]["spec"]["split"]
+    made = context.inputs["responses"].manifest["document"]["spec"]
     examples = [
         scored(p, responses[p.id][0].text, teacher[p.id][0].text if teacher else None)
-        for p in read_prompts(context.inputs["data"], split)
+        for p in read_prompts(context.inputs["data"], made["split"], made.get("limit", 0))
     ]
     values = evaluate(context, metric, examples)
     by_id = {e.id: None if math.isnan(v) else v for e, v in zip(examples, values, strict=True)}

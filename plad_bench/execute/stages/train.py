@@ -36,7 +36,7 @@ def run(context: Context) -> None:
     method = context.chosen("method")
     model, tokenizer = models.load(context.inputs["model"].path / MODEL, context.device, "float32")
     encoder = sequences.Encoder(tokenizer, models.context_length(model), context.counts)
-    prompts = read_prompts(context.inputs["data"], "train")
+    prompts = read_prompts(context.inputs["data"], "train", context.spec.get("limit", 0))
     encoded = [encoder.prompt(p.prompt) for p in prompts]
     order = sequences.order([len(ids) for ids in encoded], spec["batch"], spec["steps"], spec["seed"])
     make = _pair_steps if isinstance(method.component.objective, PairObjective) else _token_steps
@@ -97,14 +97,16 @@ def _token_steps(
 ) -> tuple[Any, Callable[[int], Step]]:
     from plad_bench.learn import models
     from plad_bench.learn.objectives import TokenLoss
-    from plad_bench.learn.sequences import collate, micro_batches, pick
+    from plad_bench.learn.sequences import Encoder, collate, micro_batches, pick
     from plad_bench.learn.training import Step
 
     objective = method.component.objective
     teacher = None
     if objective.teacher_logits:
         path = context.inputs["teacher"].path / MODEL
-        teacher, _ = models.load(path, context.device, context.spec["precision"])
+        teacher, its_tokenizer = models.load(path, context.device, context.spec["precision"])
+        if Encoder(its_tokenizer, 0).hash != corpus.encoder.hash:
+            raise StageError(f"{method.label} compares logits, but student and teacher have different tokenizers")
         teacher.requires_grad_(False)  # noqa: FBT003  torch's own signature
     sources = [corpus.responses(context, text) for text in objective.texts(method.params)]
     seed, pad = context.spec["seed"], corpus.encoder.tokenizer.pad_token_id
