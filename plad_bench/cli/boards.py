@@ -59,7 +59,9 @@ def leaderboard(ctx: click.Context, /, names: tuple[str, ...], boards_dir: Path,
 
 @click.command(short_help="Show one record.")
 @click.argument("cell")
-@click.option("--samples", type=click.IntRange(0), default=3, show_default=True, help="Examples to show, from the store.")
+@click.option(
+    "--samples", type=click.IntRange(0), default=3, show_default=True, help="Examples to show, from the store."
+)
 @boards_option
 @store_option
 @json_option
@@ -95,7 +97,8 @@ def find_record(text: str, boards_dir: Path) -> tuple[Path, Record]:
 
         near = near_matches(text, ids)
         raise UsageError(
-            f"no cell {text!r} in {boards_dir}", f"Did you mean {' or '.join(near)}?" if near else "See `plad-bench plan`."
+            f"no cell {text!r} in {boards_dir}",
+            f"Did you mean {' or '.join(near)}?" if near else "See `plad-bench plan`.",
         )
     if len(matching) > 1:
         listed = "\n    ".join(list(matching)[:8])
@@ -135,8 +138,13 @@ def _table(group: Group) -> Any:
 
     from plad_bench.report import markdown
 
-    table = Table(title=Text(f"{group.task}: {group.student} taught by {group.teacher}"), title_justify="left", box=None,
-                  pad_edge=False, header_style="bold")
+    table = Table(
+        title=Text(f"{group.task}: {group.student} taught by {group.teacher}"),
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+    )
     table.add_column("#")
     table.add_column("method", no_wrap=True)
     shown = group.metrics[:6]

@@ -95,7 +95,9 @@ def prune(boards_dir: Path, store: Path, *, days: float, dry_run: bool, as_json:
         echo_json({"removed": [a.key for a in going], "bytes": sum(a.bytes for a in going), "dry_run": dry_run})
         return
     verb = "would remove" if dry_run else "removed"
-    click.echo(f"{verb} {len(going)} artifacts, {_size(sum(a.bytes for a in going))}; kept {len(kept)} of recorded cells")
+    click.echo(
+        f"{verb} {len(going)} artifacts, {_size(sum(a.bytes for a in going))}; kept {len(kept)} of recorded cells"
+    )
 
 
 def _recorded(artifacts: Iterator[Artifact], boards: Path) -> set[str]:
@@ -116,7 +118,12 @@ def _recorded(artifacts: Iterator[Artifact], boards: Path) -> set[str]:
 
 
 def _row(artifact: Artifact) -> dict[str, object]:
-    return {"key": artifact.key, "stage": artifact.stage, "bytes": artifact.bytes, "age_days": round(_age_days(artifact), 2)}
+    return {
+        "key": artifact.key,
+        "stage": artifact.stage,
+        "bytes": artifact.bytes,
+        "age_days": round(_age_days(artifact), 2),
+    }
 
 
 def _age_days(artifact: Artifact) -> float:

@@ -56,8 +56,8 @@ class Cli(click.Group):
             from plad_bench.contract.registry import near_matches, suggestion
 
             names = self.list_commands(ctx)
-            error.message = f"No such command {args[0]!r}. {suggestion(near_matches(args[0], names), names)}"
-            raise
+            message = f"No such command {args[0]!r}. {suggestion(near_matches(args[0], names), names)}"
+            raise click.UsageError(message, error.ctx) from None
 
     def _extend(self, ctx: click.Context) -> None:
         """Let plugins add their commands; one that fails to is named and costs only its own."""
@@ -99,7 +99,11 @@ class State:
 
 @click.command(
     cls=Cli,
-    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "PLAD_BENCH", "max_content_width": 100},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "auto_envvar_prefix": "PLAD_BENCH",
+        "max_content_width": 100,
+    },
     epilog="Selectors are name or name[param=value,...]; | separates the values of a sweep. "
     "Every option can come from the environment (PLAD_BENCH_RUN_STEPS=100) or from --config FILE.toml.",
 )

@@ -62,7 +62,9 @@ def config_option(function: F) -> F:
         for key in data:
             if key not in known or key == "config":
                 names = sorted(set(known) - {"config"})
-                raise click.BadParameter(f"{value.name}: no option {key!r}. {suggestion(near_matches(key, names), names)}")
+                raise click.BadParameter(
+                    f"{value.name}: no option {key!r}. {suggestion(near_matches(key, names), names)}"
+                )
         joined = {known[k]: ",".join(map(str, v)) if isinstance(v, list) else v for k, v in data.items()}
         ctx.default_map = {**(ctx.default_map or {}), **joined}
         return value

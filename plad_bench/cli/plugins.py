@@ -28,7 +28,9 @@ def plugins(ctx: click.Context, /, kind: str | None, *, as_json: bool) -> int:
         raise click.UsageError(f"no kind {kind!r}. {suggestion(near_matches(kind, names), names)}")
     wanted = [names[kind]] if kind else list(KINDS)
     listed: dict[str, list[dict[str, Any]]] = {k: _rows(registry, k) for k in wanted}
-    broken = [{"plugin": b.origin.plugin, "distribution": b.origin.distribution, "cause": b.cause} for b in registry.broken]
+    broken = [
+        {"plugin": b.origin.plugin, "distribution": b.origin.distribution, "cause": b.cause} for b in registry.broken
+    ]
     if as_json:
         echo_json({"components": listed, "broken": broken})
     else:
@@ -64,13 +66,20 @@ def _print(listed: dict[str, list[dict[str, Any]]], broken: list[dict[str, str]]
     for kind, rows in listed.items():
         if not rows:
             continue
-        table = Table(title=Text(f"{kind}s", style="bold"), title_justify="left", box=None, pad_edge=False, header_style="dim")
+        table = Table(
+            title=Text(f"{kind}s", style="bold"), title_justify="left", box=None, pad_edge=False, header_style="dim"
+        )
         for column in ("name", "what", "parameters", "from"):
             table.add_column(column, overflow="fold")
         for row in rows:
             conflict = " (conflict)" if row["conflict"] else ""
             params = " ".join(f"{k}={v}" for k, v in row["params"].items())
-            table.add_row(Text(row["name"] + conflict, style="bold"), Text(row["summary"]), Text(params), Text(row["distribution"]))
+            table.add_row(
+                Text(row["name"] + conflict, style="bold"),
+                Text(row["summary"]),
+                Text(params),
+                Text(row["distribution"]),
+            )
         console.print(table)
         console.print()
     for item in broken:

@@ -78,7 +78,9 @@ class Bars(CellWatcher):
             self.progress.console.print(f"[red]failed[/] {describe(stage)}: ", end="")
             self.progress.console.print(failure.message, markup=False, highlight=False)
         elif artifact is not None and stage.name not in _QUIET:
-            self.progress.console.print(f"[dim]{describe(stage)}  {artifact.manifest['seconds']:.1f} s[/]", highlight=False)
+            self.progress.console.print(
+                f"[dim]{describe(stage)}  {artifact.manifest['seconds']:.1f} s[/]", highlight=False
+            )
 
     def tick(self, running: Sequence[Running], waiting: int) -> None:
         for one in running:

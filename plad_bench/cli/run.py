@@ -42,12 +42,16 @@ def matrix_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--warmup-steps", type=click.IntRange(0), help="Steps of the common warm start."),
         click.option("--warmup-lr", type=click.FloatRange(0, min_open=True), help="Its peak learning rate."),
         click.option("--max-new-tokens", type=click.IntRange(1), help="Length limit of every generated response."),
-        click.option("--teach-temperature", type=click.FloatRange(0), help="Teacher's sampling temperature; 0 is greedy."),
+        click.option(
+            "--teach-temperature", type=click.FloatRange(0), help="Teacher's sampling temperature; 0 is greedy."
+        ),
         click.option("--sample-temperature", type=click.FloatRange(0), help="Frozen student's sampling temperature."),
         click.option("--top-k", type=click.IntRange(1), help="Top-k of both, where they sample."),
         click.option("--split", type=click.Choice(["test", "validation"]), help="Split to evaluate on."),
         click.option("--precision", type=click.Choice(["float32", "bf16"]), help="Arithmetic of models."),
-        click.option("--limit", type=click.IntRange(1), help="Use this many prompts of each split; records become trials."),
+        click.option(
+            "--limit", type=click.IntRange(1), help="Use this many prompts of each split; records become trials."
+        ),
         click.option("--board", default=DEMO_BOARD, show_default=True, help="Name of the board."),
         click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads per CPU slot."),
         click.option(
@@ -106,7 +110,9 @@ def prepare(state: State, options: Mapping[str, Any]) -> Planned:
 
     registry = state.registry
     if os.sep in options["board"] or options["board"] in {"", ".", ".."}:
-        raise UsageError(f"{options['board']!r} is not a name for a board", "Use one word; --boards-dir says where it lies.")
+        raise UsageError(
+            f"{options['board']!r} is not a name for a board", "Use one word; --boards-dir says where it lies."
+        )
     directory = options["boards_dir"].expanduser() / options["board"]
     board = boardfile.read(directory / "board.toml")
     explicit = {name: options[name] for name in _PROTOCOL}
@@ -152,7 +158,9 @@ def prepare(state: State, options: Mapping[str, Any]) -> Planned:
 @click.option("--launcher", default="local", show_default=True, help="Selector of the launcher.")
 @click.option("--gpus", default="", help="GPU indices, such as 0,1; none to stay on the CPU.  [default: all there are]")
 @click.option("--workers", type=click.IntRange(1), help="Stages at a time on CPUs.  [default: cores / threads]")
-@click.option("--retries", type=click.IntRange(0), default=1, show_default=True, help="Retries of a stage that was killed.")
+@click.option(
+    "--retries", type=click.IntRange(0), default=1, show_default=True, help="Retries of a stage that was killed."
+)
 @click.option("--max-failures", type=click.IntRange(0), default=0, help="Start nothing new after this many; 0 goes on.")
 @click.option("--timeout", type=click.FloatRange(0), default=0, help="Stop a stage after this many seconds; 0 never.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
@@ -301,5 +309,3 @@ def _devices(options: Mapping[str, Any]) -> tuple[str | None, tuple[int, ...]]:
     if absent := set(wanted) - set(present):
         raise MissingError(f"no GPU {', '.join(map(str, sorted(absent)))} on this machine", "See --gpus in --help.")
     return options["precision"], wanted
-
-

@@ -38,8 +38,10 @@ def _lines(state: dict[str, Any]) -> list[str]:
     head = f"{state['run']}  board {state['board']}  {state['finished'] or 'running'}  {now - state['began']:.0f} s"
     lines = [head, f"  {state['command']}"]
     rest = f"{cells['cached']} cached, {cells['skipped']} skipped, {cells['failed']} failed"
-    lines.append(f"  cells {ended}/{cells['to_do']}, {rest}; stages {state['stages']['finished']} finished, "
-                 f"{state['stages']['waiting']} waiting")
+    lines.append(
+        f"  cells {ended}/{cells['to_do']}, {rest}; stages {state['stages']['finished']} finished, "
+        f"{state['stages']['waiting']} waiting"
+    )
     for stage in state["running"]:
         steps = f" {stage['step']:g}/{stage['total']:g}" if "step" in stage else ""
         loss = f" loss {stage['loss']:.3f}" if "loss" in stage else ""

@@ -244,5 +244,5 @@ def plad_bench_board_sections(board: Any) -> str | None:
 
         @hookimpl
         def plad_bench_board_sections(board):
-            return f"## Sponsors\\n\\n{board.name} was made possible by nobody."
+            return f"Board {board.name} was made possible by nobody."
     """

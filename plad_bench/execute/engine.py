@@ -205,9 +205,9 @@ class Engine:
             self._need(stage)
             return
         failure = self._failure(running, code)
-        if code == OUT_OF_MEMORY and self._halve(stage):
-            self._need(stage)
-        elif code is not None and code < 0 and not self._timed_out(running) and self._again(stage):
+        out_of_memory = code == OUT_OF_MEMORY and self._halve(stage)
+        killed = code is not None and code < 0 and not self._timed_out(running)
+        if out_of_memory or (killed and self._again(stage)):
             self._need(stage)
         else:
             self.failures[stage.key] = failure

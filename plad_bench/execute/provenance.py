@@ -47,7 +47,7 @@ def packages() -> dict[str, str]:
 
 @functools.cache
 def git() -> dict[str, Any]:
-    """Commit of the checkout the harness runs from and whether it differs from it; empty when installed from a wheel."""
+    """Commit of the checkout the harness runs from and whether it differs; empty for a wheel."""
     root = Path(plad_bench.__file__).parent.parent
     if not (root / ".git").exists():
         return {}

@@ -23,7 +23,6 @@ from plad_bench.plan.stages import Stage
 from plad_bench.report import results
 
 
-
 def path_of(cells: Path, cell_id: str) -> Path:
     """Where the record of a cell lies."""
     return cells / f"{cell_id}.json"
@@ -119,7 +118,15 @@ def _identity(cell: Cell) -> dict[str, Any]:
     lr = getattr(cell.method.params, "lr", 0.0) if cell.method else 0.0
     if cell.method is None:
         method = results.MethodPart(
-            name=cell.row, selector=cell.row, params={}, version=1, plugin="", access="", paper="", lr=0.0, lr_shared=True
+            name=cell.row,
+            selector=cell.row,
+            params={},
+            version=1,
+            plugin="",
+            access="",
+            paper="",
+            lr=0.0,
+            lr_shared=True,
         )
     else:
         component = cell.method.component

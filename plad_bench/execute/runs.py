@@ -54,7 +54,7 @@ class Run:
         watcher: CellWatcher,
         afresh: bool,
     ) -> dict[str, int]:
-        """Do what is to do and return how many cells are done, cached, skipped, failed, and how many records were written.
+        """Do it; return how many cells are done, cached, skipped, failed, and records written.
 
         `afresh` computes the cells' own stages again (training, responses, scores), not those that cells share.
         """
@@ -71,10 +71,16 @@ class Run:
         if afresh:
             self._discard(todo)
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-        state = State(self.store.runs / name, self.board, provenance.command(self.arguments), counts, len(todo), watcher)
+        state = State(self.store.runs / name, self.board, provenance.command(self.arguments), counts, len(todo))
         self.registry.notify(Event(kind="run_started", name=name, status="started", data={"cells": len(todo)}))
         engine = Engine(
-            self.store, open_session, state.directory, threads, self.plugins, options, _Both(state, watcher, self.registry)
+            self.store,
+            open_session,
+            state.directory,
+            threads,
+            self.plugins,
+            options,
+            _Both(state, watcher, self.registry),
         )
         pending = list(todo)
 
@@ -97,7 +103,9 @@ class Run:
                 counts["written"] += 1
                 pending.remove(cell)
                 watcher.cell_finished(cell, record)
-                event = Event(kind="cell_finished", name=cell.id, status=record.status, data=record.model_dump(mode="json"))
+                event = Event(
+                    kind="cell_finished", name=cell.id, status=record.status, data=record.model_dump(mode="json")
+                )
                 self.registry.notify(event)
             state.write()
 
@@ -137,11 +145,8 @@ class CellWatcher(Watcher):
 class State(Watcher):
     """What `plad-bench status` reads from another shell."""
 
-    def __init__(
-        self, directory: Path, board: Path, command: str, counts: dict[str, int], todo: int, watcher: Watcher
-    ) -> None:
+    def __init__(self, directory: Path, board: Path, command: str, counts: dict[str, int], todo: int) -> None:
         self.directory, self.board, self.command, self.counts, self.todo = directory, board, command, counts, todo
-        self.watcher = watcher
         self.began = time.time()
         self.running: Sequence[Running] = ()
         self.waiting = 0
@@ -173,7 +178,12 @@ class State(Watcher):
             "cells": {**self.counts, "to_do": self.todo},
             "stages": {"finished": self.stages, "waiting": self.waiting},
             "running": [
-                {"stage": r.stage.name, "key": r.stage.key[:12], "seconds": round(time.monotonic() - r.began, 1), **r.progress()}
+                {
+                    "stage": r.stage.name,
+                    "key": r.stage.key[:12],
+                    "seconds": round(time.monotonic() - r.began, 1),
+                    **r.progress(),
+                }
                 for r in self.running
             ],
         }

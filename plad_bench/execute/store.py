@@ -1,4 +1,4 @@
-"""The content-addressed store: an artifact is a directory named by its key, with a manifest; there, whole, or absent."""
+"""The content-addressed store: an artifact is a directory named by its key, whole or absent."""
 
 from __future__ import annotations
 

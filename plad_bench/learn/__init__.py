@@ -1,1 +1,1 @@
-"""The machine learning: models, batches, objectives, the training loop, generation. Imported by workers and plugins only."""
+"""The machine learning: models, batches, objectives, the training loop, generation. For workers and plugins."""

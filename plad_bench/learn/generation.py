@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -45,8 +46,8 @@ def generate(
     room = context_length(model) - decoding.max_new_tokens
     if too_long := [p for p, ids in zip(prompts, encoded, strict=True) if len(ids) > room]:
         raise StageError(
-            f"{len(too_long)} prompts are longer than the {room} tokens that a context of {context_length(model)} leaves "
-            f"beside {decoding.max_new_tokens} new tokens; the first begins {too_long[0][:60]!r}",
+            f"{len(too_long)} prompts are longer than the {room} tokens that a context of {context_length(model)} "
+            f"leaves beside {decoding.max_new_tokens} new tokens; the first begins {too_long[0][:60]!r}",
             "Lower --max-new-tokens, or take a model with a longer context.",
         )
     responses: dict[int, Response] = {}
@@ -59,7 +60,7 @@ def generate(
         for i, ids in zip(indices, _batch(model, tokenizer, [encoded[i] for i in indices]), strict=True):
             end = next((n for n, token in enumerate(ids) if token in ends), None)
             kept = ids[:end]
-            text = tokenizer.decode(kept, skip_special_tokens=True)
+            text = str(tokenizer.decode(kept, skip_special_tokens=True))
             responses[i] = Response(text=text, ids=tuple(kept), tokenizer=encoder.hash, finished=end is not None)
         progress(len(responses), len(prompts))
     return [responses[i] for i in range(len(prompts))]
@@ -70,7 +71,8 @@ def _batch(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: 
     pad = tokenizer.pad_token_id
     ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts], device=model.device)
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=model.device)
-    output = model.generate(input_ids=ids, attention_mask=mask)
+    generate_: Any = model.generate
+    output = generate_(input_ids=ids, attention_mask=mask)
     return [list(row) for row in output[:, longest:].tolist()]
 
 

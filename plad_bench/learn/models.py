@@ -64,9 +64,7 @@ def resolve(model_id: str, revision: str | None) -> dict[str, str | None]:
             ) from error
         revision = path.name
     if not any(path.glob("*.safetensors")):
-        raise MissingError(
-            f"model {model_id} has no safetensors file", "Convert it; pickled weights are never loaded."
-        )
+        raise MissingError(f"model {model_id} has no safetensors file", "Convert it; pickled weights are never loaded.")
     return {"id": model_id, "revision": revision}
 
 
@@ -92,7 +90,8 @@ def load(path: Path, device: str, precision: str) -> tuple[PreTrainedModel, PreT
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return model.to(device).eval(), tokenizer
+    move: Any = model.to
+    return move(device).eval(), tokenizer
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ IGNORED = -100
 
 
 @dataclass(frozen=True)
-class Sequence_:
+class Tokens:
     """One prompt and response as token ids; the response ends in the end token unless it was cut."""
 
     prompt: list[int]
@@ -68,7 +69,7 @@ class Encoder:
         """Token ids of a prompt, ready for the response to follow: the chat template, or the text and a line break."""
         if self.tokenizer.chat_template:
             messages = [{"role": "user", "content": text}]
-            encoded = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+            encoded: Any = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
             return list(encoded["input_ids"])
         ids = list(self.tokenizer(text + "\n")["input_ids"])
         return ids[:-1] if ids and ids[-1] == self.tokenizer.eos_token_id else ids
@@ -86,13 +87,13 @@ class Encoder:
             ids = list(self.tokenizer(response.text, add_special_tokens=False)["input_ids"])
         return [*ids, self.tokenizer.eos_token_id] if response.finished else ids
 
-    def sequence(self, prompt: list[int], response: list[int]) -> Sequence_:
+    def sequence(self, prompt: list[int], response: list[int]) -> Tokens:
         """Prompt and response together, cut to the context: the response's end first, then the prompt's beginning."""
         if len(prompt) + len(response) > self.context:
             self._count("cut_sequences")
             response = response[: max(1, self.context - len(prompt))]
             prompt = prompt[-(self.context - len(response)) :]
-        return Sequence_(prompt, response)
+        return Tokens(prompt, response)
 
     def _count(self, name: str) -> None:
         self.counts[name] = self.counts.get(name, 0) + 1
@@ -105,7 +106,8 @@ def order(lengths: Sequence[int], batch: int, steps: int, seed: int) -> list[lis
     batch is padding, and the batches of a window are shuffled again. It never looks at responses: all methods see
     the same prompts in the same order.
     """
-    window, batches, epoch = 16 * batch, [], 0
+    window, epoch = 16 * batch, 0
+    batches: list[list[int]] = []
     pending: list[int] = []
     while len(batches) < steps:
         random_ = random.Random(derive(seed, "order", epoch))
@@ -128,13 +130,13 @@ def pick(count: int, seed: int, step: int, example: str) -> int:
     return derive(seed, "pick", step, example) % count
 
 
-def micro_batches(sequences: Sequence[Sequence_], size: int) -> list[list[int]]:
+def micro_batches(sequences: Sequence[Tokens], size: int) -> list[list[int]]:
     """Indices of the sequences in micro-batches of like length."""
     ordered = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
     return [ordered[i : i + size] for i in range(0, len(ordered), size)]
 
 
-def collate(sequences: Sequence[Sequence_], pad: int, device: str = "cpu") -> Batch:
+def collate(sequences: Sequence[Tokens], pad: int, device: str = "cpu") -> Batch:
     """Pad sequences on the right into a batch. Labels come from positions, never from ids, so pad may equal eos."""
     longest = max(map(len, sequences))
     ids = torch.full((len(sequences), longest), pad)

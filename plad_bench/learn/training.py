@@ -1,4 +1,4 @@
-"""The training loop that every method shares: AdamW, linear warm-up and cosine decay, clipping, accumulation, resume."""
+"""The training loop that every method shares: AdamW, warm-up and cosine decay, clipping, accumulation, resume."""
 
 from __future__ import annotations
 
@@ -101,7 +101,9 @@ def _update(
         for name, value in report.items():
             values[name] = values.get(name, 0.0) + value
     if not math.isfinite(values["loss"]):
-        raise StageError(f"the loss is {values['loss']} at step {number}", "Lower the learning rate (--lr or [lr=...]).")
+        raise StageError(
+            f"the loss is {values['loss']} at step {number}", "Lower the learning rate (--lr or [lr=...])."
+        )
     if step.micro:
         values["gradient_norm"] = float(accelerator.clip_grad_norm_(module.parameters(), CLIP_NORM))
     optimizer.step()

@@ -41,7 +41,9 @@ def read(path: Path) -> BoardFile | None:
     """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-        known = {name: data.pop(name) for name in ("title", "metrics", "seeds_asked", "protocol", "tasks") if name in data}
+        known = {
+            name: data.pop(name) for name in ("title", "metrics", "seeds_asked", "protocol", "tasks") if name in data
+        }
         return BoardFile(**{**known, "metrics": tuple(known.get("metrics", ()))}, extra=data)
     except FileNotFoundError:
         return None
@@ -66,7 +68,9 @@ def overrides(board: BoardFile | None, task: str, explicit: Mapping[str, Any]) -
     return {**fixed, **given}
 
 
-def merged(board: BoardFile | None, name: str, protocols: Mapping[str, Protocol], metrics: Sequence[str], seeds: int) -> BoardFile:
+def merged(
+    board: BoardFile | None, name: str, protocols: Mapping[str, Protocol], metrics: Sequence[str], seeds: int
+) -> BoardFile:
     """The board's file after a run under these protocols, by task: metrics and seeds grow, nothing else changes."""
     old = board or BoardFile(title=name)
     tasks = {task: old.values(task) for task in old.tasks} | {task: asdict(p) for task, p in protocols.items()}
@@ -89,7 +93,9 @@ def merged(board: BoardFile | None, name: str, protocols: Mapping[str, Protocol]
 
 def write(path: Path, board: BoardFile) -> None:
     """Write a board.toml."""
-    tables = [(name, value) for name, value in board.extra.items() if isinstance(value, dict)]
+    tables: list[tuple[str, Mapping[str, Any]]] = [
+        (name, value) for name, value in board.extra.items() if isinstance(value, dict)
+    ]
     lines = [f"title = {_toml(board.title)}"]
     lines += [f"{name} = {_toml(value)}" for name, value in board.extra.items() if not isinstance(value, dict)]
     lines += [

@@ -1,4 +1,4 @@
-"""The cells of a run: every combination asked for, and the reference rows, each with its stages or its reason to skip."""
+"""The cells of a run: every combination asked for, and the reference rows, with stages or a reason to skip."""
 
 from __future__ import annotations
 
@@ -113,8 +113,8 @@ def _combinations(spec: RunSpec, registry: Registry) -> Iterator[Cell]:
                     for method in spec.methods:
                         uses_pairs = isinstance(method.component.objective, PairObjective)
                         for builder in spec.pairs if uses_pairs else (None,):
-                            default = builder is None or builder.label == DEFAULT_PAIRS
-                            row = method.label if default else f"{method.label}+{builder.label}"
+                            shown = builder is not None and builder.label != DEFAULT_PAIRS
+                            row = f"{method.label}+{builder.label}" if builder and shown else method.label
                             planned = cell(method=method, row=row, pairs=builder)
                             reason = skip_reason(planned) or registry.manager.hook.plad_bench_cell_skip(cell=planned)
                             yield replace(planned, skip=reason or "")

@@ -30,7 +30,9 @@ def _check_model(model: HubModel, label: str) -> None:
         if not (path / "config.json").is_file():
             raise MissingError(f"{label}: {path.name} has no config.json", "Give a directory in Hugging Face format.")
         if not any(path.glob("*.safetensors")):
-            raise MissingError(f"{label}: {path.name} has no safetensors file", "Convert it; pickled weights are never loaded.")
+            raise MissingError(
+                f"{label}: {path.name} has no safetensors file", "Convert it; pickled weights are never loaded."
+            )
         return
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
@@ -58,4 +60,6 @@ def _check_model(model: HubModel, label: str) -> None:
         ) from None
     files = [s.rfilename for s in info.siblings or []]
     if files and not any(f.endswith(".safetensors") for f in files):
-        raise MissingError(f"{what} has no safetensors file", "Choose a revision that has; pickled weights are never loaded.")
+        raise MissingError(
+            f"{what} has no safetensors file", "Choose a revision that has; pickled weights are never loaded."
+        )

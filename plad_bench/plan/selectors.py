@@ -73,5 +73,6 @@ def _unquote(value: str) -> str:
 
 def _unreadable(part: str, text: str) -> UsageError:
     return UsageError(
-        f"cannot read {part!r} in {text!r}", "Write name or name[param=value,param=value]; quote values that hold , | or ]."
+        f"cannot read {part!r} in {text!r}",
+        "Write name or name[param=value,param=value]; quote values that hold , | or ].",
     )

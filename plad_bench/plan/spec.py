@@ -130,7 +130,9 @@ def protocol(task: Component, overrides: Mapping[str, Any]) -> Protocol:
     known = {f.name for f in fields(Protocol)}
     given = {k: v for k, v in overrides.items() if v is not None}
     if unknown := set(given) - known:
-        raise UsageError(f"{', '.join(sorted(unknown))}: not part of a protocol", f"There are: {', '.join(sorted(known))}.")
+        raise UsageError(
+            f"{', '.join(sorted(unknown))}: not part of a protocol", f"There are: {', '.join(sorted(known))}."
+        )
     base: Protocol = task.protocol  # type: ignore[attr-defined]
     return replace(base, **given)
 

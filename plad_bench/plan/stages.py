@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plad_bench.contract.params import content_hash
@@ -17,7 +18,16 @@ if TYPE_CHECKING:
     from plad_bench.plan.spec import Chosen
 
 KEY_VERSION = 1
-OPERATION_VERSION = {"data": 1, "tokenizer": 1, "init": 1, "train": 1, "generate": 1, "pairs": 1, "reference": 1, "score": 1}
+OPERATION_VERSION = {
+    "data": 1,
+    "tokenizer": 1,
+    "init": 1,
+    "train": 1,
+    "generate": 1,
+    "pairs": 1,
+    "reference": 1,
+    "score": 1,
+}
 """Raise one when the same specification would give another result."""
 
 
@@ -26,7 +36,7 @@ class Stage:
     """One content-addressed step: an operation, its specification, and the stages it reads."""
 
     name: str
-    """Its part in the protocol: data, tokenizer, init, teacher, teach, warmup, sample, pairs, distill, generate, score."""
+    """Its part in the protocol, such as teach, warmup or distill."""
     operation: str
     """What computes it: a key of OPERATION_VERSION."""
     spec: Mapping[str, Any]
@@ -92,16 +102,19 @@ class Plan:
     @functools.cached_property
     def data(self) -> Stage:
         """Grouped, split and audited examples."""
-        spec = {"task": self.task.public(), "dataset": self.task.component.dataset, "revision": self.task.component.revision}
+        spec = {
+            "task": self.task.public(),
+            "dataset": self.task.component.dataset,
+            "revision": self.task.component.revision,
+        }
         return Stage("data", "data", spec, job={"task": self.task.private()})
 
     def model(self, source: ModelSource, seed: int | None) -> Stage:
         """A model before any training of ours."""
         if isinstance(source, HubModel):
-            from pathlib import Path
-
             local = Path(source.id).is_dir()
-            spec = {"directory": content_hash(Path(source.id))} if local else {"id": source.id, "revision": source.revision}
+            published = {"id": source.id, "revision": source.revision}
+            spec: dict[str, Any] = {"directory": content_hash(Path(source.id))} if local else published
             return Stage("init", "init", spec, job={"id": source.id, "revision": source.revision})
         tokenizer = Stage("tokenizer", "tokenizer", {"vocabulary": source.vocabulary}, {"data": self.data})
         spec = {
@@ -115,7 +128,7 @@ class Plan:
 
     @functools.cached_property
     def init(self) -> Stage:
-        """The untouched student. A student from scratch has another beginning for each seed; a pretrained one has not."""
+        """The untouched student. One from scratch begins anew for each seed; a pretrained one does not."""
         return self.model(self.student.component.model(self.student.params), self.seed)
 
     @functools.cached_property

@@ -50,7 +50,9 @@ def split(examples: Iterable[Example]) -> list[Prompt]:
     for mark, group in sorted((hashlib.sha256(s.encode()).hexdigest(), g) for s, g in groups.items()):
         references = tuple(dict.fromkeys(r for e in group for r in e.references))
         first = group[0]
-        prompts.append(Prompt(id=mark[:16], split=_split_of(mark), prompt=first.prompt, references=references, meta=first.meta))
+        prompts.append(
+            Prompt(id=mark[:16], split=_split_of(mark), prompt=first.prompt, references=references, meta=first.meta)
+        )
     return prompts
 
 

@@ -73,9 +73,7 @@ def response_of(row: Mapping[str, Any]) -> Response:
 
 def read_responses(artifact: Artifact) -> dict[str, tuple[Response, ...]]:
     """Responses by example id."""
-    return {
-        row["id"]: tuple(response_of(r) for r in row["responses"]) for row in read_lines(artifact.path / RESPONSES)
-    }
+    return {row["id"]: tuple(response_of(r) for r in row["responses"]) for row in read_lines(artifact.path / RESPONSES)}
 
 
 def scored(prompt: Prompt, response: str, teacher: str | None = None) -> Scored:

@@ -24,7 +24,7 @@ from plad_bench.execute.stages.files import (
 from plad_bench.execute.worker import Context
 
 if TYPE_CHECKING:
-    from plad_bench.learn.sequences import Encoder, Sequence_
+    from plad_bench.learn.sequences import Encoder, Tokens
     from plad_bench.learn.training import Step
 
 
@@ -63,7 +63,7 @@ class Corpus:
     def __init__(self, prompts: Sequence[Prompt], encoded: Sequence[list[int]], encoder: Encoder) -> None:
         self.prompts, self.encoded, self.encoder = prompts, encoded, encoder
 
-    def responses(self, context: Context, text: Text) -> list[list[Sequence_]]:
+    def responses(self, context: Context, text: Text) -> list[list[Tokens]]:
         """The sequences each prompt can be trained on from a source of text."""
         if text is Text.REFERENCE:
             by_id = {p.id: tuple(Response(text=r) for r in p.references) for p in self.prompts}
@@ -78,7 +78,7 @@ class Corpus:
         ]
 
     def pairs(self, context: Context) -> list[dict[str, Any]]:
-        """Encoded pairs, in the order of their file, joined with their scores and frozen-reference log-probabilities."""
+        """Encoded pairs, in the order of their file, with their scores and frozen-reference log-probabilities."""
         rows = list(read_lines(context.inputs["pairs"].path / PAIRS))
         if "reference" in context.inputs:
             logprobs = json.loads((context.inputs["reference"].path / LOGPROBS).read_text())
@@ -87,7 +87,7 @@ class Corpus:
         sides = ("chosen", "rejected")
         return [row | {s: self.sequence(prompts[row["id"]], response_of(row[s])) for s in sides} for row in rows]
 
-    def sequence(self, prompt: list[int], response: Response) -> Sequence_:
+    def sequence(self, prompt: list[int], response: Response) -> Tokens:
         """A prompt and a response to it."""
         return self.encoder.sequence(prompt, self.encoder.response(response))
 
@@ -114,9 +114,7 @@ def _token_steps(
     def step_at(number: int) -> Step:
         step = Step([], 0)
         for term, source in zip(objective.terms, sources, strict=True):
-            chosen = [
-                source[i][pick(len(source[i]), seed, number, corpus.prompts[i].id)] for i in order[number]
-            ]
+            chosen = [source[i][pick(len(source[i]), seed, number, corpus.prompts[i].id)] for i in order[number]]
             total = sum(len(s.response) for s in chosen)
             step.tokens += total
             for indices in micro_batches(chosen, context.micro_batch or len(chosen)):

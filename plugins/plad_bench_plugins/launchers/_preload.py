@@ -5,9 +5,9 @@ import gc
 import accelerate  # noqa: F401
 import rouge_score.rouge_scorer  # noqa: F401
 import torch  # noqa: F401
-import transformers.generation  # noqa: F401
-import transformers.models.auto.modeling_auto  # noqa: F401
-import transformers.models.auto.tokenization_auto  # noqa: F401
+import transformers.generation
+import transformers.models.auto.modeling_auto
+import transformers.models.auto.tokenization_auto
 import transformers.models.llama.modeling_llama  # noqa: F401
 
 import plad_bench.execute.stages.score

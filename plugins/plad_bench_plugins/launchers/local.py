@@ -53,7 +53,9 @@ class LocalSession(LauncherSession):
 class _Forked(StageProcess):
     def __init__(self, context: multiprocessing.context.ForkServerContext, job: Path, log: Path) -> None:
         reader, self._alive = context.Pipe(duplex=False)
-        self._process: ForkServerProcess = context.Process(target=_child, args=(str(job), str(log), reader), daemon=True)
+        self._process: ForkServerProcess = context.Process(
+            target=_child, args=(str(job), str(log), reader), daemon=True
+        )
         self._process.start()
         reader.close()
 
