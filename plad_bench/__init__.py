@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from plad_bench.contract.errors import MissingError, PladBenchError, StageError, UsageError
     from plad_bench.contract.hookspecs import hookimpl
-    from plad_bench.contract.params import Params, param
+    from plad_bench.contract.params import MethodParams, Params, param
     from plad_bench.contract.records import (
         Access,
         Candidates,
@@ -48,7 +48,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "hookspecs": "hookimpl",
-    "params": "Params param",
+    "params": "MethodParams Params param",
     "errors": "MissingError PladBenchError StageError UsageError",
     "records": "Access Candidates Check Event Example Finding HubModel LaunchOptions Launcher LauncherSession Method "
     "Metric Pair PairBatch PairBuilder PairObjective Protocol Response Scored Scorers ScratchModel StageProcess "
@@ -69,6 +69,7 @@ __all__ = [
     "Launcher",
     "LauncherSession",
     "Method",
+    "MethodParams",
     "Metric",
     "MissingError",
     "Pair",

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from plad_bench.cli.main import State
 from plad_bench.cli.options import boards_option, echo_json, json_option, open_store, store_option
+from plad_bench.cli.state import State
 from plad_bench.contract.errors import ExitCode, NothingSelectedError, UsageError
 from plad_bench.contract.files import write_atomically
 

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import click
 
-from plad_bench.contract.errors import ExitCode, PladBenchError, PluginError
+from plad_bench.cli.state import State
+from plad_bench.contract.errors import ExitCode, PladBenchError
 
 _COMMANDS = {
     "run": ("run", "Plan, execute, record and render a comparison of distillation methods."),
@@ -73,30 +73,6 @@ class Cli(click.Group):
                 click.echo(f"plugin {impl.plugin_name} failed to add its commands: {error}", err=True)
 
 
-class State:
-    """What commands share: options of `plad-bench` itself, and the registry, loaded when first needed."""
-
-    def __init__(self) -> None:
-        self.plugin_files: tuple[Path, ...] = ()
-        self.debug = False
-        self.extended = False
-        self._registry: Any = None
-
-    @property
-    def registry(self) -> Any:
-        """The registry of all plugins."""
-        if self._registry is None:
-            from plad_bench.contract.registry import Registry
-
-            self._registry = Registry.load(self.plugin_files)
-            for broken in self._registry.broken:
-                if broken.origin.distribution in {f.name for f in self.plugin_files}:
-                    raise PluginError(
-                        f"plugin file {broken.origin.distribution} cannot be loaded: {broken.cause}", "Repair it."
-                    )
-        return self._registry
-
-
 @click.command(
     cls=Cli,
     context_settings={
@@ -151,7 +127,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitCode.OK)
-
-
-if __name__ == "__main__":
-    main()

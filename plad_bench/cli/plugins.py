@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from plad_bench.cli.main import State
 from plad_bench.cli.options import echo_json, json_option
+from plad_bench.cli.state import State
 from plad_bench.contract.errors import ExitCode
 
 

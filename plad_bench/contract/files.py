@@ -34,7 +34,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def unwritable(path: Path, error: OSError) -> MissingError:
     """The error for a place that cannot be written, with a remedy that fits the cause."""
-    remedy = "Free some space there" if error.errno in {errno.ENOSPC, errno.EDQUOT} else "Make it writable"
+    remedy = "Free some space there" if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} else "Make it writable"
     return MissingError(
         f"cannot write {path}: {error.strerror or error}",
         f"{remedy}, or choose another place with --store or --boards-dir.",

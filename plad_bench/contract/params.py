@@ -19,7 +19,9 @@ class Params(BaseModel):
             \"\"\"Softmax temperature of both distributions.\"\"\"
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True, use_attribute_docstrings=True
+    )
 
     def public(self) -> dict[str, Any]:
         """The parameters as JSON values, every local path replaced by what it holds: what keys and records see."""
@@ -41,6 +43,13 @@ def param(default: Any, *, source: str = "", local: bool = False, **bounds: Any)
         bounds: pydantic's `ge`, `gt`, `le`, `lt`, `min_length`, ...
     """
     return Field(default, json_schema_extra={"source": source, "local": local}, **bounds)
+
+
+class MethodParams(Params):
+    """Base of every method's parameters."""
+
+    lr: float = param(0.0, ge=0, source="ours")
+    """Peak learning rate; 0 uses the one that the board's protocol shares among all methods."""
 
 
 def source_of(params: type[Params], name: str) -> str:

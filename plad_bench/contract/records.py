@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from plad_bench.contract.params import Params
+from plad_bench.contract.params import MethodParams, Params
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -190,6 +190,7 @@ class PairBuilder(Component):
 class Method(Component):
     """A distillation method: what it cites, what it needs, and its objective."""
 
+    params: type[Params] = MethodParams
     paper: str
     """arXiv id ("arXiv:2406.02886") or citation."""
     title: str

@@ -256,16 +256,15 @@ def suggestion(near: Sequence[str], names: Iterable[str]) -> str:
 
 
 def _check(component: Any, expected: type[Component]) -> None:
-    from plad_bench.contract.params import Params
-
     if not isinstance(component, expected):
         msg = f"yielded {type(component).__name__}, not {expected.__name__}"
         raise TypeError(msg)
     if not isinstance(component.name, str) or not _NAME.fullmatch(component.name):
         msg = f"{component.name!r} is not a name: lower-case letters, digits, '.', '_' and '-'"
         raise ValueError(msg)
-    if not (isinstance(component.params, type) and issubclass(component.params, Params)):
-        msg = f"{component.name}: params must be a subclass of plad_bench.Params"
+    base: Any = expected.__dataclass_fields__["params"].default
+    if not (isinstance(component.params, type) and issubclass(component.params, base)):
+        msg = f"{component.name}: params must be a subclass of plad_bench.{base.__name__}"
         raise TypeError(msg)
 
 

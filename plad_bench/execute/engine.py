@@ -92,11 +92,16 @@ class Engine:
     _attempts: dict[str, int] = field(default_factory=dict)
     _micro_batch: dict[str, int] = field(default_factory=dict)
     _waiting: dict[str, Stage] = field(default_factory=dict)
+    _goals: Sequence[Sequence[Stage]] = ()
 
-    def run(self, targets: Sequence[Stage], settled: Callable[[], None]) -> None:
-        """Make the targets; `settled` is called whenever a stage has ended. Results are in artifacts and failures."""
-        for target in targets:
-            self._need(target)
+    def run(self, goals: Sequence[Sequence[Stage]], settled: Callable[[], None]) -> None:
+        """Make the stages of each goal; `settled` is called whenever one has ended. See artifacts and failures.
+
+        A goal one of whose stages failed is given up, and with it whatever no other goal needs.
+        """
+        self._goals = goals
+        for stage in (stage for goal in goals for stage in goal):
+            self._need(stage)
         settled()
         if not self._waiting:
             return
@@ -137,15 +142,25 @@ class Engine:
         self._waiting[stage.key] = stage
 
     def _ready(self) -> list[Stage]:
-        self._fail_dependents()
         return [s for s in self._waiting.values() if all(p.key in self.artifacts for p in s.inputs.values())]
 
+    def _give_up(self) -> None:
+        """Drop what only failed goals would have used."""
+        self._fail_dependents()
+        alive = [goal for goal in self._goals if not any(stage.key in self.failures for stage in goal)]
+        useful = {part.key for goal in alive for stage in goal for part in stage.walk()}
+        self._waiting = {key: stage for key, stage in self._waiting.items() if key in useful}
+
     def _fail_dependents(self) -> None:
-        for stage in list(self._waiting.values()):  # inputs come before what needs them, so one pass is enough
-            broken = next((self.failures[p.key] for p in stage.inputs.values() if p.key in self.failures), None)
-            if broken is not None:
-                del self._waiting[stage.key]
-                self.failures[stage.key] = broken
+        changed = True
+        while changed:
+            changed = False
+            for stage in list(self._waiting.values()):
+                broken = next((self.failures[p.key] for p in stage.inputs.values() if p.key in self.failures), None)
+                if broken is not None:
+                    del self._waiting[stage.key]
+                    self.failures[stage.key] = broken
+                    changed = True
 
     # ----------------------------------------------------------------------------------------------------- slots
 
@@ -212,6 +227,7 @@ class Engine:
         else:
             self.failures[stage.key] = failure
             self.watcher.stage_finished(stage, None, failure)
+            self._give_up()
 
     def _again(self, stage: Stage) -> bool:
         self._attempts[stage.key] = self._attempts.get(stage.key, 0) + 1

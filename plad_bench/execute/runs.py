@@ -111,7 +111,7 @@ class Run:
 
         try:
             with watcher:
-                engine.run([stage for cell in todo for stage in cell.scores.values()], settled)
+                engine.run([list(cell.scores.values()) for cell in todo], settled)
         finally:
             state.finish(complete=not pending)
             self.registry.notify(Event(kind="run_finished", name=name, status="finished", data=counts))

@@ -8,13 +8,14 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from plad_bench.contract.errors import CorruptArtifactError
 from plad_bench.contract.files import unwritable
+from plad_bench.plan.stages import digest
 
 MANIFEST = "manifest.json"
 
@@ -110,8 +111,8 @@ class Store:
         try:
             manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
             artifact = Artifact(path, manifest)
-            if artifact.key != key:
-                raise CorruptArtifactError(f"{path.name}: the manifest is of another key", "It will be rebuilt.")
+            if manifest.get("seal") != seal(manifest) or artifact.key != key:
+                raise CorruptArtifactError(f"{path.name}: the manifest was altered", "It will be rebuilt.")
             stamp = (path / MANIFEST).stat().st_mtime_ns
             if self._verified.get(path) != stamp:
                 self._verify(artifact)
@@ -151,6 +152,7 @@ class Store:
             files[file.relative_to(staging).as_posix()] = {"sha256": _sha256(file), "bytes": file.stat().st_size}
             _sync(file)
         manifest = {"key": key, "document": document, "files": files, **facts}
+        manifest["seal"] = seal(manifest)
         text = json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False)
         (staging / MANIFEST).write_text(text, encoding="utf-8")
         _sync(staging / MANIFEST)
@@ -180,6 +182,11 @@ class Store:
                     shutil.rmtree(path, ignore_errors=True)
             except OSError:
                 continue
+
+
+def seal(manifest: Mapping[str, Any]) -> str:
+    """Hash of a manifest without its seal."""
+    return digest({name: value for name, value in manifest.items() if name != "seal"})
 
 
 def _sha256(file: Path) -> str:

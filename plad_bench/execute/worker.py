@@ -6,6 +6,7 @@ result is the artifact in the store, or `<job>.error` with what went wrong. Noth
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -92,6 +93,9 @@ def main(job_file: str) -> int:
         return int(error.exit_code)
     except Exception as error:  # noqa: BLE001  a plugin may raise anything; it fails this stage and no other
         traceback.print_exc()
+        if _disk_is_full(error):
+            _report(report, unwritable(Path(job["store"]), OSError(errno.ENOSPC, str(error))))
+            return int(MissingError.exit_code)
         cause = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(cause.filename).name}:{cause.lineno}"
         _report(report, StageError(f"{type(error).__name__}: {error} ({where})"))
@@ -170,6 +174,12 @@ def _set_threads(threads: int, operation: str) -> None:
         import torch
 
         torch.set_num_threads(threads)
+
+
+def _disk_is_full(error: Exception) -> bool:
+    """Whether a library says, in its own kind of error, that a file could not be written for want of space."""
+    codes = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+    return any(f"(os error {code})" in str(error) for code in codes)
 
 
 def _report(path: Path, error: PladBenchError) -> None:

@@ -102,11 +102,11 @@ class Encoder:
 def order(lengths: Sequence[int], batch: int, steps: int, seed: int) -> list[list[int]]:
     """The prompts of every step: `steps` lists of `batch` indices, a function of prompt lengths and seed alone.
 
-    Every epoch is shuffled; within windows of 16 batches prompts of like length share a batch, so that little of a
-    batch is padding, and the batches of a window are shuffled again. It never looks at responses: all methods see
-    the same prompts in the same order.
+    Every epoch is shuffled; within windows of 16 batches (fewer where an epoch has fewer) prompts of like length share
+    a batch, so that little of a batch is padding, and the batches of a window are shuffled again. What an epoch leaves
+    over begins the next window. It never looks at responses: all methods see the same prompts in the same order.
     """
-    window, epoch = 16 * batch, 0
+    window, epoch = batch * min(16, max(1, len(lengths) // batch)), 0
     batches: list[list[int]] = []
     pending: list[int] = []
     while len(batches) < steps:
@@ -114,13 +114,12 @@ def order(lengths: Sequence[int], batch: int, steps: int, seed: int) -> list[lis
         indices = list(range(len(lengths)))
         random_.shuffle(indices)
         pending += indices
-        while len(pending) >= window or (len(lengths) < window and len(pending) >= batch):
+        while len(pending) >= window:
             taken, pending = pending[:window], pending[window:]
             taken.sort(key=lambda i: lengths[i])
-            full = [taken[i : i + batch] for i in range(0, len(taken) - len(taken) % batch, batch)]
-            pending = taken[len(full) * batch :] + pending
-            random_.shuffle(full)
-            batches += full
+            alike = [taken[i : i + batch] for i in range(0, window, batch)]
+            random_.shuffle(alike)
+            batches += alike
         epoch += 1
     return batches[:steps]
 

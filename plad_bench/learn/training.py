@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+import pickle
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from plad_bench.contract.errors import OutOfMemoryError, StageError
+from plad_bench.learn.seeds import derive
 
 WARMUP_SHARE = 0.05
 CLIP_NORM = 1.0
@@ -53,6 +55,7 @@ def train(
     *,
     steps: int,
     lr: float,
+    seed: int,
     precision: str,
     device: str,
     checkpoint: Path,
@@ -60,8 +63,8 @@ def train(
 ) -> Result:
     """Run `steps` optimiser steps and return the curves.
 
-    `step_at` is a function of the step's number alone, so a run that goes on from its checkpoint trains on exactly
-    what an undisturbed one would have.
+    `step_at` is a function of the step's number alone, and dropout one of the seed and the step, so a run that goes on
+    from its checkpoint trains on exactly what an undisturbed one would have.
 
     Raises:
         StageError: if the loss is no longer finite.
@@ -74,8 +77,9 @@ def train(
     module.train()
     every = max(25, steps // 10)
     try:
-        for number in _counted(first, steps):
+        for number in range(first, steps):
             step = step_at(number)
+            torch.manual_seed(derive(seed, "step", number))
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(number, steps, lr)
             values = _update(module, optimizer, accelerator, step, number)
@@ -111,17 +115,12 @@ def _update(
     return values
 
 
-def _counted(first: int, steps: int) -> Iterator[int]:
-    yield from range(first, steps)
-
-
 def _save(path: Path, module: nn.Module, optimizer: Any, result: Result, step: int) -> None:
     state = {
         "module": module.state_dict(),
         "optimizer": optimizer.state_dict(),
         "step": step,
         "result": json.dumps(vars(result)),
-        "random": torch.get_rng_state(),
     }
     temporary = path.with_suffix(".tmp")
     torch.save(state, temporary)
@@ -133,9 +132,8 @@ def _resume(path: Path, module: nn.Module, optimizer: Any) -> tuple[Result, int]
         state = torch.load(path, weights_only=True, map_location="cpu")
     except FileNotFoundError:
         return Result(), 0
-    except (RuntimeError, OSError, EOFError, ValueError):  # torn by a power cut: begin again
+    except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError):  # torn by a power cut: begin again
         return Result(), 0
     module.load_state_dict(state["module"])
     optimizer.load_state_dict(state["optimizer"])
-    torch.set_rng_state(state["random"])
     return Result(**json.loads(state["result"])), state["step"]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from plad_bench.contract.errors import PladBenchError
 from plad_bench.contract.files import write_atomically
@@ -24,11 +24,22 @@ SCHEMA = 1
 REFERENCE_METHODS = ("teacher", "student", "warmup")
 """Method names of the reference rows: never ranked."""
 
+LARGEST = 16 * 2**20
+"""Bytes of a record file beyond which it is not read."""
+LARGEST_SCORE = 1e100
+"""Its square is still a number, with room for sums."""
+
+_PART = r"""[^\x00-\x1f\x7f/\\:*?"<>|.][^\x00-\x1f\x7f/\\:*?"<>|]*"""
 Name = Annotated[str, Field(min_length=1, max_length=300)]
+FileName = Annotated[str, StringConstraints(pattern=rf"\A{_PART}\z", max_length=255)]
+"""The plain name of a file: no directory, not hidden."""
+CellId = Annotated[str, StringConstraints(pattern=rf"\A{_PART}(/{_PART})*\z", max_length=1000)]
+"""A relative path with plain names only, so that no record can point outside its board."""
+Sha256 = Annotated[str, StringConstraints(pattern=r"\A[0-9a-f]{64}\z")]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="constants")
 
 
 class Named(_Part):
@@ -66,7 +77,7 @@ class MetricPart(_Part):
     value: float | None
     """Mean over the examples that have a value; None if none has."""
     better: Literal["higher", "lower"] | None
-    n: int
+    n: Annotated[int, Field(ge=0)]
     stderr: float | None
     """Over examples, of this cell alone."""
     unit: str
@@ -77,23 +88,24 @@ class MetricPart(_Part):
 class ScoresPart(_Part):
     """Where the per-example values lie, and their hash."""
 
-    file: str
-    sha256: str
-    examples: int
+    file: FileName
+    """Beside the record."""
+    sha256: Sha256
+    examples: Annotated[int, Field(ge=1, le=10_000_000)]
 
 
 class Record(_Part):
     """One cell."""
 
     schema_: int = Field(SCHEMA, alias="schema")
-    cell: str
+    cell: CellId
     """Readable id, also the path of the record below cells/ (without .json)."""
     key: str
     """Key of the stage that made the evaluated responses; empty for a skipped cell."""
     status: Literal["done", "failed", "skipped", "trial"]
     reason: str = ""
     """Why it failed or was skipped."""
-    seed: int
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
     task: TaskPart
     teacher: Named
     student: Named
@@ -110,7 +122,9 @@ class Record(_Part):
     """Seconds of every stage this cell rests on."""
     provenance: dict[str, Any] = {}
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="constants", populate_by_name=True
+    )
 
     @property
     def is_reference(self) -> bool:
@@ -132,21 +146,23 @@ def parse(text: str, origin: str) -> Record:
     Raises:
         RecordError: naming the file and the first thing wrong with it.
     """
+    remedy = "Delete the file or restore it from version control."
     try:
-        data = json.loads(text, parse_constant=_refuse_constant)
-        return Record.model_validate(migrate(data))
+        data = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        return Record.model_validate(migrate(data), strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise RecordError(f"{origin}: {where}: {first['msg']}", "Delete the file or restore it from version control.") from None
-    except (ValueError, TypeError, RecursionError) as error:
-        raise RecordError(f"{origin}: not a record: {error}", "Delete the file or restore it from version control.") from None
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])[:200]
+        raise RecordError(f"{origin}: {where}: {first['msg']}", remedy) from None
+    except (ValueError, TypeError, RecursionError, OverflowError) as error:
+        raise RecordError(f"{origin}: not a record: {error}", remedy) from None
 
 
 def migrate(data: Any) -> Any:
     """Bring a record of an older schema to the present one.
 
     Raises:
+        TypeError: if it is not an object.
         ValueError: for a schema newer than this version knows.
     """
     if not isinstance(data, dict):
@@ -156,19 +172,38 @@ def migrate(data: Any) -> Any:
         data = {**data, "schema": 1, "protocol": data.get("protocol", data.get("budget", {}))}
         data.pop("budget", None)
     if data.get("schema") != SCHEMA:
-        msg = f"schema {data.get('schema')!r} is not known to this version (it knows up to {SCHEMA})"
+        msg = f"schema {str(data.get('schema'))[:40]} is not known to this version (it knows up to {SCHEMA})"
         raise ValueError(msg)
     return data
 
 
 def read(path: Path) -> Record:
-    """Read one record file."""
-    return parse(path.read_text(encoding="utf-8"), path.name)
+    """Read one record file.
+
+    Raises:
+        RecordError: if it cannot be read, or is not a record.
+    """
+    try:
+        with path.open("rb") as stream:
+            text = stream.read(LARGEST + 1).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path.name}: cannot be read: {error}", "Restore it from version control.") from None
+    if len(text) > LARGEST:
+        raise RecordError(f"{path.name}: is larger than any record", "Delete the file.")
+    return parse(text, path.name)
 
 
 def dumps(record: Record) -> str:
-    """The record as it lies on disk: sorted keys, two spaces, no NaN."""
-    return json.dumps(record.model_dump(mode="json", by_alias=True), indent=2, sort_keys=True, allow_nan=False) + "\n"
+    """The record as it lies on disk: sorted keys, two spaces, no NaN.
+
+    Raises:
+        RecordError: if a parameter or a note of provenance is no JSON value.
+    """
+    try:
+        data = record.model_dump(mode="json", by_alias=True)
+        return json.dumps(data, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    except (ValueError, TypeError, RecursionError) as error:
+        raise RecordError(f"{record.cell}: cannot be written as JSON: {error}") from None
 
 
 def write(path: Path, record: Record) -> None:
@@ -190,31 +225,47 @@ def scores_bytes(ids: list[str], columns: dict[str, np.ndarray]) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pa.table({"example": pa.array(ids), **{name: pa.array(columns[name]) for name in sorted(columns)}})
+    columns = {name: np.asarray(columns[name], np.float64) for name in sorted(columns)}
+    table = pa.table({"example": pa.array(ids, pa.string()), **{name: pa.array(v) for name, v in columns.items()}})
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="snappy")  # opens three times faster than zstd
     return sink.getvalue()
 
 
-def read_scores(path: Path, sha256: str) -> tuple[list[str], dict[str, np.ndarray]]:
-    """Example ids and the columns of a scores file, after checking its hash.
+def read_scores(path: Path, sha256: str, examples: int | None = None) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Example ids and the columns of a scores file, after checking its hash and, where given, its count of examples.
 
     Raises:
-        RecordError: if the file is missing or is not the one the record speaks of.
+        RecordError: if the file is missing, or is not the one the record speaks of, or is not a table of scores.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     remedy = "Restore it from version control, or run the cell again with --rerun all."
-    if not path.is_file():
-        raise RecordError(f"{path.name}: the per-example scores of the record beside it are missing", remedy)
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError:
+        raise RecordError(f"{path.name}: the per-example scores of the record beside it are missing", remedy) from None
     if hashlib.sha256(data).hexdigest() != sha256:
         raise RecordError(f"{path.name}: is not the file its record names (the hash differs)", remedy)
-    table = pq.read_table(io.BytesIO(data))
-    columns = {
-        name: table[name].to_numpy().astype(np.float64) for name in table.column_names if name != "example"
-    }
-    return table["example"].to_pylist(), columns
+    try:
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
+            if examples is not None and file.metadata.num_rows != examples:
+                raise RecordError(
+                    f"{path.name}: has {file.metadata.num_rows} examples, its record says {examples}", remedy
+                )
+            table = file.read(use_threads=False)
+        examples_column = table["example"]
+        columns = {name: table[name].to_numpy() for name in table.column_names if name != "example"}
+    except (pa.ArrowException, KeyError, ValueError, TypeError, OSError, OverflowError, MemoryError) as error:
+        raise RecordError(f"{path.name}: is not a table of scores: {error}", remedy) from None
+    ids = examples_column.to_pylist()
+    if examples_column.type != pa.string() or examples_column.null_count or len(set(ids)) < len(ids):
+        raise RecordError(f"{path.name}: an example has no id, or one id stands for several", remedy)
+    for name, values in columns.items():
+        if values.dtype != np.float64 or (np.abs(values) > LARGEST_SCORE).any():
+            raise RecordError(f"{path.name}: {name}: not all scores are numbers of at most {LARGEST_SCORE:g}", remedy)
+    return ids, columns
 
 
 def slug(text: str) -> str:
@@ -223,6 +274,14 @@ def slug(text: str) -> str:
     return safe if safe and len(safe) <= 80 else f"{safe[:60]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def _refuse_constant(name: str) -> None:
-    msg = f"{name} is not a JSON number"
+def _refuse(constant: str) -> None:
+    msg = f"{constant} is not a JSON number"
     raise ValueError(msg)
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        msg = f"{digits[:40]} is larger than any number here"
+        raise ValueError(msg)
+    return value

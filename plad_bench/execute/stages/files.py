@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from plad_bench.contract.errors import StageError
 from plad_bench.contract.records import Response, Scored
 from plad_bench.execute.store import Artifact
 
@@ -71,9 +72,20 @@ def response_of(row: Mapping[str, Any]) -> Response:
     return Response(text=row["text"], ids=ids, tokenizer=row["tokenizer"], finished=row["finished"])
 
 
-def read_responses(artifact: Artifact) -> dict[str, tuple[Response, ...]]:
-    """Responses by example id."""
-    return {row["id"]: tuple(response_of(r) for r in row["responses"]) for row in read_lines(artifact.path / RESPONSES)}
+def read_responses(artifact: Artifact, prompts: Sequence[Prompt]) -> dict[str, tuple[Response, ...]]:
+    """Responses by example id, at least one for each of the prompts.
+
+    Raises:
+        StageError: naming a prompt that has none.
+    """
+    by_id = {
+        row["id"]: tuple(response_of(r) for r in row["responses"]) for row in read_lines(artifact.path / RESPONSES)
+    }
+    if missing := [p.id for p in prompts if not by_id.get(p.id)]:
+        raise StageError(
+            f"{len(missing)} of {len(prompts)} prompts have no {artifact.stage} response, among them {missing[0]}"
+        )
+    return by_id
 
 
 def scored(prompt: Prompt, response: str, teacher: str | None = None) -> Scored:

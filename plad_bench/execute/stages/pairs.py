@@ -15,10 +15,12 @@ _ROLE = {Text.TEACHER: "teach", Text.SAMPLE: "sample"}
 def run(context: Context) -> None:
     """Write pairs.jsonl."""
     builder = context.chosen("builder")
-    prompts = {p.id: p for p in read_prompts(context.inputs["data"], "train", context.spec.get("limit", 0))}
-    sources = {text: read_responses(context.inputs[_ROLE[text]]) for text in builder.component.needs if text in _ROLE}
+    training = read_prompts(context.inputs["data"], "train", context.spec.get("limit", 0))
+    prompts = {p.id: p for p in training}
+    needed = [text for text in builder.component.needs if text in _ROLE]
+    sources = {text: read_responses(context.inputs[_ROLE[text]], training) for text in needed}
     candidates = []
-    for prompt in prompts.values():
+    for prompt in training:
         responses = {text: by_id[prompt.id] for text, by_id in sources.items()}
         responses[Text.REFERENCE] = tuple(Response(text=r) for r in prompt.references)
         candidates.append(Candidates(id=prompt.id, prompt=prompt.prompt, responses=responses))

@@ -18,13 +18,11 @@ from plad_bench.plan.spec import Chosen, choose
 def run(context: Context) -> None:
     """Write values.json: example id -> value, null where the example has none."""
     metric = context.chosen("metric")
-    responses = read_responses(context.inputs["responses"])
-    teacher = read_responses(context.inputs["teacher"]) if "teacher" in context.inputs else {}
     made = context.inputs["responses"].manifest["document"]["spec"]
-    examples = [
-        scored(p, responses[p.id][0].text, teacher[p.id][0].text if teacher else None)
-        for p in read_prompts(context.inputs["data"], made["split"], made.get("limit", 0))
-    ]
+    prompts = read_prompts(context.inputs["data"], made["split"], made.get("limit", 0))
+    responses = read_responses(context.inputs["responses"], prompts)
+    teacher = read_responses(context.inputs["teacher"], prompts) if "teacher" in context.inputs else {}
+    examples = [scored(p, responses[p.id][0].text, teacher[p.id][0].text if teacher else None) for p in prompts]
     values = evaluate(context, metric, examples)
     by_id = {e.id: None if math.isnan(v) else v for e, v in zip(examples, values, strict=True)}
     (context.out / VALUES).write_text(json.dumps(by_id))

@@ -46,6 +46,7 @@ def run(context: Context) -> None:
         step_at,
         steps=spec["steps"],
         lr=spec["lr"],
+        seed=spec["seed"],
         precision=spec["precision"],
         device=context.device,
         checkpoint=context.partial / "checkpoint.pt",
@@ -67,11 +68,11 @@ class Corpus:
         """The sequences each prompt can be trained on from a source of text."""
         if text is Text.REFERENCE:
             by_id = {p.id: tuple(Response(text=r) for r in p.references) for p in self.prompts}
+            if missing := [id_ for id_, references in by_id.items() if not references]:
+                raise StageError(f"{len(missing)} training prompts have no reference, among them {missing[0]}")
         else:
-            by_id = read_responses(context.inputs[{Text.TEACHER: "teach", Text.SAMPLE: "sample"}[text]])
-        missing = [p.id for p in self.prompts if not by_id.get(p.id)]
-        if missing:
-            raise StageError(f"{len(missing)} training prompts have no {text} text, among them {missing[0]}")
+            role = {Text.TEACHER: "teach", Text.SAMPLE: "sample"}[text]
+            by_id = read_responses(context.inputs[role], self.prompts)
         return [
             [self.sequence(ids, response) for response in by_id[p.id]]
             for p, ids in zip(self.prompts, self.encoded, strict=True)

@@ -39,7 +39,7 @@ def main(store: Path) -> None:
     opened = Store(store)
     opened.prepare()
     engine = Engine(opened, lambda: launcher.component.open(launcher.params, options), store / "remake", threads=1)
-    engine.run([*cell.scores.values(), cell.checkpoint], lambda: None)
+    engine.run([[*cell.scores.values(), cell.checkpoint]], lambda: None)
     for failure in engine.failures.values():
         raise_for(failure)
     artifact = engine.artifacts[cell.checkpoint.key]

@@ -4,21 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import ConfigDict
-
-from plad_bench import Params, Text, param
+from plad_bench import MethodParams, Text, param
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-class MethodParams(Params):
-    """What every method takes."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
-
-    lr: float = param(0.0, ge=0, source="ours")
-    """Peak learning rate; 0 uses the one that the board's protocol shares among all methods."""
 
 
 class TokenParams(MethodParams):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from plad_bench import Access, Method, PairObjective, param
-from plad_bench_plugins.methods._params import MethodParams
+from plad_bench import Access, Method, MethodParams, PairObjective, param
 
 if TYPE_CHECKING:
     from torch import Tensor

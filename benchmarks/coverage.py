@@ -1,0 +1,145 @@
+"""Measure what docs/statistics.md claims: coverage of the intervals, ties of equal methods, power, and gap closed.
+
+Run `python benchmarks/coverage.py` (about a minute on one core); it prints the tables of that page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+
+import numpy as np
+
+from plad_bench.report import stats
+from plad_bench.report.stats import Array, Moments
+
+REGIMES = {"dominant": 0.9, "balanced": 0.5, "negligible": 0.0}
+"""Share of the variance of a mean that comes from the seeds."""
+
+
+def normal(rng: np.random.Generator, share: float, shape: tuple[int, int, int], *, paired: bool = False) -> Array:
+    """Scores [boards, S, E] of mean 0 whose mean has variance 1, a given share of it from the seeds.
+
+    The rest comes from the examples, with a residual as large; a paired difference of methods that find the same
+    examples hard has no example component, so there the rest is residual.
+    """
+    n, seeds, examples = shape
+    scores: Array = rng.normal(0, np.sqrt(share * seeds), (n, seeds, 1))
+    example = 0.0 if paired else np.sqrt((1 - share) * examples)
+    residual = np.sqrt((1 - share) * seeds * examples) if paired else example
+    scores = scores + rng.normal(0, example, (n, 1, examples))
+    scores += rng.normal(0, residual, shape)
+    return scores
+
+
+def binary(rng: np.random.Generator, rate: float, train: float, shape: tuple[int, int, int], methods: int) -> Array:
+    """Scores [methods, boards, S, E] of 0 and 1 of equal methods that share examples and warm start.
+
+    In logits: examples spread by 1.5, warm starts by 0.2, each method's training seeds by `train`, the residual by 1.
+    """
+    n, seeds, examples = shape
+    base = np.log(rate / (1 - rate)) + rng.normal(0, 1.5, (n, 1, examples)) + rng.normal(0, 0.2, (n, seeds, 1))
+    logits = base + rng.normal(0, train, (methods, n, seeds, 1)) + rng.normal(0, 1, (methods, *shape))
+    return np.where(rng.random(logits.shape) < 1 / (1 + np.exp(-logits)), 1.0, 0.0)
+
+
+def diagonal(scores: Array) -> tuple[Array, Array, Array]:
+    """Mean, standard error and degrees of freedom of every board of scores [boards, S, E]."""
+    moments = [stats.moments([board]) for board in scores]
+    first: Moments = moments[0]
+    columns = (np.array([getattr(m, name)[0, 0] for m in moments]) for name in ("seed", "example", "residual"))
+    stderr, df = first.error(*columns)
+    return np.array([m.mean[0] for m in moments]), stderr, df
+
+
+def covered(scores: Array) -> float:
+    """Share of boards whose interval holds the true mean, 0."""
+    mean, stderr, df = diagonal(scores)
+    return float((np.abs(mean) <= stats.quantile(df, stats.LEVEL) * stderr).mean())
+
+
+def tied(scores: Array) -> float:
+    """Share of boards on which all methods of scores [methods, boards, S, E] share rank 1."""
+    ties = 0
+    for board in scores.swapaxes(0, 1):
+        moments = stats.moments(list(board))
+        ties += max(stats.ranks(moments.mean.tolist(), stats.pairwise(moments).p_holm)) == 1
+    return float(ties / scores.shape[1])
+
+
+def found(rng: np.random.Generator, share: float, shape: tuple[int, int, int], methods: int) -> float:
+    """Share of comparisons that find a method better than the rest by twice the (median) minimum that boards print."""
+    n, seeds, examples = shape
+    own = normal(rng, share, (methods * n, seeds, examples), paired=True).reshape(methods, *shape)
+    boards = own / np.sqrt(2) + rng.normal(0, np.sqrt(examples), (n, 1, examples))  # a difference has variance 1
+    compared = [stats.pairwise(stats.moments(list(board))) for board in boards.swapaxes(0, 1)]
+    printed = float(np.median([pairs.minimum[0, 1] for pairs in compared]))
+    boards[0] += 2 * printed
+    hits = []
+    for board in boards.swapaxes(0, 1):
+        pairs = stats.pairwise(stats.moments(list(board)))
+        hits += [pairs.p_holm[0, k] < 1 - stats.LEVEL and pairs.difference[0, k] > 0 for k in range(1, methods)]
+    return float(np.mean(hits))
+
+
+def gap_covered(rng: np.random.Generator, share: float, shape: tuple[int, int, int]) -> tuple[float, float]:
+    """(coverage of the interval where it is shown, share of boards that show it), of a true gap closed of 60 %.
+
+    The teacher is 10 standard errors above the warm start.
+    """
+    n, _, examples = shape
+    method, start = (normal(rng, share, shape, paired=True) / np.sqrt(2) + gain for gain in (6.0, 0.0))
+    hard = rng.normal(0, np.sqrt(examples), (n, 1, examples))
+    teacher = 10 + rng.normal(0, np.sqrt(examples) / 2, (n, 1, examples))
+    gaps = [
+        stats.gap_closed(stats.moments([m + h, s + h, t + h]))
+        for m, s, t, h in zip(method, start, teacher, hard, strict=True)
+    ]
+    shown = [gap for gap in gaps if gap is not None]
+    return sum(gap.low <= 0.6 <= gap.high for gap in shown) / len(shown), len(shown) / n
+
+
+def table(head: str, rows: Iterator[list[str]]) -> None:
+    """Print a markdown table."""
+    columns = head.split(", ")
+    print("\n| " + " | ".join(columns) + " |\n|" + " --: |" * len(columns))
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+
+
+def coverage(rng: np.random.Generator, boards: int, examples: int) -> Iterator[list[str]]:
+    """Rows of the first table."""
+    for seeds, (name, share) in product((2, 3, 5, 10), REGIMES.items()):
+        shape = (boards, seeds, examples)
+        single, paired = covered(normal(rng, share, shape)), covered(normal(rng, share, shape, paired=True))
+        gap, shown = gap_covered(rng, share, (boards // 4, seeds, examples))
+        yield [str(seeds), name, f"{single:.1%}", f"{paired:.1%}", f"{gap:.1%}", f"{shown:.0%}"]
+
+
+def equals(rng: np.random.Generator, boards: int, examples: int) -> Iterator[list[str]]:
+    """Rows of the second table."""
+    for seeds, (rate, train) in product((3, 5, 10), ((0.1, 0.0), (0.1, 0.3), (0.5, 0.1))):
+        scores = binary(rng, rate, train, (boards // 2, seeds, examples), 4)
+        shares = (covered(scores[2] - scores[3]), tied(scores[:2]), tied(scores))
+        yield [str(seeds), f"{rate:g}", f"{train:g}", *(f"{share:.1%}" for share in shares)]
+
+
+def power(rng: np.random.Generator, boards: int, examples: int) -> Iterator[list[str]]:
+    """Rows of the third table."""
+    for seeds, (name, share) in product((3, 5, 10), REGIMES.items()):
+        shape = (boards // 8, seeds, examples)
+        yield [str(seeds), name, *(f"{found(rng, share, shape, methods):.1%}" for methods in (2, 4))]
+
+
+def main(boards: int = 4000, examples: int = 300) -> None:
+    """Print the tables."""
+    rng = np.random.default_rng(20240406)
+    error = 100 * np.sqrt(0.95 * 0.05 / boards)
+    print(f"{boards} boards of {examples} examples; standard error of a share of 95 %: {error:.1f} points")
+    table("Seeds, Seed variance, One method, Paired difference, Gap closed, Gap shown", coverage(rng, boards, examples))
+    table("Seeds, Mean, Training seeds, Difference covered, 2 equal tie, 4 equal tie", equals(rng, boards, examples))
+    table("Seeds, Seed variance, Found among 2, Found among 4", power(rng, boards, examples))
+
+
+if __name__ == "__main__":
+    main()

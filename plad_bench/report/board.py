@@ -1,0 +1,433 @@
+"""A board: what the records in a directory say, as data. It is a function of the committed files alone.
+
+A record that is corrupt, foreign or edited is named among the problems and left out; it never stops a board.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from plad_bench.contract.errors import UsageError
+from plad_bench.report import stats
+from plad_bench.report.cells import Cell, Complain, Problem, canonical, consistent, found, with_scores
+from plad_bench.report.results import REFERENCE_METHODS, Record
+from plad_bench.report.stats import Array, Estimate, Pairwise
+
+
+class Settings(BaseModel):
+    """board.toml: what every record of the board was made under, and what ranks."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    title: str = ""
+    """The board's name if empty."""
+    metrics: tuple[str, ...] = ()
+    """Names of the columns in order; all the metrics there are if empty."""
+    primary: str = ""
+    """The metric that ranks; the first of `metrics` that has a direction if empty."""
+    protocol: dict[str, Any] = {}
+    """A record that says otherwise is foreign."""
+    tasks: dict[str, dict[str, Any]] = {}
+    """What of the protocol is otherwise for a task, by its name."""
+    seeds_asked: Annotated[int, Field(ge=0)] = 0
+    """Seeds 0 to n - 1 are asked; if 0, those that any method has done."""
+    notes: str = ""
+
+    def conditions(self, task: str) -> dict[str, Any]:
+        """The protocol of a task, as far as the board fixes it."""
+        return {**self.protocol, **self.tasks.get(task, {})}
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """A column."""
+
+    name: str
+    better: str | None
+    unit: str
+
+    @property
+    def scale(self) -> float:
+        """What a value is multiplied by to be shown."""
+        return 100.0 if self.unit == "%" else 1.0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Means over the cells of a row; None where no record says."""
+
+    train_seconds: float | None
+    """Device-seconds of training."""
+    teacher_seconds: float | None
+    """Device-seconds of the teacher, were this cell alone to need them."""
+    teacher_share: float | None
+    """The same, divided among the cells of the group that share the stage (those that record the same seconds)."""
+    tokens_trained: float | None
+    tokens_generated: float | None
+    peak_memory: float | None
+    """Bytes; the largest, not the mean."""
+
+    @property
+    def total_seconds(self) -> float | None:
+        """Device-seconds of training with its share of the teacher's; None where training is not known."""
+        return None if self.train_seconds is None else self.train_seconds + (self.teacher_share or 0.0)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method, or a reference, with its estimates by metric."""
+
+    label: str
+    method: str
+    access: str
+    paper: str
+    lr: float
+    lr_shared: bool
+    seeds: tuple[int, ...]
+    """Done, of those asked."""
+    asked: int
+    estimates: Mapping[str, Estimate]
+    cost: Cost
+    cells: tuple[str, ...]
+    rank: int | None = None
+    gap: Estimate | None = None
+    """Share of the primary metric's gap between warm start and teacher that is closed."""
+    tally: tuple[int, int, int] = (0, 0, 0)
+    """Wins, ties and losses against the other ranked rows."""
+
+
+@dataclass(frozen=True)
+class Unranked:
+    """Cells that no number of the board rests on, and why."""
+
+    label: str
+    status: str
+    """incomplete, extra, failed, skipped or trial."""
+    reason: str
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """One task, teacher and student: what may be compared."""
+
+    task: str
+    teacher: str
+    student: str
+    examples: int
+    protocol: Mapping[str, Any]
+    metrics: tuple[MetricInfo, ...]
+    primary: MetricInfo | None
+    references: tuple[Row, ...]
+    rows: tuple[Row, ...]
+    """Complete methods, by rank and then by mean."""
+    pairs: Pairwise | None
+    """Of `rows`, in their order, on the primary metric; positive is better. None if that metric has no direction."""
+    unranked: tuple[Unranked, ...]
+
+
+@dataclass(frozen=True)
+class Board:
+    """All that a page shows."""
+
+    name: str
+    settings: Settings
+    groups: tuple[Group, ...]
+    problems: tuple[Problem, ...]
+    code: Mapping[str, int]
+    """Records by the version of the code that made them."""
+    commands: tuple[str, ...]
+    records: int = 0
+
+    @property
+    def title(self) -> str:
+        """As board.toml has it, or the board's name."""
+        return self.settings.title or self.name
+
+
+def load(directory: Path) -> Board:
+    """Read a board: board.toml and cells/**/*.json with their scores.
+
+    Raises:
+        UsageError: if board.toml is malformed.
+    """
+    settings = read_settings(directory / "board.toml")
+    problems: list[Problem] = []
+
+    def complain(cell: Cell, reason: str) -> None:
+        problems.append(Problem(cell.file, reason))
+
+    cells = consistent(found(directory / "cells", problems), settings.conditions, complain)
+    by_group: dict[str, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        by_group[cell.group].append(cell)
+    groups = tuple(_group(by_group[key], settings, complain) for key in sorted(by_group))
+    left_out = {problem.file for problem in problems}
+    used = [cell.record for cell in cells if cell.file not in left_out]
+    return Board(
+        name=directory.name,
+        settings=settings,
+        groups=groups,
+        problems=tuple(sorted(problems, key=lambda problem: (problem.file, problem.reason))),
+        code=dict(sorted(Counter(str(r.provenance["code"]) for r in used if r.provenance.get("code")).items())),
+        commands=tuple(sorted({c for r in used if isinstance(c := r.provenance.get("command"), str) and c.strip()})),
+        records=len(used),
+    )
+
+
+def read_settings(path: Path) -> Settings:
+    """Read board.toml; the defaults if there is none.
+
+    Raises:
+        UsageError: naming what is wrong with it.
+    """
+    remedy = "Correct it, or restore it from version control."
+    try:
+        return Settings.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{path.parent.name}/board.toml: {where}: {first['msg']}", remedy) from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path.parent.name}/board.toml: {error}", remedy) from None
+
+
+# ------------------------------------------------------------------------------------------------------- one group
+
+
+def _group(cells: Sequence[Cell], settings: Settings, complain: Complain) -> Group:
+    done = with_scores((cell for cell in cells if cell.record.status == "done"), complain)
+    metrics = _columns(done, settings, complain)
+    done = [cell for cell in done if all(_fits(cell, metric) for metric in metrics)]
+    primary = _primary(metrics, settings)
+    others = [cell for cell in cells if cell.record.status != "done"]
+    asked = _asked(cells, settings)
+    labels = _labels([*done, *others])
+    shares = Counter(s for cell in done if (s := cell.record.cost.get("teacher_device_seconds")) is not None)
+
+    every: dict[str, list[Cell]] = defaultdict(list)
+    for cell in sorted(done, key=lambda cell: cell.record.seed):
+        every[cell.method].append(cell)
+    by_method = {key: counted for key, of in every.items() if (counted := _counted(of, asked))}
+    made = {key: _row(labels[key], of, metrics, asked, shares) for key, of in by_method.items()}
+    references = sorted(
+        (key for key, of in by_method.items() if of[0].record.is_reference),
+        key=lambda key: (REFERENCE_METHODS.index(made[key].method), made[key].label),
+    )
+    complete = [key for key in by_method if key not in references and set(made[key].seeds) == set(asked)]
+    rows, pairs = _ranked(complete, made, by_method, references, primary)
+    unranked = _unranked(
+        [*done, *others],
+        {cell for row in (*rows, *(made[key] for key in references)) for cell in row.cells},
+        labels,
+        asked,
+    )
+    first = (done or cells)[0].record
+    return Group(
+        task=first.task.selector,
+        teacher=first.teacher.selector,
+        student=first.student.selector,
+        examples=len(done[0].ids) if done else 0,
+        protocol=first.protocol,
+        metrics=metrics,
+        primary=primary,
+        references=tuple(made[key] for key in references),
+        rows=rows,
+        pairs=pairs,
+        unranked=unranked,
+    )
+
+
+def _counted(cells: list[Cell], asked: Sequence[int]) -> list[Cell]:
+    """Those of the seeds asked; a reference with one record is fixed: it has no seed of its own."""
+    if len(cells) == 1 and cells[0].record.is_reference:
+        return cells
+    return [cell for cell in cells if cell.record.seed in asked]
+
+
+def _columns(done: Sequence[Cell], settings: Settings, complain: Complain) -> tuple[MetricInfo, ...]:
+    """The metrics of the board, each with the direction and unit that most records declare."""
+    declared: dict[str, Counter[MetricInfo]] = defaultdict(Counter)
+    for cell in done:
+        for name, metric in cell.record.metrics.items():
+            declared[name][MetricInfo(name, metric.better, metric.unit)] += 1
+    usual = {name: _commonest(counts) for name, counts in declared.items()}
+    metrics = tuple(usual[name] for name in settings.metrics or sorted(usual) if name in usual)
+    for cell in done:
+        odd = [metric.name for metric in metrics if not _fits(cell, metric)]
+        if odd:
+            complain(cell, f"declares another direction or unit of {', '.join(odd)} than the other records")
+    return metrics
+
+
+def _primary(metrics: Sequence[MetricInfo], settings: Settings) -> MetricInfo | None:
+    named = [metric for metric in metrics if metric.name == settings.primary]
+    directed = [metric for metric in metrics if metric.better is not None]
+    return next(iter(named if settings.primary else [*directed, *metrics]), None)
+
+
+def _fits(cell: Cell, metric: MetricInfo) -> bool:
+    theirs = cell.record.metrics.get(metric.name)
+    return theirs is None or (theirs.better, theirs.unit) == (metric.better, metric.unit)
+
+
+def _asked(cells: Iterable[Cell], settings: Settings) -> tuple[int, ...]:
+    if settings.seeds_asked:
+        return tuple(range(settings.seeds_asked))
+    done = (cell.record for cell in cells if cell.record.status == "done" and not cell.record.is_reference)
+    return tuple(sorted({record.seed for record in done}))
+
+
+def _labels(cells: Iterable[Cell]) -> dict[str, str]:
+    """What each method is called: as it was typed, with whatever else tells it from another typed the same."""
+    typed: dict[str, list[Record]] = defaultdict(list)
+    for cell in cells:
+        typed[cell.method].append(cell.record)
+    chosen = {key: min(of, key=lambda r: (len(r.method.selector), r.method.selector)) for key, of in typed.items()}
+    counts = Counter(record.method.selector for record in chosen.values())
+    return {
+        key: record.method.selector
+        if counts[record.method.selector] == 1
+        else _distinct(record, [r for r in chosen.values() if r.method.selector == record.method.selector])
+        for key, record in chosen.items()
+    }
+
+
+def _distinct(record: Record, namesakes: Sequence[Record]) -> str:
+    def parts(r: Record) -> dict[str, Any]:
+        pairs = {"pairs": r.pairs and r.pairs.name, "pairs version": r.pairs and r.pairs.version}
+        settings = {f"pairs {name}": value for name, value in (r.pairs.params if r.pairs else {}).items()}
+        return {**r.method.params, "lr": r.method.lr, "version": r.method.version, **pairs, **settings}
+
+    mine, all_parts = parts(record), [parts(r) for r in namesakes]
+    differing = [
+        name
+        for name in sorted({n for p in all_parts for n in p})
+        if len({canonical(p.get(name)) for p in all_parts}) > 1
+    ]
+    return f"{record.method.selector} ({', '.join(f'{name}={mine.get(name)}' for name in differing)})"
+
+
+def _row(
+    label: str, cells: Sequence[Cell], metrics: Sequence[MetricInfo], asked: Sequence[int], shares: Counter[float]
+) -> Row:
+    first = cells[0].record
+    seeds = tuple(cell.record.seed for cell in cells if cell.record.seed in asked)
+    shown = [m.name for m in metrics if all(m.name in c.scores and not np.isnan(c.scores[m.name]).all() for c in cells)]
+    return Row(
+        label=label,
+        method=first.method.name,
+        access=first.method.access,
+        paper=first.method.paper,
+        lr=first.method.lr,
+        lr_shared=first.method.lr_shared,
+        seeds=seeds,
+        asked=len(asked),
+        estimates={name: stats.estimate(_matrix(cells, name)) for name in shown},
+        cost=_cost([cell.record.cost for cell in cells], shares),
+        cells=tuple(cell.record.cell for cell in cells),
+    )
+
+
+def _matrix(cells: Sequence[Cell], metric: str) -> Array:
+    """Scores [S, E] of a metric that every cell has."""
+    return np.stack([cell.scores[metric] for cell in cells])
+
+
+def _cost(costs: Sequence[Mapping[str, float]], shares: Counter[float]) -> Cost:
+    def mean(values: Sequence[float]) -> float | None:
+        return sum(values) / len(values) if values else None
+
+    def known(name: str) -> list[float]:
+        return [cost[name] for cost in costs if name in cost]
+
+    teacher = known("teacher_device_seconds")
+    return Cost(
+        train_seconds=mean(known("train_device_seconds")),
+        teacher_seconds=mean(teacher),
+        teacher_share=mean([seconds / shares[seconds] for seconds in teacher]),
+        tokens_trained=mean(known("tokens_trained")),
+        tokens_generated=mean(known("tokens_generated")),
+        peak_memory=max(known("peak_memory_bytes"), default=None),
+    )
+
+
+def _ranked(
+    keys: Sequence[str],
+    rows: Mapping[str, Row],
+    cells: Mapping[str, Sequence[Cell]],
+    references: Sequence[str],
+    primary: MetricInfo | None,
+) -> tuple[tuple[Row, ...], Pairwise | None]:
+    """The complete methods by rank and mean, where the primary metric has a direction, and their comparisons."""
+    if primary is None or primary.better is None:
+        return tuple(sorted((rows[key] for key in keys), key=lambda row: row.label)), None
+    sign = 1.0 if primary.better == "higher" else -1.0
+    goodness = {key: sign * e.value for key in keys if (e := rows[key].estimates.get(primary.name)) is not None}
+    order = sorted(goodness, key=lambda key: (-goodness[key], rows[key].label))
+    if not order:
+        return (), None
+    k = len(order)
+    ends = [[key for key in references if _usable(rows[key], name, primary)] for name in ("warmup", "teacher")]
+    gaps = all(len(keys) == 1 for keys in ends)
+    compared = [*order, *(keys[0] for keys in ends if gaps)]
+    moments = stats.moments([sign * _matrix(cells[key], primary.name) for key in compared])
+    pairs = stats.pairwise(moments.only(range(k)))
+    places = stats.ranks([goodness[key] for key in order], pairs.p_holm)
+    significant = pairs.p_holm < 1 - stats.LEVEL
+    wins, losses = ((significant & (d > 0)).sum(axis=1).tolist() for d in (pairs.difference, -pairs.difference))
+    by_rank = sorted(range(k), key=lambda i: (places[i], i))
+    ranked = [
+        replace(
+            rows[order[i]],
+            rank=places[i],
+            gap=stats.gap_closed(moments.only([i, k, k + 1])) if gaps else None,
+            tally=(wins[i], k - 1 - wins[i] - losses[i], losses[i]),
+        )
+        for i in by_rank
+    ]
+    return tuple(ranked), pairs.reordered(by_rank)
+
+
+def _usable(row: Row, name: str, primary: MetricInfo) -> bool:
+    """Whether this is the reference of that name with all the seeds asked; a fixed teacher needs only one."""
+    whole = len(row.seeds) == row.asked or (name == "teacher" and len(row.cells) == 1)
+    return row.method == name and primary.name in row.estimates and whole
+
+
+def _unranked(
+    cells: Iterable[Cell], ranked: Set[str], labels: Mapping[str, str], asked: Sequence[int]
+) -> tuple[Unranked, ...]:
+    """All the cells that are in no row, by method, status and reason."""
+    done = Counter(c.method for c in cells if c.record.status == "done" and c.record.seed in asked)
+    seeds: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+    for cell in cells:
+        r = cell.record
+        if r.cell in ranked or cell.method not in labels:
+            continue
+        status: str = r.status
+        reason = r.reason
+        if status == "done" and r.seed not in asked:
+            status, reason = "extra", "beyond the seeds asked"
+        elif status == "done" and done[cell.method] < len(asked):
+            status, reason = "incomplete", f"{done[cell.method]} of {len(asked)} seeds are done"
+        elif status == "done":
+            status, reason = "incomplete", "has no value of the metric that ranks"
+        elif status == "trial":
+            reason = reason or "a run with --limit"
+        seeds[labels[cell.method], status, reason].append(r.seed)
+    return tuple(Unranked(*key, tuple(sorted(of))) for key, of in sorted(seeds.items()))
+
+
+def _commonest(counts: Counter[MetricInfo]) -> MetricInfo:
+    return max(counts, key=lambda metric: (counts[metric], repr(metric)))

@@ -1,0 +1,262 @@
+"""Statistics of a board: intervals, paired tests, ranks, detectable differences, and the gap that is closed.
+
+The scores of one method are a matrix [S seeds, E examples] of the same examples for every seed, so seeds and examples
+are crossed: score = mean + seed + example + residual, all random. Every number here comes from the mean squares of
+those three components; docs/statistics.md derives it and shows the measured coverage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[np.float64]
+
+LEVEL = 0.95
+"""Of every interval; 1 - LEVEL is the error of a family of tests."""
+POWER = 0.80
+"""Chance to find a difference of the minimum detectable size."""
+FLOOR = 0.05
+"""Least mean square of seeds, as a share of the residual's: seeds that agree by luck do not make a mean certain."""
+
+BOTH = "seeds and examples"
+EXAMPLES_ONLY = "examples only"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its 95 % interval; the interval is NaN where the data cannot give one."""
+
+    value: float
+    low: float
+    high: float
+    n_seeds: int
+    label: str
+    """What the interval generalises over: "seeds and examples", or "examples only" for a single seed."""
+
+    @property
+    def half_width(self) -> float:
+        """Of the interval, which is symmetric except for a gap closed."""
+        return (self.high - self.low) / 2
+
+
+@dataclass(frozen=True)
+class Pairwise:
+    """Paired comparisons of K methods, each array [K, K]: row minus column."""
+
+    difference: Array
+    half_width: Array
+    """Of the 95 % interval of the difference, without adjustment."""
+    p: Array
+    p_holm: Array
+    """Adjusted over all K (K - 1) / 2 pairs."""
+    minimum: Array
+    """Minimum detectable difference: (t.975 + t.80) standard errors."""
+
+    def reordered(self, order: Sequence[int]) -> Pairwise:
+        """The same with methods in another order."""
+        index = np.ix_(order, order)
+        return Pairwise(
+            *(array[index] for array in (self.difference, self.half_width, self.p, self.p_holm, self.minimum))
+        )
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean squares and products of K methods over S seeds and E examples: all that the statistics need."""
+
+    mean: Array
+    """[K]"""
+    seed: Array
+    """[K, K]; the diagonal has the mean squares, S - 1 degrees of freedom."""
+    example: Array
+    """[K, K]; E - 1 degrees of freedom."""
+    residual: Array
+    """[K, K]; (S - 1)(E - 1) degrees of freedom."""
+    seeds: int
+    examples: int
+
+    def only(self, methods: Sequence[int]) -> Moments:
+        """Those of some of the methods."""
+        index = np.ix_(methods, methods)
+        seed, example, residual = (product[index] for product in (self.seed, self.example, self.residual))
+        return Moments(self.mean[list(methods)], seed, example, residual, self.seeds, self.examples)
+
+    def of(self, weights: Array) -> tuple[float, float, float]:
+        """Mean, standard error and degrees of freedom of the sum over methods of weights [K] times scores."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares = (float(weights @ product @ weights) for product in (self.seed, self.example, self.residual))
+            stderr, df = self.error(*squares)
+            return float(weights @ self.mean), float(stderr), float(df)
+
+    def error(self, seed: Array | float, example: Array | float, residual: Array | float) -> tuple[Array, Array]:
+        """Standard error of a mean and its degrees of freedom, from its three mean squares, elementwise.
+
+        The variance of the mean of S x E scores is (seed + example - residual) / (S E). The example component,
+        example - residual, is not let below 0. The degrees of freedom are those of the two components, averaged
+        harmonically with their shares of the variance as weights.
+        """
+        seed = np.maximum(seed, FLOOR * np.maximum(residual, 0))
+        variance = seed + np.maximum(np.subtract(example, residual), 0)
+        share = np.divide(seed, variance, out=np.zeros_like(variance), where=variance > 0)
+        df = 1 / (share / max(self.seeds - 1, 1) + (1 - share) / max(self.examples - 1, 1))
+        if self.examples < 2:
+            variance = np.full_like(variance, np.nan)
+        return np.sqrt(variance / (self.seeds * self.examples)), df
+
+
+def fill(matrix: Array) -> Array:
+    """Scores [S, E] with NaN where an example has none -> a full matrix whose row means are the means of what is there.
+
+    A mean over the examples that have a score is a ratio of two means. This is its linearisation, mean + (score - mean)
+    x E / n in row s with n scores and the mean itself where there is none, so that the spread of the matrix has the
+    sampling error of that ratio. A row without any score stays NaN.
+    """
+    missing = np.isnan(matrix)
+    if not missing.any():
+        return matrix
+    n = (~missing).sum(axis=1, keepdims=True)
+    mean = np.where(n > 0, np.where(missing, 0.0, matrix).sum(axis=1, keepdims=True) / np.maximum(n, 1), np.nan)
+    filled: Array = np.where(missing, mean, mean + (matrix - mean) * (matrix.shape[1] / np.maximum(n, 1)))
+    return filled
+
+
+def moments(scores: Sequence[Array]) -> Moments:
+    """The mean squares of K methods from their scores [S, E]; a matrix [1, E] is fixed and counts for every seed."""
+    seeds = max(len(matrix) for matrix in scores)
+    examples = scores[0].shape[1]
+    x = np.stack([np.broadcast_to(fill(matrix), (seeds, examples)) for matrix in scores])
+    with np.errstate(over="ignore", invalid="ignore"):
+        by_seed, by_example, mean = x.mean(axis=2), x.mean(axis=1), x.mean(axis=(1, 2))
+        x -= by_seed[:, :, None]
+        x -= by_example[:, None, :]
+        x += mean[:, None, None]
+        x = x.reshape(len(x), -1)
+        by_seed -= mean[:, None]
+        by_example -= mean[:, None]
+        return Moments(
+            mean=mean,
+            seed=examples * (by_seed @ by_seed.T) / max(seeds - 1, 1),
+            example=seeds * (by_example @ by_example.T) / max(examples - 1, 1),
+            residual=(x @ x.T) / max((seeds - 1) * (examples - 1), 1),
+            seeds=seeds,
+            examples=examples,
+        )
+
+
+def estimate(matrix: Array) -> Estimate:
+    """The mean of scores [S, E] with its interval: two-way random effects, or Student's t over examples if S = 1."""
+    value, stderr, df = moments([matrix]).of(np.ones(1))
+    half = float(quantile(df, LEVEL) * stderr)
+    return Estimate(value, value - half, value + half, len(matrix), BOTH if len(matrix) > 1 else EXAMPLES_ONLY)
+
+
+def pairwise(m: Moments) -> Pairwise:
+    """All paired differences, by seed and example, with Holm-adjusted tests and minimum detectable differences."""
+    i, k = upper = np.triu_indices(len(m.mean), k=1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        difference = m.mean[i] - m.mean[k]
+        scale = np.maximum(np.abs(m.mean[i]), np.abs(m.mean[k]))
+        difference[np.abs(difference) <= 1e-12 * scale] = 0.0  # equal, but for rounding
+        squares = (np.diag(s)[i] + np.diag(s)[k] - 2 * s[upper] for s in (m.seed, m.example, m.residual))
+        stderr, df = m.error(*(np.maximum(square, 0) for square in squares))
+        p = p_value(difference, stderr, df)
+
+    def matrix(values: Array, diagonal: float, sign: float = 1.0) -> Array:
+        full = np.full(m.seed.shape, diagonal)
+        full[upper] = values
+        full.T[upper] = sign * values
+        return full
+
+    return Pairwise(
+        difference=matrix(difference, 0.0, -1.0),
+        half_width=matrix(quantile(df, LEVEL) * stderr, 0.0),
+        p=matrix(p, 1.0),
+        p_holm=matrix(holm(p), 1.0),
+        minimum=matrix(minimum_detectable(stderr, df), 0.0),
+    )
+
+
+def p_value(difference: Array | float, stderr: Array | float, df: Array | float) -> Array:
+    """Two-sided p of a mean difference being 0, elementwise; 1 where the data cannot give one."""
+    from scipy.special import stdtr
+
+    difference, stderr = np.asarray(difference, float), np.asarray(stderr, float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.where(difference == 0, 0.0, np.abs(difference) / stderr)
+    p = 2 * stdtr(df, -t)
+    return np.where(np.isnan(p), 1.0, p)
+
+
+def quantile(df: Array | float, level: float) -> Array:
+    """Half width, in standard errors, of a symmetric interval of Student's t."""
+    from scipy.special import stdtrit
+
+    return np.asarray(stdtrit(df, 0.5 + level / 2))
+
+
+def minimum_detectable(stderr: Array | float, df: Array | float) -> Array:
+    """The true difference that a two-sided test at 5 % finds with a chance of 80 %: (t.975 + t.80) standard errors."""
+    from scipy.special import stdtrit
+
+    return np.asarray((quantile(df, LEVEL) + stdtrit(df, POWER)) * stderr)
+
+
+def holm(p: Array) -> Array:
+    """Holm's step-down adjustment of p-values [M]: reject where the result is below the error of the whole family."""
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
+    return adjusted
+
+
+def ranks(goodness: Sequence[float], p: Array) -> list[int]:
+    """Dense ranks with ties of K methods, from their means (higher is better) and adjusted p-values [K, K].
+
+    The best of those still unranked leads a group, and of them only those significantly worse than it stay behind for
+    the next rank.
+    """
+    rank = [0] * len(goodness)
+    left = sorted(range(len(goodness)), key=lambda k: -goodness[k])
+    place = 0
+    while left:
+        place += 1
+        leader = left[0]
+        behind = [k for k in left if goodness[k] < goodness[leader] and p[leader, k] < 1 - LEVEL]
+        for k in set(left).difference(behind):
+            rank[k] = place
+        left = behind
+    return rank
+
+
+def gap_closed(m: Moments) -> Estimate | None:
+    """(method - start) / (teacher - start) with Fieller's interval; None unless teacher and start differ significantly.
+
+    `m` has the moments of method, start and teacher, in this order, oriented so that higher is better; None also where
+    the teacher is the worse. The interval holds every g for which the paired test does not reject
+    method - start = g (teacher - start); it is bounded because the denominator differs from 0.
+    """
+    from scipy.optimize import brentq
+
+    gap, stderr, df = m.of(np.array([0.0, -1.0, 1.0]))
+    if not (gap > 0 and p_value(gap, stderr, df) < 1 - LEVEL):
+        return None
+    value = float((m.mean[0] - m.mean[1]) / gap)
+
+    def excess(g: float) -> float:
+        distance, error, freedom = m.of(np.array([1.0, g - 1.0, -g]))
+        return float(abs(distance) - quantile(freedom, LEVEL) * error)
+
+    def end(direction: float) -> float:
+        if not excess(value) < 0:  # no error at all, or none that can be known
+            return value
+        step = direction
+        while excess(value + step) < 0 and abs(step) < 1e9:
+            step *= 2
+        return float(brentq(excess, value, value + step)) if abs(step) < 1e9 else float(np.copysign(np.inf, step))
+
+    return Estimate(value, end(-1.0), end(1.0), m.seeds, BOTH if m.seeds > 1 else EXAMPLES_ONLY)

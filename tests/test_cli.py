@@ -1,0 +1,406 @@
+"""The command line through its real entry point: the main job, resuming, reading commands, bad input."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from plad_bench.report import results
+
+PLUGIN = Path(__file__).parent / "plugins" / "mini.py"
+PROGRAM = [str(Path(sys.executable).with_name("plad-bench"))]
+RUN = [
+    *("-p", str(PLUGIN), "run", "--task", "mini", "--methods", "sft,kd,plad,squared", "--seeds", "2", "--board", "mine"),
+    *("--teacher", "scratch[layers=1,width=24,heads=2,vocabulary=300,steps=8]"),
+]
+
+
+def plad_bench(*arguments, cwd, timeout=240, **environment):
+    """Run the program in a directory, with a store of that directory."""
+    return subprocess.run(
+        [*PROGRAM, *arguments],
+        cwd=cwd,
+        env={**os.environ, "PLAD_BENCH_STORE": str(Path(cwd) / "store"), "COLUMNS": "160", **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def records(directory):
+    """Every record of the board `mine`, by cell."""
+    found = {}
+    for path in sorted((directory / "leaderboards" / "mine" / "cells").rglob("*.json")):
+        record = results.read(path)
+        found[record.cell] = record
+    return found
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A directory in which a small run went through undisturbed."""
+    directory = tmp_path_factory.mktemp("done")
+    result = plad_bench(*RUN, cwd=directory)
+    assert result.returncode == 0, result.stderr
+    directory.joinpath("stdout").write_text(result.stdout)
+    directory.joinpath("stderr").write_text(result.stderr)
+    return directory
+
+
+# ------------------------------------------------------------------------------------------------- the main job
+
+
+def test_run_writes_a_record_per_cell_and_a_board(done):
+    found = records(done)
+    rows = {(r.method.name, r.seed) for r in found.values()}
+    methods = {(m, s) for m in ("sft", "kd", "plad", "squared", "warmup", "student") for s in (0, 1)}
+    assert rows == methods | {("teacher", 0)}
+    assert {r.status for r in found.values()} == {"done"}
+    for record in found.values():
+        assert set(record.metrics) == {"rouge-l", "length", "agreement"}
+        assert record.metrics["rouge-l"].better == "higher"
+        assert record.metrics["rouge-l"].n > 5
+    page = (done / "leaderboards" / "mine" / "README.md").read_text()
+    assert "plad" in page
+    assert "squared" in page
+    assert list((done / "leaderboards" / "mine" / "plots").glob("*.svg"))
+
+
+def test_run_prints_the_table_on_stdout_and_the_counts_on_stderr(done):
+    assert "plad" in (done / "stdout").read_text()
+    assert "13 done, 0 cached, 0 skipped, 0 failed" in (done / "stderr").read_text()
+
+
+def test_all_methods_of_a_seed_share_their_warm_start_and_its_seed_differs(done):
+    found = records(done)
+    timing = {r.method.name: r.timing for r in found.values() if r.seed == 0}
+    assert timing["sft"]["warmup"] == timing["kd"]["warmup"] == timing["plad"]["warmup"] == timing["warmup"]["warmup"]
+    assert {r.key for r in found.values() if r.method.name == "warmup" and r.seed == 0} != {
+        r.key for r in found.values() if r.method.name == "warmup" and r.seed == 1
+    }
+
+
+def test_no_path_of_this_machine_enters_a_board(done):
+    for path in (done / "leaderboards").rglob("*"):
+        if path.suffix in {".json", ".md", ".toml", ".svg", ".csv"}:
+            text = path.read_text()
+            assert str(done) not in text, path
+            assert str(PLUGIN.parent) not in text, path
+
+
+def test_curves_lie_beside_the_records_and_pair_methods_log_their_pairs(done):
+    curve = next((done / "leaderboards" / "mine" / "cells").rglob("plad/seed-0.curve.csv")).read_text()
+    assert curve.splitlines()[0] == "step,lr,loss,logprob_chosen,logprob_rejected,accuracy,margin,gradient_norm"
+
+
+def test_a_finished_run_does_no_work_and_imports_no_torch(done):
+    probe = done / "probe"
+    probe.mkdir(exist_ok=True)
+    (probe / "sitecustomize.py").write_text(
+        "import atexit, sys\n"
+        "atexit.register(lambda: print('torch imported:', 'torch' in sys.modules, file=sys.stderr))\n"
+    )
+    before = {p: p.read_bytes() for p in (done / "leaderboards").rglob("*") if p.is_file()}
+    result = plad_bench(*RUN, cwd=done, PYTHONPATH=str(probe))
+    assert result.returncode == 0
+    assert "0 done, 13 cached" in result.stderr
+    assert "torch imported: False" in result.stderr
+    assert {p: p.read_bytes() for p in (done / "leaderboards").rglob("*") if p.is_file()} == before
+
+
+def test_a_new_metric_is_scored_without_training_anything(done, tmp_path):
+    shutil.copytree(done, tmp_path / "copy")
+    (tmp_path / "copy" / "store" / "runs").rename(tmp_path / "old-runs")
+    result = plad_bench(*RUN, "--metrics", "rouge-l,rouge-1", cwd=tmp_path / "copy")
+    assert result.returncode == 0, result.stderr
+    assert {p.name.split("-")[0] for p in (tmp_path / "copy" / "store" / "runs").rglob("*.log")} == {"score"}
+    record = next(r for r in records(tmp_path / "copy").values() if (r.method.name, r.seed) == ("kd", 0))
+    assert set(record.metrics) == {"rouge-l", "length", "agreement", "rouge-1"}
+
+
+# ---------------------------------------------------------------------------------------------- kill and resume
+
+
+def _wait_for(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return
+        time.sleep(0.02)
+    pytest.fail("it did not happen in time")
+
+
+def _start(directory):
+    return subprocess.Popen(
+        [*PROGRAM, *RUN],
+        cwd=directory,
+        env={**os.environ, "PLAD_BENCH_STORE": str(directory / "store")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _jobs(directory, stage):
+    return list((directory / "store" / "runs").glob(f"*/{stage}-*.progress"))
+
+
+def _workers(driver):
+    """Processes whose session is the driver's: its fork server and their children."""
+    listed = subprocess.run(["ps", "-s", str(driver), "-o", "pid="], capture_output=True, text=True, check=False).stdout
+    return [int(p) for p in listed.split() if int(p) != driver]
+
+
+def test_sigkill_of_the_driver_then_the_same_command_gives_the_same_records(done, tmp_path):
+    driver = _start(tmp_path)
+    _wait_for(lambda: _jobs(tmp_path, "distill"))
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    _wait_for(lambda: not _workers(driver.pid), 30)  # nobody works on for a driver that is gone
+    assert len(records(tmp_path)) < 13
+    status = plad_bench("status", "--json", cwd=tmp_path)
+    assert json.loads(status.stdout)[0]["finished"] == "killed"
+    result = plad_bench(*RUN, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    undisturbed = {cell: r.essence() for cell, r in records(done).items()}
+    assert {cell: r.essence() for cell, r in records(tmp_path).items()} == undisturbed
+
+
+def test_a_worker_that_is_killed_is_started_again(done, tmp_path):
+    driver = _start(tmp_path)
+    _wait_for(lambda: _jobs(tmp_path, "teacher"))
+    children = sorted(_workers(driver.pid))
+    os.kill(children[-1], signal.SIGKILL)
+    assert driver.wait(timeout=240) == 0
+    assert {c: r.essence() for c, r in records(tmp_path).items()} == {c: r.essence() for c, r in records(done).items()}
+
+
+def test_ctrl_c_exits_130_and_leaves_nothing_running(tmp_path):
+    driver = _start(tmp_path)
+    _wait_for(lambda: _jobs(tmp_path, "teacher"))
+    os.kill(driver.pid, signal.SIGINT)
+    assert driver.wait(timeout=60) == 130
+    _wait_for(lambda: not _workers(driver.pid), 30)
+
+
+@pytest.mark.parametrize("flip", ["responses.jsonl", "manifest.json"])
+def test_an_altered_artifact_is_noticed_and_rebuilt(done, tmp_path, flip):
+    shutil.copytree(done, tmp_path / "copy")
+    copy = tmp_path / "copy"
+    path, record = next((c, r) for c, r in records(copy).items() if r.method.name == "kd" and r.seed == 1)
+    artifact = copy / "store" / "artifacts" / record.key[:2] / record.key / flip
+    data = bytearray(artifact.read_bytes())
+    data[len(data) // 2] ^= 1
+    artifact.write_bytes(data)
+    verify = plad_bench("cache", "verify", cwd=copy)
+    assert verify.returncode == 1
+    assert record.key[:12] in verify.stdout
+    (copy / "leaderboards" / "mine" / "cells" / f"{path}.json").unlink()
+    for score in copy.joinpath("store", "artifacts").glob("*/*/values.json"):
+        shutil.rmtree(score.parent)
+    assert plad_bench(*RUN, cwd=copy).returncode == 0
+    assert plad_bench("cache", "verify", cwd=copy).returncode == 0
+    assert records(copy)[path].essence() == record.essence()
+
+
+# ------------------------------------------------------------------------------------------------ reading commands
+
+
+def test_leaderboard_check_tells_a_page_that_does_not_match_its_records(done, tmp_path):
+    shutil.copytree(done / "leaderboards", tmp_path / "leaderboards")
+    assert plad_bench("leaderboard", "--check", cwd=tmp_path).returncode == 0
+    page = tmp_path / "leaderboards" / "mine" / "README.md"
+    original = page.read_bytes()
+    page.write_text("I win.")
+    result = plad_bench("leaderboard", "mine", "--check", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "README.md" in result.stdout
+    assert plad_bench("leaderboard", cwd=tmp_path).returncode == 0
+    assert page.read_bytes() == original
+
+
+def test_show_prints_scores_parameters_and_samples(done):
+    result = plad_bench("show", "mine/mini", cwd=done)
+    assert result.returncode == 2
+    assert "names 13 cells" in result.stderr
+    shown = plad_bench("show", "plad/seed-1", "--json", cwd=done)
+    assert shown.returncode == 0, shown.stderr
+    record = json.loads(shown.stdout)
+    assert record["method"]["params"]["beta"] == record["method"]["params"]["beta"]
+    assert len(record["samples"]) == 3
+    assert record["samples"][0]["prompt"].startswith("thing[")
+    assert "rouge-l" in plad_bench("show", "plad/seed-1", cwd=done).stdout
+
+
+def test_plan_tells_cached_from_missing(done):
+    options = [a for a in RUN if a != "run"]
+    result = plad_bench(*options[:2], "plan", *options[2:], "--methods", "sft,dpo", "--json", cwd=done)
+    assert result.returncode == 0, result.stderr
+    plan = json.loads(result.stdout)
+    states = {row["cell"].split("/")[2]: row["state"] for row in plan["cells"]}
+    assert states == {"teacher": "cached", "student": "cached", "warmup": "cached", "sft": "cached", "dpo": "to run"}
+    missing = {s["stage"] for s in plan["stages"] if not s["cached"]}
+    assert missing == {"reference", "distill", "generate", "score"}
+
+
+def test_export_checkpoint_is_loaded_by_transformers_and_survives_prune(done, tmp_path):
+    shutil.copytree(done, tmp_path / "copy")
+    result = plad_bench("export", "checkpoint", "plad/seed-0", "exported", cwd=tmp_path / "copy")
+    assert result.returncode == 0, result.stderr
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "copy" / "exported")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "copy" / "exported")
+    assert model.config.vocab_size == len(tokenizer)
+    pruned = json.loads(plad_bench("cache", "prune", "--days", "0", "--json", cwd=tmp_path / "copy").stdout)
+    assert pruned["removed"]
+    assert plad_bench("export", "checkpoint", "kd/seed-1", "again", cwd=tmp_path / "copy").returncode == 0
+    refused = plad_bench("export", "checkpoint", "kd/seed-1", "again", cwd=tmp_path / "copy")
+    assert refused.returncode == 2
+    assert "not an empty directory" in refused.stderr
+
+
+def test_cache_ls_and_du_agree(done):
+    listed = json.loads(plad_bench("cache", "ls", "--json", cwd=done).stdout)
+    sizes = json.loads(plad_bench("cache", "du", "--json", cwd=done).stdout)
+    assert sum(row["bytes"] for row in listed) == sum(s["bytes"] for s in sizes.values())
+    assert sizes["distill"]["artifacts"] == 8
+
+
+def test_status_tells_of_the_finished_run(done):
+    (state,) = json.loads(plad_bench("status", "--all", "--json", cwd=done).stdout)[-1:]
+    assert state["finished"] == "finished"
+    assert state["cells"]["done"] == 13
+
+
+def test_plugins_lists_components_and_names_a_broken_file(tmp_path):
+    result = plad_bench("-p", str(PLUGIN), "plugins", "--json", cwd=tmp_path)
+    assert "squared" in {m["name"] for m in json.loads(result.stdout)["components"]["method"]}
+    (tmp_path / "broken.py").write_text("import nothing_of_that_name")
+    result = plad_bench("-p", "broken.py", "plugins", cwd=tmp_path)
+    assert result.returncode == 4
+    assert "nothing_of_that_name" in result.stderr
+
+
+# -------------------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--methods", "plda"], 2, ["unknown method 'plda'", "plad"]),
+        (["--student", "tyni"], 2, ["unknown student 'tyni'", "tiny"]),
+        (["--task", "dmeo"], 2, ["unknown task 'dmeo'", "demo"]),
+        (["--methods", "kd[temprature=2]"], 2, ["temprature", "temperature"]),
+        (["--methods", "kd[temperature=0]"], 2, ["kd[temperature=0]", "number > 0"]),
+        (["--methods", "plad[loss=rnak]"], 2, ["rank or margin"]),
+        (["--methods", "plad[loss=rank"], 2, ["cannot read"]),
+        (["--methods", ","], 5, ["selects no method"]),
+        (["--seeds", "0"], 2, ["seeds"]),
+        (["--stpes", "3"], 2, ["--steps"]),
+        (["--task", "e2e[path=nowhere]"], 3, ["nowhere"]),
+        (["--gpus", "97"], 3, ["no GPU 97"]),
+        (["--board", "../escape"], 2, ["board"]),
+    ],
+)
+def test_bad_input_is_named_with_a_remedy(tmp_path, arguments, code, words):
+    result = plad_bench("run", *arguments, cwd=tmp_path)
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in result.stderr
+    assert not (tmp_path / "leaderboards").exists()
+
+
+def test_a_model_that_cannot_be_reached_exits_3_before_any_work(tmp_path):
+    result = plad_bench(
+        *("run", "--methods", "plad,kd", "--student", "llama-1b"),
+        cwd=tmp_path,
+        HF_ENDPOINT="http://127.0.0.1:9",
+        HF_HOME=str(tmp_path / "hf"),
+    )
+    assert result.returncode == 3, result.stderr
+    assert "meta-llama/Llama-3.2-1B" in result.stderr
+    assert "hf download" in result.stderr
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_board_that_contradicts_the_command_line_shows_both_values(done):
+    result = plad_bench(*RUN, "--steps", "5", cwd=done)
+    assert result.returncode == 2
+    assert "steps = 4" in result.stderr
+    assert "says 5" in result.stderr
+
+
+def test_an_unwritable_store_is_named_and_records_stay_intact(done, tmp_path):
+    shutil.copytree(done / "leaderboards", tmp_path / "leaderboards")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*.json")}
+    (tmp_path / "file").write_text("")
+    result = plad_bench(*RUN, "--seeds", "3", "--store", "file/store", cwd=tmp_path)
+    assert result.returncode == 3
+    assert "cannot write" in result.stderr
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*.json")} == before
+
+
+def test_a_full_disk_is_named_and_nothing_is_half_written(done, tmp_path):
+    shutil.copytree(done / "leaderboards", tmp_path / "leaderboards")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*.json")}
+    # a limit on the size of files is a disk that is full for whatever is larger
+    limited = f"ulimit -f 40; exec {' '.join(PROGRAM)} \"$@\""
+    result = subprocess.run(
+        ["bash", "-c", limited, "bash", *RUN, "--seeds", "3"],
+        cwd=tmp_path,
+        env={**os.environ, "PLAD_BENCH_STORE": str(tmp_path / "store")},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert result.returncode == 3, result.stderr
+    assert "Free some space" in result.stderr or "cannot write" in result.stderr
+    assert {p: p.read_bytes() for p in before} == before
+    assert not list((tmp_path / "store").rglob("*.tmp"))
+
+
+def test_a_config_file_holds_options_and_a_wrong_key_is_named(tmp_path):
+    (tmp_path / "good.toml").write_text('methods = ["sft", "kd"]\nsteps = 7\n')
+    result = plad_bench("plan", "--config", "good.toml", "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert {row["cell"].split("/")[2] for row in json.loads(result.stdout)["cells"]} >= {"sft", "kd"}
+    (tmp_path / "bad.toml").write_text("stpes = 7\n")
+    result = plad_bench("plan", "--config", "bad.toml", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "steps" in result.stderr
+
+
+def test_help_is_quick_to_import():
+    code = (
+        "import sys; from plad_bench.cli.main import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'pydantic', 'numpy', 'rich'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "run" in result.stdout
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "status", "plugins", "leaderboard", "show", "export", "cache"])
+def test_every_command_has_help_under_both_names(command, tmp_path):
+    long = plad_bench(command, "--help", cwd=tmp_path)
+    assert long.returncode == 0
+    assert plad_bench(command, "-h", cwd=tmp_path).stdout == long.stdout
+
+
+def test_a_mistyped_command_lists_near_matches(tmp_path):
+    result = plad_bench("rnu", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "run" in result.stderr

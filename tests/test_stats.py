@@ -1,0 +1,177 @@
+"""Intervals, tests and ranks against plain formulas, and against the truth in simulations."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from plad_bench.report import stats
+
+_coverage = Path(__file__).parent.parent / "benchmarks" / "coverage.py"
+_spec = importlib.util.spec_from_file_location("coverage_benchmark", _coverage)
+benchmark = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(benchmark)
+
+
+def rng():
+    return np.random.default_rng(11)
+
+
+def mean_squares(x):
+    """Two-way ANOVA written plainly."""
+    seeds, examples = x.shape
+    m, row, column = x.mean(), x.mean(1), x.mean(0)
+    seed = examples * sum((r - m) ** 2 for r in row) / (seeds - 1)
+    example = seeds * sum((c - m) ** 2 for c in column) / (examples - 1)
+    residual = sum((x[s, e] - row[s] - column[e] + m) ** 2 for s in range(seeds) for e in range(examples))
+    return seed, example, residual / ((seeds - 1) * (examples - 1))
+
+
+def test_moments_are_the_mean_squares_of_a_two_way_analysis_of_variance():
+    x = rng().normal(size=(4, 9)) + rng().normal(size=(4, 1)) + rng().normal(size=(1, 9))
+    m = stats.moments([x])
+    assert [m.seed[0, 0], m.example[0, 0], m.residual[0, 0]] == pytest.approx(mean_squares(x))
+
+
+def test_interval_is_the_formula_of_the_documentation():
+    x = rng().normal(size=(5, 40)) + rng().normal(0, 0.5, (5, 1)) + rng().normal(0, 2, (1, 40))
+    seed, example, residual = mean_squares(x)
+    variance = seed + example - residual
+    share = seed / variance
+    df = 1 / (share / 4 + (1 - share) / 39)
+    half = scipy_stats.t.ppf(0.975, df) * np.sqrt(variance / 200)
+    e = stats.estimate(x)
+    assert (e.value, e.low, e.high) == pytest.approx((x.mean(), x.mean() - half, x.mean() + half))
+    assert (e.n_seeds, e.label) == (5, "seeds and examples")
+
+
+def test_one_seed_is_students_t_over_examples_and_says_so():
+    x = rng().normal(size=50)
+    expected = scipy_stats.ttest_1samp(x, 0).confidence_interval(0.95)
+    e = stats.estimate(x[None])
+    assert (e.low, e.high) == pytest.approx((expected.low, expected.high))
+    assert e.label == "examples only"
+
+
+def test_paired_test_of_one_seed_is_the_paired_t_test():
+    a, b = rng().normal(size=(2, 60)) + np.linspace(0, 3, 60)
+    pairs = stats.pairwise(stats.moments([a[None], b[None]]))
+    assert pairs.p[0, 1] == pytest.approx(scipy_stats.ttest_rel(a, b).pvalue)
+    assert pairs.difference[0, 1] == -pairs.difference[1, 0] == pytest.approx((a - b).mean())
+
+
+def test_pairwise_from_products_equals_the_interval_of_the_difference():
+    scores = list(rng().normal(size=(4, 3, 50)) + rng().normal(0, 0.4, (4, 3, 1)))
+    pairs = stats.pairwise(stats.moments(scores))
+    for i, k in [(0, 1), (2, 3), (3, 0)]:
+        assert pairs.half_width[i, k] == pytest.approx(stats.estimate(scores[i] - scores[k]).half_width)
+
+
+def test_pairing_removes_what_methods_share():
+    shared = rng().normal(0, 5, (5, 1)) + rng().normal(0, 5, (1, 100))
+    a, b = (shared + rng().normal(size=(5, 100)) + gain for gain in (0.5, 0.0))
+    pairs = stats.pairwise(stats.moments([a, b]))
+    assert pairs.half_width[0, 1] < stats.estimate(a).half_width / 10
+
+
+def test_a_fixed_reference_counts_for_every_seed():
+    fixed, x = rng().normal(size=(1, 30)), rng().normal(size=(4, 30))
+    pairs = stats.pairwise(stats.moments([x, fixed]))
+    assert pairs.half_width[0, 1] == pytest.approx(stats.estimate(x - fixed).half_width)
+
+
+def test_filled_gaps_keep_the_mean_of_what_is_there_and_its_error():
+    x = rng().normal(3, 1, (1, 200))
+    x[0, ::4] = np.nan
+    e = stats.estimate(x)
+    present = x[~np.isnan(x)]
+    assert e.value == pytest.approx(present.mean())
+    assert e.half_width == pytest.approx(1.96 * present.std(ddof=1) / np.sqrt(present.size), rel=0.03)
+    full = rng().normal(size=(2, 5))
+    assert stats.fill(full) is full
+
+
+def test_a_seed_without_any_score_gives_no_number():
+    x = np.vstack([np.ones(4), np.full(4, np.nan)])
+    assert np.isnan(stats.estimate(x).value)
+    assert stats.pairwise(stats.moments([x, np.ones((2, 4))])).p[0, 1] == 1
+
+
+def test_seeds_that_agree_by_luck_do_not_make_a_mean_certain():
+    x = np.array([[0.0, 1.0, 0.0, 1.0], [1.0, 0.0, 1.0, 0.0]])  # no spread of means, neither of seeds nor of examples
+    assert stats.estimate(x).half_width > 0
+
+
+def test_equal_scores_are_no_difference():
+    x = rng().normal(size=(3, 20)) * 0.1
+    pairs = stats.pairwise(stats.moments([x, x.copy()]))
+    assert pairs.p[0, 1] == 1
+    assert pairs.difference[0, 1] == 0
+
+
+@pytest.mark.parametrize("value", [1e308, 1e-308])
+def test_extreme_scores_neither_warn_nor_win(value):
+    x = np.array([[value, 0.0, value], [0.0, value, value]])
+    pairs = stats.pairwise(stats.moments([x, -x]))
+    assert pairs.p_holm[0, 1] <= 1
+
+
+def test_holm_agrees_with_a_hand_computed_family():
+    assert stats.holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert stats.holm(np.array([])).size == 0
+
+
+def test_ranks_are_dense_and_only_significance_leaves_a_group():
+    p = np.ones((4, 4))
+    p[0, 2] = p[2, 0] = p[0, 3] = p[3, 0] = 0.01
+    assert stats.ranks([4.0, 3.0, 2.0, 1.0], p) == [1, 1, 2, 2]
+    p[2, 3] = p[3, 2] = 0.01
+    assert stats.ranks([4.0, 3.0, 2.0, 1.0], p) == [1, 1, 2, 3]
+    assert stats.ranks([1.0, 2.0, 3.0, 4.0], np.ones((4, 4))) == [1, 1, 1, 1]
+
+
+def test_minimum_detectable_difference_is_the_formula():
+    expected = (scipy_stats.t.ppf(0.975, 4) + scipy_stats.t.ppf(0.8, 4)) * 0.3
+    assert float(stats.minimum_detectable(0.3, 4.0)) == pytest.approx(expected)
+
+
+def test_gap_closed_is_a_ratio_with_fiellers_interval_and_blank_without_a_gap():
+    shared = rng().normal(0, 3, (1, 200))
+    start, teacher = shared + rng().normal(0, 1, (5, 200)), shared + 4 + rng().normal(0, 1, (1, 200))
+    method = shared + 3 + rng().normal(0, 1, (5, 200))
+    gap = stats.gap_closed(stats.moments([method, start, teacher]))
+    assert gap.value == pytest.approx((method.mean() - start.mean()) / (teacher.mean() - start.mean()))
+    for end in (gap.low, gap.high):  # at either end the paired test is just not rejected
+        e = stats.estimate(method - start - end * (np.broadcast_to(teacher, start.shape) - start))
+        assert abs(e.value) == pytest.approx(e.half_width, rel=1e-6)
+    assert gap.low < gap.value < gap.high
+    assert stats.gap_closed(stats.moments([method, start, start + rng().normal(0, 1, (5, 200))])) is None
+    assert stats.gap_closed(stats.moments([method, teacher, start])) is None  # a teacher that is worse
+
+
+# ------------------------------------------------------------------------------------------ simulations: 600 boards
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+@pytest.mark.parametrize("share", [0.9, 0.5, 0.0])
+def test_intervals_hold_the_truth(seeds, share):
+    shape = (600, seeds, 100)
+    for paired in (False, True):
+        assert 0.925 <= benchmark.covered(benchmark.normal(rng(), share, shape, paired=paired)) <= 0.99
+
+
+def test_equal_methods_tie():
+    assert benchmark.tied(benchmark.binary(rng(), 0.1, 0.3, (400, 5, 100), 4)) >= 0.94
+
+
+def test_twice_the_printed_minimum_is_found():
+    assert benchmark.found(rng(), 0.5, (150, 5, 100), 2) >= 0.95
+    assert benchmark.found(rng(), 0.5, (150, 5, 100), 4) >= 0.80
+
+
+def test_gap_closed_holds_the_truth():
+    share, shown = benchmark.gap_covered(rng(), 0.5, (200, 5, 100))
+    assert share >= 0.90
+    assert shown > 0.9
