@@ -25,7 +25,7 @@ def clean(text: object, limit: int = 200) -> str:
 def escape(text: object, limit: int = 300) -> str:
     """Text for any place within a line of markdown, a table included: it stays text, whatever it holds."""
     marked = re.sub(r"[\\`*_{}\[\]()#!~$^]|:(?=\S)", r"\\\g<0>", clean(text, limit))
-    pass
+    marked = "".join(_HTML.get(c, c) for c in marked)
     marked = re.sub(r"(?i)(?<!\w)www\.", lambda m: m[0][:-1] + "\\.", marked)  # or GitHub makes it a link
     return marked.replace("@", "@\N{ZERO WIDTH NON-JOINER}")  # and this a mail address
 
