@@ -171,7 +171,7 @@ class World:
         self.model("model", llama(seed=1))
         self.model("teacher", llama(seed=2))
         self.responses("teach", {id_: sentence(i + 100, 2 + i % 5) for i, id_ in enumerate(ids)})
-        self.responses("sample", {id_: sentence(i + 200, 3 + i % 3) for i, id_ in enumerate(ids)})
+        self.responses("sample", {id_: sentence(i + 203, 3 + i % 3) for i, id_ in enumerate(ids)})
         self.inputs["pairs"] = self.run("pairs", {}, job={"builder": named("pair builder", "teacher-over-student")})
 
     def _place(self, role: str) -> Path:
