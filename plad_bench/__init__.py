@@ -57,7 +57,6 @@ _HOME = {
 _MODULE = {name: module for module, names in _HOME.items() for name in names.split()}
 
 __all__ = [
-    "__version__",
     "Access",
     "Candidates",
     "Check",
@@ -93,6 +92,7 @@ __all__ = [
     "TokenObjective",
     "Training",
     "UsageError",
+    "__version__",
     "hookimpl",
     "param",
 ]

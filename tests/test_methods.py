@@ -453,9 +453,13 @@ def hinge(margin, chosen, rejected):
 
 # (method, parameters, loss of one pair: log q(y+), log q(y-), lengths, reference log-probabilities, scores)
 PAIR_CASES = [
-    ("plad", {"logprob": "sum", "sft_weight": 0}, lambda c, r, nc, nr, rc, rr, sc, sr: hinge(1, c, r)),
-    ("plad", {}, lambda c, r, nc, nr, rc, rr, sc, sr: hinge(1, c / nc, r / nr) - 0.3 * c / nc),
-    ("plad", {"beta": 4, "sft_weight": 1}, lambda c, r, nc, nr, rc, rr, sc, sr: hinge(4, c / nc, r / nr) - c / nc),
+    ("plad", {"beta": 1, "sft_weight": 0}, lambda c, r, nc, nr, rc, rr, sc, sr: hinge(1, c, r)),
+    ("plad", {}, lambda c, r, nc, nr, rc, rr, sc, sr: hinge(10, c, r) - 30 * c / nc),
+    (
+        "plad",
+        {"beta": 4, "logprob": "mean", "sft_weight": 1},
+        lambda c, r, nc, nr, rc, rr, sc, sr: hinge(4, c / nc, r / nr) - c / nc,
+    ),
     (
         "plad",
         {"loss": "margin", "beta": 5, "logprob": "sum", "sft_weight": 0.5},
@@ -463,7 +467,7 @@ PAIR_CASES = [
     ),
     (
         "plad",
-        {"loss": "margin", "sft_weight": 0},
+        {"loss": "margin", "beta": 1, "logprob": "mean", "sft_weight": 0},
         lambda c, r, nc, nr, rc, rr, sc, sr: hinge(sc - sr, c / nc, r / nr),
     ),
     ("slic", {}, lambda c, r, nc, nr, rc, rr, sc, sr: hinge(1, c, r) - c / nc),

@@ -21,10 +21,17 @@ if TYPE_CHECKING:
 @click.command(short_help="Render boards from their records.")
 @click.argument("names", nargs=-1)
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if a page does not match its records.")
+@click.option(
+    "--into",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Also bring up to date the sections between <!-- plad-bench:NAME --> markers of this file.",
+)
 @boards_option
 @json_option
 @click.pass_context
-def leaderboard(ctx: click.Context, /, names: tuple[str, ...], boards_dir: Path, *, check: bool, as_json: bool) -> int:
+def leaderboard(
+    ctx: click.Context, /, names: tuple[str, ...], boards_dir: Path, into: Path | None, *, check: bool, as_json: bool
+) -> int:
     """Render the boards NAMES, or every board of --boards-dir, from their records.
 
     Rendering is a function of the records alone: the same records give the same bytes.
@@ -44,6 +51,8 @@ def leaderboard(ctx: click.Context, /, names: tuple[str, ...], boards_dir: Path,
         else:
             render(found[name], registry)
             report[name] = {"page": [str(found[name] / "README.md")]}
+    if into is not None:
+        report[into.name] = _section(into, {name: found[name] for name in names or found}, check=check)
     differing = [path for r in report.values() for path in r.get("differs", [])]
     if as_json:
         echo_json(report)
@@ -174,6 +183,24 @@ def _files(directory: Path, registry: Any) -> dict[Path, bytes]:
         if text:
             sections.append(str(text))
     return render_board(directory, sections)
+
+
+def _section(file: Path, boards: dict[str, Path], *, check: bool) -> dict[str, list[str]]:
+    """Bring the sections of a file up to date, or say whether they are."""
+    import os
+
+    from plad_bench.report import section
+    from plad_bench.report.board import load
+
+    text = file.read_text(encoding="utf-8")
+    wanted = {name: load(boards[name]) for name in section.names(text) if name in boards}
+    folder = Path(os.path.relpath(next(iter(boards.values())).parent, file.parent)).as_posix()
+    new = section.fill(text, wanted, folder)
+    if check:
+        return {"differs": [str(file)] if new != text else []}
+    if new != text:
+        write_atomically(file, new.encode())
+    return {"page": [str(file)]}
 
 
 def _differing(directory: Path, registry: Any) -> Iterator[Path]:

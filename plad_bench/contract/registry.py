@@ -113,7 +113,7 @@ class Registry:
     def _register(self, origin: Origin, load: Callable[[], Any]) -> None:
         try:
             name = self.manager.register(load(), name=f"{origin.plugin} ({origin.distribution})")
-        except Exception as error:  # noqa: BLE001  a plugin may fail in any way; it must not take others with it
+        except (Exception, SystemExit) as error:  # noqa: BLE001  a plugin may fail in any way; it must not take others with it
             self.broken.append(Broken(origin, f"{type(error).__name__}: {error}"))
         else:
             self.origins[name or origin.plugin] = origin
@@ -138,7 +138,7 @@ class Registry:
                 for component in impl.function():
                     _check(component, expected)
                     yield Registered(component, origin)
-            except Exception as error:  # noqa: BLE001  as above
+            except (Exception, SystemExit) as error:  # noqa: BLE001  as above
                 self.broken.append(Broken(origin, f"{hook}: {type(error).__name__}: {error}"))
 
     def find(self, kind: str, name: str) -> Registered:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -161,6 +162,7 @@ class Store:
             staging.rename(place)
         except OSError:  # another run was first, or a corrupt artifact is in the way
             if self.find(key) is None:
+                self.discard(place)
                 staging.rename(place)
             else:
                 shutil.rmtree(staging, ignore_errors=True)
@@ -171,7 +173,8 @@ class Store:
     def discard(self, path: Path) -> None:
         """Take an artifact out of use; a reader that has it open keeps it."""
         grave = path.with_name(f".{path.name[:16]}-{secrets.token_hex(4)}.dead")
-        path.rename(grave)
+        with contextlib.suppress(FileNotFoundError):  # somebody else did it just now
+            path.rename(grave)
         shutil.rmtree(grave, ignore_errors=True)
 
     def sweep(self, older_than_s: float = 86400) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ from plad_bench.plan.stages import Plan, Stage
 
 if TYPE_CHECKING:
     from plad_bench.contract.registry import Registry
+
+logger = logging.getLogger("plad_bench")
 
 REFERENCE_ROWS = ("teacher", "student", "warmup")
 DEFAULT_PAIRS = "teacher-over-student"
@@ -116,8 +119,8 @@ def _combinations(spec: RunSpec, registry: Registry) -> Iterator[Cell]:
                             shown = builder is not None and builder.label != DEFAULT_PAIRS
                             row = f"{method.label}+{builder.label}" if builder and shown else method.label
                             planned = cell(method=method, row=row, pairs=builder)
-                            reason = skip_reason(planned) or registry.manager.hook.plad_bench_cell_skip(cell=planned)
-                            yield replace(planned, skip=reason or "")
+                            reason = skip_reason(planned) or _plugins_reason(planned)
+                            yield replace(planned, skip=reason)
 
 
 def skip_reason(cell: Cell) -> str:
@@ -139,6 +142,19 @@ def skip_reason(cell: Cell) -> str:
         if reason:
             how = "compares logits token by token" if component.shared_vocabulary else "cannot align two tokenizers yet"
             return f"{component.name} {how}, but {reason}"
+    return ""
+
+
+def _plugins_reason(cell: Cell) -> str:
+    """The first reason that a plugin gives; one that fails gives none and is named in the log."""
+    for impl in reversed(cell.registry.manager.hook.plad_bench_cell_skip.get_hookimpls()):
+        try:
+            reason = impl.function(cell=cell)
+        except Exception:
+            logger.exception("plugin %s failed in plad_bench_cell_skip", impl.plugin_name)
+            continue
+        if reason is not None:
+            return str(reason)
     return ""
 
 

@@ -53,15 +53,15 @@ def render(board: Board, plots: Mapping[tuple[int, str], str] | None = None, sec
         images = [(title, path) for (of, title), path in (plots or {}).items() if of == index]
         parts += _group(group, "###" if several else "##", images)
     if board.problems:
-        table = _table(["File", "Reason"], [[code(p.file), escape(p.reason)] for p in board.problems], "ll")
-        parts += [f"## Files left out ({len(board.problems)})", "No number above rests on these.", table]
+        left_out = table(["File", "Reason"], [[code(p.file), escape(p.reason)] for p in board.problems], "ll")
+        parts += [f"## Files left out ({len(board.problems)})", "No number above rests on these.", left_out]
     parts += [section.strip() for section in sections if section.strip()]
     parts += _reproduce(board)
     return "\n\n".join(parts) + "\n"
 
 
 def _group(group: Group, level: str, images: Iterable[tuple[str, str]]) -> list[str]:
-    parts = [_setting(group)]
+    parts = [setting(group)]
     places = {metric.name: decimals(group, metric) for metric in group.metrics}
     columns = [header(metric) for metric in group.metrics]
 
@@ -72,7 +72,7 @@ def _group(group: Group, level: str, images: Iterable[tuple[str, str]]) -> list[
         body = [[code(row.label), *values(row), _seeds(row)] for row in group.references]
         parts += [
             f"{level} Reference rows, not ranked",
-            _table(["", *columns, "Seeds"], body, "l" + "r" * len(columns) + "r"),
+            table(["", *columns, "Seeds"], body, "l" + "r" * len(columns) + "r"),
         ]
     if group.rows:
         ranked = group.pairs is not None
@@ -90,7 +90,7 @@ def _group(group: Group, level: str, images: Iterable[tuple[str, str]]) -> list[
             ]
             for row in group.rows
         ]
-        parts += [f"{level} {title}", _table(head, body, "rl" + "r" * len(columns) + "rlrr"), _reading(group)]
+        parts += [f"{level} {title}", table(head, body, "rl" + "r" * len(columns) + "rlrr"), _reading(group)]
         parts += [f"{level} Cost", *_costs(group)]
         if group.pairs is not None and len(group.rows) > 1:
             parts += [f"{level} Pairwise comparisons", *_pairwise(group)]
@@ -101,14 +101,15 @@ def _group(group: Group, level: str, images: Iterable[tuple[str, str]]) -> list[
         parts += [
             f"{level} Incomplete, failed, skipped and trial cells",
             "Never ranked, never averaged.",
-            _table(["Method", "Status", "Seed", "Reason"], body, "llll"),
+            table(["Method", "Status", "Seed", "Reason"], body, "llll"),
         ]
     if images := list(images):
         parts += [f"{level} Plots", *(f"![{escape(title)}]({path})" for title, path in images)]
     return parts
 
 
-def _setting(group: Group) -> str:
+def setting(group: Group) -> str:
+    """What a group was measured under, in one line."""
     protocol = group.protocol
     facts = [form.format(escape(protocol[key], 40)) for key, form in _FACTS.items() if key in protocol]
     facts += [
@@ -185,7 +186,7 @@ def _costs(group: Group) -> list[str]:
         "<sub>Device time per cell. The teacher's is what the cell would need alone, and its share when divided among "
         "the cells that use the same outputs.</sub>"
     )
-    return [_table(head, body, "l" + "r" * 6), note]
+    return [table(head, body, "l" + "r" * 6), note]
 
 
 def _pairwise(group: Group) -> list[str]:
@@ -214,7 +215,7 @@ def _pairwise(group: Group) -> list[str]:
         "difference that one such comparison finds with a chance of 80 %; a tie says no more than that the difference "
         "is likely below it.</sub>"
     )
-    return [_table(head, body, "llrrlr"), note]
+    return [table(head, body, "llrrlr"), note]
 
 
 def _reproduce(board: Board) -> list[str]:
@@ -233,7 +234,8 @@ def _reproduce(board: Board) -> list[str]:
 # ------------------------------------------------------------------------------------------------------------ cells
 
 
-def _table(head: Sequence[str], body: Iterable[Sequence[str]], align: str) -> str:
+def table(head: Sequence[str], body: Iterable[Sequence[str]], align: str) -> str:
+    """A markdown table of cells that are escaped already; `align` has an l or r per column."""
     rule = [{"l": ":--", "r": "--:"}[a] for a in align]
     return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *body))
 

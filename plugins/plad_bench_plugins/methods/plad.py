@@ -12,17 +12,20 @@ if TYPE_CHECKING:
     from plad_bench import PairBatch
 
 
+CHOSEN = "unknown in the paper; chosen on the validation splits of demo and e2e (docs/protocol.md)"
+
+
 class PLaDParams(MethodParams):
     """Parameters of plad. The paper's own values are not known to us: no default here is presented as the paper's."""
 
     loss: Literal["rank", "margin"] = param("rank", source="ours: the variant that needs no scorer")
     """rank: a constant margin. margin: in proportion to how much better a scorer finds the chosen response."""
-    beta: float = param(1.0, ge=0, source="unknown in the paper; SLiC-HF's margin")
+    beta: float = param(10.0, ge=0, source=CHOSEN)
     """The margin (rank), or the scale of the score difference (margin), in nats."""
-    logprob: Literal["sum", "mean"] = param("mean", source="ours: the paper's formula is written with sums")
+    logprob: Literal["sum", "mean"] = param("sum", source="arXiv:2406.02886: the formula is written with sums")
     """Log-probability of a response: summed over its tokens, or per token."""
-    sft_weight: float = param(0.3, ge=0, source="unknown in the paper; ours")
-    """Weight of the anchor -log q(y+)/length(y+)."""
+    sft_weight: float = param(30.0, ge=0, source=CHOSEN)
+    """Weight of the anchor -log q(y+)/length(y+), which is per token where `logprob` is summed over about 30."""
     scorer: str = param("rouge-l", min_length=1, source="unknown in the paper; ours")
     """The metric that scores responses where loss=margin."""
 
