@@ -90,7 +90,8 @@ def write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], argum
         cost=_cost(cell, artifacts),
         timing={stage.name: round(artifacts[stage.key].manifest["seconds"], 3) for stage in chain},
         provenance={
-            **artifacts[cell.checkpoint.key].manifest["provenance"],
+            # What made the cell's own result: a reference row shares its checkpoint and owns its responses.
+            **artifacts[(cell.checkpoint if cell.method else cell.responses).key].manifest["provenance"],
             "git": provenance.git(),
             "command": provenance.command(arguments),
             "notes": {s.name: n for s in chain if (n := artifacts[s.key].manifest["notes"])},
