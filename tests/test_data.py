@@ -48,7 +48,9 @@ def test_near_duplicates_are_one_prompt_with_all_their_references(near):
     assert pooled.references == ("one", "two", "three")
 
 
-@pytest.mark.parametrize("other", ["name[blue river], price[high]", "name[blue river]", "price[low], name[blue], near[river]"])
+@pytest.mark.parametrize(
+    "other", ["name[blue river], price[high]", "name[blue river]", "price[low], name[blue], near[river]"]
+)
 def test_other_prompts_stay_apart(other):
     assert data.signature(other) != data.signature("name[blue river], price[low]")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 
 import pytest
@@ -46,7 +47,7 @@ def gradients(model):
 
 
 def plain_logits(model, sequence):
-    """The logits that predict each response token: one sequence, no padding, float64, nothing shared with the engine."""
+    """The logits that predict each response token: one sequence, no padding, float64, plainly."""
     wide = copy.deepcopy(model).double()
     with torch.no_grad():
         logits = wide(input_ids=torch.tensor([sequence.prompt + sequence.response])).logits[0]
@@ -225,7 +226,9 @@ def test_a_tokenizer_that_ends_every_text_does_not_end_the_prompt():
     from tokenizers import processors
 
     made = tiny.tokenizer()
-    made.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    made.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
     assert Encoder(made, 128).prompt("red house") == made("red house\n", add_special_tokens=False)["input_ids"]
 
 
@@ -464,7 +467,7 @@ def test_the_learning_rate_rises_linearly_and_falls_to_zero():
     rates = [training.learning_rate(i, 100, 1.0) for i in range(100)]
     assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert rates[5] == 1.0
-    assert all(a >= b for a, b in zip(rates[5:], rates[6:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(rates[5:]))
     assert 0 < rates[-1] < 1e-3
 
 
@@ -492,18 +495,19 @@ def test_a_loss_that_is_not_finite_stops_the_stage_and_names_the_step():
 # ----------------------------------------------------------------------------------------------------------- resume
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for a kill."""
 
 
 def interrupted(world, monkeypatch, method, at, **more):
     def progress(self, step, total, **values):
         if step == at:
-            raise Killed
+            raise KilledError
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(tiny.Context, "progress", progress)
-        world.train(method, **more)
+        with pytest.raises(KilledError):
+            world.train(method, **more)
 
 
 @pytest.mark.parametrize("name", ["seqkd", "plad"])
@@ -559,11 +563,10 @@ def test_a_missing_response_is_named(world, operation):
     file = world.inputs["teach"].path / files.RESPONSES
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(line for line in lines if "example-07" not in line))
+    builder, seqkd = tiny.named("pair builder", "teacher-over-student"), tiny.named("method", "seqkd")
+    spec = {"steps": 1, "lr": 1e-3, "batch": 2, "seed": 0, "precision": "float32"}
     with pytest.raises(StageError, match="example-07"):
-        if operation == "train":
-            world.train("seqkd")
-        else:
-            world.run("pairs", {}, job={"builder": tiny.named("pair builder", "teacher-over-student")})
+        world.run(operation, spec, job={"builder": builder, "method": seqkd})
 
 
 def test_the_reference_stage_gives_what_a_live_reference_would(world):

@@ -106,7 +106,11 @@ def test_any_damage_is_noticed_and_the_artifact_discarded(store, name):
 
 
 def test_every_number_of_a_manifest_is_sealed(store):
-    for old, new in [('"empty": 1', '"empty": 2'), ('"tokens_generated": 7', '"tokens_generated": 8'), ('"seed": 0', '"seed": 1')]:
+    for old, new in [
+        ('"empty": 1', '"empty": 2'),
+        ('"tokens_generated": 7', '"tokens_generated": 8'),
+        ('"seed": 0', '"seed": 1'),
+    ]:
         file = commit(store).path / MANIFEST
         text = file.read_text()
         assert old in text
@@ -155,7 +159,7 @@ def test_many_commits_at_once_leave_one_whole_artifact(store):
         try:
             start.wait()
             own.commit(staging, STAGE.document, KEY, FACTS)
-        except BaseException as error:
+        except OSError as error:
             errors.append(error)
 
     threads = [threading.Thread(target=go, args=pair) for pair in zip(opened, staged, strict=True)]

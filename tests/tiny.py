@@ -14,7 +14,28 @@ from plad_bench.execute.stages import files
 from plad_bench.execute.store import Artifact
 from plad_bench.execute.worker import Context
 
-WORDS = "red blue green old new small great house river garden bridge tower walk sees finds the a of and near".split()
+WORDS = [
+    "red",
+    "blue",
+    "green",
+    "old",
+    "new",
+    "small",
+    "great",
+    "house",
+    "river",
+    "garden",
+    "bridge",
+    "tower",
+    "walk",
+    "sees",
+    "finds",
+    "the",
+    "a",
+    "of",
+    "and",
+    "near",
+]
 
 
 def sentence(seed: int, words: int) -> str:
@@ -199,7 +220,9 @@ class World:
             rows.append({"id": id_, "responses": [row]})
         files.write_lines(self._place(role) / files.RESPONSES, rows)
 
-    def run(self, operation: str, spec: dict[str, Any], *, job: Any = None, micro_batch: int = 0, name: str = "") -> Artifact:
+    def run(
+        self, operation: str, spec: dict[str, Any], *, job: Any = None, micro_batch: int = 0, name: str = ""
+    ) -> Artifact:
         """Run a stage on all there is, in this process."""
         self.runs += 1
         made = context(

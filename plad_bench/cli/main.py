@@ -73,6 +73,12 @@ class Cli(click.Group):
                 click.echo(f"plugin {impl.plugin_name} failed to add its commands: {error}", err=True)
 
 
+def _remember(ctx: click.Context, _option: click.Parameter, files: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Note plugin files while options are read: before a command is looked up, which may be one of theirs."""
+    ctx.ensure_object(State).plugin_files = files
+    return files
+
+
 @click.command(
     cls=Cli,
     context_settings={
@@ -89,19 +95,20 @@ class Cli(click.Group):
     "plugin_files",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    callback=_remember,
+    is_eager=True,
+    expose_value=False,
     help="Load a plugin from a Python file (may be repeated).",
 )
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @click.version_option(package_name="plad-bench", prog_name="plad-bench")
 @click.pass_context
-def cli(ctx: click.Context, plugin_files: tuple[Path, ...], *, debug: bool) -> None:
+def cli(ctx: click.Context, *, debug: bool) -> None:
     """Compare methods of distilling a language model under one controlled protocol, and publish the board.
 
     With no options at all, `plad-bench run` compares four methods on an embedded task, offline, on a CPU.
     """
-    state = ctx.ensure_object(State)
-    state.plugin_files = plugin_files
-    state.debug = debug
+    ctx.ensure_object(State).debug = debug
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

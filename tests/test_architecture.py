@@ -1,0 +1,244 @@
+"""Imports point one way, and heavy packages are imported where they are used."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import plad_bench
+import plad_bench_plugins
+
+HARNESS = Path(plad_bench.__file__).parent
+PLUGINS = Path(plad_bench_plugins.__file__).parent
+
+HEAVY = {"torch", "transformers", "accelerate", "vllm", "lm_eval", "ray", "matplotlib", "datasets"}
+LAYERS = {
+    "contract": {"contract"},
+    "plan": {"plan", "contract"},
+    "report": {"report", "contract"},
+    "execute": {"execute", "plan", "contract"},
+    "cli": {"cli", "execute", "report", "plan", "contract"},
+    "learn": {"learn", "contract"},
+}
+"""Part -> the parts it may import."""
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import statement."""
+
+    file: str
+    line: int
+    target: str
+    top: bool
+    """Executed when the module is imported."""
+    typing: bool
+    """Below `if TYPE_CHECKING`: for readers and type checkers only."""
+
+    def __str__(self):
+        return f"{self.file}:{self.line} imports {self.target}"
+
+
+def imports(tree, file, package):
+    """Every import of a module; `from a import b` counts as a.b, which may be a module or a name of one."""
+    found = []
+
+    def visit(node, top, typing):
+        if isinstance(node, ast.Import):
+            found.extend(Import(file, node.lineno, alias.name, top, typing) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                base = ".".join([*package.split(".")[: len(package.split(".")) - node.level + 1], base]).strip(".")
+            found.extend(Import(file, node.lineno, f"{base}.{alias.name}", top, typing) for alias in node.names)
+        inner_top = top and not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        checks = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for name, field in ast.iter_fields(node):
+            guarded = typing or (checks and name == "body")
+            for child in field if isinstance(field, list) else [field]:
+                if isinstance(child, ast.AST):
+                    visit(child, inner_top, guarded)
+
+    visit(tree, top=True, typing=False)
+    return found
+
+
+def modules(root, name):
+    for path in sorted(root.rglob("*.py")):
+        relative = path.relative_to(root)
+        package = ".".join([name, *relative.parts[:-1]])
+        yield relative.as_posix(), imports(ast.parse(path.read_text()), f"{name}/{relative.as_posix()}", package)
+
+
+CORE = dict(modules(HARNESS, "plad_bench"))
+BUILTIN = dict(modules(PLUGINS, "plad_bench_plugins"))
+
+
+def part_of(target):
+    """The part of the harness a target is in; empty for the public API."""
+    pieces = target.split(".")
+    return pieces[1] if pieces[0] == "plad_bench" and len(pieces) > 1 and pieces[1] in LAYERS else ""
+
+
+def test_the_walk_sees_every_kind_of_import():
+    source = """
+import torch
+from plad_bench.learn import models
+from . import sibling
+from ..plan.spec import choose
+if TYPE_CHECKING:
+    import ray
+else:
+    import vllm
+try:
+    import datasets
+except ImportError:
+    pass
+class A:
+    import accelerate
+    def f(self):
+        import matplotlib.pyplot as plt
+g = lambda: __import__("x")
+"""
+    found = {i.target: (i.top, i.typing) for i in imports(ast.parse(source), "x.py", "plad_bench.execute")}
+    assert found == {
+        "torch": (True, False),
+        "plad_bench.learn.models": (True, False),
+        "plad_bench.execute.sibling": (True, False),
+        "plad_bench.plan.spec.choose": (True, False),
+        "ray": (True, True),
+        "vllm": (True, False),
+        "datasets": (True, False),
+        "accelerate": (True, False),
+        "matplotlib.pyplot": (False, False),
+    }
+
+
+def test_every_part_is_there():
+    assert {name.split("/")[0] for name in CORE if "/" in name} == set(LAYERS)
+    assert "execute/stages/train.py" in CORE
+    assert "methods/kd.py" in BUILTIN
+
+
+@pytest.mark.parametrize("part", LAYERS)
+def test_imports_point_one_way(part):
+    wrong = []
+    for name, found in CORE.items():
+        if not name.startswith(f"{part}/"):
+            continue
+        allowed = set(LAYERS[part])
+        if name.startswith("execute/stages/"):
+            allowed.add("learn")
+        wrong += [
+            str(i)
+            for i in found
+            if (target := part_of(i.target))
+            and target not in allowed
+            and not (part == "execute" and i.target.startswith("plad_bench.report.results"))
+        ]
+    assert wrong == []
+
+
+def test_nothing_but_the_entry_point_imports_commands():
+    """Not even for type checkers."""
+    below = {name: found for name, found in CORE.items() if not name.startswith("cli/") and name != "__main__.py"}
+    assert [str(i) for found in below.values() for i in found if part_of(i.target) == "cli"] == []
+
+
+def test_learning_is_imported_only_where_stages_run():
+    allowed = ("learn/", "execute/stages/", "testing.py")
+    wrong = [
+        str(i)
+        for name, found in CORE.items()
+        for i in found
+        if part_of(i.target) == "learn" and not i.typing and not name.startswith(allowed)
+    ]
+    assert wrong == []
+    at_the_top = [
+        str(i)
+        for name, found in {**CORE, **BUILTIN}.items()
+        for i in found
+        if part_of(i.target) == "learn" and i.top and not i.typing
+        if not name.startswith("learn/") and name != "launchers/_preload.py"
+    ]
+    assert at_the_top == []
+
+
+def test_nothing_heavy_is_imported_at_the_top():
+    light = ("contract/", "plan/", "report/", "cli/", "execute/")
+    files = {n: f for n, f in CORE.items() if n.startswith(light) or "/" not in n}
+    files = {n: f for n, f in files.items() if n != "testing.py"}
+    files |= {n: f for n, f in BUILTIN.items() if n != "launchers/_preload.py"}
+    wrong = [
+        str(i) for found in files.values() for i in found if i.top and not i.typing and i.target.split(".")[0] in HEAVY
+    ]
+    assert wrong == []
+
+
+PUBLIC = set(plad_bench.__all__)
+
+
+def test_plugins_use_the_public_interface():
+    """What anyone's plugin may use: plad_bench itself, the contract, and, within functions, the learning library.
+
+    Launchers start workers, and remake.py makes artifacts of the demo by the engine: they may use execute and plan.
+    """
+    wrong = []
+    for name, found in BUILTIN.items():
+        for i in found:
+            if not i.target.startswith("plad_bench."):
+                continue
+            part, pieces = part_of(i.target), i.target.split(".")
+            fine = (len(pieces) == 2 and pieces[1] in PUBLIC) or part in {"contract", "learn"}
+            if name.startswith("launchers/") or name == "demo/remake.py":
+                fine = fine or part in {"execute", "plan"} or i.target.startswith("plad_bench.report.results")
+            if not fine:
+                wrong.append(str(i))
+    assert wrong == []
+
+
+def test_the_public_interface_is_whole():
+    for name in plad_bench.__all__:
+        assert getattr(plad_bench, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = plad_bench.nothing
+
+
+def loaded(*arguments, also=""):
+    """The modules that a command line leaves imported."""
+    code = (
+        "import sys, json, contextlib, io\n"
+        "from plad_bench.cli.main import main\n"
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
+        f"    main({list(arguments)!r})\n"
+        f"{also}\n"
+        "print(json.dumps(sorted(sys.modules)))\n"
+    )
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(json.loads(made.stdout))
+
+
+def test_help_imports_nothing_it_does_not_need():
+    seen = loaded("--help")
+    assert "click" in seen
+    assert not seen & (HEAVY | {"pydantic", "numpy", "scipy", "pyarrow", "jinja2", "rich"})
+
+
+@pytest.mark.parametrize(
+    "arguments", [("plugins",), ("run", "--help"), ("plan", "--methods", "all", "--board", "nowhere")]
+)
+def test_reading_commands_import_nothing_heavy(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    seen = loaded(*arguments)
+    assert "click" in seen
+    assert not seen & HEAVY
+
+
+def test_the_walk_at_run_time_would_notice():
+    assert "torch" in loaded("--help", also="import torch")
