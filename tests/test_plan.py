@@ -161,8 +161,10 @@ def test_the_same_plan_has_the_same_keys():
     assert changed(plan_of(), plan_of()) == set()
 
 
-def test_the_seed_is_in_what_depends_on_it_and_the_teacher_ignores_it():
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_the_seed_is_in_what_depends_on_it_and_the_teacher_ignores_it(temperature):
     plan = plan_of()
+    plan = replace(plan, protocol=replace(plan.protocol, teach_temperature=temperature))
     assert changed(plan, replace(plan, seed=1)) == OF_THE_SEED
 
 
