@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import textwrap
 import types
+from pathlib import Path
 
 import pluggy
 import pytest
@@ -276,6 +278,12 @@ def test_a_hook_is_documented_with_an_example_that_registers(name):
     kind = next((record for hook, record in KINDS.values() if hook == name), None)
     if kind is not None and kind != "Launcher":
         assert [type(component).__name__ for component in impl.function()] == [kind]
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_a_hook_is_on_the_page_for_plugin_authors(name):
+    page = (Path(__file__).parent.parent / "docs" / "plugins.md").read_text(encoding="utf-8")
+    assert re.search(rf"\b{name}\b", page)
 
 
 @pytest.mark.parametrize("kind", KINDS)
