@@ -1,0 +1,222 @@
+"""Write the pages that are made from the code: methods.md from the registry, cli.md from the commands' help.
+
+`python docs/generate.py` writes them; with `--check` it writes nothing and exits with 1 if a page differs.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+from plad_bench import Method, PairObjective, Params
+from plad_bench.cli.main import cli
+from plad_bench.cli.state import State
+from plad_bench.contract.params import source_of
+from plad_bench.contract.registry import Registry, allowed
+from plad_bench.plan import matrix, spec
+
+DOCS = Path(__file__).resolve().parent
+HEADER = "<!-- Written by `python docs/generate.py`; do not edit. -->"
+WIDTH = 100
+"""Columns of a help text, whatever the terminal."""
+
+METHODS_INTRO = """\
+# Methods
+
+p is the teacher's distribution, q the student's, q0 that of the frozen warm-started student, m a mixture of p and q.
+y+ and y- are the chosen and the rejected response of a pair, |y| the number of tokens of y with its end token, s a
+scorer. Logarithms are natural. Token losses are averaged over the response tokens of the global batch, pair losses over
+its pairs. Parameters are given in brackets, `kd[temperature=2]`, and `|` separates values to sweep,
+`'kd[temperature=1|2]'`. [auditing.md](auditing.md) shows how to check any of the formulas on tensors of your own.
+
+A method trains on the text named here: *reference* is the task's references, *teacher* the teacher's responses,
+*sample* responses of the frozen warm-started student, *student* fresh responses of the student in training, and *pairs*
+what the pair builder (`--pairs`) makes. *Source* says where a default comes from."""
+
+CLI_INTRO = """\
+# Command line
+
+stdout is data, stderr is progress. `--json` prints JSON. Every option can also come from the environment, as
+`PLAD_BENCH_<COMMAND>_<OPTION>` (`PLAD_BENCH_RUN_STEPS=100`), and those of `run` and `plan` from a TOML file given with
+`--config`, whose keys are the option names. `PLAD_BENCH_STORE` and `PLAD_BENCH_BOARDS_DIR` hold for all commands. The
+command line wins over the environment, and the environment over the file.
+
+A *selector* is `name` or `name[param=value,...]`; commas separate selectors and `|` separates the values of a sweep.
+Put selectors with brackets in quotes, for the shell's sake. `all` selects everything of a kind.
+
+| exit code | meaning |
+| --: | :-- |
+| 0 | everything asked for is done, or was already |
+| 1 | a cell failed, or a check is negative |
+| 2 | usage: an unknown name or option, a value out of range, a board that says otherwise |
+| 3 | a prerequisite is missing: model, data, GPU, package, network, disk space |
+| 4 | a plugin is broken or malformed |
+| 5 | nothing selected |
+| 130 | interrupted |"""
+
+
+def pages() -> dict[Path, str]:
+    """Path -> text of every generated page."""
+    return {DOCS / "methods.md": methods_page(), DOCS / "cli.md": cli_page()}
+
+
+# --------------------------------------------------------------------------------------------------------- methods
+
+
+def methods_page() -> str:
+    """The page of all methods that come with plad-bench."""
+    registry = Registry.load()
+    methods: list[Any] = [
+        registered.component
+        for found in registry.components("method").values()
+        for registered in found
+        if registered.origin.plugin == "builtin"
+    ]
+    skipped = _skipped(registry, methods)
+    index = [
+        [f"[{m.name}](#{anchor(m.name)})", m.access.value, _trains_on(m.objective, m.params()), m.summary, _paper(m)]
+        for m in methods
+    ]
+    head = ["method", "teacher gives", "trains on", "what", "paper"]
+    sections = [_section(m, skipped.get(m.name, "")) for m in methods]
+    return "\n\n".join([HEADER, METHODS_INTRO, table(head, index), *sections]) + "\n"
+
+
+def _section(method: Method, skip: str) -> str:
+    facts = {
+        "Paper": f"{method.title}, {_paper(method)}",
+        "Teacher gives": method.access.value,
+        "Trains on": _variants_of(method, _trains_on),
+        "Needs": _variants_of(method, _needs),
+        "Step": method.step_cost or "one forward and backward pass of the student",
+        "Version": str(method.version),
+    }
+    if skip:
+        facts["Not run yet"] = skip
+    parts = [
+        f"## {method.name}",
+        method.summary,
+        f"    {method.equation}",
+        "\n".join(f"- {name}: {value}" for name, value in facts.items() if value),
+        table(["parameter", "default", "allowed", "source", "what"], _parameters(method.params)),
+        f"```sh\nplad-bench run --methods {method.name}\n```",
+    ]
+    return "\n\n".join(parts)
+
+
+def _parameters(params: type[Params]) -> Iterator[list[str]]:
+    for name, info in params.model_fields.items():
+        bounds, _, _ = allowed(params, name).rpartition("; default ")
+        description = " ".join((info.description or "").split())
+        yield [f"`{name}`", _value(info.default), bounds, source_of(params, name), description]
+
+
+def _variants_of(method: Method, describe: Any) -> str:
+    """What holds with default parameters, and what changes with another choice of one of them."""
+    usual = describe(method.objective, method.params())
+    texts = [usual]
+    for name, info in method.params.model_fields.items():
+        for choice in get_args(info.annotation):
+            if isinstance(choice, type) or choice == info.default:
+                continue
+            other = describe(method.objective, method.params(**{name: choice}))
+            if other != usual:
+                texts.append(f"{other} with `{name}={_value(choice)}`".lstrip())
+    return "; ".join(filter(None, texts))
+
+
+def _trains_on(objective: Any, params: Params) -> str:
+    if isinstance(objective, PairObjective):
+        return "pairs"
+    return " and ".join(dict.fromkeys(text.value for text in objective.texts(params)))
+
+
+def _needs(objective: Any, params: Params) -> str:
+    if isinstance(objective, PairObjective):
+        scorer = objective.scorer(params)
+        needs = ["log-probabilities under q0"] if objective.reference else []
+        return ", ".join(needs + ([f"scores by `{scorer}`"] if scorer else []))
+    return "the teacher's logits" if objective.teacher_logits else ""
+
+
+def _skipped(registry: Registry, methods: Sequence[Method]) -> Mapping[str, str]:
+    """Why a method with default parameters cannot run on the demo, by name; those that can are not in it."""
+    run = spec.build(registry, task="demo", methods=",".join(m.name for m in methods))
+    return {c.method.component.name: c.skip for c in matrix.cells(run, registry) if c.method is not None and c.skip}
+
+
+def _paper(method: Method) -> str:
+    number = re.fullmatch(r"arXiv:(\d{4}\.\d{4,5})", method.paper)
+    return f"[{method.paper}](https://arxiv.org/abs/{number[1]})" if number else method.paper
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "unset"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+# ------------------------------------------------------------------------------------------------------------- cli
+
+
+def cli_page() -> str:
+    """The help of every command that comes with plad-bench."""
+    root = click.Context(cli, info_name="plad-bench", terminal_width=WIDTH, **cli.context_settings)
+    root.ensure_object(State).extended = True  # commands that plugins add are not ours to document
+    helps = list(_helps(cli, root))
+    index = "\n".join(f"- [{name}](#{anchor(name)})" for name, _ in helps)
+    sections = [f"## {name}\n\n```text\n{text}\n```" for name, text in helps]
+    return "\n\n".join([HEADER, CLI_INTRO, index, *sections]) + "\n"
+
+
+def _helps(command: click.Command, context: click.Context) -> Iterator[tuple[str, str]]:
+    """(command path, help) of a command and of all below it."""
+    yield context.command_path, "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
+    if not isinstance(command, click.Group):
+        return
+    for name in command.list_commands(context):
+        below = command.get_command(context, name)
+        if below is not None:
+            yield from _helps(below, click.Context(below, info_name=name, parent=context))
+
+
+# -------------------------------------------------------------------------------------------------------- markdown
+
+
+def table(head: Sequence[str], rows: Any) -> str:
+    """A markdown table."""
+    lines = [head, [":--"] * len(head), *([_cell(cell) for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def anchor(heading: str) -> str:
+    """The fragment that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", r"\|")
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 if a page differs.")
+def main(*, check: bool) -> None:
+    """Write the generated pages."""
+    differing = 0
+    for path, text in pages().items():
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            continue
+        differing += 1
+        click.echo(f"{path.name} {'differs: run python docs/generate.py' if check else 'written'}")
+        if not check:
+            path.write_text(text, encoding="utf-8")
+    sys.exit(1 if check and differing else 0)
+
+
+if __name__ == "__main__":
+    main()
