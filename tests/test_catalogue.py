@@ -6,10 +6,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from plad_bench_plugins import plad_bench_students, plad_bench_teachers
 from pydantic import ValidationError
 
 from plad_bench import Access, HubModel, MissingError, ScratchModel, Training, UsageError
+from plad_bench_plugins import plad_bench_students, plad_bench_teachers
 
 STUDENTS = {record.name: record for record in plad_bench_students()}
 TEACHERS = {record.name: record for record in plad_bench_teachers()}

@@ -16,7 +16,19 @@ from plad_bench.report import results
 PLUGIN = Path(__file__).parent / "plugins" / "mini.py"
 PROGRAM = [str(Path(sys.executable).with_name("plad-bench"))]
 RUN = [
-    *("-p", str(PLUGIN), "run", "--task", "mini", "--methods", "sft,kd,plad,squared", "--seeds", "2", "--board", "mine"),
+    *(
+        "-p",
+        str(PLUGIN),
+        "run",
+        "--task",
+        "mini",
+        "--methods",
+        "sft,kd,plad,squared",
+        "--seeds",
+        "2",
+        "--board",
+        "mine",
+    ),
     *("--teacher", "scratch[layers=1,width=24,heads=2,vocabulary=300,steps=8]"),
 ]
 
@@ -353,7 +365,7 @@ def test_a_full_disk_is_named_and_nothing_is_half_written(done, tmp_path):
     shutil.copytree(done / "leaderboards", tmp_path / "leaderboards")
     before = {p: p.read_bytes() for p in tmp_path.rglob("*.json")}
     # a limit on the size of files is a disk that is full for whatever is larger
-    limited = f"ulimit -f 40; exec {' '.join(PROGRAM)} \"$@\""
+    limited = f'ulimit -f 40; exec {" ".join(PROGRAM)} "$@"'
     result = subprocess.run(
         ["bash", "-c", limited, "bash", *RUN, "--seeds", "3"],
         cwd=tmp_path,

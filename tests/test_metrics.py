@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from plad_bench_plugins.metrics import agreement, length, rouge, win
-from plad_bench_plugins.pairs import over_student
 
 from plad_bench import Candidates, Metric, Response, Scored, Text
+from plad_bench_plugins.metrics import agreement, length, rouge, win
+from plad_bench_plugins.pairs import over_student
 
 METRICS: dict[str, Metric] = {m.name: m for module in (agreement, length, rouge, win) for m in module.RECORDS}
 

@@ -128,43 +128,53 @@ def render(directory: Path, registry: Any) -> None:
 
 
 def summary(directory: Path) -> None:
-    """Print the ranked tables of a board on stdout, short enough for a terminal."""
+    """Print the tables of a board on stdout, with as many metrics as the terminal is wide."""
     from rich.console import Console
+    from rich.text import Text
 
     from plad_bench.report.board import load
 
     console = Console()
     board = load(directory)
     for group in board.groups:
-        console.print(_table(group))
+        console.print(Text(f"{group.task}: {group.student} taught by {group.teacher}", style="bold"), soft_wrap=True)
+        if group.references or group.rows:
+            console.print(_table(group, console.width))
+        else:
+            click.echo("Nothing to rank: see the page for incomplete and trial cells.")
     for problem in board.problems:
         click.echo(f"left out: {problem.file}: {problem.reason}", err=True)
 
 
-def _table(group: Group) -> Any:
+def _table(group: Group, width: int) -> Any:
     from rich.table import Table
     from rich.text import Text
 
     from plad_bench.report import markdown
 
-    table = Table(
-        title=Text(f"{group.task}: {group.student} taught by {group.teacher}"),
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-        header_style="bold",
-    )
-    table.add_column("#")
+    rows = [*group.references, *group.rows]
+    columns = {
+        markdown.header(metric): [
+            markdown.value(row.estimates.get(metric.name), metric, markdown.decimals(group, metric)) for row in rows
+        ]
+        for metric in group.metrics
+    }
+    room = width - max(len(row.label) for row in rows) - 12
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("#", justify="right")
     table.add_column("method", no_wrap=True)
-    shown = group.metrics[:6]
-    for metric in shown:
-        table.add_column(Text(markdown.header(metric)), justify="right")
-    table.add_column("seeds", justify="right")
-    for row in (*group.references, *group.rows):
-        rank = str(row.rank) if row.rank is not None else ""
-        style = "" if row.rank is not None else "dim"
-        values = [Text(markdown.value(row.estimates.get(m.name), m, markdown.decimals(group, m))) for m in shown]
-        table.add_row(rank, Text(row.label), *values, f"{len(row.seeds)}/{row.asked}", style=style)
+    shown: list[list[str]] = []
+    for heading, values in columns.items():
+        room -= max(len(heading), *map(len, values)) + 2
+        if room >= 0 or not shown:
+            table.add_column(Text(heading), justify="right", no_wrap=True)
+            shown.append(values)
+    table.add_column("seeds", justify="right", no_wrap=True)
+    for index, row in enumerate(rows):
+        rank = "" if row.rank is None else str(row.rank)
+        cells = [Text(column[index]) for column in shown]
+        style = "dim" if row.rank is None else ""
+        table.add_row(rank, Text(row.label), *cells, f"{len(row.seeds)}/{row.asked}", style=style)
     return table
 
 

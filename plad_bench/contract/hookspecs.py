@@ -187,7 +187,7 @@ def plad_bench_cell_skip(cell: Any) -> str | None:
 
 @hookspec
 def plad_bench_run_started(event: Event) -> None:
-    """A run begins; `event.data` has its options.
+    """A run begins; `event.data` has its command and the number of cells.
 
     Example::
 

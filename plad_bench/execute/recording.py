@@ -75,18 +75,20 @@ def write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], argum
         metrics[label] = results.MetricPart(
             value=value, better=component.better, n=n, stderr=stderr, unit=component.unit, key=stage.key
         )
-    metrics, columns = _with_earlier(cells, cell, ids, metrics, columns)
-    data = results.scores_bytes(ids, columns)
     scores = path_of(cells, cell.id).with_suffix(".scores.parquet")
+    earlier = _same_responses(cells, cell)
+    if earlier is not None:
+        metrics, columns = _with_earlier(scores, earlier, ids, metrics, columns)
+    data = results.scores_bytes(ids, columns)
     write_atomically(scores, data)
-    chain = [stage for stage in cell.responses.walk() if stage.key in artifacts]
+    chain = [stage for stage in _chain(cell) if stage.key in artifacts]
     record = results.Record(
         **_identity(cell),
         key=cell.responses.key,
         status="trial" if cell.protocol.limit else "done",
         metrics=metrics,
         scores=results.ScoresPart(file=scores.name, sha256=hashlib.sha256(data).hexdigest(), examples=len(ids)),
-        counts=_counts(chain, artifacts),
+        counts=earlier.counts if earlier else _counts(chain, artifacts),
         cost=_cost(cell, artifacts),
         timing={stage.name: round(artifacts[stage.key].manifest["seconds"], 3) for stage in chain},
         provenance={
@@ -108,7 +110,7 @@ def write_undone(cells: Path, cell: Cell, failure: Failure | None, arguments: Se
         **_identity(cell),
         key="" if cell.skip else cell.responses.key,
         status="failed" if failure else "skipped",
-        reason=_without_paths(f"{failure.stage}: {failure.message}") if failure else cell.skip,
+        reason=_publishable(cell, f"{failure.stage}: {failure.message}") if failure else cell.skip,
         provenance={"code": provenance.code_hash(), "command": provenance.command(arguments)},
     )
     results.write(path_of(cells, cell.id), record)
@@ -162,16 +164,25 @@ def _named(chosen: Chosen) -> dict[str, Any]:
     }
 
 
+def _same_responses(cells: Path, cell: Cell) -> results.Record | None:
+    """The record an earlier run wrote of the same responses."""
+    try:
+        earlier = results.read(path_of(cells, cell.id))
+    except (results.RecordError, OSError):
+        return None
+    return earlier if earlier.key == cell.responses.key and earlier.scores is not None else None
+
+
 def _with_earlier(
-    cells: Path, cell: Cell, ids: list[str], metrics: dict[str, Any], columns: dict[str, np.ndarray]
+    file: Path,
+    earlier: results.Record,
+    ids: list[str],
+    metrics: dict[str, Any],
+    columns: dict[str, np.ndarray],
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Metrics that an earlier run computed of the same responses stay in the record."""
     try:
-        earlier = results.read(path_of(cells, cell.id))
-        if earlier.key != cell.responses.key or earlier.scores is None:
-            return metrics, columns
-        file = path_of(cells, cell.id).with_name(earlier.scores.file)
-        old_ids, old_columns = results.read_scores(file, earlier.scores.sha256)
+        old_ids, old_columns = results.read_scores(file, earlier.scores.sha256 if earlier.scores else "")
     except (results.RecordError, OSError):
         return metrics, columns
     if old_ids != ids:
@@ -181,6 +192,13 @@ def _with_earlier(
         {**metrics, **{name: earlier.metrics[name] for name in kept}},
         {**columns, **{name: old_columns[name] for name in kept}},
     )
+
+
+def _chain(cell: Cell) -> list[Stage]:
+    """The stages a cell rests on, each name once: of a teacher no more than the stage that finished it."""
+    others = {stage.key for stage in cell.plan.teacher_model.walk() if stage.name == "init"} - {cell.plan.init.key}
+    own = cell.checkpoint.key
+    return [stage for stage in cell.responses.walk() if stage.key not in others or stage.key == own]
 
 
 def _counts(chain: Sequence[Stage], artifacts: Mapping[str, Artifact]) -> dict[str, float]:
@@ -224,6 +242,8 @@ def _write_curve(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact]) -> 
     write_atomically(path_of(cells, cell.id).with_suffix(".curve.csv"), text.getvalue().encode())
 
 
-def _without_paths(text: str) -> str:
-    """A message fit for a record: absolute paths shortened to their last part."""
+def _publishable(cell: Cell, text: str) -> str:
+    """A message fit for a record: no quotation of a task whose text is not ours to give, no absolute path."""
+    if not cell.task.component.redistributable:
+        text = re.sub(r"(?s)(['\"]).*\1", "[text withheld: see the log]", text)
     return re.sub(r"(?<![\w.])/(?:[^\s/:'\"]+/)*([^\s/:'\"]+)", r"\1", text)

@@ -72,7 +72,9 @@ class Run:
             self._discard(todo)
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
         state = State(self.store.runs / name, self.board, provenance.command(self.arguments), counts, len(todo))
-        self.registry.notify(Event(kind="run_started", name=name, status="started", data={"cells": len(todo)}))
+        self.registry.notify(
+            Event(kind="run_started", name=name, status="started", data={"cells": len(todo), "command": state.command})
+        )
         engine = Engine(
             self.store,
             open_session,
@@ -104,7 +106,10 @@ class Run:
                 pending.remove(cell)
                 watcher.cell_finished(cell, record)
                 event = Event(
-                    kind="cell_finished", name=cell.id, status=record.status, data=record.model_dump(mode="json")
+                    kind="cell_finished",
+                    name=cell.id,
+                    status=record.status,
+                    data=record.model_dump(mode="json", by_alias=True),
                 )
                 self.registry.notify(event)
             state.write()

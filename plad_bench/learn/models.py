@@ -79,6 +79,11 @@ def load(path: Path, device: str, precision: str) -> tuple[PreTrainedModel, PreT
     where: dict[str, Any] = {"pretrained_model_name_or_path": path}
     if (path / POINTER).is_file():
         pointer = json.loads((path / POINTER).read_text())
+        if Path(pointer["id"]).is_absolute() and not Path(pointer["id"]).is_dir():
+            raise MissingError(
+                f"the model directory {Path(pointer['id']).name} is no longer where it was",
+                f"Put it back, or remove {path.parent.name[:12]} from the store's artifacts and run again.",
+            )
         where = {"pretrained_model_name_or_path": pointer["id"], "revision": pointer["revision"] or "main"}
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     model = AutoModelForCausalLM.from_pretrained(**where, dtype=dtype, use_safetensors=True, trust_remote_code=False)

@@ -22,7 +22,9 @@ PLACES = ("hall", "yard", "attic", "cellar", "shed")
 def examples(params):
     for colour, thing, place in product(COLOURS, THINGS, PLACES):
         prompt = f"thing[{thing}] colour[{colour}] place[{place}]"
-        yield Example(prompt=prompt, references=(f"The {colour} {thing} is in the {place}.", f"A {colour} {thing}: {place}."))
+        yield Example(
+            prompt=prompt, references=(f"The {colour} {thing} is in the {place}.", f"A {colour} {thing}: {place}.")
+        )
 
 
 def loss(student, teacher, labels, params):
