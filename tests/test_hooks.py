@@ -322,7 +322,8 @@ def test_the_hooks_of_a_run_are_called_with_what_happens(observed):
     assert observed.counts == {"done": 1, "cached": 0, "skipped": 1, "failed": 0, "written": 2}
 
     ((started,),) = observed.calls("plad_bench_run_started")
-    assert started == Event(kind="run_started", name=started.name, status="started", data={"cells": 1})
+    assert (started.kind, started.status, started.data["cells"]) == ("run_started", "started", 1)
+    assert started.data["command"].startswith("plad-bench")
     assert started.name
 
     stages = [event for (event,) in observed.calls("plad_bench_stage_finished")]
@@ -331,7 +332,7 @@ def test_the_hooks_of_a_run_are_called_with_what_happens(observed):
 
     ((finished,),) = observed.calls("plad_bench_cell_finished")
     record = results.read(board / "cells" / f"{ran.id}.json")
-    data = record.model_dump(mode="json")
+    data = record.model_dump(mode="json", by_alias=True)
     assert finished == Event(kind="cell_finished", name=ran.id, status="done", data=data)
 
     ((ended,),) = observed.calls("plad_bench_run_finished")
