@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import tiny
@@ -12,6 +13,7 @@ import tiny
 from plad_bench.contract.errors import NothingSelectedError, UsageError
 from plad_bench.contract.records import Protocol
 from plad_bench.contract.registry import Registry
+from plad_bench.execute.store import Store
 from plad_bench.plan import boardfile, matrix, spec
 from plad_bench.plan.names import slug
 from plad_bench.plan.selectors import Selector, parse
@@ -455,3 +457,16 @@ def test_plugin_that_fails_to_say_whether_a_cell_can_run_skips_none(tmp_path, ca
     assert skips["kd"] == skips["seqkd"] == ""
     assert "moody" in caplog.text
     assert "no idea" in caplog.text
+
+
+def test_the_teacher_that_ships_with_the_demo_is_the_one_that_a_run_with_no_options_needs():
+    registry = tiny.registry()
+    run = spec.build(registry, task="demo", methods="none")
+    teacher = next(cell for cell in matrix.cells(run, registry) if cell.row == "teacher").checkpoint
+    shipped = run.tasks[0].component.artifacts()
+    artifact = Store(Path("nowhere"), [shipped]).find(teacher.key)
+    assert artifact is not None, "the teacher's key has changed: python -m plad_bench_plugins.demo.remake"
+    assert artifact.manifest["document"] == teacher.document
+    assert (artifact.path / "curve.jsonl").is_file()
+    scores = json.loads((shipped / "scores.json").read_text())["scores"]
+    assert scores["missing-slots"]["value"] < 0.02

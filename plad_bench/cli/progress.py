@@ -19,6 +19,13 @@ from plad_bench.plan.stages import Stage
 
 _QUIET = {"score", "data", "tokenizer", "init", "pairs"}
 """Stages that take no time worth a line."""
+_SHOWN = {
+    "loss": "loss",
+    "logprob_chosen": "log q(y+)",
+    "logprob_rejected": "log q(y-)",
+    "accuracy": "accuracy",
+    "margin": "margin",
+}
 _PLAIN_EVERY_S = 15.0
 
 
@@ -28,7 +35,9 @@ def watcher(cells: int) -> CellWatcher:
 
 
 def describe(stage: Stage) -> str:
-    """A stage as a reader knows it: warmup seed 1, distill plad seed 0."""
+    """A stage as a reader knows it: warmup (seed 1), distill plad (seed 0), generate with warmup (seed 1)."""
+    if stage.name == "generate":
+        return f"generate with {describe(stage.inputs['model'])}"
     words = [stage.name]
     if stage.name == "distill":
         method = stage.spec["method"]
@@ -40,8 +49,8 @@ def describe(stage: Stage) -> str:
 
 
 def numbers(progress: dict[str, float]) -> str:
-    """The loss of a training stage."""
-    return f"loss {progress['loss']:.3f}" if "loss" in progress else ""
+    """The loss of a training stage, and of a pair method how it orders its pairs."""
+    return "  ".join(f"{word} {progress[name]:.3g}" for name, word in _SHOWN.items() if name in progress)
 
 
 class Bars(CellWatcher):

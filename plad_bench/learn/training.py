@@ -86,7 +86,7 @@ def train(
             result.tokens += step.tokens
             if number % LOG_EVERY == 0 or number == steps - 1:
                 result.curve.append({"step": number, "lr": learning_rate(number, steps, lr), **values})
-            progress(number + 1, steps, loss=values["loss"])
+            progress(number + 1, steps, **values)
             if (number + 1) % every == 0 and number + 1 < steps:
                 _save(checkpoint, accelerator.unwrap_model(module), optimizer, result, number + 1)
     except torch.OutOfMemoryError as error:
