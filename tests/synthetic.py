@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from plad_bench.plan.names import slug
 from plad_bench.report import results
 
 PROTOCOL = {
@@ -33,7 +34,7 @@ def component(name, selector=None, **params):
 def record(method="kd", seed=0, *, selector=None, status="done", columns=None, access="logits", params=None, **changes):
     """(record as JSON value, scores file as bytes); `columns` maps a metric to (values, better, unit)."""
     columns = {} if columns is None else columns
-    name = results.slug(selector or method)
+    name = slug(selector or method)
     data = {
         "schema": 1,
         "cell": f"{changes.pop('folder', 'demo.tiny')}/{name}.s{seed}",

@@ -21,7 +21,7 @@ HEAVY = {"torch", "transformers", "accelerate", "vllm", "lm_eval", "ray", "matpl
 LAYERS = {
     "contract": {"contract"},
     "plan": {"plan", "contract"},
-    "report": {"report", "contract"},
+    "report": {"report", "plan", "contract"},
     "execute": {"execute", "plan", "contract"},
     "cli": {"cli", "execute", "report", "plan", "contract"},
     "learn": {"learn", "contract"},

@@ -22,7 +22,7 @@ from plad_bench.contract.records import Protocol
 from plad_bench.contract.registry import Registry
 from plad_bench.execute import recording
 from plad_bench.plan import spec
-from plad_bench.report.board import Settings
+from plad_bench.plan.boardfile import BoardFile
 from plad_bench.report.results import Record
 
 ROOT = Path(__file__).parent.parent
@@ -328,7 +328,7 @@ def test_the_parts_of_a_record_are_documented_key_for_key():
 def test_the_keys_of_board_toml_are_documented():
     documented = first_column(section(read("records.md"), "## board.toml"))
     plain = {key.strip("[]").removesuffix(".NAME") for key in documented}
-    assert plain == set(Settings.model_fields)
+    assert plain == set(BoardFile.model_fields)
 
 
 def test_every_dependency_is_explained():

@@ -120,13 +120,16 @@ def test_a_board_does_not_change_its_conditions():
 
 def test_a_board_file_survives_being_written(tmp_path):
     path = tmp_path / "board.toml"
-    board = boardfile.merged(None, 'a "board"', {"demo": Protocol(), "e2e": Protocol(steps=7)}, ["rouge-l"], 3)
-    boardfile.write(path, replace(board, extra={"maintainer": "x", "links": {"home": "y"}}))
+    board = boardfile.merged(
+        boardfile.BoardFile(), 'a "board"', {"demo": Protocol(), "e2e": Protocol(steps=7)}, ["rouge-l"], 3
+    )
+    board = board.model_copy(update={"maintainer": "x", "links": {"home": "y"}})
+    boardfile.write(path, board)
     read = boardfile.read(path)
-    assert read == replace(board, extra={"maintainer": "x", "links": {"home": "y"}})
-    assert spec.protocol(choose("task", "demo")[0].component, read.values("e2e")) == Protocol(steps=7)
-    assert boardfile.merged(read, "", {"demo": Protocol()}, ["length"], 2) == replace(
-        read, metrics=("rouge-l", "length")
+    assert read.model_dump() == {**board.model_dump(), "maintainer": "x", "links": {"home": "y"}}
+    assert spec.protocol(choose("task", "demo")[0].component, read.conditions("e2e")) == Protocol(steps=7)
+    assert boardfile.merged(read, "", {"demo": Protocol()}, ["length"], 2) == read.model_copy(
+        update={"metrics": ("rouge-l", "length")}
     )
 
 

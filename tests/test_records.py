@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from synthetic import digest, record
 
+from plad_bench.plan import names
 from plad_bench.report import results
 
 
@@ -171,7 +172,7 @@ def test_edited_or_missing_scores_are_noticed(tmp_path):
 
 @pytest.mark.parametrize("name", ["../../x", "a/b", "", "CON.", "x" * 300, "\x00", "kd[temperature=2]"])
 def test_a_slug_is_one_safe_part_of_a_path(name):
-    slug = results.slug(name)
+    slug = names.slug(name)
     assert slug
     assert len(slug) <= 80
     assert not set(slug) - set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.=_-")

@@ -124,8 +124,8 @@ def prepare(state: State, options: Mapping[str, Any]) -> Planned:
         student=options["student"],
         teacher=options["teacher"],
         pairs=options["pairs"],
-        metrics=options["metrics"] or (",".join(board.metrics) if board else ""),
-        seeds=options["seeds"] or (board.seeds_asked if board else 0) or 1,
+        metrics=options["metrics"] or ",".join(board.metrics),
+        seeds=options["seeds"] or board.seeds_asked or 1,
         threads=options["threads"],
         overrides={t.label: boardfile.overrides(board, t.component.name, explicit) for t in tasks},
     )

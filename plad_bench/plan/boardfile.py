@@ -1,63 +1,71 @@
-"""board.toml: the conditions a board was made under. What the command line leaves open is taken from it."""
+"""board.toml: the conditions a board was made under, and what ranks. What a command line leaves open comes from it."""
 
 from __future__ import annotations
 
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from plad_bench.contract.errors import UsageError
 from plad_bench.contract.files import write_atomically
 from plad_bench.contract.records import Protocol
 
 
-@dataclass(frozen=True)
-class BoardFile:
-    """What a board.toml says."""
+class BoardFile(BaseModel):
+    """What a board.toml says. Whatever else its owner wrote is kept."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     title: str = ""
+    """The board's name if empty."""
     metrics: tuple[str, ...] = ()
-    seeds_asked: int = 0
-    protocol: Mapping[str, Any] = field(default_factory=dict)
-    """Protocol values that all tasks of the board share."""
-    tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Names of the columns in order; all the metrics there are if empty."""
+    primary: str = ""
+    """The metric that ranks; the first of `metrics` that has a direction if empty."""
+    seeds_asked: Annotated[int, Field(ge=0)] = 0
+    """Seeds 0 to n - 1 are asked; if 0, those that any method has done."""
+    notes: str = ""
+    protocol: dict[str, Any] = {}
+    """Protocol values that all tasks of the board share. A record that says otherwise is foreign."""
+    tasks: dict[str, dict[str, Any]] = {}
     """Protocol values that differ from task to task."""
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    """Whatever else its owner wrote; kept."""
 
-    def values(self, task: str) -> dict[str, Any]:
+    def conditions(self, task: str) -> dict[str, Any]:
         """The protocol values the board fixes for a task."""
         return {**self.protocol, **self.tasks.get(task, {})}
 
 
-def read(path: Path) -> BoardFile | None:
-    """Read a board.toml; None if there is none.
+def read(path: Path) -> BoardFile:
+    """Read a board.toml; one that fixes nothing if there is none.
 
     Raises:
-        UsageError: if it is not TOML, or a value has the wrong form.
+        UsageError: naming what is wrong with it.
     """
+    remedy = "Correct it, or restore it from version control."
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-        known = {
-            name: data.pop(name) for name in ("title", "metrics", "seeds_asked", "protocol", "tasks") if name in data
-        }
-        return BoardFile(**{**known, "metrics": tuple(known.get("metrics", ()))}, extra=data)
+        return BoardFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError) as error:
-        raise UsageError(f"cannot read {path.name} of board {path.parent.name}: {error}", "Correct it.") from None
+        return BoardFile()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{path.parent.name}/board.toml: {where}: {first['msg']}", remedy) from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path.parent.name}/board.toml: {error}", remedy) from None
 
 
-def overrides(board: BoardFile | None, task: str, explicit: Mapping[str, Any]) -> dict[str, Any]:
+def overrides(board: BoardFile, task: str, explicit: Mapping[str, Any]) -> dict[str, Any]:
     """Protocol values for a task: those set on the command line, else those the board fixes.
 
     Raises:
         UsageError: if the two contradict each other; both are shown.
     """
-    fixed = board.values(task) if board else {}
+    fixed = board.conditions(task)
     given = {name: value for name, value in explicit.items() if value is not None}
     for name, value in given.items():
         if name in fixed and fixed[name] != value:
@@ -69,42 +77,34 @@ def overrides(board: BoardFile | None, task: str, explicit: Mapping[str, Any]) -
 
 
 def merged(
-    board: BoardFile | None, name: str, protocols: Mapping[str, Protocol], metrics: Sequence[str], seeds: int
+    board: BoardFile, name: str, protocols: Mapping[str, Protocol], metrics: Sequence[str], seeds: int
 ) -> BoardFile:
     """The board's file after a run under these protocols, by task: metrics and seeds grow, nothing else changes."""
-    old = board or BoardFile(title=name)
-    tasks = {task: old.values(task) for task in old.tasks} | {task: asdict(p) for task, p in protocols.items()}
-    if not old.tasks and old.protocol and len(protocols) == 1:
-        tasks = {task: {**old.protocol, **values} for task, values in tasks.items()}
-    shared = dict(old.protocol)
+    tasks = {task: board.conditions(task) for task in board.tasks} | {t: asdict(p) for t, p in protocols.items()}
+    shared = board.protocol
     if not shared:
         first = next(iter(tasks.values()))
         shared = {k: v for k, v in first.items() if all(values.get(k) == v for values in tasks.values())}
     own = {task: {k: v for k, v in values.items() if shared.get(k) != v} for task, values in tasks.items()}
-    return BoardFile(
-        title=old.title,
-        metrics=tuple(dict.fromkeys([*old.metrics, *metrics])),
-        seeds_asked=max(old.seeds_asked, seeds),
-        protocol=shared,
-        tasks={task: values for task, values in own.items() if values},
-        extra=old.extra,
+    return board.model_copy(
+        update={
+            "title": board.title or name,
+            "metrics": tuple(dict.fromkeys([*board.metrics, *metrics])),
+            "seeds_asked": max(board.seeds_asked, seeds),
+            "protocol": shared,
+            "tasks": {task: values for task, values in own.items() if values},
+        }
     )
 
 
 def write(path: Path, board: BoardFile) -> None:
-    """Write a board.toml."""
-    tables: list[tuple[str, Mapping[str, Any]]] = [
-        (name, value) for name, value in board.extra.items() if isinstance(value, dict)
-    ]
-    lines = [f"title = {_toml(board.title)}"]
-    lines += [f"{name} = {_toml(value)}" for name, value in board.extra.items() if not isinstance(value, dict)]
-    lines += [
-        f"metrics = {_toml(list(board.metrics))}  # the first one ranks",
-        f"seeds_asked = {board.seeds_asked}",
-    ]
-    tables += [("protocol", board.protocol), *((f"tasks.{_key(task)}", values) for task, values in board.tasks.items())]
-    for name, values in tables:
-        lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in values.items())]
+    """Write a board.toml, unless it says just that already."""
+    values = {k: v for k, v in board.model_dump(exclude={"tasks"}, mode="json").items() if v not in ("", [], {})}
+    tables = {name: value for name, value in values.items() if isinstance(value, dict)}
+    tables |= {f"tasks.{_key(task)}": own for task, own in board.tasks.items()}
+    lines = [f"{name} = {_toml(value)}" for name, value in values.items() if not isinstance(value, dict)]
+    for name, table in tables.items():
+        lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
     text = "\n".join(lines) + "\n"
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_atomically(path, text.encode())

@@ -5,45 +5,20 @@ A record that is corrupt, foreign or edited is named among the problems and left
 
 from __future__ import annotations
 
-import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from plad_bench.contract.errors import UsageError
+from plad_bench.plan import boardfile
+from plad_bench.plan.boardfile import BoardFile
 from plad_bench.report import stats
 from plad_bench.report.cells import Cell, Complain, Problem, canonical, consistent, found, with_scores
 from plad_bench.report.results import REFERENCE_METHODS, Record
 from plad_bench.report.stats import Array, Estimate, Pairwise
-
-
-class Settings(BaseModel):
-    """board.toml: what every record of the board was made under, and what ranks."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    title: str = ""
-    """The board's name if empty."""
-    metrics: tuple[str, ...] = ()
-    """Names of the columns in order; all the metrics there are if empty."""
-    primary: str = ""
-    """The metric that ranks; the first of `metrics` that has a direction if empty."""
-    protocol: dict[str, Any] = {}
-    """A record that says otherwise is foreign."""
-    tasks: dict[str, dict[str, Any]] = {}
-    """What of the protocol is otherwise for a task, by its name."""
-    seeds_asked: Annotated[int, Field(ge=0)] = 0
-    """Seeds 0 to n - 1 are asked; if 0, those that any method has done."""
-    notes: str = ""
-
-    def conditions(self, task: str) -> dict[str, Any]:
-        """The protocol of a task, as far as the board fixes it."""
-        return {**self.protocol, **self.tasks.get(task, {})}
 
 
 @dataclass(frozen=True)
@@ -139,7 +114,7 @@ class Board:
     """All that a page shows."""
 
     name: str
-    settings: Settings
+    settings: BoardFile
     groups: tuple[Group, ...]
     problems: tuple[Problem, ...]
     code: Mapping[str, int]
@@ -159,7 +134,7 @@ def load(directory: Path) -> Board:
     Raises:
         UsageError: if board.toml is malformed.
     """
-    settings = read_settings(directory / "board.toml")
+    settings = boardfile.read(directory / "board.toml")
     problems: list[Problem] = []
 
     def complain(cell: Cell, reason: str) -> None:
@@ -183,29 +158,10 @@ def load(directory: Path) -> Board:
     )
 
 
-def read_settings(path: Path) -> Settings:
-    """Read board.toml; the defaults if there is none.
-
-    Raises:
-        UsageError: naming what is wrong with it.
-    """
-    remedy = "Correct it, or restore it from version control."
-    try:
-        return Settings.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return Settings()
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{path.parent.name}/board.toml: {where}: {first['msg']}", remedy) from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path.parent.name}/board.toml: {error}", remedy) from None
-
-
 # ------------------------------------------------------------------------------------------------------- one group
 
 
-def _group(cells: Sequence[Cell], settings: Settings, complain: Complain) -> Group:
+def _group(cells: Sequence[Cell], settings: BoardFile, complain: Complain) -> Group:
     done = with_scores((cell for cell in cells if cell.record.status == "done"), complain)
     metrics = _columns(done, settings, complain)
     done = [cell for cell in done if all(_fits(cell, metric) for metric in metrics)]
@@ -255,7 +211,7 @@ def _counted(cells: list[Cell], asked: Sequence[int]) -> list[Cell]:
     return [cell for cell in cells if cell.record.seed in asked]
 
 
-def _columns(done: Sequence[Cell], settings: Settings, complain: Complain) -> tuple[MetricInfo, ...]:
+def _columns(done: Sequence[Cell], settings: BoardFile, complain: Complain) -> tuple[MetricInfo, ...]:
     """The metrics of the board, each with the direction and unit that most records declare."""
     declared: dict[str, Counter[MetricInfo]] = defaultdict(Counter)
     for cell in done:
@@ -270,7 +226,7 @@ def _columns(done: Sequence[Cell], settings: Settings, complain: Complain) -> tu
     return metrics
 
 
-def _primary(metrics: Sequence[MetricInfo], settings: Settings) -> MetricInfo | None:
+def _primary(metrics: Sequence[MetricInfo], settings: BoardFile) -> MetricInfo | None:
     named = [metric for metric in metrics if metric.name == settings.primary]
     directed = [metric for metric in metrics if metric.better is not None]
     return next(iter(named if settings.primary else [*directed, *metrics]), None)
@@ -281,7 +237,7 @@ def _fits(cell: Cell, metric: MetricInfo) -> bool:
     return theirs is None or (theirs.better, theirs.unit) == (metric.better, metric.unit)
 
 
-def _asked(cells: Iterable[Cell], settings: Settings) -> tuple[int, ...]:
+def _asked(cells: Iterable[Cell], settings: BoardFile) -> tuple[int, ...]:
     if settings.seeds_asked:
         return tuple(range(settings.seeds_asked))
     done = (cell.record for cell in cells if cell.record.status == "done" and not cell.record.is_reference)

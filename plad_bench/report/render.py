@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from plad_bench.plan.names import slug
 from plad_bench.report import markdown, plots
 from plad_bench.report.board import Board, load
-from plad_bench.report.results import slug
 
 
 def render_board(directory: Path, sections: Sequence[str] = ()) -> dict[Path, bytes]:

@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import math
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -266,12 +265,6 @@ def read_scores(path: Path, sha256: str, examples: int | None = None) -> tuple[l
         if values.dtype != np.float64 or (np.abs(values) > LARGEST_SCORE).any():
             raise RecordError(f"{path.name}: {name}: not all scores are numbers of at most {LARGEST_SCORE:g}", remedy)
     return ids, columns
-
-
-def slug(text: str) -> str:
-    """A name that is safe as one part of a path, on every file system."""
-    safe = re.sub(r"[^A-Za-z0-9.=_-]+", "-", text).strip("-.")
-    return safe if safe and len(safe) <= 80 else f"{safe[:60]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _refuse(constant: str) -> None:
