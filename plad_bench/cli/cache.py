@@ -58,12 +58,12 @@ def verify(store: Path, *, as_json: bool) -> int:
     opened = open_store(store)
     bad = []
     checked = 0
-    for artifact in opened.artifacts():
+    for path in opened.places():
         checked += 1
         try:
-            opened.open(artifact.path, artifact.path.name)
+            opened.open(path, path.name)
         except CorruptArtifactError as error:
-            bad.append({"key": artifact.path.name, "problem": error.message})
+            bad.append({"key": path.name, "problem": error.message})
     if as_json:
         echo_json({"checked": checked, "corrupt": bad})
     else:

@@ -132,11 +132,15 @@ class Store:
 
     def artifacts(self) -> Iterator[Artifact]:
         """Every artifact with a readable manifest, unverified."""
-        for manifest in sorted((self.root / "artifacts").glob(f"*/*/{MANIFEST}")):
+        for path in self.places():
             try:
-                yield Artifact(manifest.parent, json.loads(manifest.read_text(encoding="utf-8")))
+                yield Artifact(path, json.loads((path / MANIFEST).read_text(encoding="utf-8")))
             except (OSError, ValueError):
                 continue
+
+    def places(self) -> list[Path]:
+        """The directory of every artifact, whatever its state; its name is the key."""
+        return sorted(p for p in (self.root / "artifacts").glob("*/*") if not p.name.startswith("."))
 
     # --------------------------------------------------------------------------------------------------- writing
 
