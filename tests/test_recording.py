@@ -84,4 +84,4 @@ def test_a_command_holds_no_path_of_this_machine(cell, artifacts, tmp_path):
     command = record.provenance["command"]
     assert "/home" not in command
     assert "../" not in command
-    assert command == "plad-bench -p mine.py run --store=store --task 'e2e[path=e2e]'"
+    assert command == "plad-bench -p mine.py run --task 'e2e[path=e2e]'"

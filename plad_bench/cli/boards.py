@@ -174,7 +174,7 @@ def _table(group: Group, width: int) -> Any:
         rank = "" if row.rank is None else str(row.rank)
         cells = [Text(column[index]) for column in shown]
         style = "dim" if row.rank is None else ""
-        table.add_row(rank, Text(row.label), *cells, f"{len(row.seeds)}/{row.asked}", style=style)
+        table.add_row(rank, Text(row.label), *cells, markdown.seeds(row), style=style)
     return table
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import plad_bench
 
 PACKAGES = ("plad-bench", "torch", "transformers", "tokenizers", "accelerate", "numpy", "rouge-score")
+_PLACES = ("--store", "--boards-dir")
 _COMPUTES = ("contract", "execute/stages", "learn", "plan")
 """The parts of the harness whose code can change a number."""
 
@@ -73,10 +74,17 @@ def device_name(device: str) -> str:
 
 
 def command(arguments: Sequence[str]) -> str:
-    """A command line with every absolute or home path shortened to its last part."""
+    """A command line as another machine would type it: no place of a store or a board, no directory in a path."""
     import shlex
 
-    shown = [re.sub(r"(?<![\w.])(?:~|\.{1,2})?/(?:[^\s,|\]'\"]*/)*([^\s,|\]'\"/]*)", r"\1", a) for a in arguments]
+    kept: list[str] = []
+    given = iter(arguments)
+    for argument in given:
+        if argument in _PLACES:
+            next(given, None)
+        elif not argument.startswith(tuple(f"{option}=" for option in _PLACES)):
+            kept.append(argument)
+    shown = [re.sub(r"(?<![\w.])(?:~|\.{1,2})?/(?:[^\s,|\]'\"]*/)*([^\s,|\]'\"/]*)", r"\1", a) for a in kept]
     return shlex.join(["plad-bench", *shown])
 
 

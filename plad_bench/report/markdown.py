@@ -69,7 +69,7 @@ def _group(group: Group, level: str, images: Iterable[tuple[str, str]]) -> list[
         return [value(row.estimates.get(metric.name), metric, places[metric.name]) for metric in group.metrics]
 
     if group.references:
-        body = [[code(row.label), *values(row), _seeds(row)] for row in group.references]
+        body = [[code(row.label), *values(row), seeds(row)] for row in group.references]
         parts += [
             f"{level} Reference rows, not ranked",
             table(["", *columns, "Seeds"], body, "l" + "r" * len(columns) + "r"),
@@ -86,7 +86,7 @@ def _group(group: Group, level: str, images: Iterable[tuple[str, str]]) -> list[
                 _gap(row.gap),
                 escape(row.access),
                 "-".join(map(str, row.tally)) if ranked else NONE,
-                _seeds(row),
+                seeds(row),
             ]
             for row in group.rows
         ]
@@ -273,7 +273,8 @@ def _gap(gap: Estimate | None) -> str:
     return f"{text.number(100 * gap.value, 0)} % ({low} to {high})"
 
 
-def _seeds(row: Row) -> str:
+def seeds(row: Row) -> str:
+    """Seeds done of those asked, or that the row has no seed of its own."""
     return f"{len(row.seeds)}/{row.asked}" if len(row.cells) > 1 or row.asked == 1 else "fixed"
 
 

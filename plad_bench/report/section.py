@@ -44,7 +44,7 @@ def _excerpt(group: Group, board: Board, path: str) -> str:
             code(row.label),
             *(markdown.value(row.estimates.get(metric.name), metric, places[metric.name]) for metric in columns),
             row.access or NONE,
-            f"{len(row.seeds)}/{row.asked}",
+            markdown.seeds(row),
         ]
         for row in (*group.references, *group.rows)
     ]
