@@ -35,8 +35,8 @@ its pairs. Parameters are given in brackets, `kd[temperature=2]`, and `|` separa
 `'kd[temperature=1|2]'`. [auditing.md](auditing.md) shows how to check any of the formulas on tensors of your own.
 
 A method trains on the text named here: *reference* is the task's references, *teacher* the teacher's responses,
-*sample* responses of the frozen warm-started student, *student* fresh responses of the student in training, and *pairs*
-what the pair builder (`--pairs`) makes. *Source* says where a default comes from."""
+*sample* responses of the frozen warm-started student, *student* fresh responses of the student in training, *replay*
+earlier ones of those, and *pairs* what the pair builder (`--pairs`) makes. *Source* says where a default comes from."""
 
 CLI_INTRO = """\
 # Command line

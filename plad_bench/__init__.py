@@ -31,6 +31,8 @@ if TYPE_CHECKING:
         PairObjective,
         Protocol,
         Response,
+        Sampling,
+        Schedule,
         Scored,
         Scorers,
         ScratchModel,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
         Term,
         Text,
         TokenObjective,
+        Trace,
         Training,
     )
 
@@ -51,8 +54,8 @@ _HOME = {
     "params": "MethodParams Params param",
     "errors": "MissingError PladBenchError StageError UsageError",
     "records": "Access Candidates Check Event Example Finding HubModel LaunchOptions Launcher LauncherSession Method "
-    "Metric Pair PairBatch PairBuilder PairObjective Protocol Response Scored Scorers ScratchModel StageProcess "
-    "Student Task Teacher Term Text TokenObjective Training",
+    "Metric Pair PairBatch PairBuilder PairObjective Protocol Response Sampling Schedule Scored Scorers "
+    "ScratchModel StageProcess Student Task Teacher Term Text TokenObjective Trace Training",
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names.split()}
 
@@ -79,6 +82,8 @@ __all__ = [
     "PladBenchError",
     "Protocol",
     "Response",
+    "Sampling",
+    "Schedule",
     "Scored",
     "Scorers",
     "ScratchModel",
@@ -90,6 +95,7 @@ __all__ = [
     "Term",
     "Text",
     "TokenObjective",
+    "Trace",
     "Training",
     "UsageError",
     "__version__",

@@ -25,7 +25,8 @@ def token_loss(
 
     Logits and labels are aligned: logits[b, t] predicts labels[b, t]. A method whose terms are averaged over texts
     from different sources has all of them evaluated on these tensors and added. What a rollout or a schedule would
-    decide is settled by the parameters.
+    decide is settled by the parameters. A policy gradient takes the labels for tokens that were sampled under these
+    very logits.
 
     Args:
         name: a registered method's name, or a `Method` record.
@@ -39,6 +40,8 @@ def token_loss(
             fit together.
 
     """
+    from plad_bench.learn.objectives import term_losses
+
     method, settings = _configured(name, params)
     objective = method.objective
     if not isinstance(objective, TokenObjective):
@@ -56,7 +59,8 @@ def token_loss(
                 "Cut both to the tokens they share.",
             )
         teacher = teacher_logits.detach()[valid]
-    total = sum(term.loss(student, teacher, labels[valid], settings).sum() for term in objective.terms)
+    terms = objective.active(settings)
+    total = sum(term_losses(term, student, teacher, labels[valid], valid, settings)[0].sum() for term in terms)
     return (total / valid.sum().clamp_min(1)).to(student_logits.dtype)
 
 

@@ -7,10 +7,8 @@ entry in TOKEN_CASES or PAIR_CASES. `python tests/test_methods.py` rewrites the 
 from __future__ import annotations
 
 import doctest
-import importlib
 import json
 import math
-import pkgutil
 import re
 import sys
 from pathlib import Path
@@ -18,8 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import plad_bench_plugins.methods
-from plad_bench import Access, Method, Params, PladBenchError, Term, Text, TokenObjective, UsageError
+from plad_bench import Access, PladBenchError, Text, TokenObjective, Trace, UsageError
 from plad_bench.contract.params import source_of
 from plad_bench.contract.registry import Registry
 from plad_bench.testing import pair_loss, token_loss
@@ -33,36 +30,8 @@ BUILT_IN = {
 }
 
 
-def unregistered():
-    """Formulas whose rollout or schedule the contract cannot express yet, wrapped so that they can be asked too."""
-    for info in pkgutil.iter_modules(plad_bench_plugins.methods.__path__):
-        module = importlib.import_module(f"plad_bench_plugins.methods.{info.name}")
-        if info.name.startswith("_") or module.RECORDS:
-            continue
-        (params,) = (
-            c
-            for c in vars(module).values()
-            if isinstance(c, type) and issubclass(c, Params) and c.__module__ == module.__name__
-        )
-        objective = TokenObjective(terms=(Term(loss=module.loss, text=Text.STUDENT),))
-        yield (
-            info.name,
-            Method(
-                name=info.name,
-                summary="",
-                paper="",
-                title="",
-                equation="",
-                access=Access.LOGITS,
-                params=params,
-                objective=objective,
-            ),
-        )
-
-
-ALL = METHODS | dict(unregistered())
-TOKEN = [name for name, m in ALL.items() if isinstance(m.objective, TokenObjective)]
-PAIR = [name for name, m in ALL.items() if name not in TOKEN]
+TOKEN = [name for name, m in METHODS.items() if isinstance(m.objective, TokenObjective)]
+PAIR = [name for name, m in METHODS.items() if name not in TOKEN]
 
 # ------------------------------------------------------------------- the equations again, in probabilities, on [N, V]
 
@@ -141,6 +110,15 @@ def opd(q, p, y):
     return -advantage * -ce(q, y)
 
 
+def minillm(q, p, y, a):
+    """Two rows of three tokens; what a token earns is the mean log-ratio of those after it."""
+    rows = torch.arange(len(y))
+    ratio = (p / q)[rows, y].log().detach().view(2, 3)
+    future = torch.stack([(ratio[:, 1] + ratio[:, 2]) / 2, ratio[:, 2], torch.zeros(2)], 1).view(-1)
+    weight = (q / ((1 - a) * q + a * p))[rows, y].detach()
+    return kl(q, p) - weight * future * q[rows, y].log()
+
+
 def mixed(weight, divergence):
     return lambda q, p, y: weight * ce(q, y) + (1 - weight) * divergence(q, p)
 
@@ -199,7 +177,8 @@ TOKEN_CASES = [
     ("uld", {}, lambda q, p, y: ce(q, y) + 1.5 * uld(q, p)),
     ("uld", {"weight": 0.2}, lambda q, p, y: ce(q, y) + 0.2 * uld(q, p)),
     ("opd", {}, opd),
-    ("minillm", {}, mixed(0, reverse)),
+    ("minillm", {}, lambda q, p, y: minillm(q, p, y, 0.2)),
+    ("minillm", {"teacher_mix": 0}, lambda q, p, y: minillm(q, p, y, 0)),
 ]
 """(method, parameters, its loss of probabilities q and p [N, V] and labels y [N] -> [N])."""
 
@@ -231,7 +210,7 @@ def graded(loss, student, *rest):
 
 
 def without_ce(name):
-    return {"ce_weight": 0} if "ce_weight" in ALL[name].params.model_fields else {}
+    return {"ce_weight": 0} if "ce_weight" in METHODS[name].params.model_fields else {}
 
 
 # ------------------------------------------------------------------------------------------------------ token losses
@@ -248,7 +227,7 @@ def test_a_token_loss_and_its_gradient_are_those_of_its_equation(name, params, e
         return equation(q, p, labels[valid]).mean()
 
     expected, expected_gradient = graded(reference, student.double())
-    value, gradient = graded(lambda z: token_loss(ALL[name], z, teacher, labels, **params), student)
+    value, gradient = graded(lambda z: token_loss(METHODS[name], z, teacher, labels, **params), student)
     assert value.dtype == gradient.dtype == dtype
     rtol, atol = {torch.float64: (1e-9, 1e-11), torch.float32: (1e-4, 1e-6), torch.bfloat16: (1e-2, 1e-4)}[dtype]
     torch.testing.assert_close(value, expected.to(dtype), rtol=rtol, atol=atol)
@@ -265,7 +244,7 @@ def test_every_built_in_method_has_its_equation_here():
 def test_where_teacher_and_student_agree_there_is_nothing_to_learn(name, dtype):
     student, _, labels = batch(dtype)
     expected = NOT_ZERO_AT_EQUALITY.get(name, 0.0)
-    value, gradient = graded(lambda z: token_loss(ALL[name], z, student, labels, **without_ce(name)), student)
+    value, gradient = graded(lambda z: token_loss(METHODS[name], z, student, labels, **without_ce(name)), student)
     assert value.item() == pytest.approx(expected, rel=1e-2 if dtype == torch.bfloat16 else 1e-6, abs=0)
     assert torch.equal(gradient, torch.zeros_like(gradient))
 
@@ -274,28 +253,28 @@ def test_where_teacher_and_student_agree_there_is_nothing_to_learn(name, dtype):
 def test_only_valid_positions_matter(name):
     student, teacher, labels = batch()
     masked = labels == -100
-    value, gradient = graded(lambda z: token_loss(ALL[name], z, teacher, labels), student)
+    value, gradient = graded(lambda z: token_loss(METHODS[name], z, teacher, labels), student)
     assert torch.equal(gradient[masked], torch.zeros_like(gradient[masked]))
     assert gradient[~masked].abs().sum() > 0
     noisy, noisy_teacher = student.clone(), teacher.clone()
     noisy[masked], noisy_teacher[masked] = 1e4, -1e4
-    assert torch.equal(token_loss(ALL[name], noisy, noisy_teacher, labels), value)
+    assert torch.equal(token_loss(METHODS[name], noisy, noisy_teacher, labels), value)
 
 
 @pytest.mark.parametrize("name", TOKEN)
 def test_a_fully_masked_batch_gives_zero(name):
     student, teacher, labels = batch()
-    value, gradient = graded(lambda z: token_loss(ALL[name], z, teacher, torch.full_like(labels, -100)), student)
+    value, gradient = graded(lambda z: token_loss(METHODS[name], z, teacher, torch.full_like(labels, -100)), student)
     assert value.item() == 0
     assert torch.equal(gradient, torch.zeros_like(gradient))
 
 
-@pytest.mark.parametrize("name", TOKEN)
+@pytest.mark.parametrize("name", [n for n in TOKEN if not any(t.advantage for t in METHODS[n].objective.terms)])
 def test_tokens_weigh_the_same_whatever_their_row(name):
     student, teacher, labels = batch()
     valid = labels != -100
-    flat = token_loss(ALL[name], student[valid][None], teacher[valid][None], labels[valid][None])
-    torch.testing.assert_close(token_loss(ALL[name], student, teacher, labels), flat)
+    flat = token_loss(METHODS[name], student[valid][None], teacher[valid][None], labels[valid][None])
+    torch.testing.assert_close(token_loss(METHODS[name], student, teacher, labels), flat)
 
 
 @pytest.mark.parametrize("name", TOKEN)
@@ -303,15 +282,15 @@ def test_the_order_of_the_vocabulary_does_not_matter(name):
     student, teacher, labels = batch()
     order = torch.randperm(7, generator=torch.Generator().manual_seed(1))
     relabelled = torch.where(labels == -100, labels, order.argsort()[labels.clamp_min(0)])
-    permuted = token_loss(ALL[name], student[..., order], teacher[..., order], relabelled)
-    torch.testing.assert_close(permuted, token_loss(ALL[name], student, teacher, labels))
+    permuted = token_loss(METHODS[name], student[..., order], teacher[..., order], relabelled)
+    torch.testing.assert_close(permuted, token_loss(METHODS[name], student, teacher, labels))
 
 
 @pytest.mark.parametrize("name", TOKEN)
 def test_adding_a_constant_to_the_logits_does_not_matter(name):
     student, teacher, labels = batch()
     torch.testing.assert_close(
-        token_loss(ALL[name], student + 5, teacher - 3, labels), token_loss(ALL[name], student, teacher, labels)
+        token_loss(METHODS[name], student + 5, teacher - 3, labels), token_loss(METHODS[name], student, teacher, labels)
     )
 
 
@@ -320,9 +299,9 @@ def test_padding_both_vocabularies_with_impossible_tokens_does_not_matter(name):
     student, teacher, labels = batch()
     pad = torch.full((3, 5, 2), -math.inf, dtype=torch.float64)
     value, gradient = graded(
-        lambda z: token_loss(ALL[name], z, torch.cat([teacher, pad], -1), labels), torch.cat([student, pad], -1)
+        lambda z: token_loss(METHODS[name], z, torch.cat([teacher, pad], -1), labels), torch.cat([student, pad], -1)
     )
-    torch.testing.assert_close(value, token_loss(ALL[name], student, teacher, labels))
+    torch.testing.assert_close(value, token_loss(METHODS[name], student, teacher, labels))
     assert gradient.isfinite().all()
 
 
@@ -330,53 +309,68 @@ def test_padding_both_vocabularies_with_impossible_tokens_does_not_matter(name):
 def test_the_teacher_gets_no_gradient(name):
     student, teacher, labels = batch()
     teacher.requires_grad_()
-    token_loss(ALL[name], student.requires_grad_(), teacher, labels).backward()
+    token_loss(METHODS[name], student.requires_grad_(), teacher, labels).backward()
     assert teacher.grad is None
 
 
-@pytest.mark.parametrize("name", [n for n in TOKEN if "ce_weight" in ALL[n].params.model_fields])
+@pytest.mark.parametrize("name", [n for n in TOKEN if "ce_weight" in METHODS[n].params.model_fields])
 def test_ce_weight_mixes_cross_entropy_with_the_divergence(name):
     student, teacher, labels = batch()
-    divergence = token_loss(ALL[name], student, teacher, labels, ce_weight=0)
+    divergence = token_loss(METHODS[name], student, teacher, labels, ce_weight=0)
     expected = 0.3 * token_loss("sft", student, None, labels) + 0.7 * divergence
-    torch.testing.assert_close(token_loss(ALL[name], student, teacher, labels, ce_weight=0.3), expected)
+    torch.testing.assert_close(token_loss(METHODS[name], student, teacher, labels, ce_weight=0.3), expected)
 
 
-@pytest.mark.parametrize("name", [n for n in TOKEN if "temperature" in ALL[n].params.model_fields])
+@pytest.mark.parametrize("name", [n for n in TOKEN if "temperature" in METHODS[n].params.model_fields])
 def test_temperature_divides_both_sides(name):
     student, teacher, labels = batch()
     factor = 9 if name == "kd" else 1  # only kd has the T^2
-    warm = token_loss(ALL[name], student, teacher, labels, temperature=3, **without_ce(name))
-    cold = token_loss(ALL[name], student / 3, teacher / 3, labels, **without_ce(name))
+    warm = token_loss(METHODS[name], student, teacher, labels, temperature=3, **without_ce(name))
+    cold = token_loss(METHODS[name], student / 3, teacher / 3, labels, **without_ce(name))
     torch.testing.assert_close(warm, factor * cold)
 
 
 def test_the_data_parameter_chooses_the_text_and_nothing_else():
     student, teacher, labels = batch()
-    for name in (n for n in TOKEN if "data" in ALL[n].params.model_fields):
+    for name in (n for n in TOKEN if "data" in METHODS[n].params.model_fields):
         losses = {
-            token_loss(ALL[name], student, teacher, labels, data=data).item() for data in ("reference", "teacher")
+            token_loss(METHODS[name], student, teacher, labels, data=data).item() for data in ("reference", "teacher")
         }
         assert len(losses) == 1
-        method = ALL[name]
-        if name in METHODS:
-            for data in (Text.REFERENCE, Text.TEACHER):
-                assert method.objective.texts(method.params(data=data))[0] == data
+        method = METHODS[name]
+        mixed = {"ce_weight": 0.5} if name == "rkl" else {}  # reverse KL alone has no use for fixed text
+        for data in (Text.REFERENCE, Text.TEACHER):
+            assert method.objective.texts(method.params(data=data, **mixed))[0] == data
 
 
 @pytest.mark.parametrize(
-    ("name", "texts"),
+    ("name", "params", "texts"),
     [
-        ("sft", [Text.REFERENCE]),
-        ("seqkd", [Text.TEACHER]),
-        ("kd", [Text.REFERENCE]),
-        ("jsd", [Text.TEACHER, Text.STUDENT]),
-        ("distillm2", [Text.TEACHER, Text.SAMPLE]),
-        ("opd", [Text.STUDENT]),
+        ("sft", {}, [Text.REFERENCE]),
+        ("seqkd", {}, [Text.TEACHER]),
+        ("kd", {}, [Text.REFERENCE]),
+        ("jsd", {}, [Text.TEACHER, Text.STUDENT]),
+        ("jsd", {"beta": 0}, [Text.TEACHER]),
+        ("jsd", {"beta": 1}, [Text.STUDENT]),
+        ("jsd", {"beta": 1, "ce_weight": 0.5}, [Text.TEACHER, Text.STUDENT]),
+        ("rkl", {}, [Text.STUDENT]),
+        ("rkl", {"ce_weight": 0.5}, [Text.TEACHER, Text.STUDENT]),
+        ("rkl", {"ce_weight": 1}, [Text.TEACHER]),
+        ("tvd", {}, [Text.TEACHER, Text.STUDENT]),
+        ("distillm2", {}, [Text.TEACHER, Text.SAMPLE]),
+        ("opd", {}, [Text.STUDENT]),
+        ("minillm", {}, [Text.STUDENT]),
+        ("skd", {}, [Text.STUDENT]),
+        ("taid", {}, [Text.REFERENCE]),
+        ("gkd", {}, [Text.REFERENCE, Text.STUDENT]),
+        ("gkd", {"on_policy": 0}, [Text.REFERENCE]),
+        ("gkd", {"on_policy": 1}, [Text.STUDENT]),
+        ("imitkd", {"data": "teacher"}, [Text.TEACHER, Text.STUDENT]),
+        ("distillm", {}, [Text.REFERENCE, Text.STUDENT, Text.REPLAY]),
     ],
 )
-def test_each_term_is_averaged_over_its_own_text(name, texts):
-    assert list(METHODS[name].objective.texts(METHODS[name].params())) == texts
+def test_what_a_method_trains_on_is_what_it_may_ask_for_and_no_more(name, params, texts):
+    assert list(METHODS[name].objective.texts(METHODS[name].params(**params))) == texts
 
 
 def test_text_only_methods_take_no_logits():
@@ -395,45 +389,61 @@ def test_uld_compares_vocabularies_of_different_sizes():
 
 
 def test_taid_moves_at_least_linearly_and_faster_while_the_loss_falls():
-    from plad_bench_plugins.methods import taid as module
-
-    params = module.TAIDParams(alpha=0.1)
-    falling = flat = module.State(t=params.t_start)
+    taid = METHODS["taid"]
+    params, schedule = taid.params(alpha=0.1), taid.objective.schedule
+    falling = flat = schedule.start(params)
     for step in range(5):
-        falling = module.advance(falling, 2.0**-step, 0.0, params)
-        flat = module.advance(flat, 1.0, 0.0, params)
-    assert params.t_start < flat.t < falling.t < 1
-    assert flat.t == pytest.approx(1 - 0.6 * 0.95**5)  # sigmoid(0) = 1/2: each step closes 5 % of what is left
-    assert module.advance(flat, 1.0, 1.0, params).t == params.t_end
-    assert module.advance(flat, 1.0, 0.9, params).t == pytest.approx(0.4 + 0.9 * 0.6)
+        falling = schedule.update(params, falling, 0.0, 2.0**-step, None)
+        flat = schedule.update(params, flat, 0.0, 1.0, None)
+    assert params.t_start < flat["t"] < falling["t"] < 1
+    assert flat["t"] == pytest.approx(1 - 0.6 * 0.95**5)  # sigmoid(0) = 1/2: each step closes 5 % of what is left
+    assert schedule.update(params, flat, 1.0, 1.0, None)["t"] == params.t_end
+    assert schedule.update(params, flat, 0.9, 1.0, None)["t"] == pytest.approx(0.4 + 0.9 * 0.6)
+    assert schedule.apply(params, flat, 0.0).t == flat["t"]
+    assert schedule.apply(taid.params(t=0.7), flat, 0.0).t == 0.7
 
 
 def test_imitkd_starts_on_fixed_text_and_ends_almost_wholly_on_the_students():
-    from plad_bench_plugins.methods import imitkd as module
+    imitkd = METHODS["imitkd"]
+    (term,), apply = imitkd.objective.terms, imitkd.objective.schedule.apply
 
-    assert module.fixed_share(0.0, module.ImitKDParams()) == 1
-    assert module.fixed_share(1.0, module.ImitKDParams()) == pytest.approx(1 / 200)
+    def shares(progress, **params):
+        return dict(term.sources(apply(imitkd.params(**params), {}, progress)))
+
+    assert shares(0.0) == {Text.REFERENCE: 1, Text.STUDENT: 0}
+    assert shares(1.0) == pytest.approx({Text.REFERENCE: 1 / 200, Text.STUDENT: 1 - 1 / 200})
+    assert shares(0.5, fixed=0.25) == {Text.REFERENCE: 0.25, Text.STUDENT: 0.75}
+    assert term.draw == "sequence"
 
 
 def test_distillm_turns_to_student_text_when_validation_worsens_and_from_fresh_to_replayed():
-    from plad_bench_plugins.methods import distillm as module
-
-    params = module.DistiLLMParams()
-    assert module.student_share(0.0, 1.0, 0.9, params) == 0
-    assert module.student_share(0.3, 1.0, 1.1, params) == pytest.approx(0.4)
-    assert module.student_share(0.95, 1.0, 1.1, params) == 1
-    assert module.shares(0.4, 0.25, params) == pytest.approx({"reference": 0.6, "student": 0.3, "replay": 0.1})
+    distillm = METHODS["distillm"]
+    (term,), schedule, params = distillm.objective.terms, distillm.objective.schedule, distillm.params()
+    state, seen = schedule.start(params), []
+    for validation in (1.0, None, 0.9, 1.1, 1.0, None, 1.05):
+        state = schedule.update(params, state, 0.5, 1.0, validation)
+        seen.append(state["share"])
+    assert seen == pytest.approx([0, 0, 0, 0.1, 0.1, 0.1, 0.2])
+    assert schedule.update(params, {"share": 0.95, "validation": 1.0}, 0.5, 1.0, 1.1)["share"] == 1
+    shares = dict(term.sources(schedule.apply(params, {"share": 0.4}, 0.25)))
+    assert shares == pytest.approx({Text.REFERENCE: 0.6, Text.STUDENT: 0.3, Text.REPLAY: 0.1})
+    fixed = dict(term.sources(schedule.apply(distillm.params(student=1, replayed=0.5), {"share": 0.4}, 0.25)))
+    assert fixed == {Text.REFERENCE: 0, Text.STUDENT: 0.5, Text.REPLAY: 0.5}
+    assert term.sampling(params).replay == 1000
 
 
 def test_minillm_rewards_a_token_by_the_mean_log_ratio_of_what_follows():
-    from plad_bench_plugins.methods.minillm import advantage
-
-    student = torch.tensor([[-1.0, -2.0, -3.0, -9.0]])
-    teacher = torch.tensor([[-0.5, -1.0, -1.0, -1.0]])
-    mask = torch.tensor([[1.0, 1.0, 1.0, 0.0]])
-    behaviour = student - torch.tensor([[0.0, math.log(2), 0.0, 0.0]])
+    minillm = METHODS["minillm"]
+    (term,) = minillm.objective.terms
+    student = torch.tensor([[-1.0, -2.0, -3.0, 0.0]])
+    trace = Trace(
+        student=student,
+        teacher=torch.tensor([[-0.5, -1.0, -1.0, 0.0]]),
+        behaviour=student - torch.tensor([[0.0, math.log(2), 0.0, 0.0]]),
+        mask=torch.tensor([[1.0, 1.0, 1.0, 0.0]]),
+    )
     # r = 0.5, 1, 2: means of what follows are 1.5, 2, 0; the second token was drawn half as often as q would
-    torch.testing.assert_close(advantage(student, teacher, behaviour, mask), torch.tensor([[1.5, 4.0, 0.0, 0.0]]))
+    torch.testing.assert_close(term.advantage(trace, minillm.params()), torch.tensor([[1.5, 4.0, 0.0, 0.0]]))
 
 
 # ------------------------------------------------------------------------------------------------------- pair losses

@@ -209,22 +209,23 @@ def _cost(cell: Cell, artifacts: Mapping[str, Artifact]) -> dict[str, float]:
     """Device-seconds, tokens and memory. The teacher's are those of its training responses, shared by many cells."""
     cost: dict[str, float] = {}
 
-    def take(name: str, stage: Stage, key: str) -> None:
-        if stage.key in artifacts and key in artifacts[stage.key].manifest["cost"]:
-            cost[name] = round(artifacts[stage.key].manifest["cost"][key], 3)
+    def take(name: str, key: str, *stages: Stage | None) -> None:
+        made = [artifacts[stage.key].manifest["cost"] for stage in stages if stage and stage.key in artifacts]
+        if values := [facts[key] for facts in made if key in facts]:
+            cost[name] = round(sum(values), 3)
 
     if cell.method is not None:
-        take("train_device_seconds", cell.checkpoint, "device_seconds")
-        take("tokens_trained", cell.checkpoint, "tokens_trained")
-        take("peak_memory_bytes", cell.checkpoint, "peak_memory_bytes")
-        take("warmup_device_seconds", cell.plan.warmup, "device_seconds")
         used = {stage.name: stage for stage in cell.checkpoint.walk()}
-        if "teach" in used:
-            take("teacher_device_seconds", used["teach"], "device_seconds")
-            take("teacher_tokens", used["teach"], "tokens_generated")
-        if "sample" in used:
-            take("sample_device_seconds", used["sample"], "device_seconds")
-            take("tokens_generated", used["sample"], "tokens_generated")
+        teach, sample = used.get("teach"), used.get("sample")
+        take("train_device_seconds", "device_seconds", cell.checkpoint)
+        take("tokens_trained", "tokens_trained", cell.checkpoint)
+        take("teacher_tokens_scored", "teacher_tokens_scored", cell.checkpoint)
+        take("peak_memory_bytes", "peak_memory_bytes", cell.checkpoint)
+        take("warmup_device_seconds", "device_seconds", cell.plan.warmup)
+        take("teacher_device_seconds", "device_seconds", teach)
+        take("teacher_tokens", "tokens_generated", teach)
+        take("sample_device_seconds", "device_seconds", sample)
+        take("tokens_generated", "tokens_generated", sample, cell.checkpoint)
     return cost
 
 

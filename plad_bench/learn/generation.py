@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from plad_bench.contract.errors import StageError
@@ -43,16 +44,10 @@ def generate(
     """
     encoder = Encoder(tokenizer, context_length(model))
     encoded = [encoder.prompt(p) for p in prompts]
-    room = context_length(model) - decoding.max_new_tokens
-    if too_long := [p for p, ids in zip(prompts, encoded, strict=True) if len(ids) > room]:
-        raise StageError(
-            f"{len(too_long)} prompts are longer than the {room} tokens that a context of {context_length(model)} "
-            f"leaves beside {decoding.max_new_tokens} new tokens; the first begins {too_long[0][:60]!r}",
-            "Lower --max-new-tokens, or take a model with a longer context.",
-        )
+    check_room(model, tokenizer, encoded, decoding.max_new_tokens)
     responses: dict[int, Response] = {}
     longest_first = sorted(range(len(prompts)), key=lambda i: (-len(encoded[i]), i))
-    ends = _end_tokens(model, tokenizer)
+    ends = end_tokens(model, tokenizer)
     model.generation_config = _config(decoding, tokenizer, ends)
     for start in range(0, len(prompts), BATCH):
         indices = longest_first[start : start + BATCH]
@@ -67,13 +62,10 @@ def generate(
 
 
 def _batch(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]]) -> list[list[int]]:
-    longest = max(map(len, prompts))
-    pad = tokenizer.pad_token_id
-    ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts], device=model.device)
-    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+    ids, mask = left_padded(prompts, tokenizer.pad_token_id, model.device)
     generate_: Any = model.generate
     output = generate_(input_ids=ids, attention_mask=mask)
-    return [list(row) for row in output[:, longest:].tolist()]
+    return [list(row) for row in output[:, ids.shape[1] :].tolist()]
 
 
 def _config(decoding: Decoding, tokenizer: PreTrainedTokenizerBase, ends: set[int]) -> GenerationConfig:
@@ -87,7 +79,34 @@ def _config(decoding: Decoding, tokenizer: PreTrainedTokenizerBase, ends: set[in
     )
 
 
-def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+def check_room(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[int]], max_new_tokens: int
+) -> None:
+    """See that every prompt leaves room for a response.
+
+    Raises:
+        StageError: if one does not.
+    """
+    context = context_length(model)
+    room = context - max_new_tokens
+    if too_long := [ids for ids in prompts if len(ids) > room]:
+        beginning = tokenizer.decode(too_long[0], skip_special_tokens=True)[:60]
+        raise StageError(
+            f"{len(too_long)} prompts are longer than the {room} tokens that a context of {context} leaves beside "
+            f"{max_new_tokens} new tokens; the first begins {beginning!r}",
+            "Lower --max-new-tokens, or take a model with a longer context.",
+        )
+
+
+def left_padded(prompts: Sequence[list[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids and attention mask of B prompts that all end in the last column, [B, T] each."""
+    longest = max(map(len, prompts))
+    ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts], device=device)
+    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
+    return ids, mask
+
+
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """The tokenizer's end token and whatever else the model's publisher ends a turn with."""
     published = model.generation_config.eos_token_id if model.generation_config else None
     more = published if isinstance(published, list) else [published]

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from plad_bench.contract.records import PairBatch, PairObjective, Term
+from plad_bench.contract.records import PairBatch, PairObjective, Sampling, Term, Trace
+from plad_bench.learn.divergences import cross_entropy, log_mixture, soften
 from plad_bench.learn.sequences import Batch
 
 
@@ -49,18 +50,55 @@ def sequence_logprobs(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     return sums, batch.valid.sum(1)
 
 
+def term_losses(  # noqa: PLR0917  a loss's own arguments, and where its tokens are
+    term: Term, student: Tensor, teacher: Tensor | None, labels: Tensor, valid: Tensor, params: Any
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """What each of N response tokens adds to a term's average, [N], and sums over them worth logging.
+
+    Args:
+        term: the term.
+        student: logits of the N tokens, row by row, [N, V].
+        teacher: the teacher's, or None where the objective needs none.
+        labels: the tokens, [N].
+        valid: where they are in the batch: [B, T] with N times True.
+        params: the method's parameters.
+
+    """
+    losses = student.new_zeros(len(labels)) if term.loss is None else term.loss(student, teacher, labels, params)
+    report = {}
+    if term.advantage is not None:
+        surprise = cross_entropy(student, labels)
+        trace = _trace(student.detach(), teacher, labels, valid, term.sampling(params))
+        advantage = term.advantage(trace, params)[valid].detach()
+        losses = losses + advantage * surprise
+        report["advantage"] = advantage.sum()
+    return term.weight(params) * losses, report
+
+
+def _trace(student: Tensor, teacher: Tensor | None, labels: Tensor, valid: Tensor, sampling: Sampling) -> Trace:
+    assert teacher is not None  # noqa: S101  an advantage compares student and teacher
+    log_q, log_p = -cross_entropy(student, labels), -cross_entropy(teacher, labels)
+    warm_q, warm_p = (-cross_entropy(soften(z, sampling.temperature), labels) for z in (student, teacher))
+    behaviour = log_mixture(warm_p, warm_q, sampling.teacher_mix)
+
+    def spread(values: Tensor) -> Tensor:
+        return values.new_zeros(valid.shape).masked_scatter(valid, values)
+
+    return Trace(student=spread(log_q), teacher=spread(log_p), behaviour=spread(behaviour), mask=valid.to(log_q.dtype))
+
+
 class TokenLoss(nn.Module):
     """The student with one or more token losses. Its forward is what data parallelism wraps."""
 
     def __init__(self, student: PreTrainedModel, teacher: PreTrainedModel | None, params: Any) -> None:
         super().__init__()
         self.student = student
-        self.params = params
+        self.params = params  # a schedule may replace them from step to step
         # Hidden from nn.Module: the teacher is neither trained, moved, saved nor put in train mode with the student.
         self._frozen = (teacher,)
 
     def forward(self, term: Term, batch: Batch, total: int) -> tuple[Tensor, dict[str, float]]:
-        """The term's loss of a micro-batch over `total` tokens of the global batch, and nothing more to report."""
+        """The term's loss of a micro-batch over `total` tokens of the global batch, and what to log of it."""
         labels = batch.labels[:, batch.start :][batch.valid]
         student = response_logits(self.student, batch)
         teacher = self._teacher_logits(batch)
@@ -68,7 +106,8 @@ class TokenLoss(nn.Module):
             # Vocabularies that differ only in padding share a beginning; what lies beyond it is never a label.
             shared = min(student.shape[-1], teacher.shape[-1])
             student, teacher = student[:, :shared], teacher[:, :shared]
-        return term.loss(student, teacher, labels, self.params).sum() / total, {}
+        losses, report = term_losses(term, student, teacher, labels, batch.valid, self.params)
+        return losses.sum() / total, {name: float(value) / total for name, value in report.items()}
 
     @torch.no_grad()
     def _teacher_logits(self, batch: Batch) -> Tensor | None:

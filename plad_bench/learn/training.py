@@ -8,7 +8,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -41,6 +41,19 @@ class Result:
     tokens: int = 0
 
 
+class Memory(Protocol):
+    """What a run learns on its way beside the weights, such as the state of a schedule. Travels with the checkpoint."""
+
+    def after(self, number: int, loss: float) -> dict[str, float]:
+        """Hear of a step's loss; return what to log of it."""
+
+    def state(self) -> dict[str, Any]:
+        """All of it, as JSON values."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+
+
 def learning_rate(step: int, steps: int, peak: float) -> float:
     """Linear warm-up over the first 5 % of the steps, then a cosine to zero."""
     warmup = max(1, round(WARMUP_SHARE * steps))
@@ -60,11 +73,13 @@ def train(
     device: str,
     checkpoint: Path,
     progress: Callable[..., None],
+    memory: Memory | None = None,
 ) -> Result:
     """Run `steps` optimiser steps and return the curves.
 
-    `step_at` is a function of the step's number alone, and dropout one of the seed and the step, so a run that goes on
-    from its checkpoint trains on exactly what an undisturbed one would have.
+    `step_at` is a function of the step's number and, where there is one, of the model and the memory as they are at
+    that step, and dropout one of the seed and the step, so a run that goes on from its checkpoint trains on exactly
+    what an undisturbed one would have.
 
     Raises:
         StageError: if the loss is no longer finite.
@@ -73,7 +88,7 @@ def train(
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if precision == "bf16" else "no")
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=lr)
     module, optimizer = accelerator.prepare(module, optimizer)
-    result, first = _resume(checkpoint, accelerator.unwrap_model(module), optimizer)
+    result, first = _resume(checkpoint, accelerator.unwrap_model(module), optimizer, memory)
     module.train()
     every = max(25, steps // 10)
     try:
@@ -84,11 +99,13 @@ def train(
                 group["lr"] = learning_rate(number, steps, lr)
             values = _update(module, optimizer, accelerator, step, number)
             result.tokens += step.tokens
+            if memory is not None:
+                values |= memory.after(number, values["loss"])
             if number % LOG_EVERY == 0 or number == steps - 1:
                 result.curve.append({"step": number, "lr": learning_rate(number, steps, lr), **values})
             progress(number + 1, steps, **values)
             if (number + 1) % every == 0 and number + 1 < steps:
-                _save(checkpoint, accelerator.unwrap_model(module), optimizer, result, number + 1)
+                _save(checkpoint, accelerator.unwrap_model(module), optimizer, result, number + 1, memory)
     except torch.OutOfMemoryError as error:
         raise OutOfMemoryError(f"out of memory on {device}: {error}") from error
     return result
@@ -115,25 +132,31 @@ def _update(
     return values
 
 
-def _save(path: Path, module: nn.Module, optimizer: Any, result: Result, step: int) -> None:
+def _save(  # noqa: PLR0917  everything that a run is
+    path: Path, module: nn.Module, optimizer: Any, result: Result, step: int, memory: Memory | None
+) -> None:
     state = {
         "module": module.state_dict(),
         "optimizer": optimizer.state_dict(),
         "step": step,
         "result": json.dumps(vars(result)),
+        "memory": json.dumps(memory.state() if memory is not None else {}),
     }
     temporary = path.with_suffix(".tmp")
     torch.save(state, temporary)
     temporary.replace(path)
 
 
-def _resume(path: Path, module: nn.Module, optimizer: Any) -> tuple[Result, int]:
+def _resume(path: Path, module: nn.Module, optimizer: Any, memory: Memory | None) -> tuple[Result, int]:
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
+        remembered = json.loads(state["memory"])
     except FileNotFoundError:
         return Result(), 0
-    except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError):  # torn by a power cut: begin again
-        return Result(), 0
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
+        return Result(), 0  # torn by a power cut, or of another version: begin again
     module.load_state_dict(state["module"])
     optimizer.load_state_dict(state["optimizer"])
+    if memory is not None:
+        memory.restore(remembered)
     return Result(**json.loads(state["result"])), state["step"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from plad_bench.contract.errors import UsageError
-from plad_bench.contract.records import Access, PairObjective, Protocol, ScratchModel, Text, TokenObjective
+from plad_bench.contract.records import Access, PairObjective, Protocol, ScratchModel, TokenObjective
 from plad_bench.plan.names import slug
 from plad_bench.plan.spec import Chosen, RunSpec, choose
 from plad_bench.plan.stages import Plan, Stage
@@ -129,8 +129,6 @@ def skip_reason(cell: Cell) -> str:
     if method is None:
         return ""
     component, teacher = method.component, cell.teacher.component
-    if isinstance(component.objective, TokenObjective) and Text.STUDENT in component.objective.texts(method.params):
-        return f"{component.name} trains on fresh samples of the student, which this version cannot make yet"
     best = max((a.tier for a in teacher.provides), default=-1)
     if component.access.tier > best:
         offers = list(Access)[best].value if best >= 0 else "nothing"

@@ -183,18 +183,22 @@ class Plan:
     def distill(self, method: Chosen, builder: Chosen | None, scorer: Chosen | None) -> Stage:
         """The method's checkpoint."""
         objective = method.component.objective
+        lr = method.params.lr or self.protocol.lr  # type: ignore[attr-defined]
+        conditions = self.conditions(self.protocol.steps, lr)
         inputs: dict[str, Stage] = {}
         if isinstance(objective, PairObjective) and builder is not None:
             inputs["pairs"] = self.pairs(builder, scorer)
             if objective.reference:
                 inputs["reference"] = self.reference(inputs["pairs"])
         if isinstance(objective, TokenObjective):
-            for source in objective.texts(method.params):
+            texts = objective.texts(method.params)
+            for source in texts:
                 inputs |= self.text(source)
+            if Text.STUDENT in texts:
+                conditions["max_new_tokens"] = self.protocol.max_new_tokens
             if objective.teacher_logits:
                 inputs["teacher"] = self.teacher_model
-        lr = method.params.lr or self.protocol.lr  # type: ignore[attr-defined]
-        return self.train("distill", method, self.warmup, self.conditions(self.protocol.steps, lr), inputs)
+        return self.train("distill", method, self.warmup, conditions, inputs)
 
     def conditions(self, steps: int, lr: float) -> dict[str, Any]:
         """What training under this protocol has in common."""

@@ -25,7 +25,10 @@ from plad_bench.execute.worker import Context
 
 if TYPE_CHECKING:
     from plad_bench.learn.sequences import Encoder, Tokens
-    from plad_bench.learn.training import Step
+    from plad_bench.learn.training import Memory, Step
+
+_SAMPLED = (Text.STUDENT, Text.REPLAY)
+"""Text that training makes itself."""
 
 
 def run(context: Context) -> None:
@@ -40,7 +43,7 @@ def run(context: Context) -> None:
     encoded = [encoder.prompt(p.prompt) for p in prompts]
     order = sequences.order([len(ids) for ids in encoded], spec["batch"], spec["steps"], spec["seed"])
     make = _pair_steps if isinstance(method.component.objective, PairObjective) else _token_steps
-    module, step_at = make(context, model, method, Corpus(prompts, encoded, encoder), order)
+    module, step_at, memory = make(context, model, method, Corpus(prompts, encoded, encoder), order)
     result = training.train(
         module,
         step_at,
@@ -51,6 +54,7 @@ def run(context: Context) -> None:
         device=context.device,
         checkpoint=context.partial / "checkpoint.pt",
         progress=context.progress,
+        memory=memory,
     )
     context.cost["tokens_trained"] = result.tokens
     context.cost["peak_memory_bytes"] = models.peak_memory(context.device)
@@ -78,6 +82,16 @@ class Corpus:
             for p, ids in zip(self.prompts, self.encoded, strict=True)
         ]
 
+    def validation(self, context: Context) -> list[Tokens]:
+        """A few validation prompts with a reference each, always the same."""
+        from plad_bench.learn.steps import VALIDATION_PROMPTS
+
+        limit = min(VALIDATION_PROMPTS, context.spec.get("limit") or VALIDATION_PROMPTS)
+        prompts = [p for p in read_prompts(context.inputs["data"], "validation", limit) if p.references]
+        if not prompts:
+            raise StageError("no validation prompt has a reference to take the validation loss on")
+        return [self.sequence(self.encoder.prompt(p.prompt), Response(text=p.references[0])) for p in prompts]
+
     def pairs(self, context: Context) -> list[dict[str, Any]]:
         """Encoded pairs, in the order of their file, with their scores and frozen-reference log-probabilities."""
         rows = list(read_lines(context.inputs["pairs"].path / PAIRS))
@@ -95,40 +109,57 @@ class Corpus:
 
 def _token_steps(
     context: Context, model: Any, method: Any, corpus: Corpus, order: list[list[int]]
-) -> tuple[Any, Callable[[int], Step]]:
+) -> tuple[Any, Callable[[int], Step], Memory]:
     from plad_bench.learn import models
     from plad_bench.learn.objectives import TokenLoss
-    from plad_bench.learn.sequences import Encoder, collate, micro_batches, pick
-    from plad_bench.learn.training import Step
+    from plad_bench.learn.rollouts import Rollouts
+    from plad_bench.learn.sequences import Encoder
+    from plad_bench.learn.steps import TokenSteps
 
-    objective = method.component.objective
+    spec, objective, tokenizer = context.spec, method.component.objective, corpus.encoder.tokenizer
     teacher = None
     if objective.teacher_logits:
         path = context.inputs["teacher"].path / MODEL
-        teacher, its_tokenizer = models.load(path, context.device, context.spec["precision"])
+        teacher, its_tokenizer = models.load(path, context.device, spec["precision"])
         if Encoder(its_tokenizer, 0).hash != corpus.encoder.hash:
             raise StageError(f"{method.label} compares logits, but student and teacher have different tokenizers")
         teacher.requires_grad_(False)  # noqa: FBT003  torch's own signature
-    sources = [corpus.responses(context, text) for text in objective.texts(method.params)]
-    seed, pad = context.spec["seed"], corpus.encoder.tokenizer.pad_token_id
-
-    def step_at(number: int) -> Step:
-        step = Step([], 0)
-        for term, source in zip(objective.terms, sources, strict=True):
-            chosen = [source[i][pick(len(source[i]), seed, number, corpus.prompts[i].id)] for i in order[number]]
-            total = sum(len(s.response) for s in chosen)
-            step.tokens += total
-            for indices in micro_batches(chosen, context.micro_batch or len(chosen)):
-                batch = collate([chosen[i] for i in indices], pad, context.device)
-                step.micro.append(functools.partial(_call, term=term, batch=batch, total=total))
-        return step
-
-    return TokenLoss(model, teacher, method.params), step_at
+    texts, rollouts = objective.texts(method.params), None
+    if Text.STUDENT in texts:
+        rollouts = Rollouts(
+            model,
+            teacher,
+            tokenizer,
+            max_new_tokens=spec["max_new_tokens"],
+            seed=spec["seed"],
+            precision=spec["precision"],
+            batch=context.micro_batch,
+            cost=context.cost,
+        )
+        rollouts.check(corpus.encoded)
+    module = TokenLoss(model, teacher, method.params)
+    steps = TokenSteps(
+        objective,
+        method.params,
+        module,
+        examples=[p.id for p in corpus.prompts],
+        prompts=corpus.encoded,
+        fixed={text: corpus.responses(context, text) for text in texts if text not in _SAMPLED},
+        order=order,
+        rollouts=rollouts,
+        validation=corpus.validation(context) if objective.schedule and objective.schedule.validates else (),
+        cost=context.cost,
+        seed=spec["seed"],
+        pad=tokenizer.pad_token_id,
+        device=context.device,
+        micro_batch=context.micro_batch,
+    )
+    return module, steps.at, steps
 
 
 def _pair_steps(
     context: Context, model: Any, method: Any, corpus: Corpus, order: list[list[int]]
-) -> tuple[Any, Callable[[int], Step]]:
+) -> tuple[Any, Callable[[int], Step], None]:
     from plad_bench.learn.objectives import PairLoss, PairScores, stack
     from plad_bench.learn.sequences import collate, micro_batches, pick
     from plad_bench.learn.training import Step
@@ -152,7 +183,7 @@ def _pair_steps(
             step.micro.append(functools.partial(_call, batch=batch, scores=scores, total=len(rows)))
         return step
 
-    return PairLoss(model, method.component.objective, method.params), step_at
+    return PairLoss(model, method.component.objective, method.params), step_at, None
 
 
 def _call(module: Any, **arguments: Any) -> Any:

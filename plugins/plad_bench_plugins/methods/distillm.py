@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from plad_bench import Text, param
+from plad_bench import Access, Method, Sampling, Schedule, Term, Text, TokenObjective, param
 from plad_bench_plugins.methods._params import TokenParams
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
 
@@ -22,6 +24,10 @@ class DistiLLMParams(TokenParams):
     """How many student responses the replay buffer holds."""
     raise_by: float = param(0.1, ge=0, le=1, source="arXiv:2402.03898")
     """What a worse validation loss adds to the probability of student text."""
+    student: float | None = param(None, ge=0, le=1, source="ours")
+    """Fixes the probability of student text instead; validation raises it from 0 in training."""
+    replayed: float | None = param(None, ge=0, le=1, source="ours")
+    """Fixes how much of that is replayed instead; in training it grows from 0 to 1."""
 
 
 def loss(student: Tensor, teacher: Tensor, _labels: Tensor, params: DistiLLMParams) -> Tensor:
@@ -37,10 +43,42 @@ def student_share(share: float, previous: float, validation: float, params: Dist
     return min(1.0, share + params.raise_by) if validation > previous else share
 
 
-def shares(share: float, progress: float, params: DistiLLMParams) -> dict[str, float]:
-    """Where a step's text comes from: of the student's share, replay takes over from fresh samples linearly."""
-    return {params.data: 1 - share, Text.STUDENT: share * (1 - progress), "replay": share * progress}
+def apply(params: DistiLLMParams, state: Mapping[str, float], progress: float) -> DistiLLMParams:
+    """Set the share of student text to the schedule's and that of replay within it to the progress of training."""
+    student = state["share"] if params.student is None else params.student
+    replayed = progress if params.replayed is None else params.replayed
+    return params.model_copy(update={"student": student, "replayed": replayed})
 
 
-RECORDS = ()
-"""None yet: a term's text cannot yet be a mixture, nor come from a replay buffer, nor heed the validation loss."""
+def update(
+    params: DistiLLMParams, state: Mapping[str, float], _progress: float, _loss: float, validation: float | None
+) -> Mapping[str, float]:
+    """Heed a validation loss."""
+    if validation is None:
+        return state
+    previous = state.get("validation", validation)
+    return {"share": student_share(state["share"], previous, validation, params), "validation": validation}
+
+
+def text(params: DistiLLMParams) -> Mapping[Text, float]:
+    """Fixed text, or the student's: fresh, or replayed as long as there is something to replay."""
+    student, replayed = params.student or 0.0, params.replayed or 0.0
+    return {params.data: 1 - student, Text.STUDENT: student * (1 - replayed), Text.REPLAY: student * replayed}
+
+
+RECORDS = (
+    Method(
+        name="distillm",
+        summary="Skew KL, on student text as often as validation asks for it, more and more of it replayed.",
+        paper="arXiv:2402.03898",
+        title="DistiLLM: Towards Streamlined Distillation for Large Language Models",
+        equation="KL(p || alpha p + (1 - alpha) q), or KL(q || (1 - alpha) p + alpha q)",
+        access=Access.LOGITS,
+        params=DistiLLMParams,
+        objective=TokenObjective(
+            terms=(Term(loss=loss, text=text, sampling=lambda params: Sampling(replay=params.buffer)),),
+            schedule=Schedule(start=lambda params: {"share": 0.0}, apply=apply, update=update, validates=True),
+        ),
+        step_cost="a validation loss ten times; samples a response of the student for every prompt in some steps",
+    ),
+)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from plad_bench import param
+from plad_bench import Access, Method, Sampling, Term, Text, TokenObjective, param
 from plad_bench_plugins.methods._params import TokenParams
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
 
@@ -31,5 +33,27 @@ def loss(student: Tensor, teacher: Tensor, _labels: Tensor, params: GKDParams) -
     return jsd(soften(student, params.temperature), soften(teacher, params.temperature), params.beta)
 
 
-RECORDS = ()
-"""None yet: a term's text cannot yet be a mixture."""
+def text(params: GKDParams) -> Mapping[Text, float]:
+    """Student text with probability on_policy; a source that is never asked for is left out."""
+    shares = {params.data: 1 - params.on_policy, Text.STUDENT: params.on_policy}
+    return {source: share for source, share in shares.items() if share}
+
+
+RECORDS = (
+    Method(
+        name="gkd",
+        summary="Generalised Jensen-Shannon divergence on fixed text or, as often, on the student's own.",
+        paper="arXiv:2306.13649",
+        title="On-Policy Distillation of Language Models: Learning from Self-Generated Mistakes",
+        equation="beta KL(p || m) + (1 - beta) KL(q || m), m = beta p + (1 - beta) q, "
+        "on student text with probability on_policy",
+        access=Access.LOGITS,
+        params=GKDParams,
+        objective=TokenObjective(
+            terms=(
+                Term(loss=loss, text=text, sampling=lambda params: Sampling(temperature=params.sampling_temperature)),
+            )
+        ),
+        step_cost="samples a response of the student for every prompt in a share on_policy of the steps",
+    ),
+)

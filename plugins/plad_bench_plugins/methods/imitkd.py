@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from plad_bench import param
+from plad_bench import Access, Method, Schedule, Term, Text, TokenObjective, param
 from plad_bench_plugins.methods._params import DivergenceParams, with_cross_entropy
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
 
@@ -16,6 +18,8 @@ class ImitKDParams(DivergenceParams):
 
     decay: float = param(200.0, ge=1, source="arXiv:2009.07253")
     """The share of fixed text at the end of training is 1 / decay."""
+    fixed: float | None = param(None, ge=0, le=1, source="ours")
+    """Fixes the share of fixed text instead; the schedule sets it in training."""
 
 
 def loss(student: Tensor, teacher: Tensor, labels: Tensor, params: ImitKDParams) -> Tensor:
@@ -26,9 +30,31 @@ def loss(student: Tensor, teacher: Tensor, labels: Tensor, params: ImitKDParams)
 
 
 def fixed_share(progress: float, params: ImitKDParams) -> float:
-    """Probability decay^(-progress) that a step trains on fixed text; otherwise on fresh student samples."""
+    """Probability decay^(-progress) that a sequence is fixed text; otherwise it is a fresh sample of the student."""
     return float(params.decay**-progress)
 
 
-RECORDS = ()
-"""None yet: a term's text cannot yet be a mixture whose shares change during training."""
+def apply(params: ImitKDParams, _state: Mapping[str, float], progress: float) -> ImitKDParams:
+    """Set the share of fixed text."""
+    return params if params.fixed is not None else params.model_copy(update={"fixed": fixed_share(progress, params)})
+
+
+def text(params: ImitKDParams) -> Mapping[Text, float]:
+    """Fixed text or the student's."""
+    fixed = 1.0 if params.fixed is None else params.fixed
+    return {params.data: fixed, Text.STUDENT: 1 - fixed}
+
+
+RECORDS = (
+    Method(
+        name="imitkd",
+        summary="Forward KL on prefixes that are the student's own ever more often.",
+        paper="arXiv:2009.07253",
+        title="Autoregressive Knowledge Distillation through Imitation Learning",
+        equation="KL(p || q) on fixed text with probability decay^(-t/N), else on student text",
+        access=Access.LOGITS,
+        params=ImitKDParams,
+        objective=TokenObjective(terms=(Term(loss=loss, text=text, draw="sequence"),), schedule=Schedule(apply=apply)),
+        step_cost="samples responses of the student for 0 to nearly all prompts as training goes on",
+    ),
+)

@@ -29,7 +29,7 @@ def student_term(student: Tensor, teacher: Tensor, _labels: Tensor, params: JSDP
     """(1 - beta) KL(q||m), [N]."""
     from plad_bench.learn.divergences import jsd_student_term
 
-    return (1 - params.ce_weight) * jsd_student_term(student, teacher, params.beta)
+    return jsd_student_term(student, teacher, params.beta)
 
 
 RECORDS = (
@@ -43,8 +43,17 @@ RECORDS = (
         params=JSDParams,
         objective=TokenObjective(
             terms=(
-                Term(loss=teacher_term, text=lambda params: params.data),
-                Term(loss=student_term, text=Text.STUDENT),
+                # Where beta leaves nothing of an expectation, no text is sampled for it.
+                Term(
+                    loss=teacher_term,
+                    text=lambda params: params.data,
+                    weight=lambda params: float(params.beta < 1 or params.ce_weight > 0),
+                ),
+                Term(
+                    loss=student_term,
+                    text=Text.STUDENT,
+                    weight=lambda params: (1 - params.ce_weight) * (params.beta > 0),
+                ),
             )
         ),
         step_cost="samples a response of the student for every prompt; two forward passes of each model",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from plad_bench import MethodParams, param
+from plad_bench import Access, Method, MethodParams, Sampling, Term, Text, TokenObjective, param
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from plad_bench import Trace
 
 
 class MiniLLMParams(MethodParams):
@@ -24,25 +26,39 @@ def loss(student: Tensor, teacher: Tensor, _labels: Tensor, _params: MiniLLMPara
     return reverse_kl(student, teacher)
 
 
-def advantage(student: Tensor, teacher: Tensor, behaviour: Tensor, mask: Tensor) -> Tensor:
-    """What multiplies -log q(y_t) in the long-term part: w_t R_(t+1), [B, T], a constant for the gradient.
+def advantage(trace: Trace, _params: MiniLLMParams) -> Tensor:
+    """What multiplies -log q(y_t) in the long-term part: w_t R_(t+1), [B, T].
 
     r = log p - log q of the sampled tokens, R_(t+1) the mean of r over the response after t, w = q / behaviour the
     importance weight of a token drawn from the mixture.
-
-    Args:
-        student: log q of the sampled tokens, [B, T].
-        teacher: log p of them, [B, T].
-        behaviour: their log-probability under the distribution they were drawn from, [B, T].
-        mask: 1 on response tokens, [B, T].
-
     """
-    reward = ((teacher - student) * mask).detach()
+    reward = trace.teacher - trace.student
     after = reward.flip(-1).cumsum(-1).flip(-1) - reward
-    remaining = mask.flip(-1).cumsum(-1).flip(-1) - mask
-    weight = (student - behaviour).detach().exp()
-    return weight * after / remaining.clamp_min(1) * mask
+    remaining = trace.mask.flip(-1).cumsum(-1).flip(-1) - trace.mask
+    weight = (trace.student - trace.behaviour).exp()
+    return weight * after / remaining.clamp_min(1) * trace.mask
 
 
-RECORDS = ()
-"""None yet: sequences of sampled tokens with their behaviour's log-probabilities do not reach a loss yet."""
+RECORDS = (
+    Method(
+        name="minillm",
+        summary="Reverse KL of whole responses: policy gradient on what follows a token, exact for the token itself.",
+        paper="arXiv:2306.08543",
+        title="MiniLLM: Knowledge Distillation of Large Language Models",
+        equation="KL(q || p) - sg(w_t mean_(s>t) log p(y_s)/q(y_s)) log q(y_t), y ~ a p + (1 - a) q, "
+        "w_t = q / (a p + (1 - a) q) at y_t",
+        access=Access.LOGITS,
+        params=MiniLLMParams,
+        objective=TokenObjective(
+            terms=(
+                Term(
+                    loss=loss,
+                    advantage=advantage,
+                    text=Text.STUDENT,
+                    sampling=lambda params: Sampling(teacher_mix=params.teacher_mix),
+                ),
+            )
+        ),
+        step_cost="samples a response for every prompt with both models at every token",
+    ),
+)

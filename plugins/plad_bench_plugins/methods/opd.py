@@ -9,17 +9,16 @@ from plad_bench import Access, Method, MethodParams, Term, Text, TokenObjective
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from plad_bench import Trace
 
-def loss(student: Tensor, teacher: Tensor, labels: Tensor, _params: MethodParams) -> Tensor:
-    """-sg(A) log q(y) with A = -(log q - log p)(y), [N], y sampled from the student at this step; discount 0.
 
-    Its gradient is that of KL(q||p) in expectation over y, from the teacher's log-probability of one token.
+def advantage(trace: Trace, _params: MethodParams) -> Tensor:
+    """A = -(log q - log p)(y), [B, T], y sampled from the student at this step; discount 0.
+
+    The gradient of -A log q(y) is that of KL(q||p) in expectation over y, from the teacher's log-probability of one
+    token.
     """
-    from plad_bench.learn.divergences import cross_entropy
-
-    surprise = cross_entropy(student, labels)
-    advantage = (surprise - cross_entropy(teacher, labels)).detach()
-    return advantage * surprise
+    return trace.teacher - trace.student
 
 
 RECORDS = (
@@ -31,7 +30,7 @@ RECORDS = (
         equation="-sg(log p(y) - log q(y)) log q(y), y ~ q",
         access=Access.TOKEN_LOGPROBS,
         params=MethodParams,
-        objective=TokenObjective(terms=(Term(loss=loss, text=Text.STUDENT),)),
+        objective=TokenObjective(terms=(Term(advantage=advantage, text=Text.STUDENT),)),
         step_cost="samples a response of the student for every prompt",
     ),
 )

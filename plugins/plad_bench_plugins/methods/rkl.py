@@ -11,18 +11,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def data_term(student: Tensor, _teacher: Tensor, labels: Tensor, params: FDistillParams) -> Tensor:
-    """ce_weight CE(y), [N]: reverse KL has no expectation under p."""
+def data_term(student: Tensor, _teacher: Tensor, labels: Tensor, _params: FDistillParams) -> Tensor:
+    """CE(y), [N]: reverse KL has no expectation under p."""
     from plad_bench.learn.divergences import cross_entropy
 
-    return params.ce_weight * cross_entropy(student, labels)
+    return cross_entropy(student, labels)
 
 
-def student_term(student: Tensor, teacher: Tensor, _labels: Tensor, params: FDistillParams) -> Tensor:
-    """(1 - ce_weight) KL(q||p), [N] (Wen et al. 2023)."""
+def student_term(student: Tensor, teacher: Tensor, _labels: Tensor, _params: FDistillParams) -> Tensor:
+    """KL(q||p), [N] (Wen et al. 2023)."""
     from plad_bench.learn.divergences import reverse_kl
 
-    return (1 - params.ce_weight) * reverse_kl(student, teacher)
+    return reverse_kl(student, teacher)
 
 
 RECORDS = (
@@ -36,8 +36,8 @@ RECORDS = (
         params=FDistillParams,
         objective=TokenObjective(
             terms=(
-                Term(loss=data_term, text=lambda params: params.data),
-                Term(loss=student_term, text=Text.STUDENT),
+                Term(loss=data_term, text=lambda params: params.data, weight=lambda params: params.ce_weight),
+                Term(loss=student_term, text=Text.STUDENT, weight=lambda params: 1 - params.ce_weight),
             )
         ),
         step_cost="samples a response of the student for every prompt",

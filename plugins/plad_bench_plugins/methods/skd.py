@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from plad_bench import MethodParams, param
+from plad_bench import Access, Method, MethodParams, Sampling, Term, Text, TokenObjective, param
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +16,7 @@ class SKDParams(MethodParams):
     k: int = param(25, ge=1, source="arXiv:2410.11325")
     """A proposed token is kept if it is among the teacher's k likeliest; else the teacher samples in its place."""
     draft: int = param(5, ge=1, source="arXiv:2410.11325")
-    """How many tokens the student proposes before the teacher looks."""
+    """How many tokens the student proposes before the teacher looks. It changes the cost and not the text."""
 
 
 def loss(student: Tensor, teacher: Tensor, _labels: Tensor, _params: SKDParams) -> Tensor:
@@ -26,5 +26,24 @@ def loss(student: Tensor, teacher: Tensor, _labels: Tensor, _params: SKDParams) 
     return forward_kl(student, teacher)
 
 
-RECORDS = ()
-"""None yet: text cannot yet be sampled by student and teacher in turns."""
+RECORDS = (
+    Method(
+        name="skd",
+        summary="Forward KL on text the student proposes, each token outside the teacher's top k replaced by it.",
+        paper="arXiv:2410.11325",
+        title="Speculative Knowledge Distillation: Bridging the Teacher-Student Gap Through Interleaved Sampling",
+        equation="KL(p || q) on interleaved text: y_t ~ q if in the top k of p, else y_t ~ p",
+        access=Access.LOGITS,
+        params=SKDParams,
+        objective=TokenObjective(
+            terms=(
+                Term(
+                    loss=loss,
+                    text=Text.STUDENT,
+                    sampling=lambda params: Sampling(verify_top_k=params.k, draft=params.draft),
+                ),
+            )
+        ),
+        step_cost="samples a response for every prompt with both models in turns",
+    ),
+)

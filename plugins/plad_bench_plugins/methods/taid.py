@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from plad_bench import param
+from plad_bench import Access, Method, Schedule, Term, TokenObjective, param
 from plad_bench_plugins.methods._params import DivergenceParams, with_cross_entropy
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
 
@@ -36,24 +37,40 @@ def loss(student: Tensor, teacher: Tensor, labels: Tensor, params: TAIDParams) -
     return with_cross_entropy(interpolated_kl(student, teacher, t), student, labels, params.ce_weight)
 
 
-@dataclass(frozen=True)
-class State:
-    """The schedule after a step: t, the running mean of the loss's relative fall, and the last loss."""
-
-    t: float
-    fall: float = 0.0
-    loss: float | None = None
+def start(params: TAIDParams) -> Mapping[str, float]:
+    """The schedule before the first step: t, and the running mean of the loss's relative fall."""
+    return {"t": params.t_start, "fall": 0.0}
 
 
-def advance(state: State, loss: float, progress: float, params: TAIDParams) -> State:
-    """The next t: min(t_end, max(linear schedule, t + alpha sigmoid(mean fall) (1 - t))); `loss` is the global one."""
-    fall = state.fall
-    if state.loss:
-        fall = params.momentum * fall + (1 - params.momentum) * (state.loss - loss) / state.loss
+def apply(params: TAIDParams, state: Mapping[str, float], _progress: float) -> TAIDParams:
+    """Set t."""
+    return params if params.t is not None else params.model_copy(update={"t": state["t"]})
+
+
+def update(
+    params: TAIDParams, state: Mapping[str, float], progress: float, loss: float, _validation: float | None
+) -> Mapping[str, float]:
+    """The next t: min(t_end, max(linear schedule, t + alpha sigmoid(mean fall) (1 - t)))."""
+    fall, previous = state["fall"], state.get("previous")
+    if previous:
+        fall = params.momentum * fall + (1 - params.momentum) * (previous - loss) / previous
     linear = params.t_start + progress * (params.t_end - params.t_start)
-    bold = state.t + params.alpha * (1 - state.t) / (1 + math.exp(-fall))
-    return State(t=min(params.t_end, max(linear, bold)), fall=fall, loss=loss)
+    bold = state["t"] + params.alpha * (1 - state["t"]) / (1 + math.exp(-fall))
+    return {"t": min(params.t_end, max(linear, bold)), "fall": fall, "previous": loss}
 
 
-RECORDS = ()
-"""None yet: a parameter cannot yet follow a schedule with a state."""
+RECORDS = (
+    Method(
+        name="taid",
+        summary="Forward KL to a target between student and teacher that moves on as the student follows.",
+        paper="arXiv:2501.16937",
+        title="TAID: Temporally Adaptive Interpolated Distillation for Efficient Knowledge Transfer in Language Models",
+        equation="KL(p_t || q), p_t = softmax((1 - t) sg(z_q) + t z_p)",
+        access=Access.LOGITS,
+        params=TAIDParams,
+        objective=TokenObjective(
+            terms=(Term(loss=loss, text=lambda params: params.data),),
+            schedule=Schedule(start=start, apply=apply, update=update),
+        ),
+    ),
+)

@@ -18,11 +18,11 @@ def teacher_term(student: Tensor, teacher: Tensor, labels: Tensor, params: FDist
     return with_cross_entropy(total_variation(student, teacher) / 2, student, labels, params.ce_weight)
 
 
-def student_term(student: Tensor, teacher: Tensor, _labels: Tensor, params: FDistillParams) -> Tensor:
+def student_term(student: Tensor, teacher: Tensor, _labels: Tensor, _params: FDistillParams) -> Tensor:
     """1/2 TV(p, q), [N]."""
     from plad_bench.learn.divergences import total_variation
 
-    return (1 - params.ce_weight) * total_variation(student, teacher) / 2
+    return total_variation(student, teacher) / 2
 
 
 RECORDS = (
@@ -37,7 +37,7 @@ RECORDS = (
         objective=TokenObjective(
             terms=(
                 Term(loss=teacher_term, text=lambda params: params.data),
-                Term(loss=student_term, text=Text.STUDENT),
+                Term(loss=student_term, text=Text.STUDENT, weight=lambda params: 1 - params.ce_weight),
             )
         ),
         step_cost="samples a response of the student for every prompt; two forward passes of each model",

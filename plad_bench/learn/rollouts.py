@@ -1,0 +1,183 @@
+"""Sampling responses from the student that is being trained, with or without the teacher's hand in it.
+
+One loop for all: the student proposes tokens, drawn from its distribution or from a mixture with the teacher's, and
+where asked the teacher verifies every few of them and replaces the first that it would not have said. No gradient flows
+through it, and torch's own random numbers are neither read nor moved: a token is the inverse of its distribution
+function at a number that belongs to (seed, step, example, position), whatever else is in the batch.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+from plad_bench.contract.records import Sampling
+from plad_bench.learn.generation import check_room, end_tokens, left_padded
+from plad_bench.learn.models import context_length
+from plad_bench.learn.seeds import derive
+
+
+@dataclass
+class Rollouts:
+    """Samples responses of a student, and counts what that takes."""
+
+    student: PreTrainedModel
+    teacher: PreTrainedModel | None
+    tokenizer: PreTrainedTokenizerBase
+    max_new_tokens: int
+    seed: int
+    precision: str = "float32"
+    batch: int = 0
+    """Responses sampled at a time; 0 samples all at once."""
+    cost: dict[str, float] = field(default_factory=dict)
+    """Counts tokens_generated and teacher_tokens_scored."""
+
+    def check(self, prompts: Sequence[list[int]]) -> None:
+        """See that every prompt leaves room for a response. Raises StageError if one does not."""
+        check_room(self.student, self.tokenizer, prompts, self.max_new_tokens)
+
+    @torch.no_grad()
+    def sample(
+        self, prompts: Sequence[list[int]], examples: Sequence[str], step: int, sampling: Sampling
+    ) -> list[list[int]]:
+        """A response to each prompt as token ids, with its end token unless it was cut.
+
+        Args:
+            prompts: token ids.
+            examples: the id of each prompt's example.
+            step: the number of the optimiser step.
+            sampling: how to sample.
+
+        """
+        noise = torch.stack([self._noise(step, example) for example in examples]).to(self.student.device)
+        size = self.batch or len(prompts)
+        training = self.student.training
+        self.student.eval()
+        try:
+            with torch.autocast(self.student.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                return [
+                    response
+                    for i in range(0, len(prompts), size)
+                    for response in self._sample(prompts[i : i + size], noise[i : i + size], sampling)
+                ]
+        finally:
+            self.student.train(training)
+
+    def _noise(self, step: int, example: str) -> Tensor:
+        """Two numbers in [0, 1) for every position: one for the student's proposal, one for the teacher's own token."""
+        generator = torch.Generator().manual_seed(derive(self.seed, "rollout", step, example))
+        return torch.rand(self.max_new_tokens, 2, dtype=torch.float64, generator=generator)
+
+    def _sample(self, prompts: Sequence[list[int]], noise: Tensor, sampling: Sampling) -> list[list[int]]:
+        ids, mask = left_padded(prompts, self.tokenizer.pad_token_id, self.student.device)
+        models = [self.student]
+        if self.teacher is not None and (sampling.teacher_mix or sampling.verify_top_k):
+            models.append(self.teacher)
+        readers = [_Reader(model, ids, mask, sampling.temperature, len(self.tokenizer)) for model in models]
+        ends = end_tokens(self.student, self.tokenizer)
+        responses: list[list[int]] = [[] for _ in prompts]
+        open_ = set(range(len(prompts)))
+        last, made = ids[:, -1:], torch.zeros(len(prompts), 1, dtype=torch.long, device=ids.device)
+        while open_:
+            # Rows that have ended go on until all have; what they say is dropped.
+            positions = (made + torch.arange(sampling.draft, device=ids.device)).clamp_max(self.max_new_tokens - 1)
+            numbers = noise.gather(1, positions[..., None].expand(-1, -1, 2))
+            block, kept = _block(readers, last, numbers, sampling)
+            last, made = block.gather(1, kept - 1), made + kept
+            for row, (tokens, count) in enumerate(zip(block.tolist(), kept[:, 0].tolist(), strict=True)):
+                if row not in open_:
+                    continue
+                response = responses[row]
+                for token in tokens[:count]:
+                    response.append(token)
+                    if token in ends or len(response) == self.max_new_tokens:
+                        open_.remove(row)
+                        break
+                self._count("teacher_tokens_scored", len(tokens) * (len(readers) - 1))
+        self._count("tokens_generated", sum(map(len, responses)))
+        return responses
+
+    def _count(self, name: str, tokens: int) -> None:
+        self.cost[name] = self.cost.get(name, 0) + tokens
+
+
+def _block(readers: Sequence[_Reader], last: Tensor, numbers: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """The next tokens of B texts, [B, D], and how many of them count, [B, 1].
+
+    Args:
+        readers: the student and, where it has a hand in it, the teacher; both have read all but the last token.
+        last: that token of every text, [B, 1].
+        numbers: in [0, 1), [B, D, 2].
+        sampling: how to sample.
+
+    """
+    student, teacher = readers[0], readers[-1]
+    token, proposed = last, []
+    for number in numbers[..., 0].unbind(1):
+        distribution = student.read(token)
+        if sampling.teacher_mix:
+            distribution = torch.lerp(distribution, teacher.read(token), sampling.teacher_mix)
+        token = draw(distribution, number[:, None])
+        proposed.append(token)
+    block = torch.cat(proposed, 1)
+    kept = torch.full_like(last, block.shape[1])
+    if sampling.verify_top_k:
+        distribution = teacher.read(torch.cat([last, block[:, :-1]], 1))
+        likeliest = distribution.topk(min(sampling.verify_top_k, distribution.shape[-1])).indices
+        right = (likeliest == block[..., None]).any(-1).long().cumprod(1).sum(1, keepdim=True)
+        place = torch.arange(block.shape[1], device=block.device)
+        block = torch.where(place == right, draw(distribution, numbers[..., 1]), block)
+        kept = (right + 1).clamp_max(block.shape[1])
+        for reader in readers:
+            reader.keep(place < kept)
+    return block, kept
+
+
+def draw(distribution: Tensor, numbers: Tensor) -> Tensor:
+    """The inverse of the distribution functions [..., V] at numbers in [0, 1), [...]."""
+    cumulated = distribution.double().cumsum(-1)
+    places = (numbers * cumulated[..., -1])[..., None]
+    return torch.searchsorted(cumulated, places, right=True)[..., 0].clamp_max(distribution.shape[-1] - 1)
+
+
+class _Reader:
+    """A model part of the way through B texts, with cached keys and values; what it read in vain is masked."""
+
+    def __init__(
+        self, model: PreTrainedModel, prompts: Tensor, mask: Tensor, temperature: float, vocabulary: int
+    ) -> None:
+        """Read all but the last token of left-padded prompts, [B, T]."""
+        self.model, self.temperature, self.vocabulary = model, temperature, vocabulary
+        self.known = inspect.signature(model.forward).parameters
+        self.cache = DynamicCache(config=model.config)
+        self.mask = mask[:, :0]
+        if prompts.shape[1] > 1:
+            self._logits(prompts[:, :-1], mask[:, :-1], 1)
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """Go on by tokens [B, N] and return the softened distribution after each, [B, N, V]."""
+        logits = self._logits(tokens, torch.ones_like(tokens), tokens.shape[1])
+        return (logits[..., : self.vocabulary].float() / self.temperature).softmax(-1)
+
+    def keep(self, which: Tensor) -> None:
+        """Say which of the last N tokens count, [B, N]."""
+        self.mask = torch.cat([self.mask[:, : -which.shape[1]], which.to(self.mask.dtype)], 1)
+
+    def _logits(self, tokens: Tensor, mask: Tensor, last: int) -> Tensor:
+        before = self.mask.sum(1, keepdim=True)
+        self.mask = torch.cat([self.mask, mask], 1)
+        places = (before + mask.cumsum(1) - 1).clamp(0, context_length(self.model) - 1)
+        options = {"position_ids": places, "logits_to_keep": last}
+        output = self.model(
+            input_ids=tokens,
+            attention_mask=self.mask,
+            past_key_values=self.cache,
+            use_cache=True,
+            **{name: value for name, value in options.items() if name in self.known},
+        )
+        return output.logits

@@ -1,0 +1,162 @@
+"""What each step of a token objective trains on: text from its sources, under parameters that may follow a schedule."""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from plad_bench.contract.records import Term, Text, TokenObjective
+from plad_bench.learn import sequences
+from plad_bench.learn.objectives import TokenLoss
+from plad_bench.learn.rollouts import Rollouts
+from plad_bench.learn.seeds import derive
+from plad_bench.learn.sequences import Tokens
+from plad_bench.learn.training import MicroStep, Step
+
+VALIDATIONS = 10
+"""How many times in training a schedule that asks for it hears of the validation loss."""
+VALIDATION_PROMPTS = 64
+"""On how many of the first validation prompts that is taken."""
+
+
+@dataclass
+class TokenSteps:
+    """The steps of one training run. Remembers the state of the schedule and the replay buffers."""
+
+    objective: TokenObjective
+    params: Any
+    module: TokenLoss
+    examples: Sequence[str]
+    """Ids of the training prompts."""
+    prompts: Sequence[list[int]]
+    """Their token ids."""
+    fixed: Mapping[Text, Sequence[Sequence[Tokens]]]
+    """The sequences of every prompt from each source of text that was there before training."""
+    order: Sequence[Sequence[int]]
+    """The prompts of every step."""
+    rollouts: Rollouts | None
+    """Needed where a term asks for the student's own text."""
+    validation: Sequence[Tokens]
+    """Needed where the schedule validates."""
+    cost: dict[str, float]
+    """Counts teacher_tokens_scored."""
+    seed: int
+    pad: int
+    device: str
+    micro_batch: int
+    """Sequences trained on at a time; 0 takes all at once."""
+
+    def __post_init__(self) -> None:
+        schedule = self.objective.schedule
+        self.terms = self.objective.active(self.params)
+        self.scheduled: Mapping[str, Any] = schedule.start(self.params) if schedule else {}
+        self.replay: list[list[Tokens]] = [[] for _ in self.terms]
+
+    def at(self, number: int) -> Step:
+        """The step of a number."""
+        self.module.params, step = self._effective(number), Step([], 0)
+        for index, term in enumerate(self.terms):
+            chosen = self._sequences(index, term, number)
+            step.tokens += sum(len(s.response) for s in chosen)
+            step.micro += self._micro_steps(term, chosen)
+        return step
+
+    def after(self, number: int, loss: float) -> dict[str, float]:
+        """Tell the schedule of a step's loss and, when it is time, of the validation loss; return its numbers."""
+        schedule = self.objective.schedule
+        if schedule is None:
+            return {}
+        steps = len(self.order)
+        due = schedule.validates and (number + 1) % max(1, steps // VALIDATIONS) == 0
+        validation = self._validation_loss() if due else None
+        self.scheduled = schedule.update(self.params, self.scheduled, (number + 1) / steps, loss, validation)
+        return {name: value for name, value in self.scheduled.items() if isinstance(value, int | float)}
+
+    def state(self) -> dict[str, Any]:
+        """The schedule's state, the replay buffers and what was counted, as JSON values."""
+        replay = [[[s.prompt, s.response] for s in buffer] for buffer in self.replay]
+        return {"schedule": dict(self.scheduled), "replay": replay, "cost": dict(self.cost)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self.scheduled = state["schedule"]
+        self.replay = [[Tokens(*pair) for pair in buffer] for buffer in state["replay"]]
+        self.cost.update(state["cost"])
+
+    def _effective(self, number: int) -> Any:
+        schedule = self.objective.schedule
+        return schedule.apply(self.params, self.scheduled, number / len(self.order)) if schedule else self.params
+
+    def _sequences(self, index: int, term: Term, number: int) -> list[Tokens]:
+        rows, scope = self.order[number], (self.seed, "text", number, index)
+        texts = self._texts(term, rows, scope)
+        if not self.replay[index]:
+            texts = [Text.STUDENT if text is Text.REPLAY else text for text in texts]
+        where = list(zip(rows, texts, strict=True))
+        replayed = _sample(self.replay[index], texts.count(Text.REPLAY), scope)
+        fresh = self._fresh(index, term, number, [i for i, text in where if text is Text.STUDENT])
+        made = {Text.REPLAY: iter(replayed), Text.STUDENT: iter(fresh)}
+        return [next(made[text]) if text in made else self._there(text, i, number) for i, text in where]
+
+    def _texts(self, term: Term, rows: Sequence[int], scope: tuple[object, ...]) -> list[Text]:
+        """Where each of a step's sequences comes from."""
+        shares = term.sources(self.module.params)
+        if term.draw == "step":
+            return [choice(shares, scope)] * len(rows)
+        return [choice(shares, scope, self.examples[i]) for i in rows]
+
+    def _there(self, text: Text, i: int, number: int) -> Tokens:
+        there = self.fixed[text][i]
+        return there[sequences.pick(len(there), self.seed, number, self.examples[i])]
+
+    def _fresh(self, index: int, term: Term, number: int, rows: Sequence[int]) -> list[Tokens]:
+        if not rows:
+            return []
+        assert self.rollouts is not None  # noqa: S101  the stage makes one wherever a term may ask
+        sampling = term.sampling(self.module.params)
+        prompts = [self.prompts[i] for i in rows]
+        responses = self.rollouts.sample(prompts, [self.examples[i] for i in rows], number, sampling)
+        made = [Tokens(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
+        if sampling.replay:
+            self.replay[index] = (self.replay[index] + made)[-sampling.replay :]
+        return made
+
+    def _micro_steps(self, term: Term, chosen: Sequence[Tokens]) -> list[MicroStep]:
+        total = sum(len(s.response) for s in chosen)
+        if self.objective.teacher_logits:
+            self.cost["teacher_tokens_scored"] = self.cost.get("teacher_tokens_scored", 0) + total
+        steps: list[MicroStep] = []
+        for indices in sequences.micro_batches(chosen, self.micro_batch or len(chosen)):
+            batch = sequences.collate([chosen[i] for i in indices], self.pad, self.device)
+            steps.append(functools.partial(_call, term=term, batch=batch, total=total))
+        return steps
+
+    @torch.no_grad()
+    def _validation_loss(self) -> float:
+        """The objective on the validation sequences, whatever text its terms train on."""
+        self.module.eval()
+        micro = [step for term in self.terms for step in self._micro_steps(term, self.validation)]
+        loss = sum(float(step(self.module)[0]) for step in micro)
+        self.module.train()
+        return loss
+
+
+def choice(shares: Mapping[Text, float], *scope: object) -> Text:
+    """A source of text, drawn with the probabilities in `shares`; a function of those and of the scope alone."""
+    texts = list(shares)
+    return random.Random(derive(*scope)).choices(texts, [shares[text] for text in texts])[0]
+
+
+def _sample(buffer: Sequence[Tokens], count: int, *scope: object) -> list[Tokens]:
+    """Some of a buffer, each at most once unless there are too few."""
+    random_ = random.Random(derive("replay", *scope))
+    return random_.sample(buffer, count) if count <= len(buffer) else random_.choices(buffer, k=count)
+
+
+def _call(module: Any, **arguments: Any) -> Any:
+    return module(**arguments)
