@@ -244,7 +244,8 @@ class Observed:
             afresh=False,
         )
         boardfile.write(
-            board / "board.toml", boardfile.merged(None, "mine", {"own-task": Protocol()}, ["own-metric"], 1)
+            board / "board.toml",
+            boardfile.merged(boardfile.BoardFile(), "mine", {"own-task": Protocol()}, ["own-metric"], 1),
         )
         return board
 
