@@ -137,6 +137,20 @@ def test_a_new_metric_is_scored_without_training_anything(done, tmp_path):
     assert set(record.metrics) == {"rouge-l", "length", "agreement", "rouge-1"}
 
 
+def test_every_registered_method_goes_from_plan_to_board(done, tmp_path):
+    shutil.copytree(done, tmp_path / "copy")
+    result = plad_bench(*RUN, "--seeds", "1", "--methods", "all", "--board", "all", cwd=tmp_path / "copy")
+    assert result.returncode == 0, result.stderr
+    assert "0 skipped, 0 failed" in result.stderr
+    cells = (tmp_path / "copy" / "leaderboards" / "all" / "cells").rglob("*.json")
+    found = [results.read(path) for path in cells]
+    listed = json.loads(plad_bench("-p", str(PLUGIN), "plugins", "methods", "--json", cwd=tmp_path).stdout)
+    methods = {m["name"] for m in listed["components"]["method"]}
+    assert methods == {r.method.name for r in found} - {"teacher", "student", "warmup"}
+    assert len(methods) >= 25
+    assert all(r.metrics["rouge-l"].value is not None for r in found)
+
+
 # ---------------------------------------------------------------------------------------------- kill and resume
 
 
