@@ -347,11 +347,12 @@ def test_bad_input_is_named_with_a_remedy(tmp_path, arguments, code, words):
     assert not (tmp_path / "leaderboards").exists()
 
 
-def test_a_model_that_cannot_be_reached_exits_3_before_any_work(tmp_path):
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9", "http://nowhere.invalid"])
+def test_a_model_that_cannot_be_reached_exits_3_before_any_work(tmp_path, endpoint):
     result = plad_bench(
         *("run", "--methods", "plad,kd", "--student", "llama-1b"),
         cwd=tmp_path,
-        HF_ENDPOINT="http://127.0.0.1:9",
+        HF_ENDPOINT=endpoint,
         HF_HOME=str(tmp_path / "hf"),
     )
     assert result.returncode == 3, result.stderr
@@ -432,3 +433,25 @@ def test_a_mistyped_command_lists_near_matches(tmp_path):
     result = plad_bench("rnu", cwd=tmp_path)
     assert result.returncode == 2
     assert "run" in result.stderr
+
+
+def test_a_trial_goes_to_a_board_of_its_own(tmp_path):
+    def boards(*options):
+        result = plad_bench("run", "--dry-run", "--json", *options, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout)
+
+    (tmp_path / "leaderboards" / "trial").mkdir(parents=True)
+    (tmp_path / "leaderboards" / "trial" / "board.toml").write_text("[protocol]\nsteps = 7\n")
+    limited = {stage["key"] for stage in boards("--limit", "9", "--steps", "7")["stages"]}
+    assert limited == {stage["key"] for stage in boards("--limit", "9")["stages"]}  # it is the trial board's 7 steps
+    assert limited.isdisjoint({s["key"] for s in boards()["stages"] if s["stage"] in {"distill", "warmup"}})
+
+
+def test_check_fails_on_a_record_that_is_broken(done, tmp_path):
+    shutil.copytree(done / "leaderboards", tmp_path / "leaderboards")
+    next((tmp_path / "leaderboards").rglob("kd/seed-0.json")).write_text("{")
+    assert plad_bench("leaderboard", cwd=tmp_path).returncode == 0
+    result = plad_bench("leaderboard", "--check", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "kd/seed-0.json: " in result.stdout

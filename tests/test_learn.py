@@ -628,3 +628,11 @@ def test_different_tokenizers_cannot_be_compared_token_by_token(world):
     world.model("teacher", tiny.llama(2, vocabulary=301), other)
     with pytest.raises(StageError, match="different tokenizers"):
         world.train("kd")
+
+
+def test_a_loss_that_has_averaged_already_is_refused():
+    from plad_bench.learn.objectives import expect_shape
+
+    expect_shape(torch.zeros(3), torch.Size([3]), "token")
+    with pytest.raises(StageError, match=r"gave shape \[\], not \[3\]\n  Return one value per token"):
+        expect_shape(torch.zeros(3).mean(), torch.Size([3]), "token")

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Render boards from their records.")
 @click.argument("names", nargs=-1)
-@click.option("--check", is_flag=True, help="Write nothing; exit 1 if a page does not match its records.")
+@click.option(
+    "--check", is_flag=True, help="Write nothing; exit 1 if a page does not match its records or a record is broken."
+)
 @click.option(
     "--into",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -47,7 +49,7 @@ def leaderboard(
     report: dict[str, dict[str, list[str]]] = {}
     for name in names or found:
         if check:
-            report[name] = {"differs": [str(p) for p in _differing(found[name], registry)]}
+            report[name] = {"differs": [*map(str, _differing(found[name], registry)), *_left_out(found[name])]}
         else:
             render(found[name], registry)
             report[name] = {"page": [str(found[name] / "README.md")]}
@@ -59,7 +61,7 @@ def leaderboard(
     elif check:
         for path in differing:
             click.echo(path)
-        click.echo(f"{len(report)} boards checked, {len(differing)} files differ", err=True)
+        click.echo(f"{len(report)} pages checked, {len(differing)} problems", err=True)
     else:
         for r in report.values():
             click.echo(r["page"][0])
@@ -211,6 +213,13 @@ def _section(file: Path, boards: dict[str, Path], *, check: bool) -> dict[str, l
     if new != text:
         write_atomically(file, new.encode())
     return {"page": [str(file)]}
+
+
+def _left_out(directory: Path) -> list[str]:
+    """Files below a board that its page cannot rest on, with the reason."""
+    from plad_bench.report.board import load
+
+    return [f"{directory / 'cells' / problem.file}: {problem.reason}" for problem in load(directory).problems]
 
 
 def _differing(directory: Path, registry: Any) -> Iterator[Path]:

@@ -32,7 +32,8 @@ def checkpoint(cell: str, directory: Path, boards_dir: Path, store: Path) -> Non
     model = opened.find(responses.manifest["document"]["inputs"]["model"]) if responses else None
     if model is None:
         raise MissingError(
-            f"the checkpoint of {record.cell} is not in the store", "Run the command in its record's provenance again."
+            f"the checkpoint of {record.cell} is not in the store {store}",
+            "Give the --store it was made in, or make it again: its record's command with --rerun all.",
         )
     if (model.path / "model" / "pointer.json").is_file():
         raise UsageError(f"{record.cell} is a published model, untouched", "Download it from where it is published.")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from plad_bench.plan.matrix import Cell
 
 DEMO_BOARD = "quickstart"
+TRIAL_BOARD = "trial"
 DEMO_METHODS = "sft,seqkd,kd,plad"
 
 
@@ -34,7 +35,9 @@ def matrix_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--teacher", default="", help="Selectors of teachers.  [default: the student's]"),
         click.option("--task", default="demo", show_default=True, help="Selectors of tasks."),
         click.option("--pairs", default="", help="Selectors of pair builders.  [default: teacher-over-student]"),
-        click.option("--metrics", default="", help="Selectors of metrics; the first ranks.  [default: the task's]"),
+        click.option(
+            "--metrics", default="", help="Selectors of metrics; the first ranks a new board.  [default: the task's]"
+        ),
         click.option("--seeds", type=click.IntRange(1), help="Number of seeds.  [default: the board's, else 1]"),
         click.option("--steps", type=click.IntRange(1), help="Optimiser steps of every method.  [default: the task's]"),
         click.option("--lr", type=click.FloatRange(0, min_open=True), help="Peak learning rate all methods share."),
@@ -52,7 +55,7 @@ def matrix_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--limit", type=click.IntRange(1), help="Use this many prompts of each split; records become trials."
         ),
-        click.option("--board", default=DEMO_BOARD, show_default=True, help="Name of the board."),
+        click.option("--board", help=f"Name of the board.  [default: {DEMO_BOARD}; {TRIAL_BOARD} with --limit]"),
         click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads per CPU slot."),
         click.option(
             "--rerun",
@@ -64,6 +67,33 @@ def matrix_options(function: Callable[..., Any]) -> Callable[..., Any]:
         boards_option,
         store_option,
         config_option,
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def execution_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say where and how patiently; `plan` takes them too, so that a command or a file serves both."""
+    options = [
+        click.option("--launcher", default="local", show_default=True, help="Selector of the launcher."),
+        click.option(
+            "--gpus", default="", help="GPU indices, such as 0,1; none to stay on the CPU.  [default: all there are]"
+        ),
+        click.option("--workers", type=click.IntRange(1), help="Stages at a time on CPUs.  [default: cores / threads]"),
+        click.option(
+            "--retries",
+            type=click.IntRange(0),
+            default=1,
+            show_default=True,
+            help="Retries of a stage that was killed.",
+        ),
+        click.option(
+            "--max-failures", type=click.IntRange(0), default=0, help="Start nothing new after this many; 0 goes on."
+        ),
+        click.option(
+            "--timeout", type=click.FloatRange(0), default=0, help="Stop a stage after this many seconds; 0 never."
+        ),
     ]
     for option in reversed(options):
         function = option(function)
@@ -109,11 +139,11 @@ def prepare(state: State, options: Mapping[str, Any]) -> Planned:
     from plad_bench.plan import boardfile, matrix, spec
 
     registry = state.registry
-    if os.sep in options["board"] or options["board"] in {"", ".", ".."}:
-        raise UsageError(
-            f"{options['board']!r} is not a name for a board", "Use one word; --boards-dir says where it lies."
-        )
-    directory = options["boards_dir"].expanduser() / options["board"]
+    # A trial's conditions must not become those of the board that a run with no options goes to.
+    name = options["board"] or (TRIAL_BOARD if options["limit"] else DEMO_BOARD)
+    if os.sep in name or name in {".", ".."}:
+        raise UsageError(f"{name!r} is not a name for a board", "Use one word; --boards-dir says where it lies.")
+    directory = options["boards_dir"].expanduser() / name
     board = boardfile.read(directory / "board.toml")
     explicit = {name: options[name] for name in _PROTOCOL}
     tasks = spec.choose(registry, "task", options["task"])
@@ -137,7 +167,7 @@ def prepare(state: State, options: Mapping[str, Any]) -> Planned:
         cells=cells,
         todo=[],
         cached=[],
-        board=boardfile.merged(board, options["board"], protocols, metrics, run.seeds),
+        board=boardfile.merged(board, name, protocols, metrics, run.seeds),
         directory=directory,
         store=open_store(options["store"], shipped),
     )
@@ -155,14 +185,7 @@ def prepare(state: State, options: Mapping[str, Any]) -> Planned:
 
 @click.command(short_help="Plan, execute, record and render a comparison.")
 @matrix_options
-@click.option("--launcher", default="local", show_default=True, help="Selector of the launcher.")
-@click.option("--gpus", default="", help="GPU indices, such as 0,1; none to stay on the CPU.  [default: all there are]")
-@click.option("--workers", type=click.IntRange(1), help="Stages at a time on CPUs.  [default: cores / threads]")
-@click.option(
-    "--retries", type=click.IntRange(0), default=1, show_default=True, help="Retries of a stage that was killed."
-)
-@click.option("--max-failures", type=click.IntRange(0), default=0, help="Start nothing new after this many; 0 goes on.")
-@click.option("--timeout", type=click.FloatRange(0), default=0, help="Stop a stage after this many seconds; 0 never.")
+@execution_options
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 @json_option
 @click.pass_context
@@ -183,11 +206,12 @@ def run(ctx: click.Context, /, **options: Any) -> int:
 
 @click.command(short_help="Show what run would do.")
 @matrix_options
+@execution_options
 @json_option
 @click.pass_context
 def plan(ctx: click.Context, /, **options: Any) -> None:
     """Show what `run` with the same options would do: cells, stages, what is cached and what is skipped, and why."""
-    options["precision"], _ = _devices({**options, "gpus": ""})
+    options["precision"], _ = _devices(options)
     show_plan(prepare(ctx.ensure_object(State), options), as_json=options["as_json"])
 
 

@@ -250,8 +250,8 @@ class Engine:
         except (OSError, ValueError):
             how = f"was killed by signal {-code}" if code is not None and code < 0 else f"exited with code {code}"
             return Failure(name, f"its process {how}", log)
-        remedy = f" {report['remedy']}" if report["remedy"] else ""
-        return Failure(name, report["message"] + remedy, log, missing=report["kind"] == "missing")
+        message = ". ".join(part.rstrip(".") for part in (report["message"], report["remedy"]) if part)
+        return Failure(name, message, log, missing=report["kind"] == "missing")
 
     def _abandon(self) -> None:
         for stage in self._waiting.values():

@@ -52,12 +52,11 @@ def resolve(model_id: str, revision: str | None) -> dict[str, str | None]:
     path = Path(model_id)
     if not path.is_dir():
         from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
         try:
             path = Path(snapshot_download(model_id, revision=revision, allow_patterns=_FILES))
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except Exception as error:  # of whatever HTTP library the hub's client stands on
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise MissingError(
                 f"cannot get model {model_id}: {reason}",
                 "Check the name, the network and `hf auth login`, or give a directory.",

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from plad_bench.contract.errors import StageError
 from plad_bench.contract.records import PairBatch, PairObjective, Sampling, Term, Trace
 from plad_bench.learn.divergences import cross_entropy, log_mixture, soften
 from plad_bench.learn.sequences import Batch
@@ -65,6 +66,7 @@ def term_losses(  # noqa: PLR0917  a loss's own arguments, and where its tokens 
 
     """
     losses = student.new_zeros(len(labels)) if term.loss is None else term.loss(student, teacher, labels, params)
+    expect_shape(losses, labels.shape, "token")
     report = {}
     if term.advantage is not None:
         surprise = cross_entropy(student, labels)
@@ -73,6 +75,18 @@ def term_losses(  # noqa: PLR0917  a loss's own arguments, and where its tokens 
         losses = losses + advantage * surprise
         report["advantage"] = advantage.sum()
     return term.weight(params) * losses, report
+
+
+def expect_shape(losses: Tensor, shape: torch.Size, what: str) -> None:
+    """Refuse the result of a method's loss that has averaged already: the engine does that, over the global batch.
+
+    Raises:
+        StageError: naming both shapes.
+    """
+    if losses.shape != shape:
+        raise StageError(
+            f"the loss gave shape {list(losses.shape)}, not {list(shape)}", f"Return one value per {what}."
+        )
 
 
 def _trace(student: Tensor, teacher: Tensor | None, labels: Tensor, valid: Tensor, sampling: Sampling) -> Trace:
@@ -136,7 +150,9 @@ class PairLoss(nn.Module):
             rejected_length=rejected_length,
             **vars(scores),
         )
-        loss = self.objective.loss(pairs, self.params).sum() / total
+        losses = self.objective.loss(pairs, self.params)
+        expect_shape(losses, chosen.shape, "pair")
+        loss = losses.sum() / total
         with torch.no_grad():
             report = {
                 "logprob_chosen": chosen.sum() / total,

@@ -123,7 +123,8 @@ def _update(
             values[name] = values.get(name, 0.0) + value
     if not math.isfinite(values["loss"]):
         raise StageError(
-            f"the loss is {values['loss']} at step {number}", "Lower the learning rate (--lr or [lr=...])."
+            f"the loss is {values['loss']} at step {number}",
+            "Lower the learning rate (--lr or [lr=...]); at the first step, check the loss and the data.",
         )
     if step.micro:
         values["gradient_norm"] = float(accelerator.clip_grad_norm_(module.parameters(), CLIP_NORM))

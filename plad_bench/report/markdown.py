@@ -223,6 +223,8 @@ def _reproduce(board: Board) -> list[str]:
     commands = [text.clean(command, 1000) for command in board.commands]
     if commands:
         parts += ["## How to reproduce", "\n".join(f"    {command}" for command in commands)]
+        if any("path=" in command for command in commands):
+            parts.append("A path is shown by its last part alone: put in where that directory is on your machine.")
     if len(board.code) > 1:
         versions = _list(f"{code(version)} ({n} records)" for version, n in board.code.items())
         parts.append(f"**These records were made by different versions of the code:** {versions}.")

@@ -42,7 +42,8 @@ def require(params: E2EParams) -> None:
     """Check that the data can be had.
 
     Raises:
-        MissingError: if the directory holds no CSV file, or the hub is meant and `datasets` is not installed.
+        MissingError: if the directory holds no CSV file, or the hub is meant and `datasets` is not installed or the
+            hub cannot be reached.
     """
     if params.path is not None:
         _files(params.path)
@@ -51,6 +52,23 @@ def require(params: E2EParams) -> None:
             f"task e2e reads {HUB_ID} from the hub, which needs the package `datasets`",
             "pip install 'plad-bench[hub]', or give a directory of its CSV files: --task 'e2e[path=DIR]'.",
         )
+    else:
+        _reach_hub()
+
+
+def _reach_hub() -> None:
+    from huggingface_hub import HfApi, constants
+
+    if constants.HF_HUB_OFFLINE:  # then `datasets` reads its own cache
+        return
+    try:
+        HfApi().dataset_info(HUB_ID, timeout=10)
+    except Exception as error:  # noqa: BLE001  which HTTP library the hub's client stands on changes with its version
+        raise MissingError(
+            f"task e2e reads {HUB_ID} from the hub, which cannot be reached ({type(error).__name__})",
+            "Connect to the network, set HF_HUB_OFFLINE=1 if the data was loaded before, "
+            "or give a directory of its CSV files: --task 'e2e[path=DIR]'.",
+        ) from None
 
 
 def load(params: E2EParams) -> Iterator[Example]:
