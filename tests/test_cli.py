@@ -455,3 +455,26 @@ def test_check_fails_on_a_record_that_is_broken(done, tmp_path):
     result = plad_bench("leaderboard", "--check", cwd=tmp_path)
     assert result.returncode == 1
     assert "kd/seed-0.json: " in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("gpus", "asked", "board", "expected"),
+    [
+        ((), None, "", "float32"),
+        ((0,), None, "", "bf16"),
+        ((0,), "float32", "", "float32"),
+        ((0,), None, '[protocol]\nprecision = "float32"\n', "float32"),
+    ],
+)
+def test_the_device_chooses_the_precision_that_nobody_fixed(tmp_path, gpus, asked, board, expected):
+    from plad_bench.cli.run import plan, prepare
+    from plad_bench.cli.state import State
+
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "board.toml").write_text(board)
+    given = ["--board", "mine", "--boards-dir", str(tmp_path), "--store", str(tmp_path / "store"), "--methods", "sft"]
+    options = plan.make_context("plan", [*given, *(["--precision", asked] if asked else [])]).params
+    planned = prepare(State(), options, gpus)
+    assert {cell.protocol.precision for cell in planned.cells} == {expected}
+    teacher = next(cell for cell in planned.cells if cell.row == "teacher").checkpoint
+    assert teacher.spec["precision"] == "float32"  # the same teacher whatever the students run on

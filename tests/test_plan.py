@@ -63,12 +63,13 @@ def choose(kind, text):
 
 
 def test_a_sweep_is_one_component_for_each_value():
-    assert spec.labels(choose("method", "kd[temperature=1|2|4]")) == ["kd", "kd[temperature=2]", "kd[temperature=4]"]
+    chosen = choose("method", "kd[temperature=1|2|4]")
+    assert [c.label for c in chosen] == ["kd", "kd[temperature=2]", "kd[temperature=4]"]
     assert len(choose("method", "kd,kd[temperature=1.0],kd[temperature=2|2.0]")) == 2
 
 
 def test_all_names_every_one():
-    assert spec.labels(choose("method", "all")) == list(tiny.registry().components("method"))
+    assert [c.label for c in choose("method", "all")] == list(tiny.registry().components("method"))
 
 
 def test_a_label_selects_the_same_component_again():

@@ -51,7 +51,11 @@ def matrix_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--sample-temperature", type=click.FloatRange(0), help="Frozen student's sampling temperature."),
         click.option("--top-k", type=click.IntRange(1), help="Top-k of both, where they sample."),
         click.option("--split", type=click.Choice(["test", "validation"]), help="Split to evaluate on."),
-        click.option("--precision", type=click.Choice(["float32", "bf16"]), help="Arithmetic of models."),
+        click.option(
+            "--precision",
+            type=click.Choice(["float32", "bf16"]),
+            help="Arithmetic of models.  [default: the board's, else bf16 on GPUs and float32 on CPUs]",
+        ),
         click.option(
             "--limit", type=click.IntRange(1), help="Use this many prompts of each split; records become trials."
         ),
@@ -133,7 +137,7 @@ _PROTOCOL = (
 )
 
 
-def prepare(state: State, options: Mapping[str, Any]) -> Planned:
+def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> Planned:
     """Resolve everything, and find out what there is to do, without doing any of it."""
     from plad_bench.execute import recording
     from plad_bench.plan import boardfile, matrix, spec
@@ -157,7 +161,11 @@ def prepare(state: State, options: Mapping[str, Any]) -> Planned:
         metrics=options["metrics"] or ",".join(board.metrics),
         seeds=options["seeds"] or board.seeds_asked or 1,
         threads=options["threads"],
-        overrides={t.label: boardfile.overrides(board, t.component.name, explicit) for t in tasks},
+        # What neither the command nor the board says, the device does: bf16 on a GPU, the task's float32 on a CPU.
+        overrides={
+            t.label: ({"precision": "bf16"} if gpus else {}) | boardfile.overrides(board, t.component.name, explicit)
+            for t in tasks
+        },
     )
     cells = matrix.cells(run, registry)
     protocols: dict[str, Protocol] = {t.component.name: run.protocols[t.label] for t in tasks}
@@ -196,8 +204,8 @@ def run(ctx: click.Context, /, **options: Any) -> int:
     compared on the embedded task `demo`, on the CPU, offline, to the board `quickstart`.
     """
     state = ctx.ensure_object(State)
-    options["precision"], gpus = _devices(options)
-    planned = prepare(state, options)
+    gpus = _gpus(options)
+    planned = prepare(state, options, gpus)
     if options["dry_run"]:
         show_plan(planned, as_json=options["as_json"])
         return ExitCode.OK
@@ -211,8 +219,7 @@ def run(ctx: click.Context, /, **options: Any) -> int:
 @click.pass_context
 def plan(ctx: click.Context, /, **options: Any) -> None:
     """Show what `run` with the same options would do: cells, stages, what is cached and what is skipped, and why."""
-    options["precision"], _ = _devices(options)
-    show_plan(prepare(ctx.ensure_object(State), options), as_json=options["as_json"])
+    show_plan(prepare(ctx.ensure_object(State), options, _gpus(options)), as_json=options["as_json"])
 
 
 def _execute(state: State, planned: Planned, options: Mapping[str, Any], gpus: tuple[int, ...]) -> int:
@@ -318,18 +325,18 @@ def show_plan(planned: Planned, *, as_json: bool) -> None:
         console.print(table)
 
 
-def _devices(options: Mapping[str, Any]) -> tuple[str | None, tuple[int, ...]]:
-    """The precision asked for, and the GPUs to use: those named, none, or all that the driver shows."""
+def _gpus(options: Mapping[str, Any]) -> tuple[int, ...]:
+    """The GPUs to use: those named, none, or all that the driver shows."""
     text = options["gpus"].strip()
     if text == "none":
-        return options["precision"], ()
+        return ()
     present = sorted(int(p.name.removeprefix("nvidia")) for p in Path("/dev").glob("nvidia[0-9]*"))
     if not text:
-        return options["precision"], tuple(present)
+        return tuple(present)
     try:
         wanted = tuple(int(part) for part in text.split(","))
     except ValueError:
         raise UsageError(f"--gpus {text!r}: not a list of indices", "Write 0 or 0,1, or none.") from None
     if absent := set(wanted) - set(present):
         raise MissingError(f"no GPU {', '.join(map(str, sorted(absent)))} on this machine", "See --gpus in --help.")
-    return options["precision"], wanted
+    return wanted

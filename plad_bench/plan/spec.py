@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -140,11 +140,6 @@ def protocol(task: Component, overrides: Mapping[str, Any]) -> Protocol:
 def protocol_values(value: Protocol) -> dict[str, Any]:
     """A protocol as JSON values."""
     return asdict(value)
-
-
-def labels(chosen: Sequence[Chosen]) -> list[str]:
-    """The labels, in order."""
-    return [c.label for c in chosen]
 
 
 def _shown(value: Any, *, local: bool) -> str:
