@@ -1,4 +1,4 @@
-"""`leaderboard` and `show`: from records to pages, and one record in full."""
+"""`leaderboard`: from records to pages."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from plad_bench.cli.options import boards_option, echo_json, json_option, open_store, store_option
+from plad_bench.cli.finding import find_boards
+from plad_bench.cli.options import boards_option, echo_json, json_option
 from plad_bench.cli.state import State
-from plad_bench.contract.errors import ExitCode, NothingSelectedError, UsageError
+from plad_bench.contract.errors import ExitCode
 from plad_bench.contract.files import write_atomically
 
 if TYPE_CHECKING:
     from plad_bench.report.board import Board, Group
-    from plad_bench.report.results import Record
 
 
 @click.command(short_help="Render boards from their records.")
@@ -39,22 +39,16 @@ def leaderboard(
     Rendering is a function of the records alone: the same records give the same bytes.
     """
     registry = ctx.ensure_object(State).registry
-    found = {p.parent.name: p.parent for p in sorted(boards_dir.glob("*/board.toml"))}
-    if unknown := [n for n in names if n not in found]:
-        from plad_bench.contract.registry import near_matches, suggestion
-
-        raise UsageError(f"no board {unknown[0]!r} in {boards_dir}", suggestion(near_matches(unknown[0], found), found))
-    if not found:
-        raise NothingSelectedError(f"no board in {boards_dir}", "Make one with `plad-bench run --board NAME`.")
+    found = find_boards(names, boards_dir)
     report: dict[str, dict[str, list[str]]] = {}
-    for name in names or found:
+    for name in found:
         if check:
             report[name] = {"differs": [*map(str, _differing(found[name], registry)), *_left_out(found[name])]}
         else:
             render(found[name], registry)
             report[name] = {"page": [str(found[name] / "README.md")]}
     if into is not None:
-        report[into.name] = _section(into, {name: found[name] for name in names or found}, check=check)
+        report[into.name] = _section(into, found, check=check)
     differing = [path for r in report.values() for path in r.get("differs", [])]
     if as_json:
         echo_json(report)
@@ -66,56 +60,6 @@ def leaderboard(
         for r in report.values():
             click.echo(r["page"][0])
     return ExitCode.FAILED if differing else ExitCode.OK
-
-
-@click.command(short_help="Show one record.")
-@click.argument("cell")
-@click.option(
-    "--samples", type=click.IntRange(0), default=3, show_default=True, help="Examples to show, from the store."
-)
-@boards_option
-@store_option
-@json_option
-def show(cell: str, samples: int, boards_dir: Path, store: Path, *, as_json: bool) -> None:
-    """Show the record of CELL: scores, parameters, cost, provenance, and samples of what it wrote.
-
-    CELL is a record file, or any part of a cell's id, such as quickstart/demo/tiny+small/plad/seed-0.
-    """
-    path, record = find_record(cell, boards_dir)
-    drawn = list(_samples(record, store, samples))
-    if as_json:
-        echo_json({**record.model_dump(mode="json", by_alias=True), "samples": drawn})
-        return
-    _print_record(path, record, drawn)
-
-
-def find_record(text: str, boards_dir: Path) -> tuple[Path, Record]:
-    """The one record a text names.
-
-    Raises:
-        UsageError: if it names none, or several.
-    """
-    from plad_bench.report import results
-
-    if Path(text).is_file():
-        return Path(text), results.read(Path(text))
-    ids = {f"{p.parts[-1 - _depth(p)]}/{_id(p)}": p for p in sorted(boards_dir.glob("*/cells/**/*.json"))}
-    matching = {name: p for name, p in ids.items() if name == text or _id(p) == text} or {
-        name: p for name, p in ids.items() if text in name
-    }
-    if not matching:
-        from plad_bench.contract.registry import near_matches
-
-        near = near_matches(text, ids)
-        raise UsageError(
-            f"no cell {text!r} in {boards_dir}",
-            f"Did you mean {' or '.join(near)}?" if near else "See `plad-bench plan`.",
-        )
-    if len(matching) > 1:
-        listed = "\n    ".join(list(matching)[:8])
-        raise UsageError(f"{text!r} names {len(matching)} cells", f"Name one, for example:\n    {listed}")
-    (path,) = matching.values()
-    return path, results.read(path)
 
 
 def render(directory: Path, registry: Any) -> None:
@@ -226,75 +170,3 @@ def _differing(directory: Path, registry: Any) -> Iterator[Path]:
     for path, data in _files(directory, registry).items():
         if not path.is_file() or path.read_bytes() != data:
             yield path
-
-
-def _samples(record: Record, store: Path, count: int) -> Iterator[dict[str, Any]]:
-    """Prompts with references and the response, while the store still has them."""
-    import json
-
-    opened = open_store(store)
-    responses = opened.find(record.key) if record.key else None
-    if responses is None or not count:
-        return
-    data = opened.find(responses.manifest["document"]["inputs"]["data"])
-    if data is None:
-        return
-    split = responses.manifest["document"]["spec"]["split"]
-    rows = (json.loads(line) for line in (data.path / f"{split}.jsonl").read_text(encoding="utf-8").splitlines())
-    examples = {row["id"]: row for row in rows}
-    for line in (responses.path / "responses.jsonl").read_text(encoding="utf-8").splitlines()[:count]:
-        row = json.loads(line)
-        example = examples[row["id"]]
-        yield {
-            "prompt": example["prompt"],
-            "reference": example["references"][0],
-            "response": row["responses"][0]["text"],
-        }
-
-
-def _print_record(path: Path, record: Record, samples: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console()
-    console.print(Text(f"{record.cell}  {record.status}", style="bold"))
-    if record.reason:
-        console.print(Text(record.reason))
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("metric", "value", "± 95 %", "n", "better"):
-        table.add_column(column, justify="right" if column in {"value", "± 95 %", "n"} else "left")
-    for name, metric in record.metrics.items():
-        scale = 100 if metric.unit == "%" else 1
-        value = "" if metric.value is None else f"{metric.value * scale:.2f}"
-        half = "" if metric.stderr is None else f"{1.96 * metric.stderr * scale:.2f}"
-        table.add_row(Text(name), value, half, str(metric.n), metric.better or "")
-    console.print(table)
-    console.print(Text("intervals: over examples, of this cell alone", style="dim"))
-    facts = {
-        "method": {**record.method.params, "lr": record.method.lr},
-        "protocol": record.protocol,
-        "counts": record.counts,
-        "cost": record.cost,
-        "timing": record.timing,
-        "provenance": record.provenance,
-    }
-    for name, values in facts.items():
-        console.print(Text(name, style="bold"))
-        for key, value in values.items():
-            console.print(Text(f"  {key}: {value}"))
-    for sample in samples:
-        console.print()
-        for name, text in sample.items():
-            console.print(Text(f"{name}: ", style="dim") + Text(text))
-    console.print(Text(f"\n{path}", style="dim"))
-
-
-def _depth(path: Path) -> int:
-    return len(path.parts) - path.parts.index("cells", len(path.parts) - 7)
-
-
-def _id(path: Path) -> str:
-    parts = path.with_suffix("").parts
-    last = len(parts) - 1 - parts[::-1].index("cells")
-    return "/".join(parts[last + 1 :])

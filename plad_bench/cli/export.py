@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from plad_bench.cli.boards import find_record
+from plad_bench.cli.finding import find_record
 from plad_bench.cli.options import boards_option, open_store, store_option
 from plad_bench.contract.errors import MissingError, UsageError
 

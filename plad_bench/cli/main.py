@@ -19,7 +19,7 @@ _COMMANDS = {
     "status": ("status", "Show the progress of runs from another shell."),
     "plugins": ("plugins", "List everything registered, by kind, and plugins that are broken."),
     "leaderboard": ("boards", "Render boards from their records, or check that pages match them."),
-    "show": ("boards", "Show one record: scores, parameters, provenance, samples."),
+    "show": ("show", "Show one record: scores, parameters, provenance, samples."),
     "export": ("export", "Export what a board holds."),
     "cache": ("cache", "Look at the store of artifacts: ls, du, verify, prune."),
 }

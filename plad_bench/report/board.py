@@ -16,8 +16,9 @@ import numpy as np
 from plad_bench.plan import boardfile
 from plad_bench.plan.boardfile import BoardFile
 from plad_bench.report import stats
-from plad_bench.report.cells import Cell, Complain, Problem, canonical, consistent, found, with_scores
-from plad_bench.report.results import REFERENCE_METHODS, Record
+from plad_bench.report.cells import Cell, Complain, Problem, consistent, found, with_scores
+from plad_bench.report.labels import labels
+from plad_bench.report.results import REFERENCE_METHODS
 from plad_bench.report.stats import Array, Estimate, Pairwise
 
 
@@ -168,14 +169,14 @@ def _group(cells: Sequence[Cell], settings: BoardFile, complain: Complain) -> Gr
     primary = _primary(metrics, settings)
     others = [cell for cell in cells if cell.record.status != "done"]
     asked = _asked(cells, settings)
-    labels = _labels([*done, *others])
+    named = labels([*done, *others])
     shares = Counter(s for cell in done if (s := cell.record.cost.get("teacher_device_seconds")) is not None)
 
     every: dict[str, list[Cell]] = defaultdict(list)
     for cell in sorted(done, key=lambda cell: cell.record.seed):
         every[cell.method].append(cell)
     by_method = {key: counted for key, of in every.items() if (counted := _counted(of, asked))}
-    made = {key: _row(labels[key], of, metrics, asked, shares) for key, of in by_method.items()}
+    made = {key: _row(named[key], of, metrics, asked, shares) for key, of in by_method.items()}
     references = sorted(
         (key for key, of in by_method.items() if of[0].record.is_reference),
         key=lambda key: (REFERENCE_METHODS.index(made[key].method), made[key].label),
@@ -185,7 +186,7 @@ def _group(cells: Sequence[Cell], settings: BoardFile, complain: Complain) -> Gr
     unranked = _unranked(
         [*done, *others],
         {cell for row in (*rows, *(made[key] for key in references)) for cell in row.cells},
-        labels,
+        named,
         asked,
     )
     first = (done or cells)[0].record
@@ -242,36 +243,6 @@ def _asked(cells: Iterable[Cell], settings: BoardFile) -> tuple[int, ...]:
         return tuple(range(settings.seeds_asked))
     done = (cell.record for cell in cells if cell.record.status == "done" and not cell.record.is_reference)
     return tuple(sorted({record.seed for record in done}))
-
-
-def _labels(cells: Iterable[Cell]) -> dict[str, str]:
-    """What each method is called: as it was typed, with whatever else tells it from another typed the same."""
-    typed: dict[str, list[Record]] = defaultdict(list)
-    for cell in cells:
-        typed[cell.method].append(cell.record)
-    chosen = {key: min(of, key=lambda r: (len(r.method.selector), r.method.selector)) for key, of in typed.items()}
-    counts = Counter(record.method.selector for record in chosen.values())
-    return {
-        key: record.method.selector
-        if counts[record.method.selector] == 1
-        else _distinct(record, [r for r in chosen.values() if r.method.selector == record.method.selector])
-        for key, record in chosen.items()
-    }
-
-
-def _distinct(record: Record, namesakes: Sequence[Record]) -> str:
-    def parts(r: Record) -> dict[str, Any]:
-        pairs = {"pairs": r.pairs and r.pairs.name, "pairs version": r.pairs and r.pairs.version}
-        settings = {f"pairs {name}": value for name, value in (r.pairs.params if r.pairs else {}).items()}
-        return {**r.method.params, "lr": r.method.lr, "version": r.method.version, **pairs, **settings}
-
-    mine, all_parts = parts(record), [parts(r) for r in namesakes]
-    differing = [
-        name
-        for name in sorted({n for p in all_parts for n in p})
-        if len({canonical(p.get(name)) for p in all_parts}) > 1
-    ]
-    return f"{record.method.selector} ({', '.join(f'{name}={mine.get(name)}' for name in differing)})"
 
 
 def _row(
@@ -362,14 +333,14 @@ def _usable(row: Row, name: str, primary: MetricInfo) -> bool:
 
 
 def _unranked(
-    cells: Iterable[Cell], ranked: Set[str], labels: Mapping[str, str], asked: Sequence[int]
+    cells: Iterable[Cell], ranked: Set[str], named: Mapping[str, str], asked: Sequence[int]
 ) -> tuple[Unranked, ...]:
     """All the cells that are in no row, by method, status and reason."""
     done = Counter(c.method for c in cells if c.record.status == "done" and c.record.seed in asked)
     seeds: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for cell in cells:
         r = cell.record
-        if r.cell in ranked or cell.method not in labels:
+        if r.cell in ranked or cell.method not in named:
             continue
         status: str = r.status
         reason = r.reason
@@ -381,7 +352,7 @@ def _unranked(
             status, reason = "incomplete", "has no value of the metric that ranks"
         elif status == "trial":
             reason = reason or "a run with --limit"
-        seeds[labels[cell.method], status, reason].append(r.seed)
+        seeds[named[cell.method], status, reason].append(r.seed)
     return tuple(Unranked(*key, tuple(sorted(of))) for key, of in sorted(seeds.items()))
 
 
