@@ -40,7 +40,7 @@ def token_loss(
             fit together.
 
     """
-    from plad_bench.learn.objectives import term_losses
+    from plad_bench.learn.objectives import advantages, sampled_logprobs, token_losses
 
     method, settings = _configured(name, params)
     objective = method.objective
@@ -59,8 +59,13 @@ def token_loss(
                 "Cut both to the tokens they share.",
             )
         teacher = teacher_logits.detach()[valid]
-    terms = objective.active(settings)
-    total = sum(term_losses(term, student, teacher, labels[valid], valid, settings)[0].sum() for term in terms)
+    total: Any = 0
+    for term in objective.active(settings):
+        advantage = None
+        if term.advantage is not None and teacher is not None:
+            logprobs = sampled_logprobs(student, teacher, labels[valid], term.sampling(settings))
+            advantage = advantages(term, logprobs, valid, settings)
+        total += token_losses(term, student, teacher, labels[valid], settings, advantage).sum()
     return (total / valid.sum().clamp_min(1)).to(student_logits.dtype)
 
 

@@ -17,9 +17,10 @@ def run(context: Context) -> None:
 
     from plad_bench.learn import models, sequences
     from plad_bench.learn.objectives import sequence_logprobs
+    from plad_bench.learn.predictions import Predictor
 
     model, tokenizer = models.load(context.inputs["model"].path / MODEL, context.device, context.spec["precision"])
-    encoder = sequences.Encoder(tokenizer, models.context_length(model), context.counts)
+    predictor, encoder = Predictor(model), sequences.Encoder(tokenizer, models.context_length(model), context.counts)
     prompts = read_prompts(context.inputs["data"], "train", context.spec.get("limit", 0))
     corpus = Corpus(prompts, [encoder.prompt(p.prompt) for p in prompts], encoder)
     rows = corpus.pairs(context)
@@ -28,7 +29,7 @@ def run(context: Context) -> None:
         for indices in sequences.micro_batches([row[side] for row in rows], BATCH):
             batch = sequences.collate([rows[i][side] for i in indices], tokenizer.pad_token_id, context.device)
             with torch.inference_mode():
-                sums, _ = sequence_logprobs(model, batch)
+                sums, _ = sequence_logprobs(predictor, batch)
             for i, value in zip(indices, sums.tolist(), strict=True):
                 facts[i][f"reference_{side}"] = value
     (context.out / LOGPROBS).write_text(json.dumps(facts))

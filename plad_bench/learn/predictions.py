@@ -1,0 +1,253 @@
+"""The logits of response tokens, made all at once or, where they would not fit, chunk by chunk from hidden states.
+
+Logits of N tokens over V words are the largest thing in a training step by far: a loss and its gradient hold some
+eight tensors [N, V]. Where these exceed a budget no tensor [B, T, V] is made. The model's body gives hidden states [N,
+D], and its output head turns a chunk of them at a time into logits, whose loss and gradient are taken before the next
+chunk.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
+
+from plad_bench.learn.divergences import cross_entropy
+from plad_bench.learn.sequences import Batch
+
+COPIES = 8
+"""Tensors [N, V] in float32 that a divergence and its gradient hold at a time, about."""
+CPU_BUDGET = 512 * 2**20
+"""Bytes for those on a CPU. A constant, so that results do not depend on what else the machine does."""
+GPU_SHARE = 16
+"""On a GPU they may take this fraction of its memory."""
+PARITY_TOKENS = 8
+"""Predictions on which a head is compared with the model's own logits."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of N response tokens."""
+
+    states: Tensor
+    """[N, D] hidden states, or the logits themselves, [N, V]."""
+    head: Callable[[Tensor], Tensor]
+    """Any n of the states -> their logits [n, V]."""
+    chunk: int
+    """How many may be turned into logits at a time."""
+    parameters: tuple[nn.Parameter, ...] = ()
+    """What the head trains."""
+
+    def logits(self, part: slice) -> Tensor:
+        """The logits of some of the tokens."""
+        return self.head(self.states[part])
+
+
+class Predictor:
+    """Reads a batch with a model, and knows whether its logits fit."""
+
+    def __init__(self, model: nn.Module, budget: int | None = None) -> None:
+        """Wrap a model; a budget in bytes takes the place of the device's."""
+        self.model, self.given = model, budget
+        self.agreed: bool | None = None
+        """Whether the head here gives the model's own logits; None until that was asked."""
+
+    @torch.no_grad()
+    def constant(self, batch: Batch) -> Predictions:
+        """Predictions through which no gradient flows."""
+        return self(batch)
+
+    def __call__(self, batch: Batch) -> Predictions:
+        """Read a batch."""
+        count = int(batch.valid.sum())
+        chunk = max(1, self._budget() // (COPIES * 4 * vocabulary_size(self.model)))
+        if batch.valid.numel() <= chunk or not self._head_is_known(batch):
+            return Predictions(response_logits(self.model, batch), _same, max(1, count))
+        head = Head(self.model)
+        return Predictions(response_states(self.model, batch), head, chunk, head.trained())
+
+    def _budget(self) -> int:
+        if self.given is not None:
+            return self.given
+        device = next(self.model.parameters()).device
+        if device.type != "cuda":
+            return CPU_BUDGET
+        return int(torch.cuda.get_device_properties(device).total_memory) // GPU_SHARE
+
+    def _head_is_known(self, batch: Batch) -> bool:
+        """Compare the head with the model once. If they differ, say so and keep to the model's own logits."""
+        if self.agreed is None:
+            self.agreed = agrees(self.model, batch)
+            if not self.agreed:
+                kind = type(self.model).__name__
+                _log.warning("the output head of %s is none that is known here: logits are made at once", kind)
+        return self.agreed
+
+
+# ------------------------------------------------------------------------------------------------ a model's two halves
+
+
+class Head:
+    """A model's output head: a linear map with or without a bias, scaled, and soft-capped where its config says so."""
+
+    def __init__(self, model: nn.Module) -> None:
+        inner = _inner(model)
+        config = inner.config.get_text_config()
+        self.linear: nn.Module = inner.get_output_embeddings()
+        self.scale = (getattr(config, "logit_scale", None) or 1) / (getattr(config, "logits_scaling", None) or 1)
+        self.cap: float | None = getattr(config, "final_logit_softcapping", None)
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """Logits [n, V] of hidden states [n, D]."""
+        logits: Tensor = self.linear(states)
+        logits = logits if self.scale == 1 else logits * self.scale
+        return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
+
+    def trained(self) -> tuple[nn.Parameter, ...]:
+        """Its parameters that take a gradient."""
+        return tuple(p for p in self.linear.parameters() if p.requires_grad)
+
+
+def response_logits(model: nn.Module, batch: Batch) -> Tensor:
+    """Logits of the N response predictions of a batch, row by row, [N, V], as the model makes them."""
+    extra: dict[str, Any] = {}
+    if "logits_to_keep" in inspect.signature(_inner(model).forward).parameters:
+        extra["logits_to_keep"] = batch.input_ids.shape[1] - batch.start
+    logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False, **extra).logits
+    return logits[:, -batch.valid.shape[1] :][batch.valid]
+
+
+def response_states(model: nn.Module, batch: Batch) -> Tensor:
+    """Last hidden states of the N response predictions of a batch, row by row, [N, D]."""
+    body = _inner(model).base_model
+    output = body(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+    return output.last_hidden_state[:, batch.start :][batch.valid]
+
+
+def vocabulary_size(model: nn.Module) -> int:
+    """Logits per token, as the model's config says."""
+    return int(_inner(model).config.get_text_config().vocab_size)
+
+
+def agrees(model: nn.Module, batch: Batch) -> bool:
+    """Whether head and body give the model's own logits, and gradients, on a few predictions of a batch's first row."""
+    mask = batch.valid[0].nonzero()[:PARITY_TOKENS, 0]
+    if not len(mask):
+        return True
+    end = batch.start + int(mask[-1]) + 1
+    few = Batch(batch.input_ids[:1, :end], batch.attention_mask[:1, :end], batch.labels[:1, :end], batch.start)
+    training = model.training
+    model.eval()
+    try:
+        with torch.enable_grad():
+            theirs = response_logits(model, few)
+            ours = Head(model)(response_states(model, few))
+            exact = theirs.dtype == torch.float32
+            return _close(ours, theirs, exact=exact) and _same_gradients(model, ours, theirs, exact=exact)
+    except (AttributeError, TypeError, RuntimeError):
+        return False
+    finally:
+        model.train(training)
+
+
+def _same_gradients(model: nn.Module, ours: Tensor, theirs: Tensor, *, exact: bool) -> bool:
+    """Compare gradients of the logits' squares in the first and the last parameters: of embeddings and head."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    ends = parameters[:1] + parameters[-1:]
+    if not ends:
+        return True
+    first, second = (torch.autograd.grad(z.float().square().sum(), ends, allow_unused=True) for z in (ours, theirs))
+    return all(
+        (a is None and b is None) or (a is not None and b is not None and _close(a, b, exact=exact))
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+def _close(ours: Tensor, theirs: Tensor, *, exact: bool) -> bool:
+    scale = float(theirs.detach().float().abs().max())
+    gap = float((ours.detach().float() - theirs.detach().float()).abs().max())
+    return ours.shape == theirs.shape and gap <= (1e-4 if exact else 3e-2) * max(scale, 1e-6)
+
+
+def _inner(model: nn.Module) -> Any:
+    """The model itself, without adapters around it."""
+    get: Any = getattr(model, "get_base_model", None)
+    return model if get is None else get()
+
+
+def _same(states: Tensor) -> Tensor:
+    return states
+
+
+# ------------------------------------------------------------------------------------------------------ over chunks
+
+
+def parts(count: int, size: int) -> Iterator[slice]:
+    """Slices of `size` that cover `count` rows, one at least."""
+    for start in range(0, max(1, count), size):
+        yield slice(start, min(start + size, count))
+
+
+def summed(function: Callable[[slice, Tensor], Tensor], predictions: Predictions, size: int) -> Tensor:
+    """The sum over chunks of a function of (rows, their states) that gives a scalar, differentiable.
+
+    With more than one chunk the gradient is taken with the value, chunk by chunk, so that no more than one chunk's
+    logits are held and none are made twice.
+    """
+    states = predictions.states
+    if len(states) <= size:
+        return function(slice(0, len(states)), states)
+    if not torch.is_grad_enabled():
+        return torch.stack([function(part, states[part]) for part in parts(len(states), size)]).sum()
+    total: Tensor = _Summed.apply(function, size, states, *predictions.parameters)
+    return total
+
+
+class _Summed(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, function: Callable[[slice, Tensor], Tensor], size: int, states: Tensor, *parameters: Tensor
+    ) -> Tensor:
+        total = torch.zeros((), device=states.device, dtype=torch.promote_types(states.dtype, torch.float32))
+        gradients = [torch.zeros_like(tensor) for tensor in (states, *parameters)]
+        for part in parts(len(states), size):
+            with torch.enable_grad():
+                chunk = states[part].detach().requires_grad_()
+                value = function(part, chunk)
+                of_chunk, *of_parameters = torch.autograd.grad(value, [chunk, *parameters], allow_unused=True)
+            total += value.detach()
+            if of_chunk is not None:
+                gradients[0][part] = of_chunk
+            for i, more in enumerate(of_parameters, start=1):
+                if more is not None:
+                    gradients[i] += more
+        ctx.save_for_backward(*gradients)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        return None, None, *(saved.mul_(gradient) for saved in ctx.saved_tensors)
+
+
+def label_logprobs(predictions: Predictions, labels: Tensor) -> Tensor:
+    """Log-probability of each label, [N]. Logits of a chunk are made again for its gradient."""
+
+    def of(states: Tensor, some: Tensor) -> Tensor:
+        return -cross_entropy(predictions.head(states), some)
+
+    states, size = predictions.states, predictions.chunk
+    if len(states) <= size:
+        return of(states, labels)
+    return torch.cat(
+        [checkpoint(of, states[part], labels[part], use_reentrant=False) for part in parts(len(states), size)]
+    )
