@@ -422,7 +422,9 @@ def test_help_is_quick_to_import():
     assert "run" in result.stdout
 
 
-@pytest.mark.parametrize("command", ["run", "plan", "status", "plugins", "leaderboard", "show", "export", "cache"])
+@pytest.mark.parametrize(
+    "command", ["run", "plan", "status", "plugins", "leaderboard", "show", "compare", "export", "cache"]
+)
 def test_every_command_has_help_under_both_names(command, tmp_path):
     long = plad_bench(command, "--help", cwd=tmp_path)
     assert long.returncode == 0

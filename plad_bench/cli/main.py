@@ -20,6 +20,7 @@ _COMMANDS = {
     "plugins": ("plugins", "List everything registered, by kind, and plugins that are broken."),
     "leaderboard": ("boards", "Render boards from their records, or check that pages match them."),
     "show": ("show", "Show one record: scores, parameters, provenance, samples."),
+    "compare": ("compare", "Compare two methods: paired difference, interval, p, minimum detectable."),
     "export": ("export", "Export what a board holds."),
     "cache": ("cache", "Look at the store of artifacts: ls, du, verify, prune."),
 }

@@ -168,7 +168,7 @@ def _group(cells: Sequence[Cell], settings: BoardFile, complain: Complain) -> Gr
     done = [cell for cell in done if all(_fits(cell, metric) for metric in metrics)]
     primary = _primary(metrics, settings)
     others = [cell for cell in cells if cell.record.status != "done"]
-    asked = _asked(cells, settings)
+    asked = asked_seeds(cells, settings)
     named = labels([*done, *others])
     shares = Counter(s for cell in done if (s := cell.record.cost.get("teacher_device_seconds")) is not None)
 
@@ -238,7 +238,8 @@ def _fits(cell: Cell, metric: MetricInfo) -> bool:
     return theirs is None or (theirs.better, theirs.unit) == (metric.better, metric.unit)
 
 
-def _asked(cells: Iterable[Cell], settings: BoardFile) -> tuple[int, ...]:
+def asked_seeds(cells: Iterable[Cell], settings: BoardFile) -> tuple[int, ...]:
+    """The seeds that make a method of a group complete."""
     if settings.seeds_asked:
         return tuple(range(settings.seeds_asked))
     done = (cell.record for cell in cells if cell.record.status == "done" and not cell.record.is_reference)

@@ -116,12 +116,11 @@ def with_scores(cells: Iterable[Cell], complain: Complain) -> list[Cell]:
     interned: dict[tuple[str, ...], tuple[str, ...]] = {}
     for cell in cells:
         try:
-            ids, scores = _verified(cell)
+            with_own = scored(cell)
         except RecordError as error:
             complain(cell, error.message)
             continue
-        key = tuple(ids)
-        read.append(replace(cell, scores=scores, ids=interned.setdefault(key, key)))
+        read.append(replace(with_own, ids=interned.setdefault(with_own.ids, with_own.ids)))
     sets = {ids: frozenset(ids) for ids in interned}
     counts = Counter(sets[cell.ids] for cell in read)
     if not counts:
@@ -131,20 +130,29 @@ def with_scores(cells: Iterable[Cell], complain: Complain) -> list[Cell]:
     order = max(orders, key=lambda ids: (orders[ids], ids))
     kept = []
     for cell in read:
-        if cell.ids == order:
-            kept.append(cell)
-        elif cell.ids in orders:
-            place = {example: k for k, example in enumerate(cell.ids)}
-            index = [place[example] for example in order]
-            kept.append(replace(cell, scores={name: v[index] for name, v in cell.scores.items()}, ids=order))
+        if cell.ids in orders:
+            kept.append(aligned(cell, order))
         else:
             n = len(sets[cell.ids] & usual)
             complain(cell, f"was scored on other examples: shares {n} of the {len(usual)} that the others have")
     return kept
 
 
-def _verified(cell: Cell) -> tuple[list[str], dict[str, Array]]:
-    """The scores of a done cell, which the values in its record must be the means of."""
+def aligned(cell: Cell, order: tuple[str, ...]) -> Cell:
+    """The same cell with its examples in another order."""
+    if cell.ids == order:
+        return cell
+    place = {example: k for k, example in enumerate(cell.ids)}
+    index = [place[example] for example in order]
+    return replace(cell, scores={name: v[index] for name, v in cell.scores.items()}, ids=order)
+
+
+def scored(cell: Cell) -> Cell:
+    """A done cell with its scores, which the values in its record must be the means of.
+
+    Raises:
+        RecordError: if they are not, or are not there.
+    """
     record = cell.record
     if record.scores is None:
         raise RecordError("is done but names no scores")
@@ -156,7 +164,7 @@ def _verified(cell: Cell) -> tuple[list[str], dict[str, Array]]:
         value, n = (float(present.mean()) if present.size else None), present.size
         if n != metric.n or not _close(metric.value, value):
             raise RecordError(f"was edited: {name} is {metric.value} over {metric.n}, its scores give {value} over {n}")
-    return ids, scores
+    return replace(cell, scores=scores, ids=tuple(ids))
 
 
 def _close(a: float | None, b: float | None) -> bool:
