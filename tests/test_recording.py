@@ -1,5 +1,6 @@
 """Records made from cells: what may depend on the store, and what may never be in them."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +31,10 @@ def artifacts(cell, tmp_path):
         path = tmp_path / "artifacts" / stage.key
         path.mkdir(parents=True, exist_ok=True)
         (path / "values.json").write_text('{"a": 0.25, "b": 0.75}')
+        prompts = [{"id": f"{k:02}", "prompt": f"p{k}\u2028", "references": ["r"]} for k in range(40)]
+        (path / "test.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in prompts))
+        said = [{"id": row["id"], "responses": [{"text": f"{k} " * 3000}]} for k, row in enumerate(prompts)][::-1]
+        (path / "responses.jsonl").write_text("".join(json.dumps(row) + "\n" for row in said))
         number = 2.0 if stage.key in {s.key for s in cell.plan.teacher_model.walk()} else 1.0
         manifest = {
             "counts": {"n": number},
@@ -57,6 +62,35 @@ def test_counts_stay_when_a_new_metric_is_scored_after_a_prune(cell, artifacts, 
     again = recording.write_done(tmp_path / "cells", cell, left, ["run"])
     assert first.counts
     assert again.essence() == first.essence()
+
+
+def test_samples_are_of_the_first_prompts_and_stay_when_the_text_is_pruned(cell, artifacts, tmp_path):
+    record = recording.write_done(tmp_path, cell, artifacts, ["run"])
+    file = (tmp_path / cell.id).with_name(record.samples.file)
+    samples = results.read_samples(file, record.samples.sha256)
+    assert [s.example for s in samples] == [f"{k:02}" for k in range(16)]
+    assert (samples[3].prompt, samples[3].reference) == ("p3\u2028", "r")
+    assert samples[3].response == ("3 " * 3000)[: results.LONGEST_SAMPLE] + "…"
+    before = file.read_bytes()
+    left = {key: artifacts[key] for key in (cell.checkpoint.key, cell.scores["rouge-l"].key)}
+    assert recording.write_done(tmp_path, cell, left, ["run"]).samples == record.samples
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("without", ["redistributable", "seed", "limit"])
+def test_samples_are_kept_of_one_whole_seed_of_a_task_that_may_be_given(cell, artifacts, tmp_path, without):
+    recording.write_done(tmp_path, cell, artifacts, ["run"])
+    match without:
+        case "redistributable":
+            task = replace(cell.task.component, redistributable=False)
+            other = replace(cell, task=replace(cell.task, registered=Registered(task, cell.task.registered.origin)))
+        case "seed":
+            other = replace(cell, seed=1)
+        case "limit":
+            other = replace(cell, protocol=replace(cell.protocol, limit=5))
+    record = recording.write_done(tmp_path, other, artifacts, ["run"])
+    assert record.samples is None
+    assert not (tmp_path / other.id).with_suffix(".samples.jsonl").exists()
 
 
 def test_scores_and_values_agree(cell, artifacts, tmp_path):

@@ -96,12 +96,12 @@ def _table(group: Group, width: int) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from plad_bench.report import markdown
+    from plad_bench.report import content, markdown
 
     rows = [*group.references, *group.rows]
     columns = {
         markdown.header(metric): [
-            markdown.value(row.estimates.get(metric.name), metric, markdown.decimals(group, metric)) for row in rows
+            content.value(row.estimates.get(metric.name), metric, content.decimals(group, metric)) for row in rows
         ]
         for metric in group.metrics
     }
@@ -120,7 +120,7 @@ def _table(group: Group, width: int) -> Any:
         rank = "" if row.rank is None else str(row.rank)
         cells = [Text(column[index]) for column in shown]
         style = "dim" if row.rank is None else ""
-        table.add_row(rank, Text(row.label), *cells, markdown.seeds(row), style=style)
+        table.add_row(rank, Text(row.label), *cells, content.seeds(row), style=style)
     return table
 
 

@@ -22,6 +22,9 @@ from plad_bench.plan.spec import Chosen, protocol_values
 from plad_bench.plan.stages import Stage
 from plad_bench.report import results
 
+SAMPLES = 16
+"""Prompts, the first by id, whose responses are kept for a page."""
+
 
 def path_of(cells: Path, cell_id: str) -> Path:
     """Where the record of a cell lies."""
@@ -62,7 +65,7 @@ def stale(record: results.Record) -> bool:
 
 
 def write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], arguments: Sequence[str]) -> results.Record:
-    """Write the record of a finished cell, its per-example scores and its training curve."""
+    """Write the record of a finished cell, its per-example scores, its samples and its training curve."""
     columns, ids = {}, []
     metrics = {}
     for label, stage in cell.scores.items():
@@ -88,6 +91,7 @@ def write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], argum
         status="trial" if cell.protocol.limit else "done",
         metrics=metrics,
         scores=results.ScoresPart(file=scores.name, sha256=hashlib.sha256(data).hexdigest(), examples=len(ids)),
+        samples=_write_samples(cells, cell, artifacts, earlier),
         counts=earlier.counts if earlier else _counts(chain, artifacts),
         cost=_cost(cell, artifacts),
         timing={stage.name: round(artifacts[stage.key].manifest["seconds"], 3) for stage in chain},
@@ -229,12 +233,43 @@ def _cost(cell: Cell, artifacts: Mapping[str, Artifact]) -> dict[str, float]:
     return cost
 
 
+def _write_samples(
+    cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], earlier: results.Record | None
+) -> results.SamplesPart | None:
+    """Keep what the cell wrote to a few prompts, if the task's text may be given; seed 0 speaks for the others."""
+    file = path_of(cells, cell.id).with_suffix(".samples.jsonl")
+    if cell.seed or cell.protocol.limit or not cell.task.component.redistributable:
+        file.unlink(missing_ok=True)
+        return None
+    responses, data = (artifacts.get(stage.key) for stage in (cell.responses, cell.responses.inputs["data"]))
+    if responses is None or data is None:
+        return earlier.samples if earlier else None
+    examples = {row["id"]: row for row in _lines(data.path / f"{cell.protocol.split}.jsonl")}
+    rows = sorted(_lines(responses.path / "responses.jsonl"), key=lambda row: str(row["id"]))[:SAMPLES]
+    content = results.samples_bytes(
+        results.Sample(
+            example=row["id"],
+            prompt=examples[row["id"]]["prompt"],
+            reference=next(iter(examples[row["id"]]["references"]), ""),
+            response=row["responses"][0]["text"],
+        )
+        for row in rows
+    )
+    write_atomically(file, content)
+    return results.SamplesPart(file=file.name, sha256=hashlib.sha256(content).hexdigest())
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    with file.open(encoding="utf-8", newline="\n") as stream:  # a text may hold other separators of lines
+        return [json.loads(line) for line in stream]
+
+
 def _write_curve(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact]) -> None:
     artifact = artifacts.get(cell.checkpoint.key)
     curve = artifact.path / "curve.jsonl" if artifact else None
     if curve is None or not curve.is_file():
         return
-    rows = [json.loads(line) for line in curve.read_text().splitlines()]
+    rows = _lines(curve)
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")

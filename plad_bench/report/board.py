@@ -15,10 +15,11 @@ import numpy as np
 
 from plad_bench.plan import boardfile
 from plad_bench.plan.boardfile import BoardFile
-from plad_bench.report import stats
+from plad_bench.report import samples, stats
 from plad_bench.report.cells import Cell, Complain, Problem, consistent, found, with_scores
 from plad_bench.report.labels import labels
 from plad_bench.report.results import REFERENCE_METHODS
+from plad_bench.report.samples import Shown
 from plad_bench.report.stats import Array, Estimate, Pairwise
 
 
@@ -108,6 +109,8 @@ class Group:
     pairs: Pairwise | None
     """Of `rows`, in their order, on the primary metric; positive is better. None if that metric has no direction."""
     unranked: tuple[Unranked, ...]
+    samples: tuple[Shown, ...] = ()
+    """What references and rows, in this order, wrote to a few prompts, where the task's text may be shown."""
 
 
 @dataclass(frozen=True)
@@ -183,13 +186,15 @@ def _group(cells: Sequence[Cell], settings: BoardFile, complain: Complain) -> Gr
     )
     complete = [key for key in by_method if key not in references and set(made[key].seeds) == set(asked)]
     rows, pairs = _ranked(complete, made, by_method, references, primary)
+    shown = (*(made[key] for key in references), *rows)
     unranked = _unranked(
         [*done, *others],
-        {cell for row in (*rows, *(made[key] for key in references)) for cell in row.cells},
+        {cell for row in shown for cell in row.cells},
         named,
         asked,
     )
     first = (done or cells)[0].record
+    by_id = {cell.record.cell: cell for cell in done}
     return Group(
         task=first.task.selector,
         teacher=first.teacher.selector,
@@ -202,6 +207,7 @@ def _group(cells: Sequence[Cell], settings: BoardFile, complain: Complain) -> Gr
         rows=rows,
         pairs=pairs,
         unranked=unranked,
+        samples=samples.side_by_side([[by_id[of] for of in row.cells] for row in shown], primary, complain),
     )
 
 

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,6 +28,8 @@ LARGEST = 16 * 2**20
 """Bytes of a record file beyond which it is not read."""
 LARGEST_SCORE = 1e100
 """Its square is still a number, with room for sums."""
+LONGEST_SAMPLE = 2000
+"""Characters of a sample's texts that are kept."""
 
 _PART = r"""[^\x00-\x1f\x7f/\\:*?"<>|.][^\x00-\x1f\x7f/\\:*?"<>|]*"""
 Name = Annotated[str, Field(min_length=1, max_length=300)]
@@ -93,6 +96,24 @@ class ScoresPart(_Part):
     examples: Annotated[int, Field(ge=1, le=10_000_000)]
 
 
+class SamplesPart(_Part):
+    """Where the samples lie, and their hash."""
+
+    file: FileName
+    """Beside the record."""
+    sha256: Sha256
+
+
+class Sample(_Part):
+    """What a cell wrote to one prompt."""
+
+    example: Name
+    """The id of the prompt, as in the scores."""
+    prompt: str
+    reference: str
+    response: str
+
+
 class Record(_Part):
     """One cell."""
 
@@ -114,6 +135,7 @@ class Record(_Part):
     """The board's controlled conditions: budget, decoding, split, precision."""
     metrics: dict[str, MetricPart] = {}
     scores: ScoresPart | None = None
+    samples: SamplesPart | None = None
     counts: dict[str, float] = {}
     """What was dropped, cut or retokenised on the way, and sizes of the data."""
     cost: dict[str, float] = {}
@@ -265,6 +287,37 @@ def read_scores(path: Path, sha256: str, examples: int | None = None) -> tuple[l
         if values.dtype != np.float64 or (np.abs(values) > LARGEST_SCORE).any():
             raise RecordError(f"{path.name}: {name}: not all scores are numbers of at most {LARGEST_SCORE:g}", remedy)
     return ids, columns
+
+
+def samples_bytes(samples: Iterable[Sample]) -> bytes:
+    """Samples as JSON lines, in ASCII, long texts cut."""
+
+    def cut(text: str) -> str:
+        text = text if len(text) <= LONGEST_SAMPLE else f"{text[:LONGEST_SAMPLE]}…"
+        return text.encode(errors="replace").decode()
+
+    rows = ({name: cut(text) for name, text in sample.model_dump().items()} for sample in samples)
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def read_samples(path: Path, sha256: str) -> list[Sample]:
+    """The samples of a file, after checking its hash.
+
+    Raises:
+        RecordError: if the file is missing, is not the one the record speaks of, or does not hold samples.
+    """
+    remedy = "Restore it from version control, or delete the record and run the cell again."
+    try:
+        data = path.read_bytes()
+    except OSError:
+        raise RecordError("the samples of the record beside it are missing", remedy) from None
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise RecordError("is not the file its record names (the hash differs)", remedy)
+    try:
+        return [Sample.model_validate_json(line, strict=True) for line in data.splitlines()]
+    except ValueError as error:
+        first = str(error).splitlines()[0]
+        raise RecordError(f"does not hold samples: {first}", remedy) from None
 
 
 def _refuse(constant: str) -> None:

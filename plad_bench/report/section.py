@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from plad_bench.report import markdown
+from plad_bench.report import content, markdown
 from plad_bench.report.board import Board, Group
 from plad_bench.report.text import NONE, code
 
@@ -37,14 +37,14 @@ def fill(text: str, boards: Mapping[str, Board], folder: str) -> str:
 
 def _excerpt(group: Group, board: Board, path: str) -> str:
     columns = group.metrics[:6]
-    places = {metric.name: markdown.decimals(group, metric) for metric in columns}
+    places = {metric.name: content.decimals(group, metric) for metric in columns}
     body = [
         [
             str(row.rank or ""),
             code(row.label),
-            *(markdown.value(row.estimates.get(metric.name), metric, places[metric.name]) for metric in columns),
+            *(content.value(row.estimates.get(metric.name), metric, places[metric.name]) for metric in columns),
             row.access or NONE,
-            markdown.seeds(row),
+            content.seeds(row),
         ]
         for row in (*group.references, *group.rows)
     ]
