@@ -57,6 +57,7 @@ Put selectors with brackets in quotes, for the shell's sake. `all` selects every
 | 3 | a prerequisite is missing: model, data, GPU, package, network, disk space |
 | 4 | a plugin is broken or malformed |
 | 5 | nothing selected |
+| 6 | stopped before `--max-cost` was exceeded; what was bought is kept |
 | 130 | interrupted |"""
 
 

@@ -14,6 +14,7 @@ class ExitCode(IntEnum):
     MISSING = 3
     PLUGIN = 4
     NOTHING = 5
+    BUDGET = 6
     INTERRUPTED = 130
 
 
@@ -53,6 +54,12 @@ class NothingSelectedError(PladBenchError):
     """The selection matches nothing."""
 
     exit_code = ExitCode.NOTHING
+
+
+class BudgetError(PladBenchError):
+    """A run reached what it may spend; what it bought is kept."""
+
+    exit_code = ExitCode.BUDGET
 
 
 class CorruptArtifactError(PladBenchError):

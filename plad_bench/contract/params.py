@@ -24,25 +24,38 @@ class Params(BaseModel):
     )
 
     def public(self) -> dict[str, Any]:
-        """The parameters as JSON values, every local path replaced by what it holds: what keys and records see."""
+        """The parameters as JSON values, as keys and records see them.
+
+        A local path is replaced by the hash of what it holds, a private value by its own hash, and what says how a
+        result is come by, and not which, is left out.
+        """
         values: dict[str, Any] = self.model_dump(mode="json")
         for name, info in type(self).model_fields.items():
-            path = getattr(self, name)
-            if _extra(info).get("local") and path is not None:
-                values[name] = content_hash(Path(path))
+            value, extra = getattr(self, name), _extra(info)
+            if not extra.get("keyed", True):
+                del values[name]
+            elif extra.get("local") and value is not None:
+                values[name] = content_hash(Path(value))
+            elif extra.get("private"):
+                values[name] = text_hash(str(value))
         return values
 
 
-def param(default: Any, *, source: str = "", local: bool = False, **bounds: Any) -> Any:
+def param(
+    default: Any, *, source: str = "", local: bool = False, private: bool = False, keyed: bool = True, **bounds: Any
+) -> Any:
     """A parameter with its default, where that default comes from, and its range.
 
     Args:
         default: the value when nothing is given.
         source: the paper, or "ours"/"unknown" when no paper gives it. Shown in docs/methods.md.
         local: the value is a path on this machine. Keys and records hold the hash of its content instead.
+        private: others must not read the value, such as a host name. Keys and records hold its hash instead.
+        keyed: False for what changes how a result is come by and never the result: speed, patience, prices.
         bounds: pydantic's `ge`, `gt`, `le`, `lt`, `min_length`, ...
     """
-    return Field(default, json_schema_extra={"source": source, "local": local}, **bounds)
+    extra: dict[str, Any] = {"source": source, "local": local, "private": private, "keyed": keyed}
+    return Field(default, json_schema_extra=extra, **bounds)
 
 
 class MethodParams(Params):
@@ -59,6 +72,11 @@ def source_of(params: type[Params], name: str) -> str:
 
 def _extra(info: Any) -> dict[str, Any]:
     return info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+
+
+def text_hash(text: str) -> str:
+    """sha256 of a text."""
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def content_hash(path: Path) -> str:

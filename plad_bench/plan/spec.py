@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from plad_bench.contract.errors import NothingSelectedError, UsageError
-from plad_bench.contract.params import content_hash
+from plad_bench.contract.params import content_hash, text_hash
 from plad_bench.contract.records import Component, Protocol
 from plad_bench.contract.registry import Registered, Registry
 from plad_bench.plan.selectors import parse
@@ -34,9 +34,10 @@ class Chosen:
         """The canonical selector: the name and the parameters that differ from their defaults."""
         shown = []
         for name, info in type(self.params).model_fields.items():
-            value = getattr(self.params, name)
-            if value != info.get_default(call_default_factory=True):
-                shown.append(f"{name}={_shown(value, local=self._is_local(name))}")
+            value, extra = getattr(self.params, name), info.json_schema_extra
+            flags = extra if isinstance(extra, dict) else {}
+            if flags.get("keyed", True) and value != info.get_default(call_default_factory=True):
+                shown.append(f"{name}={_shown(value, flags)}")
         return f"{self.component.name}[{','.join(shown)}]" if shown else str(self.component.name)
 
     def public(self) -> dict[str, Any]:
@@ -52,10 +53,6 @@ class Chosen:
     def private(self) -> dict[str, Any]:
         """What a worker needs to build it again."""
         return {"kind": self.kind, "name": self.component.name, "params": self.params.model_dump(mode="json")}
-
-    def _is_local(self, name: str) -> bool:
-        extra = type(self.params).model_fields[name].json_schema_extra
-        return isinstance(extra, dict) and bool(extra.get("local"))
 
 
 @dataclass(frozen=True)
@@ -142,8 +139,10 @@ def protocol_values(value: Protocol) -> dict[str, Any]:
     return asdict(value)
 
 
-def _shown(value: Any, *, local: bool) -> str:
-    if local:
+def _shown(value: Any, flags: Mapping[str, Any]) -> str:
+    if flags.get("private"):
+        return text_hash(str(value)).removeprefix("sha256:")[:8]
+    if flags.get("local"):
         return f"{value.name}-{content_hash(value).removeprefix('sha256:')[:8]}"
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return f"'{text}'" if any(c in text for c in ",|[]") else text

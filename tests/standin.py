@@ -1,0 +1,101 @@
+"""A stand-in for an OpenAI-compatible endpoint on loopback, which misbehaves on order and remembers."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Endpoint:
+    """Answers with `reply(prompt)`; `faults(prompt, nth)` may name what goes wrong with the nth request for it.
+
+    Faults: an HTTP status, optionally with headers and a text (503, {"Retry-After": "0"}, "why"), or one of "cut" (the
+    connection), "hang" (until the server closes), "garbage", "empty", "length", "no usage".
+    """
+
+    def __init__(self, reply=None, faults=lambda prompt, nth: None):
+        self.reply = reply or (lambda prompt: f"about {prompt}")
+        self.faults = faults
+        self.asked, self.answered, self.bodies, self.keys = Counter(), Counter(), [], set()
+        self.under_way = self.most_under_way = 0
+        self.lock, self.closing = threading.Lock(), threading.Event()
+        endpoint = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self):
+                endpoint.handle(self)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+
+    def handle(self, request):
+        body = json.loads(request.rfile.read(int(request.headers["Content-Length"])))
+        prompt = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
+        with self.lock:
+            self.asked[prompt] += 1
+            nth = self.asked[prompt]
+            self.bodies.append({"path": request.path, **body})
+            self.keys.add(request.headers.get("Authorization", ""))
+            self.under_way += 1
+            self.most_under_way = max(self.most_under_way, self.under_way)
+        try:
+            self.respond(request, body, prompt, self.faults(prompt, nth))
+        except OSError:  # the client is gone
+            request.close_connection = True
+        finally:
+            with self.lock:
+                self.under_way -= 1
+
+    def respond(self, request, body, prompt, fault):
+        if fault == "hang":
+            self.closing.wait(30)
+            request.close_connection = True
+        elif fault == "cut":
+            request.close_connection = True
+        elif isinstance(fault, tuple):
+            status, headers, text = fault
+            self.send(request, status, text.encode(), headers)
+        elif fault == "garbage":
+            self.send(request, 200, b'{"choices": [{"message"')
+        else:
+            text = "" if fault == "empty" else self.reply(prompt)
+            finish = "length" if fault == "length" else "stop"
+            choice = {"message": {"content": text}} if "messages" in body else {"text": text}
+            answer = {"choices": [{**choice, "finish_reason": finish}]}
+            if fault != "no usage":
+                answer["usage"] = {"prompt_tokens": 10, "completion_tokens": 5}
+            with self.lock:
+                self.answered[prompt] += 1
+            self.send(request, 200, json.dumps(answer).encode())
+
+    def send(self, request, status, data, headers=None):
+        request.send_response(status)
+        for name, value in (headers or {}).items():
+            request.send_header(name, value)
+        request.send_header("Content-Length", str(len(data)))
+        request.end_headers()
+        request.wfile.write(data)
+
+
+@contextmanager
+def endpoint(**given):
+    """A running stand-in."""
+    made = Endpoint(**given)
+    thread = threading.Thread(target=made.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield made
+    finally:
+        made.closing.set()
+        made.server.shutdown()
+        made.server.server_close()
+        thread.join()

@@ -1,0 +1,230 @@
+"""The client of OpenAI-compatible endpoints, against one that misbehaves: nothing lost, nothing asked for twice."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+from standin import endpoint
+
+from plad_bench.contract.errors import BudgetError, MissingError, StageError
+from plad_bench.contract.money import Purse
+from plad_bench_plugins import _openai
+from plad_bench_plugins._openai import EndpointParams, ask, backoff, retry_after
+
+KEY = "sk-not-a-real-key-0123456789"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(_openai, "FIRST_WAIT_S", 0.001)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+
+def params(url, **more):
+    return EndpointParams(**{"model": "m", "base_url": url, "concurrency": 4, "timeout": 5, **more})
+
+
+def questions(p, n=12):
+    return {f"id{i}": p.body(f"prompt {i}", max_tokens=8) for i in range(n)}
+
+
+def test_every_question_is_answered_once_and_in_order(tmp_path):
+    with endpoint() as server:
+        p = params(server.url)
+        told = []
+        answers = ask(p, questions(p), tmp_path / "j", progress=lambda done, total: told.append((done, total)))
+    assert [a.text for a in answers.values()] == [f"about prompt {i}" for i in range(12)]
+    assert list(answers) == [f"id{i}" for i in range(12)]
+    assert set(server.asked.values()) == {1}
+    assert 1 < server.most_under_way <= 4
+    assert told == [(i, 12) for i in range(13)]
+    assert server.keys == {f"Bearer {KEY}"}
+    assert server.bodies[0]["path"] == "/v1/chat/completions"
+
+
+def test_faults_cost_another_try_and_nothing_else(tmp_path):
+    faults = {
+        "prompt 0": ["cut", (500, {}, "oops")],
+        "prompt 1": [(429, {"Retry-After": "0.01"}, "slow down")],
+        "prompt 2": ["garbage", (503, {}, ""), (408, {}, "")],
+        "prompt 3": ["empty"],
+        "prompt 4": ["length"],
+        "prompt 5": ["hang"],
+    }
+    counts = {}
+    with endpoint(faults=lambda q, n: dict(enumerate(faults.get(q, []), 1)).get(n)) as server:
+        p = params(server.url, timeout=0.3)
+        answers = ask(p, questions(p), tmp_path / "j", counts=counts)
+    assert [a.text for i, a in enumerate(answers.values()) if i != 3] == [
+        f"about prompt {i}" for i in range(12) if i != 3
+    ]
+    assert answers["id3"].text == ""
+    assert [a.finished for a in answers.values()] == [i != 4 for i in range(12)]
+    assert set(server.answered.values()) == {1}
+    assert counts == {"retried_requests": 7}
+
+
+def test_a_second_call_asks_only_for_what_is_missing(tmp_path):
+    dead = {"prompt 3", "prompt 7"}
+    with endpoint(faults=lambda q, n: (500, {}, "dead") if q in dead else None) as server:
+        p = params(server.url, retries=1)
+        with pytest.raises(StageError, match=r"2 of 12 questions to m got no answer; id\d: HTTP 500: dead") as caught:
+            ask(p, questions(p), tmp_path / "j")
+        assert "run the same command again" in caught.value.remedy
+        assert sum(server.answered.values()) == 10
+        dead.clear()
+        answers = ask(p, questions(p), tmp_path / "j")
+        assert set(server.answered.values()) == {1}
+        assert len(answers) == 12
+        changed = {"id0": p.body("prompt 0", max_tokens=9)}
+        ask(p, changed, tmp_path / "j")
+        assert server.answered["prompt 0"] == 2, "another question under the same id is asked"
+
+
+def test_half_a_line_of_a_killed_writer_costs_one_question(tmp_path):
+    journal = tmp_path / "j"
+    with endpoint() as server:
+        p = params(server.url)
+        ask(p, questions(p, 4), journal)
+        lines = [line for line in journal.read_bytes().splitlines() if line]
+        journal.write_bytes(b"\n".join(lines[:-1]) + b"\n" + lines[-1][:20])
+        lost = json.loads(lines[-1])["id"]
+        assert len(ask(p, questions(p, 4), journal)) == 4
+        assert len(ask(p, questions(p, 4), journal)) == 4
+    assert {q: n for q, n in server.asked.items() if n > 1} == {f"prompt {lost[2:]}": 2}
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "words"),
+    [
+        ((401, {}, f"bad key {KEY}"), MissingError, "refused the key"),
+        ((404, {}, "no model m"), MissingError, "no model m"),
+        ((429, {}, '{"error": {"code": "insufficient_quota"}}'), MissingError, "no credit left"),
+        ((429, {"Retry-After": "86400"}, ""), MissingError, "asks to wait 86400 s"),
+        ((400, {}, f"too long; {KEY}"), StageError, r"HTTP 400: too long; \[key\]"),
+    ],
+)
+def test_what_will_not_pass_ends_it_soon(fault, kind, words, tmp_path):
+    with endpoint(faults=lambda q, n: fault) as server:
+        p = params(server.url)
+        with pytest.raises(kind, match=words) as caught:
+            ask(p, questions(p, 40), tmp_path / "j")
+    assert KEY not in str(caught.value)
+    assert max(server.asked.values()) == 1
+    assert sum(server.asked.values()) < 20
+
+
+def test_an_endpoint_that_is_not_there_is_a_missing_prerequisite(tmp_path):
+    with endpoint() as server:
+        url = server.url
+    p = params(url, retries=1)
+    with pytest.raises(MissingError, match="cannot be reached: no connection"):
+        ask(p, questions(p), tmp_path / "j")
+
+
+def test_without_a_key_only_this_machine_is_asked(tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with endpoint() as server:
+        p = params(server.url)
+        ask(p, questions(p, 1), tmp_path / "j")
+        assert server.keys == {""}
+    p = params("https://example.org/v1", key_env="OTHER_KEY")
+    with pytest.raises(MissingError, match="OTHER_KEY is not set"):
+        ask(p, questions(p, 1), tmp_path / "k")
+
+
+def test_the_key_is_written_nowhere(tmp_path):
+    with endpoint(faults=lambda q, n: (500, {}, KEY) if n == 1 else None) as server:
+        p = params(server.url)
+        ask(p, questions(p), tmp_path / "j")
+    for path in tmp_path.rglob("*"):
+        assert KEY.encode() not in path.read_bytes()
+    assert KEY not in repr(p)
+
+
+# ----------------------------------------------------------------------------------------------------------- money
+
+
+def test_a_purse_is_never_overdrawn_and_what_was_bought_is_kept(tmp_path):
+    price = {"price_in": 1e6 / 1000, "price_out": 1e6 / 1000}  # 1/1000 a token; an answer costs 0.015
+    purse = Purse(tmp_path / "purse", limit=0.3)
+    with endpoint() as server:
+        p = params(server.url, **price)
+        with pytest.raises(BudgetError, match=r"--max-cost 0\.3") as caught:
+            ask(p, questions(p, 40), tmp_path / "j", purse=purse)
+        bought = sum(server.answered.values())
+        assert 0 < 0.015 * bought <= 0.3
+        assert purse.spent == pytest.approx(0.015 * bought)
+        assert 0.3 - purse.spent < 0.15, "it stops no earlier than one question before"
+        assert "What was bought is kept" in caught.value.remedy
+        ask(p, questions(p, 40), tmp_path / "j", purse=Purse(tmp_path / "more", limit=10))
+    assert set(server.answered.values()) == {1}
+
+
+def test_what_may_have_been_billed_counts_as_spent(tmp_path):
+    purse = Purse(tmp_path / "purse", limit=1e9)
+    with endpoint(faults=lambda q, n: "garbage" if n == 1 else None) as server:
+        p = params(server.url, price_in=1e6, price_out=1e6)
+        ask(p, questions(p, 1), tmp_path / "j", purse=purse)
+    assert purse.spent > 15 + 8
+
+
+def test_purses_of_several_processes_are_one(tmp_path):
+    one, other = Purse(tmp_path / "p", limit=1.0), Purse(tmp_path / "p", limit=1.0)
+    one.reserve(0.7)
+    with pytest.raises(BudgetError):
+        other.reserve(0.4)
+    one.settle(0.7, 0.5)
+    other.reserve(0.4)
+    assert one.spent == other.spent == pytest.approx(0.9)
+
+
+# ------------------------------------------------------------------------------------------------------ the details
+
+
+def test_back_off_doubles_up_to_a_limit(monkeypatch):
+    monkeypatch.setattr(_openai, "FIRST_WAIT_S", 0.5)
+    assert [backoff(i, 1.0) for i in range(9)] == [0.5, 1, 2, 4, 8, 16, 32, 60, 60]
+    assert backoff(3, 0.0) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("7", 7), ("0.5", 0.5), ("Fri, 02 Jan 2026 00:00:30 GMT", 30), ("", 0), ("soon", 0), ("-3", 0)],
+)
+def test_retry_after(header, seconds):
+    assert retry_after(header, datetime(2026, 1, 2, tzinfo=UTC)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"model": ""}, "name the model"),
+        ({"base_url": "ftp://host/v1"}, "must begin with http"),
+        ({"base_url": "https://me:secret@host/v1"}, "no user, password or query"),
+        ({"price_in": 1.0}, "price_in and price_out together"),
+        ({"key_env": KEY}, "pattern"),
+    ],
+)
+def test_parameters_that_make_no_sense_are_refused(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        EndpointParams(**{"model": "m", **wrong})
+
+
+def test_the_two_interfaces(tmp_path):
+    p = params("http://localhost:1/v1", api="completions")
+    assert p.body("x", max_tokens=3, temperature=0.0) == {
+        "model": "m",
+        "prompt": "x\n",
+        "max_tokens": 3,
+        "temperature": 0.0,
+    }
+    chat = params("http://localhost:1/v1").body("x", max_tokens=3, system="s")
+    assert [m["role"] for m in chat["messages"]] == ["system", "user"]
+    with endpoint(faults=lambda q, n: "no usage") as server:
+        p = params(server.url, api="completions")
+        (answer,) = ask(p, {"a": p.body("x", max_tokens=3)}, tmp_path / "j").values()
+    assert (answer.text, answer.prompt_tokens) == ("about x\n", None)
+    assert server.bodies[0]["path"] == "/v1/completions"
