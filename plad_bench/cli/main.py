@@ -9,7 +9,9 @@ from importlib import import_module
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
+from plad_bench.cli.environment import PREFIX, mistyped
 from plad_bench.cli.state import State
 from plad_bench.contract.errors import ExitCode, PladBenchError
 
@@ -22,6 +24,7 @@ _COMMANDS = {
     "show": ("show", "Show one record: scores, parameters, provenance, samples."),
     "compare": ("compare", "Compare two methods: paired difference, interval, p, minimum detectable."),
     "export": ("export", "Export what a board holds."),
+    "doctor": ("doctor", "Check the environment, and say what to do about it."),
     "cache": ("cache", "Look at the store of artifacts: ls, du, verify, prune."),
 }
 
@@ -110,6 +113,9 @@ def cli(ctx: click.Context, *, debug: bool) -> None:
     With no options at all, `plad-bench run` compares four methods on an embedded task, offline, on a CPU.
     """
     ctx.ensure_object(State).debug = debug
+    if any(name.startswith(PREFIX) for name in os.environ) and ctx.invoked_subcommand != "doctor":
+        for name, remedy in mistyped(ctx, os.environ):
+            click.echo(f"Warning: nothing reads the variable {name}. {remedy}", err=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -123,6 +129,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
         error.show()
+        if variable := _variable_of(error):
+            click.echo(f"The value came from the variable {variable}.", err=True)
         sys.exit(error.exit_code)
     except PladBenchError as error:
         if debug:
@@ -135,3 +143,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitCode.OK)
+
+
+def _variable_of(error: click.ClickException) -> str:
+    """The variable of the environment that a wrong value came from; empty if it came from elsewhere."""
+    parameter, context = getattr(error, "param", None), getattr(error, "ctx", None)
+    if not isinstance(parameter, click.Option) or context is None or parameter.name is None:
+        return ""
+    if context.get_parameter_source(parameter.name) is not ParameterSource.ENVIRONMENT:
+        return ""
+    automatic = f"{context.auto_envvar_prefix}_{parameter.name.upper()}"
+    named = parameter.envvar or automatic
+    return named if isinstance(named, str) else " or ".join(named)

@@ -322,7 +322,7 @@ class Launcher(Component):
 
 @dataclass(frozen=True, kw_only=True)
 class Check(Component):
-    """One finding of `doctor`."""
+    """A check of `doctor`: one that raises or hangs costs only its own line."""
 
     run: Callable[[], Iterable[Finding]]
 
@@ -334,6 +334,12 @@ class Finding:
     ok: bool
     message: str
     remedy: str = ""
+    """Beside ok=True it makes a warning."""
+
+    @property
+    def level(self) -> Literal["ok", "warning", "failed"]:
+        """How grave it is."""
+        return "failed" if not self.ok else "warning" if self.remedy else "ok"
 
 
 # ------------------------------------------------------------------------------------------------------- values

@@ -62,3 +62,9 @@ def plad_bench_students() -> Iterator[Any]:
 def plad_bench_launchers() -> Iterator[Any]:
     """Launchers."""
     return _records("launchers")
+
+
+@hookimpl
+def plad_bench_checks() -> Iterator[Any]:
+    """Checks of `doctor`."""
+    return _records("checks")

@@ -1,0 +1,41 @@
+"""Variables of the environment that plad-bench reads, and those that look as if it did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import click
+
+PREFIX = "PLAD_BENCH_"
+
+
+def known(command: click.Command, context: click.Context, prefix: str = PREFIX) -> Iterator[str]:
+    """Every variable that the options of a command, and of all below it, come from."""
+    for parameter in command.params:
+        named = getattr(parameter, "envvar", None)
+        yield from [named] if isinstance(named, str) else named or []
+        if parameter.name and isinstance(parameter, click.Option):
+            yield f"{prefix}{parameter.name.upper()}"
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            if below is not None:
+                inner = click.Context(below, info_name=name, parent=context)
+                yield from known(below, inner, f"{prefix}{name.upper().replace('-', '_')}_")
+
+
+def mistyped(context: click.Context, environ: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Variables of our prefix that nothing reads, each with what to do."""
+    given = sorted(name for name in environ if name.startswith(PREFIX))
+    if not given:
+        return []
+    from plad_bench.contract.registry import near_matches
+
+    root = context.find_root()
+    names = {name.lower() for name in known(root.command, root)}
+    wrong = []
+    for name in given:
+        if name.lower() not in names:
+            near = " or ".join(match.upper() for match in near_matches(name, sorted(names))[:3])
+            wrong.append((name, f"Did you mean {near}?" if near else "Unset it, or see `plad-bench COMMAND --help`."))
+    return wrong

@@ -1,0 +1,85 @@
+"""Checks of the machine: processors, memory, GPUs and their driver."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from plad_bench import Check, Finding
+
+ENOUGH_MEMORY = 2e9
+"""Bytes that a run of the demo takes, twice over."""
+
+_QUERY = ["nvidia-smi", "--query-gpu=index,name,memory.total,driver_version", "--format=csv,noheader"]
+_TORCH = "import torch; print(torch.version.cuda or 'none', torch.cuda.device_count())"
+
+
+def processors() -> Iterator[Finding]:
+    """How many processors a run may use, and how many threads libraries are told to take."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = os.environ.get("OMP_NUM_THREADS")
+    told = f", OMP_NUM_THREADS={threads}" if threads else ""
+    yield Finding(ok=True, message=f"{usable} usable{told}: --workers x --threads is best at most {usable}")
+
+
+def memory() -> Iterator[Finding]:
+    """How much memory there is, within the limit of a container too."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.is_file() and (text := limit.read_text().strip()).isdigit():
+        total = min(total, int(text))
+    if total < ENOUGH_MEMORY:
+        remedy = "Give it 2 GB or more, or run with --workers 1."
+        yield Finding(ok=True, message=f"{total / 1e9:.1f} GB in all, which is little", remedy=remedy)
+    else:
+        yield Finding(ok=True, message=f"{total / 1e9:.1f} GB in all")
+
+
+def gpus() -> Iterator[Finding]:
+    """Which GPUs there are, and whether torch can use them."""
+    devices = sorted(Path("/dev").glob("nvidia[0-9]*"))
+    try:
+        shown = subprocess.run(_QUERY, capture_output=True, text=True, timeout=20, check=True).stdout
+    except FileNotFoundError:
+        if devices:
+            remedy = "Install NVIDIA's driver utilities, or put nvidia-smi on PATH."
+            yield Finding(ok=True, message=f"{len(devices)} GPUs, but no nvidia-smi", remedy=remedy)
+        else:
+            yield Finding(ok=True, message="none; runs use the CPU")
+            return
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        said = (getattr(error, "stdout", "") or "").strip() or str(error)
+        yield Finding(ok=False, message=f"nvidia-smi failed: {said}", remedy="Repair or reload the NVIDIA driver.")
+        return
+    else:
+        for line in filter(None, shown.splitlines()):
+            index, name, size, driver = (part.strip() for part in line.split(","))
+            yield Finding(ok=True, message=f"{index}: {name}, {size}, driver {driver}")
+    yield _torch_sees(len(devices))
+
+
+def _torch_sees(devices: int) -> Finding:
+    made = subprocess.run([sys.executable, "-c", _TORCH], capture_output=True, text=True, timeout=120, check=False)
+    if made.returncode:
+        reason = (made.stderr.strip().splitlines() or ["no reason given"])[-1]
+        return Finding(ok=False, message=f"torch cannot be imported: {reason}", remedy="Install torch again.")
+    cuda, count = made.stdout.split()[-2:]
+    if cuda == "none":
+        remedy = "Install torch's CUDA build, or run with --gpus none."
+        return Finding(ok=False, message="there are GPUs, and torch is a build for the CPU", remedy=remedy)
+    if int(count) < devices:
+        remedy = (
+            "See CUDA_VISIBLE_DEVICES, and whether the driver is new enough for that CUDA; or name GPUs with --gpus."
+        )
+        return Finding(ok=False, message=f"torch (CUDA {cuda}) sees {count} of {devices} GPUs", remedy=remedy)
+    return Finding(ok=True, message=f"torch (CUDA {cuda}) sees {count}")
+
+
+RECORDS = (
+    Check(name="processors", summary="How many processors may a run use?", run=processors),
+    Check(name="memory", summary="Is there memory enough?", run=memory),
+    Check(name="gpus", summary="Which GPUs are there, and can torch use them?", run=gpus),
+)
