@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from plad_bench.contract.params import MethodParams, Params, param
     from plad_bench.contract.records import (
         Access,
+        BadRow,
         Candidates,
         Check,
         Event,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         LaunchOptions,
         Method,
         Metric,
+        Origin,
         Pair,
         PairBatch,
         PairBuilder,
@@ -53,14 +55,15 @@ _HOME = {
     "hookspecs": "hookimpl",
     "params": "MethodParams Params param",
     "errors": "MissingError PladBenchError StageError UsageError",
-    "records": "Access Candidates Check Event Example Finding HubModel LaunchOptions Launcher LauncherSession Method "
-    "Metric Pair PairBatch PairBuilder PairObjective Protocol Response Sampling Schedule Scored Scorers "
+    "records": "Access BadRow Candidates Check Event Example Finding HubModel LaunchOptions Launcher LauncherSession "
+    "Method Metric Origin Pair PairBatch PairBuilder PairObjective Protocol Response Sampling Schedule Scored Scorers "
     "ScratchModel StageProcess Student Task Teacher Term Text TokenObjective Trace Training",
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names.split()}
 
 __all__ = [
     "Access",
+    "BadRow",
     "Candidates",
     "Check",
     "Event",
@@ -74,6 +77,7 @@ __all__ = [
     "MethodParams",
     "Metric",
     "MissingError",
+    "Origin",
     "Pair",
     "PairBatch",
     "PairBuilder",

@@ -6,8 +6,8 @@ import pytest
 import tiny
 
 from plad_bench.contract.errors import StageError
-from plad_bench.contract.records import Example, Response
-from plad_bench.execute.stages import data, files
+from plad_bench.contract.records import BadRow, Example, Origin, Response
+from plad_bench.execute.stages import data, files, near
 
 EXAMPLES = [Example(prompt=f"{tiny.sentence(i, 4)} {i}", references=(f"answer {i}",)) for i in range(600)]
 
@@ -71,7 +71,7 @@ def test_a_planted_leak_is_found_and_named():
     assert len(data.leaks([*clean, prompt("d", "test", "red house"), prompt("e", "validation", "red house")])) == 2
 
 
-def run(tmp_path, monkeypatch, examples):
+def run(tmp_path, monkeypatch, examples, **more):
     from plad_bench.contract import registry
     from plad_bench.contract.params import Params
     from plad_bench.contract.records import Task
@@ -86,6 +86,7 @@ def run(tmp_path, monkeypatch, examples):
         metrics=("length",),
         student="tiny",
         params=Params,
+        **more,
     )
     found = registry.Registered(task, registry.Origin("here", "here"))
     monkeypatch.setattr(registry.Registry, "find", lambda self, kind, name: found)
@@ -121,6 +122,102 @@ def test_the_stage_stops_at_a_leak(tmp_path, monkeypatch):
 def test_the_stage_refuses_an_empty_split(tmp_path, monkeypatch):
     with pytest.raises(StageError, match=r"split is empty \(2 distinct prompts in all\)"):
         run(tmp_path, monkeypatch, EXAMPLES[:2])
+
+
+def bad_rows(count):
+    return [BadRow(where=f"rows.jsonl, line {i}", reason="no field prompt") for i in range(count)]
+
+
+def test_bad_rows_are_counted_and_the_first_ones_listed(tmp_path, monkeypatch, capfd):
+    context = run(tmp_path, monkeypatch, [*bad_rows(12), *EXAMPLES, Origin(id="someone/data", revision="c0ffee")])
+    assert context.counts["bad_rows"] == 12
+    listed = [f"rows.jsonl, line {i}: no field prompt" for i in range(data.LISTED)]
+    assert context.notes == {"bad_rows": listed, "origin": {"id": "someone/data", "revision": "c0ffee"}}
+    log = capfd.readouterr().out
+    assert "12 of 612 rows are left out" in log
+    assert listed[-1] in log
+    assert sum(context.counts[f"{name}_prompts"] for name in data.SHARES) == 600
+
+
+def test_clean_data_says_nothing_of_bad_rows(tmp_path, monkeypatch):
+    context = run(tmp_path, monkeypatch, EXAMPLES)
+    assert set(context.counts) == {"train_prompts", "validation_prompts", "test_prompts", "references"}
+    assert context.notes == {}
+
+
+def test_too_many_bad_rows_are_other_data(tmp_path, monkeypatch):
+    with pytest.raises(
+        StageError, match=r"40 of 640 rows cannot be used: rows\.jsonl, line 0: no field prompt; "
+    ) as caught:
+        run(tmp_path, monkeypatch, [*EXAMPLES, *bad_rows(40)])
+    assert "fields" in caught.value.remedy
+
+
+# ---------------------------------------------------------------------------------------------------- near-duplicates
+
+LONG = "the old bridge over the blue river was built by a great tower walker who finds the garden near a house"
+
+
+def planted(split_of, changed):
+    """Examples with a text of the split asked for, and one whose words are changed, in the training split."""
+    for i in range(500):
+        text = f"{LONG} number {i}"
+        other = changed(text)
+        (first,), (second,) = (
+            data.split([Example(prompt=text, references=("x",))]),
+            data.split([Example(prompt=other, references=("y",))]),
+        )
+        if first.split == split_of and second.split == "train":
+            return text, other
+    raise AssertionError
+
+
+@pytest.mark.parametrize("home", ["validation", "test"])
+@pytest.mark.parametrize("drop", [False, True])
+def test_one_changed_word_is_found_and_named(tmp_path, monkeypatch, home, drop, capfd):
+    text, leak = planted(home, lambda text: text.replace("bridge", "viaduct"))
+    examples = [*EXAMPLES, Example(prompt=text, references=("x",)), Example(prompt=leak, references=("y",))]
+    context = run(tmp_path, monkeypatch, examples, near_duplicates="drop" if drop else "report")
+    ids = {p.prompt: p.id for p in data.split(examples)}
+    note = context.notes["near_duplicates"]
+    assert note == {"prompts": 1, "dropped": drop, "first": [f"{ids[leak]} {ids[text]}"]}
+    assert f"{ids[leak]} (train) is " in capfd.readouterr().out
+    kept = files.read_prompts(tiny.Artifact(context.out, {}), "train")
+    assert (leak in {p.prompt for p in kept}) is not drop
+    assert context.counts.get("near_duplicates_dropped", 0) == drop
+    evaluated = files.read_prompts(tiny.Artifact(context.out, {}), home)
+    assert text in {p.prompt for p in evaluated}, "what is evaluated stays"
+
+
+def similarity(a, b):
+    """Jaccard over word triples, the long way."""
+    padded = [["", "", *files.words(text), "", ""] for text in (a, b)]
+    sets = [set(zip(w, w[1:], w[2:], strict=False)) for w in padded]
+    return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8])
+def test_every_near_duplicate_is_found_and_nothing_else(threshold):
+    texts = [tiny.sentence(i % 37, 3 + i % 17) for i in range(300)] + ["red", "red house", "!"]
+    prompts = [prompt(f"{i:03}", ("train", "validation", "test")[i % 3], text) for i, text in enumerate(texts)]
+    found = {one.prompt.id: one for one in near.near_duplicates(prompts, threshold)}
+    for p in prompts:
+        later = [o for o in prompts if near.ORDER.index(o.split) > near.ORDER.index(p.split)]
+        matches = {o.id: s for o in later if (s := similarity(p.prompt, o.prompt)) >= threshold}
+        assert (p.id in found) == bool(matches)
+        if matches:
+            assert found[p.id].similarity == pytest.approx(matches[found[p.id].other.id])
+    assert 0 < len(found) < len(prompts)
+
+
+def test_short_questions_with_another_word_are_other_questions():
+    assert (
+        near.near_duplicates(
+            [prompt("a", "train", "how do I bake bread"), prompt("b", "test", "how do I bake fish")], 0.5
+        )
+        == []
+    )
+    assert near.near_duplicates([prompt("a", "train", "only training")], 0.5) == []
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from plad_bench import MissingError, Scored, StageError
+from plad_bench import Scored
 from plad_bench_plugins.demo import grammar
 from plad_bench_plugins.demo.lexicon import LEXICON, NAME, NAMES
 from plad_bench_plugins.metrics import slots as metric
@@ -107,7 +107,7 @@ def write(directory, text, name="rows.csv"):
 def test_e2e_pools_the_files_and_parses_meanings(tmp_path):
     write(tmp_path, f'mr,ref,fixed\n"{MR}","One text,\nof two lines.",0\n', "b.csv")
     params = write(tmp_path, "ref,mr\nOther.,name[Aa]\n", "a.csv")
-    e2e.require(params)
+    e2e.RECORDS[0].require(params)
     first, second = e2e.load(params)
     assert (first.prompt, first.references, first.meta["slots"]) == ("name[Aa]", ("Other.",), [("name", "Aa")])
     assert second.prompt == MR
@@ -121,54 +121,20 @@ def test_e2e_pools_the_files_and_parses_meanings(tmp_path):
 
 
 def test_e2e_slot_may_come_twice():
-    assert e2e.parse("eatType[pub], eatType[restaurant]", "x") == [("eatType", "pub"), ("eatType", "restaurant")]
+    assert e2e.parse("eatType[pub], eatType[restaurant]") == [("eatType", "pub"), ("eatType", "restaurant")]
 
 
 @pytest.mark.parametrize("bad", ["name", "name[]", "name[a", "name[a] food[b]", "name[a],", "[a]", "name[a[b]]"])
 def test_e2e_bad_meaning_is_named_with_file_and_line(tmp_path, bad):
     params = write(tmp_path, f'mr,ref\nname[a],Fine.\n"{bad}",Text.\n')
-    with pytest.raises(StageError, match=r"rows\.csv, line 3: not a meaning representation") as caught:
-        list(e2e.load(params))
-    assert caught.value.remedy
+    good, row = e2e.load(params)
+    assert good.references == ("Fine.",)
+    assert (row.where, row.reason) == ("rows.csv, line 3", "not a meaning representation, slot[value], slot[value]")
 
 
-def test_e2e_missing_column_and_empty_cell_are_named(tmp_path):
-    with pytest.raises(StageError, match=r"rows\.csv, line 1: no column ref"):
-        list(e2e.load(write(tmp_path, "mr,text\nname[a],Hello.\n")))
-    with pytest.raises(StageError, match=r"rows\.csv, line 2: mr or ref is empty"):
-        list(e2e.load(write(tmp_path, "mr,ref\nname[a]\n")))
-    (tmp_path / "rows.csv").write_bytes(b"mr,ref\nname[a],\xff\xfe\n")
-    with pytest.raises(StageError, match=r"rows\.csv: not UTF-8"):
-        list(e2e.load(e2e.E2EParams(path=tmp_path)))
-
-
-def test_e2e_absent_data_is_found_before_any_work(tmp_path, monkeypatch):
-    for path in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(MissingError, match="CSV") as caught:
-            e2e.require(e2e.E2EParams(path=path))
-        assert "path=DIR" in caught.value.remedy
-    monkeypatch.setattr(e2e, "find_spec", lambda name: None)
-    with pytest.raises(MissingError) as caught:
-        e2e.require(e2e.E2EParams())
-    assert "pip install 'plad-bench[hub]'" in caught.value.remedy
-
-
-def test_e2e_hub_that_cannot_be_reached_is_a_missing_prerequisite(monkeypatch):
-    datasets = pytest.importorskip("datasets")
-
-    def unreachable(*args, **kwargs):
-        raise ConnectionError("offline")
-
-    monkeypatch.setattr(datasets, "load_dataset", unreachable)
-    with pytest.raises(MissingError, match="offline"):
-        list(e2e.load(e2e.E2EParams()))
-
-
-def test_e2e_hub_rows_become_examples(monkeypatch):
-    datasets = pytest.importorskip("datasets")
-    rows = [{"meaning_representation": "name[Aa]", "human_reference": "Here is Aa."}]
-    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: {"train": rows, "test": rows})
-    assert [(e.prompt, e.references) for e in e2e.load(e2e.E2EParams())] == [("name[Aa]", ("Here is Aa.",))] * 2
+def test_e2e_rows_from_the_hub_are_the_same_examples():
+    published = {"meaning_representation": "name[Aa]", "human_reference": "Here is Aa."}
+    assert e2e.example(published) == e2e.example({"mr": "name[Aa]", "ref": "Here is Aa."})
 
 
 @pytest.mark.parametrize(

@@ -147,8 +147,9 @@ class Protocol:
 class Task(Component):
     """A data set of prompts with references."""
 
-    load: str | Callable[[Any], Iterable[Example]]
-    """params -> all examples. Called in a worker; the harness groups, splits and deduplicates."""
+    load: str | Callable[[Any], Iterable[Example | BadRow | Origin]]
+    """params -> all examples, and the rows that are none. Called in a worker; the harness groups, splits, deduplicates
+    and audits."""
     dataset: str
     """Hub id or citation of the data set."""
     revision: str | None = None
@@ -160,6 +161,8 @@ class Task(Component):
     """Selectors of the default metrics; the first one ranks."""
     student: str
     """Selector of the default student."""
+    near_duplicates: Literal["report", "drop"] = "report"
+    """What becomes of a prompt that another, evaluated one nearly repeats: it is counted and named, or left out too."""
     require: Callable[[Any], None] = lambda params: None
     """params -> nothing; raises MissingError, before any work, if the data cannot be had."""
     artifacts: Callable[[], Path | None] = lambda: None
@@ -353,6 +356,25 @@ class Example:
     references: tuple[str, ...]
     meta: Mapping[str, Any] = field(default_factory=dict)
     """JSON values a metric of this task needs, such as the slots of a meaning."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadRow:
+    """A row of a data set that is no example. A task yields it instead; the harness counts and lists it."""
+
+    where: str
+    """Such as "train.jsonl, line 7"."""
+    reason: str
+    """What is wrong with it. Quotes none of its text, for a record may show it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where the examples of a task came from, for the record."""
+
+    id: str
+    revision: str
+    """What the hub resolved."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from plad_bench.contract.errors import StageError
-from plad_bench.contract.records import Example
+from plad_bench.contract.records import BadRow, Example, Origin
 from plad_bench.contract.registry import resolve
-from plad_bench.execute.stages.files import Prompt, write_prompts
+from plad_bench.execute.stages.files import Prompt, words, write_prompts
+from plad_bench.execute.stages.near import near_duplicates
 from plad_bench.execute.worker import Context
 
 SHARES = {"train": 80, "validation": 8, "test": 12}
 """Percent of the prompts that each split gets."""
+MAX_BAD = 0.05
+"""Share of bad rows beyond which the data is taken to be other data than the task reads."""
+LISTED = 10
+"""How many bad rows and near-duplicates are listed one by one."""
 
 
 def run(context: Context) -> None:
     """Write train.jsonl, validation.jsonl and test.jsonl."""
     task = context.chosen("task")
-    examples = resolve(task.component.load)(task.params)
-    prompts = split(examples)
+    prompts = split(_usable(context, task.label, resolve(task.component.load)(task.params)))
+    prompts = _without_near_duplicates(context, prompts, drop=task.component.near_duplicates == "drop")
     for name in SHARES:
         context.counts[f"{name}_prompts"] = sum(p.split == name for p in prompts)
     empty = [name for name in SHARES if not context.counts[f"{name}_prompts"]]
@@ -35,6 +38,61 @@ def run(context: Context) -> None:
         raise StageError(f"task {task.label}: {len(found)} prompts leak between splits: {found[0]}")
     context.counts["references"] = sum(len(p.references) for p in prompts)
     write_prompts(context.out, prompts, SHARES)
+
+
+def _usable(context: Context, task: str, rows: Iterable[Example | BadRow | Origin]) -> list[Example]:
+    """The examples; bad rows are counted, the first ones listed in the log and in the notes.
+
+    Raises:
+        StageError: if more than MAX_BAD of the rows are bad.
+    """
+    examples: list[Example] = []
+    bad: list[BadRow] = []
+    for row in rows:
+        if isinstance(row, Origin):
+            context.notes["origin"] = {"id": row.id, "revision": row.revision}
+        elif isinstance(row, BadRow):
+            bad.append(row)
+        else:
+            examples.append(row)
+    if not bad:
+        return examples
+    total = len(examples) + len(bad)
+    context.counts["bad_rows"] = len(bad)
+    context.notes["bad_rows"] = listed = [f"{b.where}: {b.reason}" for b in bad[:LISTED]]
+    _log(f"{len(bad)} of {total} rows are left out", listed)
+    if len(bad) > MAX_BAD * total:
+        raise StageError(
+            f"task {task}: {len(bad)} of {total} rows cannot be used: {'; '.join(listed[:3])}"
+            + ("; ..." if len(bad) > 3 else ""),
+            "Correct the rows, or name the right file and fields.",
+        )
+    return examples
+
+
+def _without_near_duplicates(context: Context, prompts: list[Prompt], *, drop: bool) -> list[Prompt]:
+    """The prompts, without those that nearly repeat one of a later split if they are to be dropped.
+
+    They are counted and named either way: in the notes where they stay, since the data is as it was without an audit.
+    """
+    found = near_duplicates(prompts)
+    if found:
+        what = f"{len(found)} prompts nearly repeat one of a later split"
+        _log(f"{what} and are left out" if drop else what, [str(near) for near in found[:LISTED]])
+        context.notes["near_duplicates"] = {
+            "prompts": len(found),
+            "dropped": drop,
+            "first": [f"{near.prompt.id} {near.other.id}" for near in found[:LISTED]],
+        }
+    if not (drop and found):
+        return prompts
+    context.counts["near_duplicates_dropped"] = len(found)
+    gone = {near.prompt.id for near in found}
+    return [p for p in prompts if p.id not in gone]
+
+
+def _log(head: str, lines: Sequence[str]) -> None:
+    print(f"{head}; the first ones:", *lines, sep="\n  ", flush=True)  # noqa: T201  the stage's log
 
 
 def split(examples: Iterable[Example]) -> list[Prompt]:
@@ -58,8 +116,7 @@ def split(examples: Iterable[Example]) -> list[Prompt]:
 
 def signature(prompt: str) -> str:
     """What near-duplicate prompts have in common: their words, sorted, without case and punctuation."""
-    words = re.findall(r"\w+", unicodedata.normalize("NFKC", prompt).casefold())
-    return " ".join(sorted(words)) or prompt
+    return " ".join(sorted(words(prompt))) or prompt
 
 
 def leaks(prompts: Sequence[Prompt]) -> list[str]:

@@ -9,20 +9,18 @@ may stand in the text for another reason.
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from plad_bench import Example, MissingError, Params, StageError, Task, param
+from plad_bench import BadRow, Example, Origin, Params, Task, param
+from plad_bench_plugins.tasks._rows import Hub, UnfitError, examples, require, text
 from plad_bench_plugins.tasks.demo import METRICS
 
-HUB_ID = "tuetschek/e2e_nlg_cleaned"
-REVISION = "refs/convert/parquet"
+HUB = Hub(id="tuetschek/e2e_nlg_cleaned", revision="refs/convert/parquet")
 """The hub's parquet conversion: the repository itself holds a loading script, which `datasets` 4 and later refuse."""
 
 _SLOT = re.compile(r"\s*(\w[\w ]*)\[([^\[\]]+)\]\s*")
@@ -38,116 +36,33 @@ class E2EParams(Params):
 # -------------------------------------------------------------------------------------------------------- reading
 
 
-def require(params: E2EParams) -> None:
-    """Check that the data can be had.
-
-    Raises:
-        MissingError: if the directory holds no CSV file, or the hub is meant and `datasets` is not installed or the
-            hub cannot be reached.
-    """
-    if params.path is not None:
-        _files(params.path)
-    elif find_spec("datasets") is None:
-        raise MissingError(
-            f"task e2e reads {HUB_ID} from the hub, which needs the package `datasets`",
-            "pip install 'plad-bench[hub]', or give a directory of its CSV files: --task 'e2e[path=DIR]'.",
-        )
-    else:
-        _reach_hub()
+def load(params: E2EParams) -> Iterator[Example | BadRow | Origin]:
+    """One example for each row."""
+    return examples("e2e", params.path, HUB, example)
 
 
-def _reach_hub() -> None:
-    from huggingface_hub import HfApi, constants
-
-    if constants.HF_HUB_OFFLINE:  # then `datasets` reads its own cache
-        return
-    try:
-        HfApi().dataset_info(HUB_ID, timeout=10)
-    except Exception as error:  # noqa: BLE001  which HTTP library the hub's client stands on changes with its version
-        raise MissingError(
-            f"task e2e reads {HUB_ID} from the hub, which cannot be reached ({type(error).__name__})",
-            "Connect to the network, set HF_HUB_OFFLINE=1 if the data was loaded before, "
-            "or give a directory of its CSV files: --task 'e2e[path=DIR]'.",
-        ) from None
+def example(values: Mapping[str, Any]) -> Example:
+    """A meaning and one sentence that says it."""
+    published = "mr" not in values and "meaning_representation" in values  # as the hub names the columns
+    meaning = text(values, "meaning_representation" if published else "mr")
+    return Example(
+        prompt=meaning,
+        references=(text(values, "human_reference" if published else "ref"),),
+        meta={"slots": parse(meaning), "matcher": "plad_bench_plugins.tasks.e2e:slot_errors"},
+    )
 
 
-def load(params: E2EParams) -> Iterator[Example]:
-    """One example for each row.
-
-    Raises:
-        MissingError: if the data cannot be had.
-        StageError: naming the file and line of a row that cannot be read.
-    """
-    rows = _hub_rows() if params.path is None else _csv_rows(params.path)
-    for meaning, reference, origin in rows:
-        yield Example(
-            prompt=meaning,
-            references=(reference,),
-            meta={"slots": parse(meaning, origin), "matcher": "plad_bench_plugins.tasks.e2e:slot_errors"},
-        )
-
-
-def parse(meaning: str, origin: str) -> list[tuple[str, str]]:
+def parse(meaning: str) -> list[tuple[str, str]]:
     """(slot, value) pairs of `name[Alimentum], area[city centre]`; a slot may come twice with different values.
 
     Raises:
-        StageError: naming `origin`, if the text is anything else.
+        UnfitError: if the text is anything else.
     """
     parts = re.split(r",(?![^\[]*\])", meaning)
     matches = [match for part in parts if (match := _SLOT.fullmatch(part))]
     if len(matches) < len(parts):
-        raise StageError(
-            f"{origin}: not a meaning representation: {meaning!r}",
-            "Write it as slot[value], slot[value], or remove the row.",
-        )
+        raise UnfitError("not a meaning representation, slot[value], slot[value]")
     return [(match[1], match[2]) for match in matches]
-
-
-def _files(path: Path) -> list[Path]:
-    files = sorted(path.glob("*.csv")) if path.is_dir() else []
-    if not files:
-        raise MissingError(
-            f"task e2e: {path} is not a directory with CSV files",
-            "Give the directory of the cleaned E2E data with 'e2e[path=DIR]', or leave path out to read the hub's.",
-        )
-    return files
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[str, str, str]]:
-    """(meaning, reference, "file, line n") of every row of every file."""
-    for file in _files(path):
-        try:
-            text = file.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise StageError(f"{file.name}: not UTF-8: {error}", "Save the file as UTF-8.") from None
-        reader = csv.DictReader(io.StringIO(text, newline=""))
-        absent = {"mr", "ref"} - set(reader.fieldnames or ())
-        if absent:
-            raise StageError(
-                f"{file.name}, line 1: no column {' and '.join(sorted(absent))}",
-                "Each CSV file of the directory needs a header with the columns mr and ref.",
-            )
-        for row in reader:
-            origin = f"{file.name}, line {reader.line_num}"
-            if not row["mr"] or not row["ref"]:
-                raise StageError(f"{origin}: mr or ref is empty", "Complete the row or remove it.")
-            yield row["mr"], row["ref"], origin
-
-
-def _hub_rows() -> Iterator[tuple[str, str, str]]:
-    """(meaning, reference, "id, split, row n") of every row on the hub."""
-    try:
-        from datasets import load_dataset
-
-        splits = load_dataset(HUB_ID, revision=REVISION)
-    except Exception as error:  # the hub's client raises many kinds, offline or when an id moved
-        raise MissingError(
-            f"task e2e: cannot load {HUB_ID} ({REVISION}) from the hub: {type(error).__name__}: {error}",
-            "Check the network, or give a directory of its CSV files: --task 'e2e[path=DIR]'.",
-        ) from error
-    for name, split in splits.items():
-        for i, row in enumerate(split):
-            yield row["meaning_representation"], row["human_reference"], f"{HUB_ID}, {name}, row {i}"
 
 
 # ------------------------------------------------------------------------------------------------------- matching
@@ -233,12 +148,12 @@ def _plain(text: str) -> str:
     return " ".join("".join(c for c in decomposed if not unicodedata.combining(c)).split())
 
 
-def slot_errors(text: str, slots: Sequence[Sequence[str]]) -> tuple[int, int]:
-    """(slots of the meaning, as [slot, value], that the text does not state; statements that are not in it).
+def slot_errors(response: str, slots: Sequence[Sequence[str]]) -> tuple[int, int]:
+    """(slots of the meaning, as [slot, value], that the response does not state; statements that are not in it).
 
     A slot or value without a pattern (name, near) must be there literally and is never counted as added.
     """
-    text = _plain(text)
+    said = _plain(response)
     meant: set[tuple[str, str]] = set()
     missing = 0
     for slot, value in slots:
@@ -247,12 +162,12 @@ def slot_errors(text: str, slots: Sequence[Sequence[str]]) -> tuple[int, int]:
             meant.add((slot, word))
             continue
         literal = _plain(value)
-        missing += literal not in text
-        text = text.replace(literal, "_")  # else Raja Indian Cuisine, a place nearby, would say Indian food
+        missing += literal not in said
+        said = said.replace(literal, "_")  # else Raja Indian Cuisine, a place nearby, would say Indian food
     stated = {
         (slot, values[match.lastindex - 1])
         for slot, (pattern, values) in _readers().items()
-        for match in pattern.finditer(text)
+        for match in pattern.finditer(said)
         if match.lastindex
     }
     return missing + len(meant - stated), len(stated - meant)
@@ -264,12 +179,12 @@ RECORDS = (
         summary="Restaurants: a meaning representation to a sentence or two, several human references (E2E, cleaned).",
         params=E2EParams,
         load=load,
-        dataset=HUB_ID,
-        revision=REVISION,
+        dataset=HUB.id,
+        revision=HUB.revision,
         licence="CC BY-SA 4.0",
         redistributable=False,
         metrics=("missing-slots", *(metric for metric in METRICS if metric != "missing-slots")),
         student="tiny",
-        require=require,
+        require=lambda params: require("e2e", params.path, HUB),
     ),
 )

@@ -1,0 +1,48 @@
+"""dialogsum: an everyday dialogue to a summary.
+
+Chen et al. (2021): DialogSum: A Real-Life Scenario Dialogue Summarization Dataset, 2021.findings-acl.449. Dialogues of
+its test part have three summaries each: as rows of their own, or as fields summary1, summary2 and summary3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from plad_bench import BadRow, Example, Origin, Protocol, Task
+from plad_bench_plugins.tasks._rows import Hub, PathParams, examples, require, text
+from plad_bench_plugins.tasks.tldr import SUMMARY_METRICS
+
+HUB = Hub(id="knkarthick/dialogsum")
+_SEVERAL = ("summary1", "summary2", "summary3")
+
+
+def load(params: PathParams) -> Iterator[Example | BadRow | Origin]:
+    """One example for each row."""
+    return examples("dialogsum", params.path, HUB, example)
+
+
+def example(values: Mapping[str, Any]) -> Example:
+    """A dialogue and its summaries."""
+    fields = [f for f in _SEVERAL if values.get(f)] or ["summary"]
+    summaries = tuple(text(values, field).strip() for field in fields)
+    return Example(prompt=f"{text(values, 'dialogue').strip()}\n\nSummary:", references=summaries)
+
+
+RECORDS = (
+    Task(
+        name="dialogsum",
+        summary="Everyday dialogues to a summary (DialogSum).",
+        params=PathParams,
+        load=load,
+        dataset=HUB.id,
+        licence="CC BY-NC-SA 4.0",
+        redistributable=False,
+        # Untuned: rates that fine-tuning of pretrained models commonly uses. A model from scratch needs its own.
+        protocol=Protocol(steps=1000, lr=1e-5, warmup_steps=1000, warmup_lr=1e-5, max_new_tokens=96),
+        metrics=SUMMARY_METRICS,
+        student="smollm-135m",
+        near_duplicates="drop",
+        require=lambda params: require("dialogsum", params.path, HUB),
+    ),
+)

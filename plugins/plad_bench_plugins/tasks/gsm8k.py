@@ -1,0 +1,57 @@
+"""gsm8k: a word problem of grade-school mathematics to its solution, step by step.
+
+Cobbe et al. (2021): Training Verifiers to Solve Math Word Problems, arXiv:2110.14168. A solution ends in a line
+"#### number". Both published splits are pooled and split anew, so numbers here are not those of the published test.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from plad_bench import BadRow, Example, Origin, Protocol, Task, param
+from plad_bench_plugins.tasks._rows import Hub, PathParams, UnfitError, examples, require, text
+
+HUB = Hub(id="openai/gsm8k", config="main")
+
+
+class GSM8KParams(PathParams):
+    """Parameters of gsm8k."""
+
+    annotations: bool = param(False, source="ours")
+    """Keep the data's <<48/2=24>>, which are for a calculator that is not there."""
+
+
+def load(params: GSM8KParams) -> Iterator[Example | BadRow | Origin]:
+    """One example for each problem."""
+    return examples("gsm8k", params.path, HUB, partial(example, annotations=params.annotations))
+
+
+def example(values: Mapping[str, Any], *, annotations: bool) -> Example:
+    """A question and its solution."""
+    solution = text(values, "answer").strip()
+    if "####" not in solution:
+        raise UnfitError("field answer has no line #### with the result")
+    shown = solution if annotations else re.sub(r"<<[^<>]*>>", "", solution)
+    return Example(prompt=text(values, "question").strip(), references=(shown,))
+
+
+RECORDS = (
+    Task(
+        name="gsm8k",
+        summary="Word problems of grade-school mathematics, solved step by step (GSM8K).",
+        params=GSM8KParams,
+        load=load,
+        dataset="openai/gsm8k, main",
+        licence="MIT",
+        redistributable=True,
+        # Untuned: rates that fine-tuning of pretrained models commonly uses. A model from scratch needs its own.
+        protocol=Protocol(steps=1000, lr=1e-5, warmup_steps=1000, warmup_lr=1e-5, max_new_tokens=256),
+        metrics=("final-answer", "rouge-l", "length", "agreement"),
+        student="smollm-135m",
+        near_duplicates="drop",
+        require=lambda params: require("gsm8k", params.path, HUB),
+    ),
+)

@@ -1,0 +1,61 @@
+"""tldr: a Reddit post to the one or two sentences that its author ended it with.
+
+Stiennon et al. (2020): Learning to summarize with human feedback, arXiv:2009.01325, whose filtered posts are taken from
+Webis-TLDR-17 (Voelske et al. 2017, W17-4508). OpenAI's files and their mirrors on the hub are read alike: with fields
+subreddit, title, post and summary, or with the prompt made already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from plad_bench import BadRow, Example, Origin, Protocol, Task, param
+from plad_bench_plugins.tasks._rows import Hub, PathParams, examples, require, text
+
+SUMMARY_METRICS = ("rouge-l", "rouge-1", "rouge-2", "length", "agreement", "win-teacher")
+"""The default metrics of tasks with one reference; the first ranks."""
+
+
+class TLDRParams(PathParams):
+    """Parameters of tldr."""
+
+    id: str = param("trl-lib/tldr", min_length=1, source="ours: a mirror of OpenAI's filtered posts, in Parquet")
+    """Hub id of the data set, or of another mirror."""
+
+
+def load(params: TLDRParams) -> Iterator[Example | BadRow | Origin]:
+    """One example for each post."""
+    return examples("tldr", params.path, Hub(id=params.id), example)
+
+
+def example(values: Mapping[str, Any]) -> Example:
+    """A post in the words of the paper's own prompt."""
+    if "prompt" in values:
+        prompt, summary = text(values, "prompt"), text(values, "completion" if "completion" in values else "label")
+    else:
+        post = text(values, "instruction" if "instruction" in values else "post")
+        heading = f"SUBREDDIT: r/{text(values, 'subreddit')}\n\nTITLE: {text(values, 'title')}"
+        prompt = f"{heading}\n\nPOST: {post}\n\nTL;DR:"
+        summary = text(values, "gold_response" if "gold_response" in values else "summary")
+    return Example(prompt=prompt.strip(), references=(summary.strip(),))
+
+
+RECORDS = (
+    Task(
+        name="tldr",
+        summary="Reddit posts to a summary of a sentence or two (TL;DR, filtered).",
+        params=TLDRParams,
+        load=load,
+        dataset="openai/summarize-from-feedback, tldr_3_filtered",
+        licence="CC BY 4.0 (Webis-TLDR-17)",
+        # The licence would allow it; but the posts are strangers' private affairs, and need be on no page of ours.
+        redistributable=False,
+        # Untuned: rates that fine-tuning of pretrained models commonly uses. A model from scratch needs its own.
+        protocol=Protocol(steps=1000, lr=1e-5, warmup_steps=1000, warmup_lr=1e-5, max_new_tokens=64),
+        metrics=SUMMARY_METRICS,
+        student="smollm-135m",
+        near_duplicates="drop",
+        require=lambda params: require("tldr", params.path, Hub(id=params.id)),
+    ),
+)
