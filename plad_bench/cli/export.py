@@ -1,20 +1,122 @@
-"""`export`: take things out of a board."""
+"""`export`: take a board's numbers, a cell's card or its checkpoint elsewhere."""
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from plad_bench.cli.finding import find_record
-from plad_bench.cli.options import boards_option, open_store, store_option
-from plad_bench.contract.errors import MissingError, UsageError
+from plad_bench.cli.finding import board_of, find_boards, find_record
+from plad_bench.cli.options import boards_option, echo_json, json_option, open_store, store_option
+from plad_bench.cli.state import State
+from plad_bench.contract.errors import MissingError, PladBenchError, UsageError
+from plad_bench.contract.files import write_atomically
+
+if TYPE_CHECKING:
+    from plad_bench.report.board import Board
+    from plad_bench.report.card import Origin
+    from plad_bench.report.results import Record
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-@click.group(short_help="Export what a board holds.")
+class Formats(click.Group):
+    """`export --to FORMAT` is another way to write `export FORMAT`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--to" in args[:-1]:
+            place = args.index("--to")
+            args = [args[place + 1], *args[:place], *args[place + 2 :]]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=Formats, short_help="Export tables, cards and checkpoints.")
 def export() -> None:
-    """Export what a board holds."""
+    """Export a board's numbers, the card of a cell, or its checkpoint.
+
+    `export --to FORMAT ...` does the same as `export FORMAT ...`. All but checkpoint print to stdout, or write FILE
+    with -o.
+    """
+
+
+def _output_options(function: F) -> F:
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Write this file instead, whole or not at all.",
+    )(json_option(function))
+
+
+def _rows_options(function: F) -> F:
+    estimates = click.option(
+        "--estimates",
+        is_flag=True,
+        help="A row for each method and metric, as ranked.",
+    )
+    return click.argument("names", metavar="[BOARD]...", nargs=-1)(estimates(boards_option(_output_options(function))))
+
+
+@export.command("csv")
+@_rows_options
+def csv_(names: tuple[str, ...], boards_dir: Path, output: Path | None, *, estimates: bool, as_json: bool) -> None:
+    """Print the numbers of BOARDs, or of all, as CSV: a row for each cell and metric.
+
+    Values are as recorded: a share is 0 to 1. Text that a spreadsheet would take for a formula starts with '.
+    """
+    from plad_bench.report import tidy
+
+    rows = (tidy.estimates if estimates else tidy.cells)(_load(names, boards_dir))
+    _deliver("csv", tidy.as_csv(rows), output, as_json=as_json)
+
+
+@export.command()
+@_rows_options
+def jsonl(names: tuple[str, ...], boards_dir: Path, output: Path | None, *, estimates: bool, as_json: bool) -> None:
+    """Print the numbers of BOARDs, or of all, as JSON lines: one for each cell and metric, as recorded."""
+    from plad_bench.report import tidy
+
+    rows = (tidy.estimates if estimates else tidy.cells)(_load(names, boards_dir))
+    _deliver("jsonl", tidy.as_jsonl(rows), output, as_json=as_json)
+
+
+@export.command()
+@click.argument("names", metavar="[BOARD]...", nargs=-1)
+@boards_option
+@_output_options
+def latex(names: tuple[str, ...], boards_dir: Path, output: Path | None, *, as_json: bool) -> None:
+    """Print the ranked tables of BOARDs, or of all, as LaTeX for the package booktabs."""
+    from plad_bench.report import latex as paper
+
+    _deliver("latex", "\n".join(map(paper.render, _load(names, boards_dir))), output, as_json=as_json)
+
+
+@export.command("model-index")
+@click.argument("cell")
+@boards_option
+@_output_options
+@click.pass_context
+def model_index(ctx: click.Context, /, cell: str, boards_dir: Path, output: Path | None, *, as_json: bool) -> None:
+    """Print the scores of CELL as the model-index of a Hugging Face model card (YAML)."""
+    from plad_bench.report import card
+
+    record, _ = _found(cell, boards_dir)
+    _deliver("model-index", card.model_index(record, _origin(ctx, record)), output, as_json=as_json)
+
+
+@export.command("model-card")
+@click.argument("cell")
+@boards_option
+@_output_options
+@click.pass_context
+def model_card(ctx: click.Context, /, cell: str, boards_dir: Path, output: Path | None, *, as_json: bool) -> None:
+    """Print the model card of CELL's checkpoint: what made it, its scores with intervals, its provenance."""
+    record, board = _found(cell, boards_dir)
+    _deliver("model-card", _card(ctx, record, board), output, as_json=as_json)
 
 
 @export.command()
@@ -22,9 +124,13 @@ def export() -> None:
 @click.argument("directory", type=click.Path(path_type=Path))
 @boards_option
 @store_option
-def checkpoint(cell: str, directory: Path, boards_dir: Path, store: Path) -> None:
-    """Write the model of CELL to DIRECTORY in Hugging Face format; transformers loads it from there."""
-    _, record = find_record(cell, boards_dir)
+@json_option
+@click.pass_context
+def checkpoint(
+    ctx: click.Context, /, cell: str, directory: Path, boards_dir: Path, store: Path, *, as_json: bool
+) -> None:
+    """Write the model of CELL to DIRECTORY in Hugging Face format, with its card; transformers loads it from there."""
+    record, board = _found(cell, boards_dir)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UsageError(f"{directory} exists and is not an empty directory", "Name a new one.")
     opened = open_store(store)
@@ -37,5 +143,75 @@ def checkpoint(cell: str, directory: Path, boards_dir: Path, store: Path) -> Non
         )
     if (model.path / "model" / "pointer.json").is_file():
         raise UsageError(f"{record.cell} is a published model, untouched", "Download it from where it is published.")
+    readme = _card(ctx, record, board).encode()
     shutil.copytree(model.path / "model", directory, dirs_exist_ok=True)
-    click.echo(directory)
+    write_atomically(directory / "README.md", readme)
+    if as_json:
+        echo_json({"cell": record.cell, "directory": str(directory)})
+    else:
+        click.echo(directory)
+
+
+def _load(names: tuple[str, ...], boards_dir: Path) -> Iterable[Board]:
+    """The boards, with what was left out of them on stderr."""
+    from plad_bench.report.board import load
+
+    boards = [load(directory) for directory in find_boards(names, boards_dir).values()]
+    for board in boards:
+        for problem in board.problems:
+            click.echo(f"left out: {board.name}/cells/{problem.file}: {problem.reason}", err=True)
+    return boards
+
+
+def _found(cell: str, boards_dir: Path) -> tuple[Record, Board | None]:
+    """The record that is meant and the board it lies in, if it does; one that the board leaves out is refused."""
+    from plad_bench.report.board import load
+
+    path, record = find_record(cell, boards_dir)
+    directory = board_of(path)
+    if directory is None:
+        return record, None
+    board = load(directory)
+    file = path.absolute().relative_to(directory / "cells").as_posix()
+    if wrong := [problem.reason for problem in board.problems if problem.file == file]:
+        raise UsageError(f"{file} is left out of its board: {wrong[0]}", "Restore it, or run the cell again.")
+    return record, board
+
+
+def _card(ctx: click.Context, record: Record, board: Board | None) -> str:
+    from plad_bench.report import card
+
+    return card.render(record, board, _origin(ctx, record))
+
+
+def _origin(ctx: click.Context, record: Record) -> Origin:
+    """Where base model and data of a record are published, as far as today's plugins know."""
+    from plad_bench.report.card import Origin
+
+    registry = ctx.ensure_object(State).registry
+
+    def hub_id(find: Callable[[], str]) -> str:
+        try:
+            text = find()
+        except (PladBenchError, ValueError, TypeError, AttributeError, KeyError):
+            return ""
+        return text if re.fullmatch(r"[\w.-]+/[\w.-]+", text, re.ASCII) else ""
+
+    def student() -> str:
+        component = registry.get("student", record.student.name)
+        return str(component.model(component.params(**record.student.params)).id)
+
+    return Origin(
+        base_model=hub_id(student),
+        dataset=hub_id(lambda: registry.get("task", record.task.name).dataset),
+    )
+
+
+def _deliver(form: str, text: str, output: Path | None, *, as_json: bool) -> None:
+    """Write an export to its file, or print it."""
+    if output is not None:
+        write_atomically(output, text.encode())
+    if as_json:
+        echo_json({"format": form, **({"text": text} if output is None else {"file": str(output)})})
+    elif output is None:
+        click.echo(text, nl=False)

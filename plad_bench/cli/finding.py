@@ -40,9 +40,8 @@ def find_record(text: str, boards_dir: Path) -> tuple[Path, Record]:
     if Path(text).is_file():
         return Path(text), results.read(Path(text))
     ids = {f"{p.parts[-1 - _depth(p)]}/{_id(p)}": p for p in sorted(boards_dir.glob("*/cells/**/*.json"))}
-    matching = {name: p for name, p in ids.items() if name == text or _id(p) == text} or {
-        name: p for name, p in ids.items() if text in name
-    }
+    ways = (lambda name: name.endswith(f"/{text}") or name == text, lambda name: text in name)
+    matching = next((found for way in ways if (found := {name: p for name, p in ids.items() if way(name)})), {})
     if not matching:
         from plad_bench.contract.registry import near_matches
 
@@ -56,6 +55,12 @@ def find_record(text: str, boards_dir: Path) -> tuple[Path, Record]:
         raise UsageError(f"{text!r} names {len(matching)} cells", f"Name one, for example:\n    {listed}")
     (path,) = matching.values()
     return path, results.read(path)
+
+
+def board_of(record: Path) -> Path | None:
+    """The directory of the board that a record file lies in; None if it lies in none."""
+    above = (up.parent for up in record.absolute().parents if up.name == "cells")
+    return next((board for board in above if (board / "board.toml").is_file()), None)
 
 
 def _depth(path: Path) -> int:

@@ -18,7 +18,7 @@ from plad_bench.plan.boardfile import BoardFile
 from plad_bench.report import samples, stats
 from plad_bench.report.cells import Cell, Complain, Problem, consistent, found, with_scores
 from plad_bench.report.labels import labels
-from plad_bench.report.results import REFERENCE_METHODS
+from plad_bench.report.results import REFERENCE_METHODS, Record
 from plad_bench.report.samples import Shown
 from plad_bench.report.stats import Array, Estimate, Pairwise
 
@@ -124,12 +124,18 @@ class Board:
     code: Mapping[str, int]
     """Records by the version of the code that made them."""
     commands: tuple[str, ...]
-    records: int = 0
+    used: tuple[Record, ...] = ()
+    """The records that count, failed, skipped and trial ones included, by their place."""
 
     @property
     def title(self) -> str:
         """As board.toml has it, or the board's name."""
         return self.settings.title or self.name
+
+    @property
+    def records(self) -> int:
+        """How many count."""
+        return len(self.used)
 
 
 def load(directory: Path) -> Board:
@@ -150,7 +156,7 @@ def load(directory: Path) -> Board:
         by_group[cell.group].append(cell)
     groups = tuple(_group(by_group[key], settings, complain) for key in sorted(by_group))
     left_out = {problem.file for problem in problems}
-    used = [cell.record for cell in cells if cell.file not in left_out]
+    used = [cell.record for cell in sorted(cells, key=lambda c: c.file) if cell.file not in left_out]
     return Board(
         name=directory.name,
         settings=settings,
@@ -158,7 +164,7 @@ def load(directory: Path) -> Board:
         problems=tuple(sorted(problems, key=lambda problem: (problem.file, problem.reason))),
         code=dict(sorted(Counter(str(r.provenance["code"]) for r in used if r.provenance.get("code")).items())),
         commands=tuple(sorted({c for r in used if isinstance(c := r.provenance.get("command"), str) and c.strip()})),
-        records=len(used),
+        used=tuple(used),
     )
 
 

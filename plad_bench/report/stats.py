@@ -155,6 +155,14 @@ def estimate(matrix: Array) -> Estimate:
     return Estimate(value, value - half, value + half, len(matrix), BOTH if len(matrix) > 1 else EXAMPLES_ONLY)
 
 
+def of_examples(mean: float | None, stderr: float | None, n: int) -> Estimate | None:
+    """What `estimate` says of one seed, from mean, standard error and count over its examples; None without a mean."""
+    if mean is None:
+        return None
+    half = np.nan if stderr is None else float(quantile(n - 1, LEVEL) * stderr)
+    return Estimate(mean, mean - half, mean + half, 1, EXAMPLES_ONLY)
+
+
 def pairwise(m: Moments) -> Pairwise:
     """All paired differences, by seed and example, with Holm-adjusted tests and minimum detectable differences."""
     i, k = upper = np.triu_indices(len(m.mean), k=1)

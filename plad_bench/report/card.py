@@ -1,0 +1,212 @@
+"""The model card of a distilled checkpoint, and its model-index: one record, and what its board says of the method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from plad_bench.contract.errors import UsageError
+from plad_bench.plan.names import slug
+from plad_bench.report import content, markdown, stats, text
+from plad_bench.report.board import Board, Group, MetricInfo, Row
+from plad_bench.report.results import Record
+from plad_bench.report.text import NONE, clean, code, escape
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCardData
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the record does not say: where the base model and the data are published; empty if nowhere, or unknown."""
+
+    base_model: str = ""
+    """Hub id."""
+    dataset: str = ""
+    """Hub id."""
+
+
+def model_index(record: Record, origin: Origin) -> str:
+    """YAML of the record's scores, as a model card on the hub has them.
+
+    Raises:
+        UsageError: if the record has no scores.
+    """
+    from huggingface_hub import ModelCardData
+
+    data = ModelCardData(model_name=_name(record), eval_results=_results(record, origin))
+    return data.to_yaml() + "\n"
+
+
+def render(record: Record, board: Board | None, origin: Origin) -> str:
+    """The README.md of a checkpoint.
+
+    Args:
+        record: of the cell that the checkpoint is of.
+        board: where it lies, for the method's interval over seeds, its rank and the reference rows; None if alone.
+        origin: of base model and data.
+
+    Raises:
+        UsageError: if the record has no scores.
+    """
+    parts = [
+        f"---\n{_metadata(record, origin).to_yaml()}\n---",
+        f"# {code(record.student.selector)} distilled with {code(record.method.selector)}",
+        f"Taught by {code(record.teacher.selector)} on the task {code(record.task.selector)}; seed {record.seed}. "
+        "Trained and measured by plad-bench under one protocol for all methods of its board.",
+    ]
+    if record.status == "trial":
+        parts.append("**A trial on part of the data: its scores say little.**")
+    parts += ["## Training", _facts(_training(record, origin))]
+    parts += ["## Scores", *_scores(record, board)]
+    if record.cost:
+        parts += [
+            "## Cost",
+            _facts((escape(name, 60), _cost(name, value)) for name, value in sorted(record.cost.items())),
+        ]
+    parts += ["## Provenance", _facts(_provenance(record, board)), *_reproduce(record)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _metadata(record: Record, origin: Origin) -> ModelCardData:
+    from huggingface_hub import ModelCardData
+
+    return ModelCardData(
+        base_model=origin.base_model or None,
+        datasets=[origin.dataset] if origin.dataset else None,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["distillation", "plad-bench", clean(record.method.name)],
+        model_name=_name(record),
+        eval_results=_results(record, origin),
+    )
+
+
+def _name(record: Record) -> str:
+    return slug(f"{record.student.name}-{record.method.selector}-{record.task.name}-{record.seed}")
+
+
+def _results(record: Record, origin: Origin) -> list[Any]:
+    from huggingface_hub import EvalResult
+
+    known = [(metric, part) for metric, part in _metrics(record) if part.value is not None]
+    if not known:
+        raise UsageError(
+            f"{clean(record.cell)} has no scores: it is {record.status}",
+            "Name a cell that is done: see `plad-bench show`.",
+        )
+    split = record.protocol.get("split")
+    return [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=origin.dataset or clean(record.task.name),
+            dataset_name=clean(record.task.selector),
+            dataset_split=clean(split) if split else None,
+            metric_type=clean(metric.name),
+            metric_name=_title(metric),
+            metric_value=text.rounded(metric.scale * part.value),
+        )
+        for metric, part in known
+    ]
+
+
+def _metrics(record: Record) -> list[tuple[MetricInfo, Any]]:
+    return [(MetricInfo(name, part.better, part.unit), part) for name, part in sorted(record.metrics.items())]
+
+
+def _title(metric: MetricInfo) -> str:
+    better = f", {metric.better} is better" if metric.better else ""
+    return clean(f"{metric.name}{f' in {metric.unit}' if metric.unit else ''}{better}")
+
+
+def _training(record: Record, origin: Origin) -> Iterable[tuple[str, str]]:
+    method, task = record.method, record.task
+    yield "Base model", code(origin.base_model) if origin.base_model else _component(record.student)
+    yield "Teacher", _component(record.teacher)
+    paper = f", {escape(method.paper)}" if method.paper else ""
+    yield "Method", f"{code(method.name)} version {method.version}{paper}; from {escape(method.plugin) or NONE}"
+    yield "Parameters", _params(method.params)
+    if record.pairs:
+        yield "Pairs", _component(record.pairs)
+    shared = "shared by all methods of the board" if method.lr_shared else "its own"
+    yield "Learning rate", f"{method.lr:g}, {shared}" if method.lr else NONE
+    yield "Protocol", _params(record.protocol)
+    yield "Data", code(origin.dataset) if origin.dataset else _component(task)
+    redistribution = "" if task.redistributable else "; its text may not be redistributed"
+    yield "Licence of the data", f"{escape(task.licence)}{redistribution}"
+    yield "Licence of the model", "for its publisher to state; base model, teacher and data may each bind it"
+
+
+def _component(part: Any) -> str:
+    params = f" ({_params(part.params)})" if part.params else ""
+    return f"{code(part.name)} version {part.version}{params}"
+
+
+def _params(params: dict[str, Any]) -> str:
+    return ", ".join(f"{escape(name, 60)} = {escape(value)}" for name, value in sorted(params.items())) or NONE
+
+
+def _cost(name: str, value: float) -> str:
+    reads = {"seconds": text.seconds, "bytes": text.size}.get(name.rpartition("_")[2], text.amount)
+    return reads(value)
+
+
+def _scores(record: Record, board: Board | None) -> list[str]:
+    group, row = _found(record, board)
+    references = [reference for reference in group.references if reference is not row] if group else []
+    columns = [*([row] if row else []), *references]
+    head = ["Metric", "This checkpoint"]
+    head += [f"{code(other.label)}, {len(other.cells)} seed{'s'[: len(other.cells) != 1]}" for other in columns]
+    body = []
+    order = {metric.name: place for place, metric in enumerate(group.metrics)} if group else {}
+    for metric, part in sorted(_metrics(record), key=lambda of: order.get(of[0].name, len(order))):
+        own = stats.of_examples(part.value, part.stderr, part.n)
+        shown = [own, *(other.estimates.get(metric.name) for other in columns)]
+        places = text.decimals_for(metric.scale * e.half_width for e in shown if e is not None)
+        body.append([markdown.header(metric), *(content.value(estimate, metric, places) for estimate in shown)])
+    note = "Means with 95 % intervals: over examples only (†), or over seeds and examples."
+    if board is not None and row is not None and row.rank is not None and group is not None:
+        note += f" On board {code(board.name)} the method has rank {row.rank} of {len(group.rows)} methods with ties."
+    return [markdown.table(head, body, "l" + "r" * (len(head) - 1)), note]
+
+
+def _found(record: Record, board: Board | None) -> tuple[Group, Row] | tuple[None, None]:
+    """The row of a board that rests on this record, and its group."""
+    for group in board.groups if board else ():
+        for row in (*group.rows, *group.references):
+            if record.cell in row.cells:
+                return group, row
+    return None, None
+
+
+def _provenance(record: Record, board: Board | None) -> Iterable[tuple[str, str]]:
+    made = record.provenance
+    if board is not None:
+        yield "Board", code(board.name)
+    yield "Record", code(record.cell)
+    yield "Key of its responses", code(record.key)
+    if record.scores:
+        yield "Per-example scores", f"sha256 {code(record.scores.sha256)}, {record.scores.examples} examples"
+    for title, value in (("Code", made.get("code")), ("Device", made.get("device"))):
+        if value:
+            yield title, code(value)
+    for title, values in (
+        ("Commit", made.get("git")),
+        ("Packages", made.get("packages")),
+        ("Notes", made.get("notes")),
+    ):
+        if isinstance(values, dict) and values:
+            yield title, _params(values)
+
+
+def _reproduce(record: Record) -> Sequence[str]:
+    command = record.provenance.get("command")
+    if not isinstance(command, str) or not command.strip():
+        return []
+    export = f"plad-bench export checkpoint {clean(record.cell, 1000)} DIRECTORY"
+    return ["## How to reproduce", f"    {clean(command, 1000)}\n    {export}"]
+
+
+def _facts(rows: Iterable[tuple[str, str]]) -> str:
+    return markdown.table(["", ""], rows, "ll")

@@ -1,0 +1,267 @@
+"""Exports: what is in them, that they are the same each time, and that no text of a record is more than text there."""
+
+import csv
+import io
+import json
+import re
+import shutil
+
+import hostile
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from huggingface_hub import ModelCard
+from synthetic import put, realistic, record
+
+from plad_bench.cli.main import cli
+from plad_bench.report import latex, stats
+from plad_bench.report.board import load
+
+
+@pytest.fixture(scope="module")
+def boards(tmp_path_factory):
+    root = tmp_path_factory.mktemp("boards")
+    realistic(root / "demo", seeds=4, examples=40)
+    return root
+
+
+def run(root, *arguments):
+    return CliRunner().invoke(cli, ["export", *arguments, "--boards-dir", str(root)], standalone_mode=False)
+
+
+def exported(root, *arguments):
+    result = run(root, *arguments)
+    assert result.exception is None, result.exception
+    return result.stdout
+
+
+def rows(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+FORMATS = [
+    ("csv", "demo"),
+    ("csv", "demo", "--estimates"),
+    ("jsonl", "demo"),
+    ("latex", "demo"),
+    ("model-index", "plad.s0"),
+    ("model-card", "plad.s0"),
+]
+
+
+# --------------------------------------------------------------------------------------------------------- tables
+
+
+def test_csv_has_a_row_for_each_cell_and_metric_as_recorded(boards):
+    found = rows(exported(boards, "csv", "demo"))
+    records = [json.loads(path.read_text()) for path in (boards / "demo" / "cells").rglob("*.json")]
+    assert len(found) == sum(max(len(r.get("metrics", {})), 1) for r in records)
+    by_place = {(row["cell"], row["metric"]): row for row in found}
+    for one in records:
+        for name, metric in one.get("metrics", {}).items():
+            row = by_place[one["cell"], name]
+            assert float(row["value"]) == metric["value"]
+            assert int(row["n"]) == metric["n"]
+            assert (row["better"] or None, row["unit"]) == (metric["better"], metric["unit"])
+            assert row["seed"] == str(one["seed"])
+    (failed,) = [row for row in found if row["status"] == "failed"]
+    assert (failed["metric"], failed["value"]) == ("", "")
+    assert "out of memory" in failed["reason"]
+    assert float(by_place["demo.tiny/kd.s0", "rouge-l"]["cost.teacher_device_seconds"]) == 212.5
+
+
+def test_jsonl_says_the_same_as_csv(boards):
+    lines = [json.loads(line) for line in exported(boards, "jsonl", "demo").splitlines()]
+    table = rows(exported(boards, "csv", "demo"))
+    assert [[str(v) if v is not None else "" for v in line.values()] for line in lines] == [
+        list(row.values()) for row in table
+    ]
+
+
+def test_estimates_are_those_of_the_page(boards):
+    (group,) = load(boards / "demo").groups
+    lines = [json.loads(line) for line in exported(boards, "jsonl", "demo", "--estimates").splitlines()]
+    plad = next(row for row in group.rows if row.label == "plad")
+    (found,) = [line for line in lines if (line["method"], line["metric"]) == ("plad", "rouge-l")]
+    estimate = plad.estimates["rouge-l"]
+    assert (found["value"], found["low"], found["high"]) == (estimate.value, estimate.low, estimate.high)
+    assert (found["rank"], found["reference"], found["seeds"]) == (plad.rank, False, 4)
+    assert {line["method"] for line in lines if line["reference"]} == {"teacher", "student", "warmup"}
+
+
+def test_latex_has_the_ranked_table_with_references_above(boards):
+    text = exported(boards, "latex", "demo")
+    body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
+    lines = [line for line in body.splitlines() if line.endswith(r"\\")]
+    assert len(lines) == 1 + 3 + 5
+    assert {line.count("&") for line in lines} == {5}
+    assert r"plad{[}loss=margin{]}" in body
+    assert r"missing{-}slots (\%) $\downarrow$" in lines[0]
+    assert re.search(r"^1 & \S+ & \d+\.\d+ \$\\pm\$ \d", body, re.MULTILINE)
+
+
+def test_what_is_left_out_of_a_board_is_in_no_table_and_named(boards, tmp_path):
+    shutil.copytree(boards, tmp_path / "b")
+    (tmp_path / "b" / "demo" / "cells" / "demo.tiny" / "kd.s1.scores.parquet").write_bytes(b"x")
+    result = run(tmp_path / "b", "csv", "demo")
+    assert "left out: demo/cells/demo.tiny/kd.s1.json: " in result.stderr
+    assert "demo.tiny/kd.s1" not in result.stdout
+    assert "demo.tiny/kd.s0" in result.stdout
+
+
+# ----------------------------------------------------------------------------------------------------------- cards
+
+
+def test_a_model_index_is_one_of_the_hub(boards):
+    data = yaml.safe_load(exported(boards, "model-index", "plad.s0"))
+    card = ModelCard(f"---\n{exported(boards, 'model-index', 'plad.s0')}---\n")
+    values = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    one = json.loads((boards / "demo" / "cells" / "demo.tiny" / "plad.s0.json").read_text())
+    assert values["missing-slots"] == pytest.approx(100 * one["metrics"]["missing-slots"]["value"])
+    assert values["length"] == pytest.approx(one["metrics"]["length"]["value"])
+    (result,) = data["model-index"][0]["results"]
+    assert result["dataset"] == {"name": "demo", "type": "demo", "split": "test"}
+    assert result["metrics"][-1]["name"] == "rouge-l in %, higher is better"
+
+
+def test_a_card_says_what_made_the_checkpoint_and_how_good_it_is(boards):
+    text = exported(boards, "model-card", "plad.s0")
+    data = ModelCard(text).data
+    assert (data.library_name, data.pipeline_tag) == ("transformers", "text-generation")
+    assert "distillation" in data.tags
+    for words in ("`demo-teacher`", "typed = ", "Apache-2.0", "steps = 300", "`1a2b3c4`", "sha256", "over examples"):
+        assert words in text
+    assert "    plad-bench run --methods kd --seeds 5 --board mine" in text
+    assert re.search(r"\| missing-slots \(%\) ↓ \| \d+\.\d ± \d\.\d † \| \d+\.\d ± \d\.\d \| .* † \|", text)
+    assert re.search(r"On board `demo` the method has rank \d of 5", text)
+
+
+def test_the_hub_ids_of_base_model_and_data_are_those_of_the_plugins(boards, tmp_path):
+    data, scores = record("plad", 0, columns={"m": (np.arange(4.0), "higher", "")})
+    data["student"] |= {"name": "llama-1b", "params": {"revision": None}}
+    data["task"]["name"] = "e2e"
+    put(tmp_path / "demo", data, scores)
+    (tmp_path / "demo" / "board.toml").touch()
+    card = ModelCard(exported(tmp_path, "model-card", "plad.s0")).data
+    assert card.base_model == "meta-llama/Llama-3.2-1B"
+    assert card.datasets == ["GEM/e2e_nlg"] or re.fullmatch(r"[\w.-]+/[\w.-]+", card.datasets[0])
+
+
+def test_the_interval_of_a_record_is_that_of_its_scores(boards):
+    (group,) = load(boards / "demo").groups
+    teacher = group.references[0]
+    part = json.loads((boards / "demo" / "cells" / "demo.tiny" / "teacher.s0.json").read_text())["metrics"]["rouge-l"]
+    alone = stats.of_examples(part["value"], part["stderr"], part["n"])
+    assert alone.half_width == pytest.approx(teacher.estimates["rouge-l"].half_width)
+    assert stats.of_examples(None, None, 0) is None
+    assert np.isnan(stats.of_examples(1.0, None, 1).half_width)
+
+
+def test_a_record_that_its_board_leaves_out_has_no_card(boards, tmp_path):
+    shutil.copytree(boards, tmp_path / "b")
+    path = tmp_path / "b" / "demo" / "cells" / "demo.tiny" / "plad.s0.json"
+    data = json.loads(path.read_text())
+    data["metrics"]["rouge-l"]["value"] = 0.99
+    path.write_text(json.dumps(data))
+    for form in ("model-card", "model-index"):
+        result = run(tmp_path / "b", form, "plad.s0")
+        assert "left out of its board: was edited" in str(result.exception)
+        assert result.exception.exit_code == 2
+
+
+def test_a_cell_without_scores_has_no_card(boards):
+    result = run(boards, "model-card", "gkd.s3")
+    assert "has no scores: it is failed" in str(result.exception)
+
+
+# --------------------------------------------------------------------------------------------------------- delivery
+
+
+@pytest.mark.parametrize("arguments", FORMATS, ids=" ".join)
+def test_exports_are_the_same_each_time_and_hold_no_path(boards, arguments):
+    text = exported(boards, *arguments)
+    assert text == exported(boards, *arguments)
+    assert text.endswith("\n")
+    assert str(boards) not in text
+
+
+@pytest.mark.parametrize("arguments", FORMATS, ids=" ".join)
+def test_a_file_gets_what_stdout_gets(boards, tmp_path, arguments):
+    assert exported(boards, *arguments, "-o", str(tmp_path / "out")) == ""
+    text = (tmp_path / "out").read_text(encoding="utf-8")
+    assert text == exported(boards, *arguments)
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+    assert json.loads(exported(boards, *arguments, "--json")) == {"format": arguments[0], "text": text}
+
+
+def test_the_format_may_be_an_option(boards):
+    assert exported(boards, "demo", "--to", "csv") == exported(boards, "csv", "demo")
+    assert exported(boards, "--to", "model-card", "plad.s0") == exported(boards, "model-card", "plad.s0")
+    assert "No such command 'xml'" in str(run(boards, "--to", "xml", "demo").exception)
+
+
+# ---------------------------------------------------------------------------------------------------------- hostile
+
+
+VALID = [text for text in hostile.TEXTS if "\ud800" not in text]
+"""The other is no text: records with it are refused (test_board.py)."""
+
+
+@pytest.fixture(params=VALID, ids=range(len(VALID)))
+def evil(request, tmp_path):
+    hostile.board(tmp_path / "b", request.param)
+    return tmp_path
+
+
+def test_hostile_text_stays_in_its_cell_of_a_csv_and_is_no_formula(evil):
+    for options in ((), ("--estimates",)):
+        text = exported(evil, "csv", "b", *options)
+        table = list(csv.reader(io.StringIO(text)))
+        assert len({len(row) for row in table}) == 1
+        assert len(text.splitlines()) == len(table)
+        for cell in (cell for row in table for cell in row):
+            assert not cell.startswith(("=", "@", "+", "-")) or re.fullmatch(r"-?[\d.e+-]+", cell)
+            assert not set(cell) & set("\x00\x1b\u202e\r\n\t")
+
+
+def test_hostile_text_stays_a_string_of_jsonl(evil):
+    text = exported(evil, "jsonl", "b")
+    assert text.isascii()
+    assert all(json.loads(line)["board"] == "b" for line in text.splitlines())
+
+
+def test_hostile_text_is_text_in_latex(evil):
+    text = exported(evil, "latex", "b")
+    commands = {"usepackage", "begin", "end", "centering", "caption", "toprule", "midrule", "bottomrule", "pm", "dag",
+                "textsuperscript", "uparrow", "downarrow", "dots"}  # fmt: skip
+    names = set(re.findall(r"\\([a-zA-Z]+)", text))
+    assert {name for name in names if name not in commands and not name.startswith("text")} == set()
+    lines = [line for line in text.splitlines() if line.endswith(r" \\")]
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in lines} == {5}
+    assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
+
+
+def test_hostile_text_is_text_in_a_card(evil):
+    text = exported(evil, "model-card", "kd.s0")
+    _, front, body = text.split("---\n", 2)
+    data = yaml.safe_load(front)
+    assert set(data) == {"library_name", "pipeline_tag", "tags", "model-index"}
+    hostile.assert_no_markup(body)
+    assert yaml.safe_load(exported(evil, "model-index", "kd.s0"))["model-index"] == data["model-index"]
+
+
+@pytest.mark.parametrize("text", hostile.TEXTS)
+def test_every_character_of_latex_is_known_or_spelt(text):
+    escaped = latex.escape(text)
+    plain = re.sub(r"\\(text\w+|dots)\{\}|\\[{}$&#_%]|\{[-,?!\[\]*]\}|\$(-|\\pm)\$", "", escaped)
+    assert re.fullmatch(r"[\w\s.:;=/()+@]*", plain), plain
+    assert all(c.isascii() or c.isalpha() for c in plain)
+
+
+def test_numbers_beyond_all_measure_are_exported_as_they_are(tmp_path):
+    put(tmp_path / "b", *record("kd", 0, columns={"m": (np.full(3, 1e99), "higher", "")}))
+    (tmp_path / "b" / "board.toml").touch()
+    assert float(rows(exported(tmp_path, "csv", "b"))[0]["value"]) == pytest.approx(1e99)
+    assert "e+99" in exported(tmp_path, "latex", "b")
+    assert "1e+99" in exported(tmp_path, "model-card", "kd.s0")
