@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -267,6 +268,28 @@ def test_show_prints_scores_parameters_and_samples(done):
     assert "rouge-l" in plad_bench("show", "plad/seed-1", cwd=done).stdout
 
 
+def test_show_puts_the_texts_of_a_prompt_side_by_side_while_the_store_has_them(done, tmp_path):
+    def samples(cell, *options):
+        return json.loads(plad_bench("show", cell, "--samples", "2", "--json", *options, cwd=done).stdout)
+
+    plad, teacher = (samples(cell)["samples"] for cell in ("plad/seed-1", "teacher/seed-0"))
+    assert [set(sample) for sample in plad] == [{"prompt", "reference", "teacher", "response"}] * 2
+    assert [s["teacher"] for s in plad] == [s["response"] for s in teacher]
+    assert [s["prompt"] for s in plad] == [s["prompt"] for s in teacher]
+    assert "teacher" not in teacher[0]
+    assert "colour" not in plad[0]["reference"]
+    gone = samples("plad/seed-1", "--store", str(tmp_path))
+    assert gone["samples"] == []
+    assert "are not in the store" in gone["samples_missing"]
+    told = plad_bench("show", "plad/seed-1", "--store", str(tmp_path), cwd=done)
+    assert told.returncode == 0
+    assert "No samples: the responses of mini/" in told.stderr
+    wide = plad_bench("show", "plad/seed-1", "--samples", "1", cwd=done).stdout
+    assert re.search(r"^reference +teacher +response *$", wide, re.MULTILINE)
+    narrow = plad_bench("show", "plad/seed-1", "--samples", "1", cwd=done, COLUMNS="80").stdout
+    assert "\nteacher: " in narrow
+
+
 def test_plan_tells_cached_from_missing(done):
     options = [a for a in RUN if a != "run"]
     result = plad_bench(*options[:2], "plan", *options[2:], "--methods", "sft,dpo", "--json", cwd=done)
@@ -284,6 +307,7 @@ def test_export_checkpoint_is_loaded_by_transformers_and_survives_prune(done, tm
     assert result.returncode == 0, result.stderr
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    assert "# `" in (tmp_path / "copy" / "exported" / "README.md").read_text()
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "copy" / "exported")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "copy" / "exported")
     assert model.config.vocab_size == len(tokenizer)

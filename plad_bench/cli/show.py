@@ -1,18 +1,21 @@
-"""`show`: one record in full."""
+"""`show`: one record in full, and what its cell wrote."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from plad_bench.cli.finding import find_record
 from plad_bench.cli.options import boards_option, echo_json, json_option, open_store, store_option
+from plad_bench.contract.errors import MissingError
 
 if TYPE_CHECKING:
     from plad_bench.report.results import Record
+
+SIDE_BY_SIDE = 100
+"""Columns of a terminal from which texts stand beside each other."""
 
 
 @click.command(short_help="Show one record.")
@@ -26,57 +29,68 @@ if TYPE_CHECKING:
 def show(cell: str, samples: int, boards_dir: Path, store: Path, *, as_json: bool) -> None:
     """Show the record of CELL: scores, parameters, cost, provenance, and samples of what it wrote.
 
-    CELL is a record file, or any part of a cell's id, such as quickstart/demo/tiny+small/plad/seed-0.
+    CELL is a record file, or any part of a cell's id, such as quickstart/demo/tiny+small/plad/seed-0. A sample is a
+    prompt with a reference, the teacher's response and the cell's, read from the store it was computed in.
     """
     path, record = find_record(cell, boards_dir)
-    drawn = list(_samples(record, store, samples))
+    drawn, missing = _samples(path, record, store, samples)
     if as_json:
-        echo_json({**record.model_dump(mode="json", by_alias=True), "samples": drawn})
+        echo_json({**record.model_dump(mode="json", by_alias=True), "samples": drawn, "samples_missing": missing})
         return
-    _print_record(path, record, drawn)
+    _print_record(record)
+    _print_samples(drawn)
+    if missing:
+        click.echo(f"No samples: {missing}", err=True)
+    click.echo(f"\n{path}")
 
 
-def _samples(record: Record, store: Path, count: int) -> Iterator[dict[str, Any]]:
-    """Prompts with references and the response, while the store still has them."""
-    import json
+def _samples(path: Path, record: Record, store: Path, count: int) -> tuple[list[dict[str, str]], str]:
+    """Samples, and why there are none where some were asked for."""
+    from plad_bench.execute import texts
 
-    opened = open_store(store)
-    responses = opened.find(record.key) if record.key else None
-    if responses is None or not count:
-        return
-    data = opened.find(responses.manifest["document"]["inputs"]["data"])
-    if data is None:
-        return
-    split = responses.manifest["document"]["spec"]["split"]
-    rows = (json.loads(line) for line in (data.path / f"{split}.jsonl").read_text(encoding="utf-8").splitlines())
-    examples = {row["id"]: row for row in rows}
-    for line in (responses.path / "responses.jsonl").read_text(encoding="utf-8").splitlines()[:count]:
-        row = json.loads(line)
-        example = examples[row["id"]]
-        yield {
-            "prompt": example["prompt"],
-            "reference": example["references"][0],
-            "response": row["responses"][0]["text"],
-        }
+    if not count or record.status in {"failed", "skipped"}:
+        return [], ""
+    try:
+        return texts.read(open_store(store), record, _teacher(path, record), count), ""
+    except MissingError as error:
+        return [], str(error)
 
 
-def _print_record(path: Path, record: Record, samples: list[dict[str, Any]]) -> None:
+def _teacher(path: Path, record: Record) -> Record | None:
+    """The record of the teacher's row beside that of a cell."""
+    from plad_bench.report import results
+
+    for file in sorted(path.parent.parent.glob("teacher/*.json")):
+        try:
+            found = results.read(file)
+        except results.RecordError:
+            continue
+        if found.method.name == "teacher" and (found.task, found.teacher) == (record.task, record.teacher):
+            return found
+    return None
+
+
+def _print_record(record: Record) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from plad_bench.report import stats
+    from plad_bench.report.text import printable
+
     console = Console()
     console.print(Text(f"{record.cell}  {record.status}", style="bold"))
     if record.reason:
-        console.print(Text(record.reason))
+        console.print(Text(printable(record.reason)))
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("metric", "value", "± 95 %", "n", "better"):
         table.add_column(column, justify="right" if column in {"value", "± 95 %", "n"} else "left")
     for name, metric in record.metrics.items():
         scale = 100 if metric.unit == "%" else 1
-        value = "" if metric.value is None else f"{metric.value * scale:.2f}"
-        half = "" if metric.stderr is None else f"{1.96 * metric.stderr * scale:.2f}"
-        table.add_row(Text(name), value, half, str(metric.n), metric.better or "")
+        alone = stats.of_examples(metric.value, metric.stderr, metric.n)
+        value = "" if alone is None else f"{scale * alone.value:.2f}"
+        half = "" if alone is None or metric.stderr is None else f"{scale * alone.half_width:.2f}"
+        table.add_row(Text(printable(name)), value, half, str(metric.n), metric.better or "")
     console.print(table)
     console.print(Text("intervals: over examples, of this cell alone", style="dim"))
     facts = {
@@ -90,9 +104,27 @@ def _print_record(path: Path, record: Record, samples: list[dict[str, Any]]) -> 
     for name, values in facts.items():
         console.print(Text(name, style="bold"))
         for key, value in values.items():
-            console.print(Text(f"  {key}: {value}"))
+            console.print(Text(printable(f"  {key}: {value}")))
+
+
+def _print_samples(samples: list[dict[str, str]]) -> None:
+    """Each prompt, and below it the texts: side by side where there is room."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from plad_bench.report.text import printable
+
+    console = Console()
     for sample in samples:
-        console.print()
-        for name, text in sample.items():
-            console.print(Text(f"{name}: ", style="dim") + Text(text))
-    console.print(Text(f"\n{path}", style="dim"))
+        texts = {name: Text(printable(text).strip() or "(blank)") for name, text in sample.items()}
+        console.print(Text("\nprompt: ", style="bold") + texts.pop("prompt"))
+        if console.width >= SIDE_BY_SIDE:
+            table = Table(*texts, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", expand=True)
+            for column in table.columns:
+                column.ratio, column.overflow = 1, "fold"
+            table.add_row(*texts.values())
+            console.print(table)
+        else:
+            for name, text in texts.items():
+                console.print(Text(f"{name}: ", style="dim") + text)

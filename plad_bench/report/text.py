@@ -17,9 +17,14 @@ _PLAIN = re.compile(r"[\w .,=\[\]()+/-]+", re.ASCII)
 
 def clean(text: object, limit: int = 200) -> str:
     """One line of printable text: no control, format or unpaired characters, at most `limit` long."""
-    words = " ".join(str(text)[: 4 * limit].split())
-    line = "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in _UNSEEN else c for c in words)
+    line = printable(" ".join(str(text)[: 4 * limit].split()))
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def printable(text: object) -> str:
+    """Text as it is, lines included, but for characters that are not seen or could steer a terminal."""
+    shown = ("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in _UNSEEN and c != "\n" else c for c in str(text))
+    return "".join(shown)
 
 
 def escape(text: object, limit: int = 300) -> str:

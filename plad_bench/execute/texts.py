@@ -1,0 +1,57 @@
+"""What a recorded cell read and wrote, from the store: for a person at a terminal, never for a board."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from plad_bench.contract.errors import MissingError
+from plad_bench.execute.store import Store
+from plad_bench.report.results import Record
+
+
+def read(store: Store, record: Record, teacher: Record | None, count: int) -> list[dict[str, str]]:
+    """The first prompts by id, each with its reference, the teacher's response and the cell's own.
+
+    Args:
+        store: where the cell was computed.
+        record: of the cell.
+        teacher: of the teacher's reference row; without it, or its responses, no teacher is shown.
+        count: of prompts.
+
+    Raises:
+        MissingError: if the cell's responses, or their prompts, are not in the store.
+    """
+    remedy = "Give the --store it was made in, or make it again: its record's command with --rerun all."
+    responses = store.find(record.key) if record.key else None
+    if responses is None:
+        raise MissingError(f"the responses of {record.cell} are not in the store", remedy)
+    data = store.find(responses.manifest["document"]["inputs"]["data"])
+    if data is None:
+        raise MissingError(f"the prompts of {record.cell} are not in the store", remedy)
+    examples = {
+        row["id"]: row for row in _lines(data.path / f"{responses.manifest['document']['spec']['split']}.jsonl")
+    }
+    taught = store.find(teacher.key) if teacher is not None and teacher.cell != record.cell else None
+    model_texts = _texts(taught.path) if taught is not None else {}
+    shown = []
+    for example, response in sorted(_texts(responses.path).items())[:count]:
+        references = examples[example]["references"]
+        sample = {"prompt": examples[example]["prompt"], "reference": references[0] if references else ""}
+        if example in model_texts:
+            sample["teacher"] = model_texts[example]
+        shown.append({**sample, "response": response})
+    return shown
+
+
+def _texts(responses: Path) -> dict[str, str]:
+    """The first response to each prompt, by the prompt's id."""
+    return {row["id"]: row["responses"][0]["text"] for row in _lines(responses / "responses.jsonl")}
+
+
+def _lines(file: Path) -> Iterator[dict[str, Any]]:
+    with file.open(encoding="utf-8", newline="\n") as stream:  # a text may hold other separators of lines
+        for line in stream:
+            yield json.loads(line)
