@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from plad_bench.contract import hub
 from plad_bench.contract.errors import MissingError
 from plad_bench.learn.seeds import derive
 
@@ -49,22 +50,22 @@ def resolve(model_id: str, revision: str | None) -> dict[str, str | None]:
     Raises:
         MissingError: if it cannot be had, or has no safetensors.
     """
-    path = Path(model_id)
-    if not path.is_dir():
-        from huggingface_hub import snapshot_download
-
-        try:
-            path = Path(snapshot_download(model_id, revision=revision, allow_patterns=_FILES))
-        except Exception as error:  # of whatever HTTP library the hub's client stands on
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise MissingError(
-                f"cannot get model {model_id}: {reason}",
-                "Check the name, the network and `hf auth login`, or give a directory.",
-            ) from error
+    if Path(model_id).is_dir():
+        path, what = Path(model_id), f"model {Path(model_id).name}"
+    else:
+        path, what = _download(model_id, revision), f"model {model_id}"
         revision = path.name
-    if not any(path.glob("*.safetensors")):
-        raise MissingError(f"model {model_id} has no safetensors file", "Convert it; pickled weights are never loaded.")
+    if files := hub.lacking(path):
+        raise hub.incomplete(what, files)
     return {"id": model_id, "revision": revision}
+
+
+def _download(model_id: str, revision: str | None) -> Path:
+    """The hub's cache of a model, whole."""
+    from huggingface_hub import snapshot_download
+
+    with hub.asking(f"model {model_id}", model_id, revision):
+        return Path(snapshot_download(model_id, revision=revision, allow_patterns=_FILES))
 
 
 def load(path: Path, device: str, precision: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -75,23 +76,24 @@ def load(path: Path, device: str, precision: str) -> tuple[PreTrainedModel, PreT
     Raises:
         MissingError: if the tokenizer has no end token.
     """
-    where: dict[str, Any] = {"pretrained_model_name_or_path": path}
+    source = path
+    name = path.parent.name[:12]
     if (path / POINTER).is_file():
         pointer = json.loads((path / POINTER).read_text())
+        name = Path(pointer["id"]).name
         if Path(pointer["id"]).is_absolute() and not Path(pointer["id"]).is_dir():
             raise MissingError(
-                f"the model directory {Path(pointer['id']).name} is no longer where it was",
+                f"the model directory {name} is no longer where it was",
                 f"Put it back, or remove {path.parent.name[:12]} from the store's artifacts and run again.",
             )
-        where = {"pretrained_model_name_or_path": pointer["id"], "revision": pointer["revision"] or "main"}
+        # From the directory of its files: loading by id asks the hub again, which may be down by now.
+        here = hub.located(pointer["id"], pointer["revision"])
+        source = here if here and not hub.lacking(here) else _download(pointer["id"], pointer["revision"])
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(**where, dtype=dtype, use_safetensors=True, trust_remote_code=False)
-    tokenizer = AutoTokenizer.from_pretrained(**where, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     if tokenizer.eos_token_id is None:
-        raise MissingError(
-            f"the tokenizer of {where['pretrained_model_name_or_path']} has no end token",
-            "Set eos_token in its tokenizer_config.json.",
-        )
+        raise hub.no_end_token(name)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     move: Any = model.to

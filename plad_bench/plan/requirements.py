@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+from plad_bench.contract import hub
 from plad_bench.contract.errors import MissingError
 from plad_bench.contract.records import HubModel
 from plad_bench.plan.matrix import Cell
 
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json")
+_WITHOUT_DEFAULTS = {"PreTrainedTokenizerFast", "TokenizersBackend"}
+"""Tokenizer classes that have no special tokens but those that their files name."""
+
 
 def check(cells: Iterable[Cell]) -> None:
-    """Raise MissingError for the first data set or model of these cells that cannot be had."""
+    """Raise MissingError for the first data set or model of these cells that cannot be had.
+
+    The small files of a model on the hub are downloaded for that: so an access that is refused shows before any work,
+    and planning can tell what does not fit together.
+    """
     seen: set[object] = set()
     for cell in cells:
         if cell.task.label not in seen:
@@ -29,37 +40,53 @@ def _check_model(model: HubModel, label: str) -> None:
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise MissingError(f"{label}: {path.name} has no config.json", "Give a directory in Hugging Face format.")
-        if not any(path.glob("*.safetensors")):
-            raise MissingError(
-                f"{label}: {path.name} has no safetensors file", "Convert it; pickled weights are never loaded."
-            )
-        return
-    from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-
-    if isinstance(try_to_load_from_cache(model.id, "config.json", revision=model.revision), str):
+        if files := hub.lacking(path):
+            raise hub.incomplete(f"{label}: {path.name}", files)
+        _check_files(path, f"{label}: {path.name}")
         return
     what = f"{label}: model {model.id}"
-    try:
+    cached = hub.located(model.id, model.revision)
+    if cached is None or hub.lacking(cached):
+        cached = _fetch(model, what)
+    _check_files(cached, what)
+
+
+def _fetch(model: HubModel, what: str) -> Path:
+    """Download the files that say what a model is; their directory."""
+    from huggingface_hub import HfApi, hf_hub_download
+
+    with hub.asking(what, model.id, model.revision):
         info = HfApi().model_info(model.id, revision=model.revision, timeout=10)
-    except GatedRepoError:
-        raise MissingError(
-            f"{what} is gated", "Ask for access on its page, then `hf auth login` (or set HF_TOKEN)."
-        ) from None
-    except RepositoryNotFoundError:
-        raise MissingError(
-            f"{what} is not on the hub, or is private", "Check the name; for a private one `hf auth login`."
-        ) from None
-    except RevisionNotFoundError:
-        raise MissingError(f"{what} has no revision {model.revision}", "Check the revision.") from None
-    except Exception as error:  # noqa: BLE001  which HTTP library the hub's client stands on changes with its version
-        raise MissingError(
-            f"{what} is not in the local cache and the hub cannot be reached ({type(error).__name__})",
-            f"Connect to the network, download it elsewhere with `hf download {model.id}`, "
-            "or give a directory: 'hf[path=DIR]'.",
-        ) from None
-    files = [s.rfilename for s in info.siblings or []]
-    if files and not any(f.endswith(".safetensors") for f in files):
-        raise MissingError(
-            f"{what} has no safetensors file", "Choose a revision that has; pickled weights are never loaded."
-        )
+    files = {s.rfilename for s in info.siblings or []}
+    if not any(f.endswith(".safetensors") for f in files):
+        raise hub.incomplete(what, hub.NO_WEIGHTS)
+    if "config.json" not in files:
+        raise MissingError(f"{what} has no config.json", "Choose a model in Hugging Face format.")
+    with hub.asking(what, model.id, model.revision):
+        here = [hf_hub_download(model.id, n, revision=model.revision) for n in hub.DESCRIBING if n in files]
+    return Path(here[0]).parent
+
+
+def _check_files(directory: Path, what: str) -> None:
+    """See that the configuration and the tokenizer can be what they must."""
+    config = _read(directory / "config.json", what)
+    if not (config.get("model_type") or config.get("architectures")):
+        raise MissingError(f"{what}: config.json names no model_type", "Give a model in Hugging Face format.")
+    settings = _read(directory / "tokenizer_config.json", what)
+    if directory.is_dir() and not (settings or any((directory / name).is_file() for name in _TOKENIZERS)):
+        raise MissingError(f"{what} has no tokenizer", "Save one beside it: tokenizer.save_pretrained(DIR).")
+    named = {**_read(directory / "special_tokens_map.json", what), **settings}
+    bare = settings.get("tokenizer_class") in _WITHOUT_DEFAULTS
+    if named.get("eos_token") is None and (bare or "eos_token" in named):
+        raise hub.no_end_token(what)
+
+
+def _read(file: Path, what: str) -> dict[str, Any]:
+    """A JSON file of a model; empty if there is none."""
+    if not file.is_file():
+        return {}
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MissingError(f"{what}: {file.name} cannot be read: {error}", "Repair or download it again.") from None
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,101 @@
+"""A model on the Hugging Face hub: its files that are here already, and what to say when it cannot be had."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from plad_bench.contract.errors import MissingError
+
+DESCRIBING = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+)
+"""The small files that say what a model is, before its weights are there."""
+NO_WEIGHTS = ("model.safetensors",)
+"""What a model without any safetensors lacks."""
+
+
+def located(model: str, revision: str | None) -> Path | None:
+    """The directory of a model's files on this machine: its own, or the hub's cache; None if nothing is here."""
+    if Path(model).is_dir():
+        return Path(model)
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(model, "config.json", revision=revision)
+    return Path(config).parent if isinstance(config, str) else None
+
+
+def lacking(directory: Path) -> tuple[str, ...]:
+    """The files of weights that a directory lacks; `NO_WEIGHTS` if it has none at all."""
+    if not any(directory.glob("*.safetensors")):
+        return NO_WEIGHTS
+    index = directory / "model.safetensors.index.json"
+    shards = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else set()
+    return tuple(name for name in sorted(shards) if not (directory / name).is_file())
+
+
+def incomplete(what: str, files: tuple[str, ...]) -> MissingError:
+    """The refusal of a model that lacks these files of weights."""
+    if files == NO_WEIGHTS:
+        remedy = "Convert it, or choose a revision that has; pickled weights are never loaded."
+        return MissingError(f"{what} has no safetensors file", remedy)
+    return MissingError(
+        f"{what} lacks {files[0]}, one of {len(files)} files that its index names", "Copy or download it again."
+    )
+
+
+def no_end_token(what: str) -> MissingError:
+    """The refusal of a tokenizer that cannot end a response."""
+    return MissingError(f"the tokenizer of {what} has no end token", "Set eos_token in its tokenizer_config.json.")
+
+
+@contextmanager
+def asking(what: str, model: str, revision: str | None) -> Iterator[None]:
+    """Turn whatever goes wrong with the hub into a MissingError; `what` begins its message."""
+    try:
+        yield
+    except Exception as error:
+        raise _unavailable(what, model, revision, error) from error
+
+
+def _unavailable(what: str, model: str, revision: str | None, error: Exception) -> MissingError:
+    from huggingface_hub import is_offline_mode
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    answers = (
+        (GatedRepoError, 0, "is gated", "Ask for access on its page, then `hf auth login` (or set HF_TOKEN)."),
+        (RepositoryNotFoundError, 401, "is not on the hub, or is private", "Check the name; else `hf auth login`."),
+        (RevisionNotFoundError, 0, f"has no revision {revision or 'main'}", "Check the revision."),
+        ((), 403, "is not for this token", "See on the hub what the token may read, or `hf auth login`."),
+    )
+    cause = error.__cause__
+    known = next((e for e in (error, cause) if isinstance(e, HfHubHTTPError)), None)
+    status = known.response.status_code if known else 0
+    for kind, code, reason, remedy in answers:
+        if known is not None and (isinstance(known, kind) or status == code):
+            return MissingError(f"{what} {reason}", remedy)
+    elsewhere = f"download it elsewhere with `hf download {model}`, or give a directory: 'hf[path=DIR]'."
+    if known is not None:
+        reason, remedy = f": the hub answered {known.response.status_code}", "Check HF_ENDPOINT, or try again later."
+    elif isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        reason, remedy = " does not fit on the disk", "Free some space, or set HF_HOME to a larger disk."
+    elif is_offline_mode():
+        reason, remedy = " is not in the local cache, and HF_HUB_OFFLINE is set", f"Unset it, {elsewhere}"
+    elif str(error).startswith("Consistency check failed"):
+        reason, remedy = ": the download was cut short", "Run again: it goes on where it stopped."
+    else:
+        reason = f" is not in the local cache and the hub cannot be reached ({type(cause or error).__name__})"
+        remedy = f"Connect to the network, {elsewhere}"
+    return MissingError(what + reason, remedy)
