@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from plad_bench.contract.errors import MissingError, PladBenchError, StageError, UsageError
     from plad_bench.contract.hookspecs import hookimpl
-    from plad_bench.contract.params import MethodParams, Params, param
+    from plad_bench.contract.params import MethodParams, PairParams, Params, param
     from plad_bench.contract.records import (
         Access,
         BadRow,
@@ -53,7 +53,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "hookspecs": "hookimpl",
-    "params": "MethodParams Params param",
+    "params": "MethodParams PairParams Params param",
     "errors": "MissingError PladBenchError StageError UsageError",
     "records": "Access BadRow Candidates Check Event Example Finding HubModel LaunchOptions Launcher LauncherSession "
     "Method Metric Origin Pair PairBatch PairBuilder PairObjective Protocol Response Sampling Schedule Scored Scorers "
@@ -82,6 +82,7 @@ __all__ = [
     "PairBatch",
     "PairBuilder",
     "PairObjective",
+    "PairParams",
     "Params",
     "PladBenchError",
     "Protocol",

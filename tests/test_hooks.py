@@ -75,7 +75,7 @@ def plad_bench_teachers():
 @hookimpl
 def plad_bench_pair_builders():
     note("plad_bench_pair_builders")
-    yield PairBuilder(name="own-pairs", summary="", needs=frozenset(), build=lambda candidates, params: [])
+    yield PairBuilder(name="own-pairs", summary="", needs=frozenset(), build=lambda candidates, params, scorers: [])
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""The text metrics on cases worked out by hand, and the pair builders."""
+"""The text metrics on cases worked out by hand."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from plad_bench import Candidates, Metric, Response, Scored, Text
+from plad_bench import Metric, Scored
 from plad_bench_plugins.metrics import agreement, length, rouge, win
-from plad_bench_plugins.pairs import over_student
 
 METRICS: dict[str, Metric] = {m.name: m for module in (agreement, length, rouge, win) for m in module.RECORDS}
 
@@ -174,34 +173,3 @@ def test_the_scorer_is_called_once(name):
     scorers.calls.clear()
     values(name, *(scored("a", "b", "c d", teacher="e") for _ in range(5)), scorer="shortest")
     assert scorers.calls == ["shortest"]
-
-
-# ---------------------------------------------------------------------------------------------------------- pairs
-
-
-def build(name: str, **responses: list[str]) -> list[tuple[str, str]]:
-    (builder,) = (record for record in over_student.RECORDS if record.name == name)
-    texts = {Text[source.upper()]: tuple(map(response, of)) for source, of in responses.items()}
-    pairs = list(builder.build([Candidates(id="a", prompt="p", responses=texts)], builder.params()))
-    assert all(pair.id == "a" for pair in pairs)
-    assert all(pair.chosen.ids == response(pair.chosen.text).ids for pair in pairs)
-    return [(pair.chosen.text, pair.rejected.text) for pair in pairs]
-
-
-def response(text: str) -> Response:
-    return Response(text=text, ids=tuple(map(ord, text)))
-
-
-def test_the_teacher_is_chosen_and_the_sample_rejected():
-    texts = {"reference": ["r"], "teacher": ["t"], "sample": ["s"]}
-    assert build("teacher-over-student", **texts) == [("t", "s")]
-    assert build("reference-over-student", **texts) == [("r", "s")]
-
-
-def test_identical_texts_are_no_pair():
-    assert build("teacher-over-student", teacher=["a  b\n", "", "é"], sample=[" a b", " ", "e"]) == [("é", "e")]
-
-
-def test_several_responses_pair_up_by_index():
-    pairs = build("teacher-over-student", teacher=["t0", "t1", "t2"], sample=["s0", "s1"])
-    assert pairs == [("t0", "s0"), ("t1", "s1")]

@@ -113,8 +113,8 @@ def test_a_protocol_has_the_values_of_its_task_but_those_given():
 
 def test_a_board_does_not_change_its_conditions():
     board = boardfile.BoardFile(protocol={"steps": 300}, tasks={"e2e": {"steps": 200}})
-    assert boardfile.overrides(board, "demo", {"steps": None, "lr": 0.1}) == {"steps": 300, "lr": 0.1}
-    assert boardfile.overrides(board, "e2e", {"steps": 200}) == {"steps": 200}
+    assert boardfile.overrides(board, "demo", {"steps": None, "lr": 0.1}) == {"steps": 300, "lr": 0.1, "samples": 1}
+    assert boardfile.overrides(board, "e2e", {"steps": 200}) == {"steps": 200, "samples": 1}
     with pytest.raises(UsageError, match="the board fixes steps = 300"):
         boardfile.overrides(board, "demo", {"steps": 200})
 
@@ -186,6 +186,7 @@ def test_the_seed_is_in_what_depends_on_it_and_the_teacher_ignores_it(temperatur
         ({"teach_temperature": 0.5}, {"teach"}),
         ({"sample_temperature": 0.5}, {"sample"}),
         ({"top_k": 7}, {"sample"}),
+        ({"samples": 7}, {"sample"}),
         ({"split": "validation"}, {"generate"}),
         ({"limit": 7}, {"warmup", "teach", "sample", "distill", "generate"}),
         ({"precision": "bf16"}, {"warmup", "teach", "sample", "distill", "generate"}),

@@ -50,6 +50,7 @@ def matrix_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--sample-temperature", type=click.FloatRange(0), help="Frozen student's sampling temperature."),
         click.option("--top-k", type=click.IntRange(1), help="Top-k of both, where they sample."),
+        click.option("--samples", type=click.IntRange(1), help="Responses to a training prompt of what samples."),
         click.option("--split", type=click.Choice(["test", "validation"]), help="Split to evaluate on."),
         click.option(
             "--precision",
@@ -131,6 +132,7 @@ _PROTOCOL = (
     "teach_temperature",
     "sample_temperature",
     "top_k",
+    "samples",
     "split",
     "precision",
     "limit",

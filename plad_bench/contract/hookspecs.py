@@ -52,7 +52,7 @@ def plad_bench_pair_builders() -> Iterable[PairBuilder]:
 
     Example::
 
-        def build(candidates, params):
+        def build(candidates, params, scorers):
             for c in candidates:
                 yield Pair(id=c.id, chosen=c.responses[Text.REFERENCE][0], rejected=c.responses[Text.SAMPLE][0])
 

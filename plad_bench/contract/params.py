@@ -65,6 +65,31 @@ class MethodParams(Params):
     """Peak learning rate; 0 uses the one that the board's protocol shares among all methods."""
 
 
+class PairParams(Params):
+    """Base of every pair builder's parameters: what a pair must be like to be kept. The harness does the sifting."""
+
+    scorer: str = param("", source="ours")
+    """Selector of the metric that scores responses: for `margin`, and for builders that order by score."""
+    margin: float | None = param(None, ge=0, source="ours")
+    """Drop pairs whose chosen response scores less than this above the rejected one, or the same. In the scorer's unit,
+    where % are 0 to 1."""
+    max_ratio: float | None = param(None, ge=1, source="ours")
+    """Drop pairs of which one response has more than this many times the words of the other."""
+    min_words: int = param(0, ge=0, source="ours")
+    """Drop pairs with a response of fewer words."""
+    max_words: int | None = param(None, ge=1, source="ours")
+    """Drop pairs with a response of more words."""
+    keep_identical: bool = param(False, source="ours")
+    """Keep pairs whose texts are the same but for white space; they are no preference."""
+    per_prompt: int = param(0, ge=0, source="ours")
+    """Most pairs of one prompt; 0 keeps all there are. A step trains on one of them, drawn anew."""
+
+    def public(self) -> dict[str, Any]:
+        """As in `Params`, without those of these parameters that are as they always were: old keys stay."""
+        usual = {name: info.default for name, info in PairParams.model_fields.items()}
+        return {name: v for name, v in super().public().items() if name not in usual or v != usual[name]}
+
+
 def source_of(params: type[Params], name: str) -> str:
     """Where the default of a parameter comes from; empty when nobody said."""
     return str(_extra(params.model_fields[name]).get("source", ""))

@@ -9,12 +9,12 @@ imported at the top of its module.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from plad_bench.contract.params import MethodParams, Params
+from plad_bench.contract.params import MethodParams, PairParams, Params
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -141,6 +141,13 @@ class Protocol:
     """float32 or bf16."""
     limit: int = 0
     """Use at most this many training and evaluation prompts (records become trials); 0 uses all."""
+    samples: int = field(default=1, metadata={"unsaid": True})
+    """Responses to a training prompt, of teacher and frozen student, where they sample."""
+
+    @classmethod
+    def unsaid(cls) -> dict[str, Any]:
+        """What keys, records and boards leave out where it is so, since older ones can't say it."""
+        return {f.name: f.default for f in fields(cls) if f.metadata.get("unsaid")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,10 +192,16 @@ class Metric(Component):
 
 @dataclass(frozen=True, kw_only=True)
 class PairBuilder(Component):
-    """Makes preference pairs from the responses there are."""
+    """Makes preference pairs from the responses there are; the harness drops those that its parameters rule out."""
 
+    params: type[PairParams] = PairParams
     needs: frozenset[Text]
-    build: str | Callable[[Sequence[Candidates], Any], Iterable[Pair]]
+    build: str | Callable[[Sequence[Candidates], Any, Scorers], Iterable[Pair]]
+    """(candidates, params, scorers) -> pairs, those of a prompt the best first."""
+    scorer: Callable[[Any], str] = lambda params: params.scorer
+    """params -> selector of the metric that it orders by or that margins are measured in; empty if none."""
+    samples: Callable[[Any], int] = lambda params: 1
+    """params -> the fewest samples of a prompt that it can do with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -414,6 +427,15 @@ class Candidates:
     id: str
     prompt: str
     responses: Mapping[Text, tuple[Response, ...]]
+    """The references, and of the other sources those that the builder needs."""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    """The example's."""
+
+    def scored(self, response: str, references: tuple[str, ...] | None = None) -> Scored:
+        """What a scorer sees of a response, in place of the task's references others if they are given."""
+        if references is None:
+            references = tuple(r.text for r in self.responses[Text.REFERENCE])
+        return Scored(id=self.id, prompt=self.prompt, references=references, meta=self.meta, response=response)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -424,6 +446,8 @@ class Pair:
     """The id of the prompt's example."""
     chosen: Response
     rejected: Response
+    margin: float | None = None
+    """The lead of `chosen` by the builder's scorer: 0 is a tie, NaN no score; None if it does not order by score."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,8 +36,9 @@ class BoardFile(BaseModel):
     """Protocol values that differ from task to task."""
 
     def conditions(self, task: str) -> dict[str, Any]:
-        """The protocol values the board fixes for a task."""
-        return {**self.protocol, **self.tasks.get(task, {})}
+        """The protocol values the board fixes for a task, with those that go unsaid."""
+        said = {**self.protocol, **self.tasks.get(task, {})}
+        return {**Protocol.unsaid(), **said} if said else {}
 
 
 def read(path: Path) -> BoardFile:
@@ -82,10 +83,13 @@ def merged(
     """The board's file after a run under these protocols, by task: metrics and seeds grow, nothing else changes."""
     tasks = {task: board.conditions(task) for task in board.tasks} | {t: asdict(p) for t, p in protocols.items()}
     shared = board.protocol
+    unsaid = Protocol.unsaid()
     if not shared:
         first = next(iter(tasks.values()))
-        shared = {k: v for k, v in first.items() if all(values.get(k) == v for values in tasks.values())}
-    own = {task: {k: v for k, v in values.items() if shared.get(k) != v} for task, values in tasks.items()}
+        common = {k: v for k, v in first.items() if all(values.get(k) == v for values in tasks.values())}
+        shared = {k: v for k, v in common.items() if k not in unsaid or v != unsaid[k]}
+    known = {**unsaid, **shared}
+    own = {task: {k: v for k, v in values.items() if known.get(k) != v} for task, values in tasks.items()}
     return board.model_copy(
         update={
             "title": board.title or name,

@@ -58,7 +58,17 @@ class Cell:
         scorer = None
         if isinstance(objective, PairObjective) and (named := objective.scorer(self.method.params)):
             (scorer,) = choose(self.registry, "metric", named)
-        return self.plan.distill(self.method, self.pairs, scorer)
+        return self.plan.distill(self.method, self.pairs, scorer, self.orders)
+
+    @functools.cached_property
+    def orders(self) -> Chosen | None:
+        """The metric that the pair builder orders by, or measures margins in."""
+        if self.pairs is None:
+            return None
+        named = self.pairs.component.scorer(self.pairs.params)
+        if not named and self.pairs.params.margin is not None:  # type: ignore[attr-defined]
+            raise UsageError(f"{self.pairs.label}: a margin of what?", "Name the metric that scores: scorer=rouge-l.")
+        return choose(self.registry, "metric", named)[0] if named else None
 
     @functools.cached_property
     def responses(self) -> Stage:
@@ -140,6 +150,23 @@ def skip_reason(cell: Cell) -> str:
         if reason:
             how = "compares logits token by token" if component.shared_vocabulary else "cannot align two tokenizers yet"
             return f"{component.name} {how}, but {reason}"
+    return _pairs_reason(cell)
+
+
+def _pairs_reason(cell: Cell) -> str:
+    """Why the pair builder cannot make these pairs; empty if it can, or if none is asked."""
+    if cell.pairs is None:
+        return ""
+    if (metric := cell.orders) is not None:
+        if metric.component.better is None:
+            return f"{metric.label} has no direction, so {cell.pairs.label} cannot order by it"
+        if metric.component.needs:
+            needs = " and ".join(sorted(metric.component.needs))
+            return f"{metric.label} needs the {needs} beside a response, so {cell.pairs.label} cannot order by it"
+    needed = cell.pairs.component.samples(cell.pairs.params)
+    there = cell.protocol.samples if cell.protocol.sample_temperature else 1
+    if needed > there:
+        return f"{cell.pairs.label} needs {needed} samples of each prompt, and there will be {there} (--samples)"
     return ""
 
 

@@ -135,8 +135,9 @@ def protocol(task: Component, overrides: Mapping[str, Any]) -> Protocol:
 
 
 def protocol_values(value: Protocol) -> dict[str, Any]:
-    """A protocol as JSON values."""
-    return asdict(value)
+    """A protocol as JSON values, without what goes unsaid."""
+    unsaid = Protocol.unsaid()
+    return {name: v for name, v in asdict(value).items() if name not in unsaid or v != unsaid[name]}
 
 
 def _shown(value: Any, flags: Mapping[str, Any]) -> str:

@@ -152,20 +152,25 @@ class Plan:
     @functools.cached_property
     def teach(self) -> Stage:
         """The teacher's responses to the training prompts. Ignores the run's seed."""
-        return self.generate("teach", self.teacher_model, "train", temperature=self.protocol.teach_temperature, seed=0)
+        p = self.protocol
+        return self.generate(
+            "teach", self.teacher_model, "train", temperature=p.teach_temperature, seed=0, samples=p.samples
+        )
 
     @functools.cached_property
     def sample(self) -> Stage:
         """The frozen warm-started student's responses to the training prompts."""
-        temperature = self.protocol.sample_temperature
-        return self.generate("sample", self.warmup, "train", temperature=temperature, seed=self.seed)
+        p = self.protocol
+        return self.generate(
+            "sample", self.warmup, "train", temperature=p.sample_temperature, seed=self.seed, samples=p.samples
+        )
 
     def text(self, source: Text) -> dict[str, Stage]:
         """The input that holds a source of text, if it is an artifact of its own."""
         return {Text.TEACHER: {"teach": self.teach}, Text.SAMPLE: {"sample": self.sample}}.get(source, {})
 
-    def pairs(self, builder: Chosen, scorer: Chosen | None) -> Stage:
-        """Preference pairs, scored where the method asks for scores."""
+    def pairs(self, builder: Chosen, scorer: Chosen | None, orders: Chosen | None = None) -> Stage:
+        """Preference pairs, ordered by a metric where the builder does so, scored where the method asks for scores."""
         inputs = {"data": self.data}
         for source in builder.component.needs:
             inputs |= self.text(source)
@@ -173,6 +178,8 @@ class Plan:
         job: dict[str, Any] = {"builder": builder.private()}
         if scorer is not None:
             spec["scorer"], job["scorer"] = scorer.public(), scorer.private()
+        if orders is not None:
+            spec["orders"] = orders.public()
         return Stage("pairs", "pairs", spec, inputs, job)
 
     def reference(self, pairs: Stage) -> Stage:
@@ -180,14 +187,16 @@ class Plan:
         spec = {"precision": self.protocol.precision, "threads": self.threads, **self._limit()}
         return Stage("reference", "reference", spec, {"data": self.data, "model": self.warmup, "pairs": pairs})
 
-    def distill(self, method: Chosen, builder: Chosen | None, scorer: Chosen | None) -> Stage:
+    def distill(
+        self, method: Chosen, builder: Chosen | None, scorer: Chosen | None, orders: Chosen | None = None
+    ) -> Stage:
         """The method's checkpoint."""
         objective = method.component.objective
         lr = method.params.lr or self.protocol.lr  # type: ignore[attr-defined]
         conditions = self.conditions(self.protocol.steps, lr)
         inputs: dict[str, Stage] = {}
         if isinstance(objective, PairObjective) and builder is not None:
-            inputs["pairs"] = self.pairs(builder, scorer)
+            inputs["pairs"] = self.pairs(builder, scorer, orders)
             if objective.reference:
                 inputs["reference"] = self.reference(inputs["pairs"])
         if isinstance(objective, TokenObjective):
@@ -222,9 +231,14 @@ class Plan:
     def _limit(self) -> dict[str, Any]:
         return {"limit": self.protocol.limit} if self.protocol.limit else {}
 
-    def generate(self, name: str, model: Stage, split: str, *, temperature: float, seed: int) -> Stage:
-        """Responses of a model to the prompts of a split; a temperature of 0 decodes greedily and needs no seed."""
-        sampling = {"temperature": temperature, "top_k": self.protocol.top_k, "seed": seed} if temperature else {}
+    def generate(
+        self, name: str, model: Stage, split: str, *, temperature: float, seed: int, samples: int = 1
+    ) -> Stage:
+        """Responses of a model to the prompts of a split; a temperature of 0 decodes greedily and once."""
+        sampling: dict[str, Any] = {}
+        if temperature:
+            several = {"samples": samples} if samples != 1 else {}
+            sampling = {"temperature": temperature, "top_k": self.protocol.top_k, "seed": seed, **several}
         spec = {
             "split": split,
             "max_new_tokens": self.protocol.max_new_tokens,

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from plad_bench.contract.records import Protocol
 from plad_bench.report import results
 from plad_bench.report.results import Record, RecordError
 from plad_bench.report.stats import Array
@@ -90,10 +91,11 @@ def consistent(cells: Iterable[Cell], conditions: Callable[[str], Mapping[str, A
     for cell in cells:
         record = cell.record
         trial = record.status == "trial"
+        said = {**Protocol.unsaid(), **record.protocol}
         wrong = [
-            f"{key} is {record.protocol.get(key)!r}, not {value!r}"
+            f"{key} is {said.get(key)!r}, not {value!r}"
             for key, value in (conditions(record.task.name) or usual.get(record.task.name, {})).items()
-            if record.protocol.get(key) != value
+            if said.get(key) != value
         ]
         if wrong and not trial:
             complain(cell, f"was made under another protocol: {', '.join(wrong)}")

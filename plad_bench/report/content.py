@@ -30,6 +30,7 @@ _FACTS = {
     "teach_temperature": "teacher text at temperature {}",
     "sample_temperature": "student samples at temperature {}",
     "top_k": "top-k {}",
+    "samples": "{} samples of each prompt",
 }
 """How the conditions of a protocol read; others read "name value"."""
 _ELSEWHERE = {"lr", "warmup_lr", "limit"}

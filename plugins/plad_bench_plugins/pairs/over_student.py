@@ -4,28 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from plad_bench import Candidates, Pair, PairBuilder, Params, Text
+from plad_bench import Candidates, Pair, PairBuilder, PairParams, Scorers, Text
 
 
-def teacher_over_student(candidates: Sequence[Candidates], params: Params) -> Iterator[Pair]:
+def teacher_over_student(candidates: Sequence[Candidates], params: PairParams, scorers: Scorers) -> Iterator[Pair]:
     """The teacher's response is taken to beat the student's own (arXiv:2406.02886, section 3)."""
-    return _over_sample(candidates, Text.TEACHER)
+    return over_samples(candidates, Text.TEACHER)
 
 
-def reference_over_student(candidates: Sequence[Candidates], params: Params) -> Iterator[Pair]:
+def reference_over_student(candidates: Sequence[Candidates], params: PairParams, scorers: Scorers) -> Iterator[Pair]:
     """The control: the task's reference in the teacher's place."""
-    return _over_sample(candidates, Text.REFERENCE)
+    return over_samples(candidates, Text.REFERENCE)
 
 
-def _over_sample(candidates: Sequence[Candidates], better: Text) -> Iterator[Pair]:
-    """The i-th response of `better` over the i-th sample, as far as both go.
-
-    Texts equal up to white space are no preference and give no pair.
-    """
+def over_samples(candidates: Sequence[Candidates], better: Text) -> Iterator[Pair]:
+    """A pair for every sample; the responses of `better` take turns where they are fewer."""
     for c in candidates:
-        for chosen, rejected in zip(c.responses[better], c.responses[Text.SAMPLE], strict=False):
-            if chosen.text.split() != rejected.text.split():
-                yield Pair(id=c.id, chosen=chosen, rejected=rejected)
+        if chosen := c.responses[better]:
+            for i, rejected in enumerate(c.responses[Text.SAMPLE]):
+                yield Pair(id=c.id, chosen=chosen[i % len(chosen)], rejected=rejected)
 
 
 RECORDS = (
