@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import numpy as np
-from synthetic import columns, put, record
+from synthetic import columns, put, put_samples, record
 
 TEXTS = [
     "<script>alert(1)</script>",
@@ -42,6 +42,8 @@ def board(directory: Path, text: str) -> Path:
         data["protocol"] |= {"precision": text, "split": text, text: text}
         data["cost"][text] = 1.0
         data["provenance"] = {"code": text, "command": text, "device": text, "git": {text: text}, "notes": {"x": text}}
+        if "\ud800" not in text:
+            put_samples(directory, data, [text, f"{method} {text}"], prompt=text, reference=text)
         put(directory, data, scores)
     put(directory, *record("gkd", 0, status="failed", reason=text))
     put(directory, {"x": text}, at="demo.tiny/" + "broken")

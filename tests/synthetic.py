@@ -73,6 +73,20 @@ def digest(data):
     return hashlib.sha256(data).hexdigest()
 
 
+def put_samples(board: Path, data, responses, prompt="name[A]", reference="A is a walk."):
+    """Samples beside a record, and named by it."""
+    examples = [hashlib.sha256(str(i).encode()).hexdigest()[:16] for i in range(len(responses))]
+    rows = [
+        results.Sample(example=example, prompt=f"{prompt} {k}", reference=reference, response=response)
+        for k, (example, response) in enumerate(zip(examples, responses, strict=True))
+    ]
+    content = results.samples_bytes(rows)
+    path = board / "cells" / f"{data['cell']}.samples.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    data["samples"] = {"file": path.name, "sha256": digest(content)}
+
+
 def put(board: Path, data, scores=b"", at=None):
     """Write a record and its scores into a board."""
     path = board / "cells" / f"{at or data['cell']}.json"

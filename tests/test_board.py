@@ -255,6 +255,7 @@ def test_the_page_is_a_pure_function_of_the_files(board):
     assert first == second
     assert [path.relative_to(board).as_posix() for path in first] == [
         "README.md",
+        "index.html",
         "plots/quality.svg",
         "plots/cost.svg",
     ]
@@ -288,7 +289,7 @@ def test_text_of_records_never_becomes_markup(tmp_path, text):
     if "\ud800" in text:  # no valid text: such records are refused, and the page says so
         assert "Files left out" in page_
         return
-    assert len(files) == 3
+    assert len(files) == 4
     hostile.assert_no_markup(page_)
     for path, data in files.items():
         if path.suffix == ".svg":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,9 @@ from plad_bench.contract.files import write_atomically
 
 if TYPE_CHECKING:
     from plad_bench.report.board import Board, Group
+
+_INDEX = "*"
+"""The page over all boards, among pages by the names of boards; no board has this name."""
 
 
 @click.command(short_help="Render boards from their records.")
@@ -34,21 +37,35 @@ if TYPE_CHECKING:
 def leaderboard(
     ctx: click.Context, /, names: tuple[str, ...], boards_dir: Path, into: Path | None, *, check: bool, as_json: bool
 ) -> int:
-    """Render the boards NAMES, or every board of --boards-dir, from their records.
+    """Render the boards NAMES, or every board of --boards-dir and the page over them, from their records.
 
-    Rendering is a function of the records alone: the same records give the same bytes.
+    A board's page is README.md with plots, and the same as one file of HTML. Rendering is a function of the records
+    alone: the same records give the same bytes.
     """
+    from plad_bench.report.board import load
+    from plad_bench.report.render import render_index
+
     registry = ctx.ensure_object(State).registry
     found = find_boards(names, boards_dir)
+    boards = {name: load(directory) for name, directory in found.items()}
     report: dict[str, dict[str, list[str]]] = {}
-    for name in found:
+    for name, board in boards.items():
+        files = _files(board, found[name], registry)
         if check:
-            report[name] = {"differs": [*map(str, _differing(found[name], registry)), *_left_out(found[name])]}
+            cells = found[name] / "cells"
+            left_out = [f"{cells / problem.file}: {problem.reason}" for problem in board.problems]
+            report[name] = {"differs": [*_differing(files), *left_out]}
         else:
-            render(found[name], registry)
+            _write(files, found[name])
             report[name] = {"page": [str(found[name] / "README.md")]}
+    if not names and (files := render_index(boards, boards_dir)):
+        if check:  # an index that was never made is not missed
+            report[_INDEX] = {"differs": _differing({path: data for path, data in files.items() if path.is_file()})}
+        else:
+            _write(files)
+            report[_INDEX] = {"page": [str(next(iter(files)))]}
     if into is not None:
-        report[into.name] = _section(into, found, check=check)
+        report[into.name] = _section(into, boards, boards_dir, check=check)
     differing = [path for r in report.values() for path in r.get("differs", [])]
     if as_json:
         echo_json(report)
@@ -64,13 +81,9 @@ def leaderboard(
 
 def render(directory: Path, registry: Any) -> None:
     """Write the page and the plots of a board, and remove plots that are no longer its own."""
-    files = _files(directory, registry)
-    for path, data in files.items():
-        if not path.is_file() or path.read_bytes() != data:
-            write_atomically(path, data)
-    for path in (directory / "plots").glob("*.svg"):
-        if path not in files:
-            path.unlink()
+    from plad_bench.report.board import load
+
+    _write(_files(load(directory), directory, registry), directory)
 
 
 def summary(directory: Path) -> None:
@@ -124,11 +137,9 @@ def _table(group: Group, width: int) -> Any:
     return table
 
 
-def _files(directory: Path, registry: Any) -> dict[Path, bytes]:
-    from plad_bench.report.board import load
-    from plad_bench.report.render import render_board
+def _files(board: Board, directory: Path, registry: Any) -> dict[Path, bytes]:
+    from plad_bench.report.render import render
 
-    board: Board = load(directory)
     sections = []
     for impl in registry.manager.hook.plad_bench_board_sections.get_hookimpls():
         try:
@@ -138,35 +149,32 @@ def _files(directory: Path, registry: Any) -> dict[Path, bytes]:
             continue
         if text:
             sections.append(str(text))
-    return render_board(directory, sections)
+    return render(board, directory, sections)
 
 
-def _section(file: Path, boards: dict[str, Path], *, check: bool) -> dict[str, list[str]]:
+def _write(files: Mapping[Path, bytes], directory: Path | None = None) -> None:
+    """Write what differs; plots of a board's directory that are not among the files go."""
+    for path in map(Path, _differing(files)):
+        write_atomically(path, files[path])
+    for path in (directory / "plots").glob("*.svg") if directory else ():
+        if path not in files:
+            path.unlink()
+
+
+def _differing(files: Mapping[Path, bytes]) -> list[str]:
+    return [str(path) for path, data in files.items() if not path.is_file() or path.read_bytes() != data]
+
+
+def _section(file: Path, boards: Mapping[str, Board], boards_dir: Path, *, check: bool) -> dict[str, list[str]]:
     """Bring the sections of a file up to date, or say whether they are."""
     import os
 
     from plad_bench.report import section
-    from plad_bench.report.board import load
 
     text = file.read_text(encoding="utf-8")
-    wanted = {name: load(boards[name]) for name in section.names(text) if name in boards}
-    folder = Path(os.path.relpath(next(iter(boards.values())).parent, file.parent)).as_posix()
-    new = section.fill(text, wanted, folder)
+    new = section.fill(text, boards, Path(os.path.relpath(boards_dir, file.parent)).as_posix())
     if check:
         return {"differs": [str(file)] if new != text else []}
     if new != text:
         write_atomically(file, new.encode())
     return {"page": [str(file)]}
-
-
-def _left_out(directory: Path) -> list[str]:
-    """Files below a board that its page cannot rest on, with the reason."""
-    from plad_bench.report.board import load
-
-    return [f"{directory / 'cells' / problem.file}: {problem.reason}" for problem in load(directory).problems]
-
-
-def _differing(directory: Path, registry: Any) -> Iterator[Path]:
-    for path, data in _files(directory, registry).items():
-        if not path.is_file() or path.read_bytes() != data:
-            yield path

@@ -15,6 +15,7 @@ import click
 from plad_bench.cli.options import boards_option, config_option, echo_json, json_option, open_store, store_option
 from plad_bench.cli.state import State
 from plad_bench.contract.errors import ExitCode, MissingError, NothingSelectedError, UsageError
+from plad_bench.plan.names import DEMO_BOARD, TRIAL_BOARD
 
 if TYPE_CHECKING:
     from plad_bench.contract.records import Protocol
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from plad_bench.plan.boardfile import BoardFile
     from plad_bench.plan.matrix import Cell
 
-DEMO_BOARD = "quickstart"
-TRIAL_BOARD = "trial"
 DEMO_METHODS = "sft,seqkd,kd,plad"
 
 

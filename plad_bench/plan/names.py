@@ -1,9 +1,14 @@
-"""Names that are safe as parts of a path."""
+"""Names of boards and files."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+
+DEMO_BOARD = "quickstart"
+TRIAL_BOARD = "trial"
+UNLISTED = frozenset({DEMO_BOARD, TRIAL_BOARD})
+"""The boards of runs that name none: on this machine alone, so no index has them."""
 
 
 def slug(text: str) -> str:

@@ -63,6 +63,8 @@ class Row:
     """A method, or a reference, with its estimates by metric."""
 
     label: str
+    identity: str
+    """The same on every board for the same method with the same parameters."""
     method: str
     access: str
     paper: str
@@ -266,6 +268,7 @@ def _row(
     shown = [m.name for m in metrics if all(m.name in c.scores and not np.isnan(c.scores[m.name]).all() for c in cells)]
     return Row(
         label=label,
+        identity=cells[0].identity,
         method=first.method.name,
         access=first.method.access,
         paper=first.method.paper,

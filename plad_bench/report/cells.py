@@ -53,6 +53,14 @@ class Cell:
         pairs = [r.pairs.name, r.pairs.params, r.pairs.version] if r.pairs else None
         return canonical([r.method.name, r.method.params, r.method.version, r.method.lr, pairs])
 
+    @cached_property
+    def identity(self) -> str:
+        """The same for all boards: without a learning rate that its board shares."""
+        r = self.record
+        pairs = [r.pairs.name, r.pairs.params, r.pairs.version] if r.pairs else None
+        rate = None if r.method.lr_shared else r.method.lr
+        return canonical([r.method.name, r.method.params, r.method.version, rate, pairs])
+
 
 Complain = Callable[[Cell, str], None]
 

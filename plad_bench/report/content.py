@@ -58,7 +58,15 @@ class Strong:
     text: str
 
 
-Line: TypeAlias = tuple[str | Name | Said | Strong, ...]
+@dataclass(frozen=True)
+class Link:
+    """The name of a board, and the folder of its page as seen from the page that it stands on."""
+
+    text: str
+    folder: str
+
+
+Line: TypeAlias = tuple[str | Name | Said | Strong | Link, ...]
 
 
 @dataclass(frozen=True)
@@ -203,7 +211,7 @@ def _ranking(group: Group, places: Mapping[MetricInfo, int]) -> Section:
         )
         for row in group.rows
     )
-    table = Table(columns, body, tuple(row.access for row in group.rows))
+    table = Table(columns, body, tuple(map(access, group.rows)))
     return Section("ranking", by, table=table, note=(" ".join(_reading(group)),))
 
 
@@ -250,7 +258,7 @@ def _costs(group: Group) -> Section:
         "cells that use the same outputs."
     )
     columns = (Column(("Method",)), *(Column((head,), right=True, better="lower") for head in heads))
-    return Section("cost", ("Cost",), table=Table(columns, body, tuple(r.access for r in group.rows)), note=(note,))
+    return Section("cost", ("Cost",), table=Table(columns, body, tuple(map(access, group.rows))), note=(note,))
 
 
 def _pairwise(group: Group) -> Section:
@@ -335,6 +343,11 @@ def value(estimate: Estimate | None, metric: MetricInfo, places: int) -> str:
 def seeds(row: Row) -> str:
     """Seeds done of those asked, or that the row has no seed of its own."""
     return f"{len(row.seeds)}/{row.asked}" if len(row.cells) > 1 or row.asked == 1 else "fixed"
+
+
+def access(row: Row) -> str:
+    """What a row asks of the teacher, as a word to tell rows by."""
+    return text.clean(row.access, 60)
 
 
 def joined(lines: Sequence[Line], by: str = ", ") -> Line:

@@ -6,11 +6,15 @@ Whatever comes from a record passes through `escape` or `code` (report/text.py) 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from urllib.parse import quote
 
 from plad_bench.report import content
 from plad_bench.report.board import Board, Group, MetricInfo
-from plad_bench.report.content import Line, Name, Said, Section, Strong, Table
+from plad_bench.report.content import Line, Link, Name, Said, Section, Strong, Table
 from plad_bench.report.text import code, escape
+
+MADE = "<!-- Written by `plad-bench leaderboard`; do not edit. -->"
+"""Begins a page that lies where somebody may have one of their own."""
 
 
 def render(board: Board, plots: Mapping[tuple[int, str], str] | None = None, sections: Sequence[str] = ()) -> str:
@@ -41,6 +45,11 @@ def render(board: Board, plots: Mapping[tuple[int, str], str] | None = None, sec
         parts += ["## How to reproduce", "\n".join(f"    {command}" for command in commands)]
     parts += [inline(line) for line in content.origin(board)]
     return "\n\n".join(parts) + "\n"
+
+
+def render_index(title: str, sections: Iterable[Section]) -> str:
+    """The page over several boards."""
+    return "\n\n".join([MADE, f"# {title}", *blocks(sections, "##")]) + "\n"
 
 
 def blocks(sections: Iterable[Section], level: str) -> Iterable[str]:
@@ -83,7 +92,7 @@ def _table(shown: Table) -> str:
     return table(head, body, "".join("r" if column.right else "l" for column in shown.columns))
 
 
-def _piece(piece: str | Name | Said | Strong) -> str:
+def _piece(piece: str | Name | Said | Strong | Link) -> str:
     match piece:
         case Name(text):
             return code(text)
@@ -91,4 +100,6 @@ def _piece(piece: str | Name | Said | Strong) -> str:
             return escape(text, limit)
         case Strong(text):
             return f"**{text}**"
+        case Link(text, folder):
+            return f"[{code(text)}]({quote(folder)}/README.md)"
     return piece

@@ -9,12 +9,12 @@ import math
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise, product
 from typing import Any, TypeAlias
 
 from plad_bench.report import text
 from plad_bench.report.board import Group, MetricInfo, Row
+from plad_bench.report.templating import draw
 
 WIDTH = 760
 MOST = 40
@@ -109,8 +109,11 @@ class Axis:
         return [(v, self.at(v)) for v in values if self.low * (1 - 1e-9) <= v <= self.high * (1 + 1e-9) or v == 0]
 
 
-def intervals(group: Group) -> str | None:
-    """Dots with intervals of the primary metric, one line per method, references as vertical lines; None if no rows."""
+def intervals(group: Group, *, inline: bool = False) -> str | None:
+    """Dots with intervals of the primary metric, one line per method, references as vertical lines; None if no rows.
+
+    An `inline` plot takes its style from the page that it stands in.
+    """
     metric = group.primary
     if metric is None:
         return None
@@ -151,8 +154,9 @@ def intervals(group: Group) -> str | None:
     if hidden:
         notes.append(f"{hidden} more methods in the table")
     bottom = top + 26 * len(rows)
-    return _draw(
+    return draw(
         "intervals.svg.j2",
+        inline=inline,
         title=f"{text.clean(metric.name, 60)}: mean and 95 % interval",
         width=WIDTH,
         height=bottom + (66 if notes else 48),
@@ -169,8 +173,11 @@ def intervals(group: Group) -> str | None:
     )
 
 
-def cost(group: Group) -> str | None:
-    """The primary metric against device time, with the Pareto line; None unless two methods say what they cost."""
+def cost(group: Group, *, inline: bool = False) -> str | None:
+    """The primary metric against device time, with the Pareto line; None unless two methods say what they cost.
+
+    An `inline` plot takes its style from the page that it stands in.
+    """
     metric = group.primary
     if metric is None or metric.better is None:
         return None
@@ -196,8 +203,9 @@ def cost(group: Group) -> str | None:
     for k in front[1:]:  # a staircase: between two methods there is nothing to buy
         line += [(points[k].x, line[-1][1]), (points[k].x, points[k].y)]
     line.append((right, line[-1][1]))
-    return _draw(
+    return draw(
         "cost.svg.j2",
+        inline=inline,
         title=f"{text.clean(metric.name, 60)} against device time, with the Pareto line",
         width=WIDTH,
         height=bottom + 52,
@@ -329,15 +337,3 @@ def _name(metric: MetricInfo) -> str:
 def _finite(row: Row, metric: MetricInfo) -> bool:
     e = row.estimates.get(metric.name)
     return e is not None and abs(e.value) < _HUGE
-
-
-def _draw(template: str, **values: Any) -> str:
-    return str(_environment().get_template(template).render(values)) + "\n"
-
-
-@cache
-def _environment() -> Any:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    loader = PackageLoader("plad_bench.report")
-    return Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)

@@ -12,6 +12,8 @@ NONE = "—"
 
 _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;", "|": "&#124;"}
 _UNSEEN = {"Cc", "Cf", "Cs", "Co"}
+_KEPT = "\n\t\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
+"""Unseen, but some scripts cannot be read without."""
 _PLAIN = re.compile(r"[\w .,=\[\]()+/-]+", re.ASCII)
 
 
@@ -23,8 +25,8 @@ def clean(text: object, limit: int = 200) -> str:
 
 def printable(text: object) -> str:
     """Text as it is, lines included, but for characters that are not seen or could steer a terminal."""
-    shown = ("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in _UNSEEN and c != "\n" else c for c in str(text))
-    return "".join(shown)
+    hidden = (unicodedata.category(c) in _UNSEEN and c not in _KEPT for c in str(text))
+    return "".join("\N{REPLACEMENT CHARACTER}" if hide else c for c, hide in zip(str(text), hidden, strict=True))
 
 
 def escape(text: object, limit: int = 300) -> str:

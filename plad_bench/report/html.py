@@ -1,0 +1,180 @@
+"""A board as one HTML file that needs nothing else: a pure function of the board, like its markdown.
+
+Every value passes through the templates' escaping. The page's own style and script are named by their hashes in its
+Content-Security-Policy, so that nothing else in it could run or be fetched even if it were markup.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from urllib.parse import quote
+
+from plad_bench.report import content, plots, text
+from plad_bench.report.board import Board, Group
+from plad_bench.report.content import Line, Link, Name, Said, Section, Strong
+from plad_bench.report.templating import draw, source
+
+MADE = '<meta name="generator" content="plad-bench">'
+"""Stands at the beginning of every page."""
+SHORT = {
+    "references": "References",
+    "ranking": "Ranking",
+    "cost": "Cost",
+    "pairs": "Comparisons",
+    "unranked": "Incomplete",
+}
+"""What the parts of a group are called in the list of them."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A prompt and what was written to it: (label, access, score, text) of each row that has a sample."""
+
+    prompt: str
+    reference: str
+    outputs: tuple[tuple[str, str, str, str], ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A group as the template lays it out."""
+
+    group: Group
+    setting: Line
+    sections: tuple[Section, ...]
+    tiers: tuple[tuple[str, int], ...]
+    """Teacher access with the number of methods that need it, in the order of the tiers."""
+    plots: tuple[Any, ...]
+    samples: tuple[Sample, ...]
+
+
+def render(board: Board, sections: Sequence[str] = ()) -> str:
+    """The page of a board; `sections` of plugins are shown as the text they are."""
+    return _page(
+        "board.html.j2",
+        title=text.clean(board.title),
+        script=_script(),
+        notes=text.clean(board.settings.notes, 2000),
+        parts=[_part(group) for group in board.groups],
+        left_out=list(content.left_out(board)),
+        sections=[text.printable(section).strip() for section in sections if section.strip()],
+        commands=content.commands(board),
+        origin=content.origin(board),
+        short=SHORT,
+        name=lambda words: text.clean(words, 120),
+    )
+
+
+def render_index(title: str, sections: Iterable[Section]) -> str:
+    """The page over several boards."""
+    return _page("index.html.j2", title=title, script=_script(), sections=list(sections))
+
+
+# ------------------------------------------------------------------------------------------------------------ parts
+
+
+def _part(group: Group) -> Part:
+    from markupsafe import Markup
+
+    counts: dict[str, int] = {}
+    for row in group.rows:
+        counts[content.access(row)] = counts.get(content.access(row), 0) + 1
+    drawn = (plots.intervals(group, inline=True), plots.cost(group, inline=True))
+    return Part(
+        group=group,
+        setting=content.setting(group),
+        sections=tuple(content.sections(group)),
+        tiers=tuple((access, counts[access]) for access in sorted(counts, key=_tier)),
+        plots=tuple(Markup(svg) for svg in drawn if svg),  # noqa: S704  a template of ours wrote it, and escaped
+        samples=_samples(group),
+    )
+
+
+def _tier(access: str) -> tuple[int, str]:
+    from plad_bench.contract.records import Access
+
+    known = [tier.value for tier in Access]
+    return (known.index(access) if access in known else len(known), access)
+
+
+def _samples(group: Group) -> tuple[Sample, ...]:
+    rows = [*group.references, *group.rows]
+    metric = group.primary
+
+    def score(value: float | None) -> str:
+        if value is None or metric is None:
+            return ""
+        unit = f" {text.clean(metric.unit, 20)}" if metric.unit else ""
+        return f"{text.clean(metric.name, 60)} {text.number(metric.scale * value, 1)}{unit}"
+
+    return tuple(
+        Sample(
+            text.printable(shown.prompt),
+            text.printable(shown.reference),
+            tuple(
+                (text.clean(row.label, 120), content.access(row), score(output.score), text.printable(output.text))
+                for row, output in zip(rows, shown.outputs, strict=False)
+                if output is not None
+            ),
+        )
+        for shown in group.samples
+    )
+
+
+# --------------------------------------------------------------------------------------------------------- the page
+
+
+def _page(template: str, *, script: Any, **values: Any) -> str:
+    style = _style()
+    policy = (
+        f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
+    )
+    return draw(template, style=style, script=script, policy=policy, pieces=_pieces, key=_key, **values)
+
+
+def _pieces(line: Line) -> list[tuple[str, str, str]]:
+    """(kind, words, address) of the pieces of a line."""
+    return [_piece(piece) for piece in line]
+
+
+def _piece(piece: str | Name | Said | Strong | Link) -> tuple[str, str, str]:
+    match piece:
+        case Name(words):
+            return "name", text.clean(words, 120), ""
+        case Said(words, limit):
+            return "said", text.clean(words, limit), ""
+        case Strong(words):
+            return "strong", words, ""
+        case Link(words, folder):
+            return "link", text.clean(words, 120), f"{quote(folder)}/index.html"
+    return "ours", re.sub(" (?=[↑↓])", "\N{NO-BREAK SPACE}", piece), ""
+
+
+def _key(number: float | None) -> str:
+    """What a cell sorts by; empty where there is no number."""
+    return f"{text.rounded(number):.10g}" if number is not None and math.isfinite(number) else ""
+
+
+@cache
+def _style() -> Any:
+    from markupsafe import Markup
+
+    return Markup(source("page.css") + draw("plot.css.j2"))  # noqa: S704  files of ours, as they are
+
+
+@cache
+def _script() -> Any:
+    from markupsafe import Markup
+
+    return Markup(source("page.js"))  # noqa: S704  a file of ours, as it is
+
+
+def _hash(code: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}'"

@@ -1,0 +1,160 @@
+"""The page over several boards: first places, and methods across tasks."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from synthetic import component, put, record
+
+from plad_bench.cli.main import cli
+from plad_bench.report import stats
+from plad_bench.report.across import Standing, panels
+from plad_bench.report.board import load
+
+
+def make(boards, name, means, *, seeds=3, task=None, better="higher", metric="m"):
+    """A board of a task of its own on which methods have these means, far apart from each other."""
+    rng = np.random.default_rng(5)
+    part = {**component(task or name), "licence": "x", "redistributable": False}
+    for method, mean in means.items():
+        for seed in range(seeds):
+            columns = {metric: (rng.normal(mean, 0.05, 30), better, "")}
+            put(boards / name, *record(method, seed, columns=columns, task=part))
+    (boards / name / "board.toml").write_text(f"seeds_asked = {seeds}\n")
+    return load(boards / name)
+
+
+A, B, C = (
+    {"kd": 3.0, "plad": 2.0, "sft": 1.0},
+    {"plad": 3.0, "kd": 2.0, "sft": 1.0},
+    {"kd": 3.0, "sft": 2.0, "plad": 1.0},
+)
+
+
+def standings(panel):
+    return {of.row.label: of.ranks for of in panel.standings}
+
+
+def test_the_mean_rank_is_that_of_the_ranks_and_its_interval_students(tmp_path):
+    (panel,) = panels([make(tmp_path, "a", A), make(tmp_path, "b", B), make(tmp_path, "c", C)])
+    assert standings(panel) == {"kd": (1, 2, 1), "plad": (2, 1, 3), "sft": (3, 3, 2)}
+    first = panel.standings[0]
+    assert (first.row.label, first.rank) == ("kd", pytest.approx(4 / 3))
+    half = 4.302653 * np.std([2, 1, 3], ddof=1) / np.sqrt(3)
+    plad = next(of for of in panel.standings if of.row.label == "plad")
+    assert plad.interval(100) == (1.0, pytest.approx(2 + half, rel=1e-5))
+    assert plad.interval(3) == (1.0, 3.0)
+    assert first.mean == pytest.approx(8 / 3, abs=0.05)
+
+
+@pytest.mark.parametrize("ranks", [(2,), (1, 1), (3, 3, 3)])
+def test_one_task_or_tasks_that_agree_give_no_interval(ranks):
+    assert Standing(row=None, ranks=ranks, mean=None).interval(9) is None
+
+
+def test_methods_that_a_board_lacks_are_named_and_the_others_ranked_among_themselves(tmp_path):
+    (panel,) = panels([make(tmp_path, "a", {"opd": 9.0, **A}), make(tmp_path, "b", B)])
+    assert standings(panel) == {"kd": (1, 2), "plad": (2, 1), "sft": (3, 3)}
+    assert panel.partial == (("opd", 1),)
+
+
+def test_no_plain_mean_over_different_metrics(tmp_path):
+    (panel,) = panels([make(tmp_path, "a", A), make(tmp_path, "b", B, metric="other")])
+    assert panel.metric is None
+    assert {of.mean for of in panel.standings} == {None}
+
+
+def test_lower_can_be_better(tmp_path):
+    (panel,) = panels([make(tmp_path, "a", A, better="lower"), make(tmp_path, "b", B, better="lower")])
+    assert standings(panel) == {"kd": (3, 2), "plad": (2, 3), "sft": (1, 1)}
+
+
+def test_boards_of_other_seeds_or_of_the_same_task_are_not_taken_together(tmp_path):
+    one = make(tmp_path, "a", A)
+    assert panels([one]) == []
+    assert panels([one, make(tmp_path, "b", B, seeds=2)]) == []
+    assert panels([one, make(tmp_path, "c", C, task="a")]) == []
+    more = make(tmp_path, "more", {"opd": 9.0, **C}, task="a")
+    (panel,) = panels([one, more, make(tmp_path, "d", B)])
+    assert panel.boards == (("more", "a"), ("d", "d"))
+
+
+def test_ties_are_as_on_the_board(tmp_path):
+    means = {"kd": 3.0, "plad": 3.0, "sft": 1.0}
+    board = make(tmp_path, "a", means)
+    (panel,) = panels([board, make(tmp_path, "b", means)])
+    assert standings(panel)["sft"] == (2, 2)
+    assert {row.label: row.rank for row in board.groups[0].rows} == {k: v[0] for k, v in standings(panel).items()}
+    assert stats.LEVEL == 0.95
+
+
+# --------------------------------------------------------------------------------------------------- its files
+
+
+@pytest.fixture
+def boards(tmp_path):
+    for name, means in (("a", A), ("b", B), ("quickstart", C)):
+        make(tmp_path, name, means)
+    return tmp_path
+
+
+def leaderboard(boards, *options):
+    arguments = ["leaderboard", "--boards-dir", str(boards), *options]
+    return CliRunner().invoke(cli, arguments, standalone_mode=False, catch_exceptions=False)
+
+
+def test_all_boards_are_listed_but_those_of_runs_that_name_none(boards):
+    leaderboard(boards)
+    page = (boards / "README.md").read_text()
+    assert (
+        "| [`a`](a/README.md) | `a`: `demo-teacher` to `tiny`; 30 examples, 3 seeds, 300 steps | m ↑ | `kd` | 3 |"
+        in page
+    )
+    assert "[`b`](b/README.md)" in page
+    assert "quickstart" not in page
+    assert "## Across tasks: `demo-teacher` to `tiny`, 3 seeds" in page
+    assert "| `sft` | 3.0 | 3 | 3 | 1.0 | logits |" in page
+    assert 'href="a/index.html"' in (boards / "index.html").read_text()
+
+
+def test_check_covers_the_index_once_it_is_there(boards):
+    leaderboard(boards, "a", "b", "quickstart")
+    assert not (boards / "README.md").exists()
+    assert leaderboard(boards, "--check").return_value == 0
+    leaderboard(boards)
+    assert leaderboard(boards, "--check").return_value == 0
+    make(boards, "c", C)
+    leaderboard(boards, "c")
+    result = leaderboard(boards, "--check")
+    assert result.return_value == 1
+    assert result.stdout.split() == [str(boards / "README.md"), str(boards / "index.html")]
+    assert leaderboard(boards, "a", "--check").return_value == 0
+
+
+def test_check_tells_a_page_of_html_that_does_not_match(boards):
+    leaderboard(boards)
+    page = boards / "b" / "index.html"
+    page.write_text(page.read_text().replace("plad", "best", 1))
+    result = leaderboard(boards, "--check", "--json")
+    assert result.return_value == 1
+    assert json.loads(result.stdout)["b"] == {"differs": [str(page)]}
+
+
+def test_somebodys_own_page_is_left_alone(boards):
+    (boards / "README.md").write_text("# Mine\n")
+    (boards / "index.html").write_text("<h1>Mine</h1>")
+    leaderboard(boards)
+    assert (boards / "README.md").read_text() == "# Mine\n"
+    assert (boards / "index.html").read_text() == "<h1>Mine</h1>"
+    assert leaderboard(boards, "--check").return_value == 0
+
+
+def test_names_of_boards_are_text_and_their_links_stay_below(tmp_path):
+    name = '<img src=x> "on&[x](y)'
+    make(tmp_path, name, A, task="t")
+    leaderboard(tmp_path)
+    page = (tmp_path / "index.html").read_text()
+    assert "<img" not in page
+    assert 'href="%3Cimg%20src%3Dx%3E%20%22on%26%5Bx%5D%28y%29/index.html"' in page
+    assert "](%3Cimg%20src%3Dx%3E%20%22on%26%5Bx%5D%28y%29/README.md)" in (tmp_path / "README.md").read_text()
