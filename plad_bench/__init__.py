@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from plad_bench.contract.errors import MissingError, PladBenchError, StageError, UsageError
+    from plad_bench.contract.errors import MissingError, PladBenchError, StageError, UnmeasuredError, UsageError
     from plad_bench.contract.hookspecs import hookimpl
     from plad_bench.contract.params import MethodParams, PairParams, Params, param
     from plad_bench.contract.records import (
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         LaunchOptions,
         Method,
         Metric,
+        Need,
         Origin,
         Pair,
         PairBatch,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
         Sampling,
         Schedule,
         Scored,
-        Scorers,
         ScratchModel,
         StageProcess,
         Student,
@@ -48,16 +48,18 @@ if TYPE_CHECKING:
         Trace,
         Training,
     )
+    from plad_bench.contract.tools import LanguageModel, Scorers, Tools
 
 __version__ = "0.1.0"
 
 _HOME = {
     "hookspecs": "hookimpl",
     "params": "MethodParams PairParams Params param",
-    "errors": "MissingError PladBenchError StageError UsageError",
+    "errors": "MissingError PladBenchError StageError UnmeasuredError UsageError",
     "records": "Access BadRow Candidates Check Event Example Finding HubModel LaunchOptions Launcher LauncherSession "
-    "Method Metric Origin Pair PairBatch PairBuilder PairObjective Protocol Response Sampling Schedule Scored Scorers "
+    "Method Metric Need Origin Pair PairBatch PairBuilder PairObjective Protocol Response Sampling Schedule Scored "
     "ScratchModel StageProcess Student Task Teacher Term Text TokenObjective Trace Training",
+    "tools": "LanguageModel Scorers Tools",
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names.split()}
 
@@ -70,6 +72,7 @@ __all__ = [
     "Example",
     "Finding",
     "HubModel",
+    "LanguageModel",
     "LaunchOptions",
     "Launcher",
     "LauncherSession",
@@ -77,6 +80,7 @@ __all__ = [
     "MethodParams",
     "Metric",
     "MissingError",
+    "Need",
     "Origin",
     "Pair",
     "PairBatch",
@@ -100,8 +104,10 @@ __all__ = [
     "Term",
     "Text",
     "TokenObjective",
+    "Tools",
     "Trace",
     "Training",
+    "UnmeasuredError",
     "UsageError",
     "__version__",
     "hookimpl",

@@ -221,8 +221,9 @@ def test_a_new_version_of_a_component_is_in_the_keys_of_what_it_made():
     assert plan.pairs(builder, None).key != plan.pairs(with_version(builder), None).key
     one, two = choose("metric", "rouge-l,win-teacher")
     responses = plan.evaluate(plan.init)
-    assert plan.score(one, responses, None).key != plan.score(with_version(one), responses, None).key
-    assert plan.score(two, responses, one).key != plan.score(two, responses, with_version(one)).key
+    assert plan.score(one, plan.init, responses).key != plan.score(with_version(one), plan.init, responses).key
+    newer = replace(two, scorer=with_version(one))
+    assert plan.score(two, plan.init, responses).key != plan.score(newer, plan.init, responses).key
 
 
 def test_data_are_keyed_by_their_revision():

@@ -52,9 +52,24 @@ def _rows(registry: Any, kind: str) -> list[dict[str, Any]]:
                     "params": {name: str(info.get_default(call_default_factory=True)) for name, info in fields.items()},
                     "distribution": registered.origin.distribution,
                     "conflict": len(found) > 1,
+                    **(_facts(component) if kind == "metric" else {}),
                 }
             )
     return rows
+
+
+def _facts(metric: Any) -> dict[str, Any]:
+    """How the values of a metric are to be read, and what they cost."""
+    return {"better": metric.better, "unit": metric.unit, "needs": sorted(metric.needs), "cost": metric.cost}
+
+
+def _what(row: dict[str, Any]) -> str:
+    """The summary and, of a metric, its facts."""
+    if "better" not in row:
+        return str(row["summary"])
+    facts = [f"{row['better']} is better" if row["better"] else "never ranked", row["unit"]]
+    needs = f"needs {' and '.join(row['needs'])}" if row["needs"] else ""
+    return f"{row['summary']} ({', '.join(filter(None, [*facts, needs, row['cost']]))})"
 
 
 def _print(listed: dict[str, list[dict[str, Any]]], broken: list[dict[str, str]]) -> None:
@@ -76,7 +91,7 @@ def _print(listed: dict[str, list[dict[str, Any]]], broken: list[dict[str, str]]
             params = " ".join(f"{k}={v}" for k, v in row["params"].items())
             table.add_row(
                 Text(row["name"] + conflict, style="bold"),
-                Text(row["summary"]),
+                Text(_what(row)),
                 Text(params),
                 Text(row["distribution"]),
             )

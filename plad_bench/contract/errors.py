@@ -70,5 +70,9 @@ class StageError(PladBenchError):
     """A stage failed for a reason its message explains; the cells that need it fail, nobody else's."""
 
 
+class UnmeasuredError(StageError):
+    """A metric cannot be had for this cell, for a reason its message explains; the cell counts without it."""
+
+
 class OutOfMemoryError(StageError):
     """The device has too little memory for the micro-batch."""

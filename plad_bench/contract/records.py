@@ -19,6 +19,8 @@ from plad_bench.contract.params import MethodParams, PairParams, Params
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from plad_bench.contract.tools import Tools
+
 
 class Access(StrEnum):
     """What a teacher gives, or a method asks of it; later tiers give more."""
@@ -49,6 +51,19 @@ class Text(StrEnum):
     """Responses sampled from the student as it is at this step."""
     REPLAY = "replay"
     """Responses that were sampled from the student at an earlier step, with their prompts."""
+
+
+class Need(StrEnum):
+    """What a metric needs beyond prompt, references and response."""
+
+    TEACHER = "teacher"
+    """The teacher's responses to the same prompts."""
+    CHECKPOINT = "checkpoint"
+    """The evaluated model."""
+    TEACHER_LOGITS = "teacher-logits"
+    """The teacher's model; where a teacher has none to give, the cell does without the metric."""
+    SCORES = "scores"
+    """The values of the metric that its parameter `scorer` names, for the same responses."""
 
 
 # --------------------------------------------------------------------------------------------------- components
@@ -184,10 +199,22 @@ class Metric(Component):
     """"higher", "lower", or None: reported and never ranked."""
     unit: str = ""
     """"%" shows values of 0 to 1 as 0 to 100."""
+    cost: str = ""
+    """What it takes to compute, in a few words."""
+    formula: str = ""
+    """The value of one example in plain text, as docs/metrics.md prints it."""
     needs: frozenset[str] = frozenset()
-    """Beyond prompt, references and response: "teacher" (the teacher's response)."""
-    score: str | Callable[[Sequence[Scored], Any, Scorers], Sequence[float]]
-    """(examples, params, scorers) -> one value per example; NaN where an example has none."""
+    """Values of `Need`: become inputs of its score stage."""
+    require: Callable[[Any], None] = lambda params: None
+    """params -> nothing; raises MissingError, before any work, if it cannot be computed here."""
+    score: str | Callable[[Sequence[Scored], Any, Tools], Sequence[float] | Mapping[str, float]]
+    """(examples, params, tools) -> one value per example, NaN where it has none. A metric with examples of its own
+    gives a mapping from their names instead."""
+
+    def __post_init__(self) -> None:
+        if unknown := self.needs - set(Need):
+            msg = f"{self.name} needs {', '.join(sorted(unknown))}; there are: {', '.join(Need)}"
+            raise ValueError(msg)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -414,10 +441,6 @@ class Scored:
     response: str
     teacher: str | None = None
     """The teacher's response, for metrics that need it."""
-
-
-Scorers: TypeAlias = Callable[[str], Callable[[Sequence[Scored]], Sequence[float]]]
-"""Selector of a metric -> its scoring function, oriented so that higher is better."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,10 +6,11 @@ import csv
 import hashlib
 import io
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -24,6 +25,8 @@ from plad_bench.report import results
 
 SAMPLES = 16
 """Prompts, the first by id, whose responses are kept for a page."""
+Table: TypeAlias = dict[str, float]
+"""Example -> value; NaN where it has none."""
 
 
 def path_of(cells: Path, cell_id: str) -> Path:
@@ -41,13 +44,11 @@ def recorded(cells: Path, cell: Cell) -> results.Record | None:
         return record if record.status == "skipped" and record.reason == cell.skip else None
     if record.status not in {"done", "trial"} or record.key != cell.responses.key:
         return None
-    for label, stage in cell.scores.items():
-        if label not in record.metrics or record.metrics[label].key != stage.key:
-            return None
-    scores = record.scores
-    if scores is None or not (cells / f"{cell.id}.scores.parquet").is_file():
-        return None
-    return record
+    keys = {label: metric.key for label, metric in record.metrics.items()}
+    complete = all(keys.get(label) == stage.key for label, stage in cell.scores.items())
+    complete = complete and all(record.absent.get(label) == reason for label, reason in cell.absent.items())
+    scored = record.scores is not None and (cells / f"{cell.id}.scores.parquet").is_file()
+    return record if complete and scored else None
 
 
 def failed(cells: Path, cell: Cell) -> bool:
@@ -66,14 +67,16 @@ def stale(record: results.Record) -> bool:
 
 def write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], arguments: Sequence[str]) -> results.Record:
     """Write the record of a finished cell, its per-example scores, its samples and its training curve."""
-    columns, ids = {}, []
+    tables: dict[str, Table] = {}
     metrics = {}
+    absent = dict(cell.absent)
     for label, stage in cell.scores.items():
-        by_id = json.loads((artifacts[stage.key].path / "values.json").read_text())
-        ids = list(by_id)
-        values = np.array([np.nan if v is None else v for v in by_id.values()], dtype=np.float64)
-        columns[label] = values
-        value, n, stderr = results.summarise(values)
+        artifact = artifacts[stage.key]
+        by_id = json.loads((artifact.path / "values.json").read_text())
+        tables[label] = {id_: math.nan if v is None else v for id_, v in by_id.items()}
+        value, n, stderr = results.summarise(np.array(list(tables[label].values()), dtype=np.float64))
+        if reason := artifact.manifest["notes"].get("absent"):
+            absent[label] = _publishable(cell, reason)
         component = next(m for m in cell.metrics if m.label == label).component
         metrics[label] = results.MetricPart(
             value=value, better=component.better, n=n, stderr=stderr, unit=component.unit, key=stage.key
@@ -81,7 +84,9 @@ def write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], argum
     scores = path_of(cells, cell.id).with_suffix(".scores.parquet")
     earlier = _same_responses(cells, cell)
     if earlier is not None:
-        metrics, columns = _with_earlier(scores, earlier, ids, metrics, columns)
+        metrics, tables = _with_earlier(scores, earlier, metrics, tables)
+        absent = {k: v for k, v in earlier.absent.items() if k not in cell.scores} | absent
+    ids, columns = _joined(tables)
     data = results.scores_bytes(ids, columns)
     write_atomically(scores, data)
     chain = [stage for stage in _chain(cell) if stage.key in artifacts]
@@ -90,6 +95,7 @@ def write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], argum
         key=cell.responses.key,
         status="trial" if cell.protocol.limit else "done",
         metrics=metrics,
+        absent=absent,
         scores=results.ScoresPart(file=scores.name, sha256=hashlib.sha256(data).hexdigest(), examples=len(ids)),
         samples=_write_samples(cells, cell, artifacts, earlier),
         counts=earlier.counts if earlier else _counts(chain, artifacts),
@@ -178,24 +184,24 @@ def _same_responses(cells: Path, cell: Cell) -> results.Record | None:
 
 
 def _with_earlier(
-    file: Path,
-    earlier: results.Record,
-    ids: list[str],
-    metrics: dict[str, Any],
-    columns: dict[str, np.ndarray],
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    file: Path, earlier: results.Record, metrics: dict[str, Any], tables: dict[str, Table]
+) -> tuple[dict[str, Any], dict[str, Table]]:
     """Metrics that an earlier run computed of the same responses stay in the record."""
     try:
-        old_ids, old_columns = results.read_scores(file, earlier.scores.sha256 if earlier.scores else "")
+        ids, columns = results.read_scores(file, earlier.scores.sha256 if earlier.scores else "")
     except (results.RecordError, OSError):
-        return metrics, columns
-    if old_ids != ids:
-        return metrics, columns
-    kept = {name for name in earlier.metrics if name in old_columns and name not in metrics}
-    return (
-        {**metrics, **{name: earlier.metrics[name] for name in kept}},
-        {**columns, **{name: old_columns[name] for name in kept}},
-    )
+        return metrics, tables
+    kept = [name for name in earlier.metrics if name in columns and name not in metrics]
+    old = {name: zip(ids, columns[name].tolist(), strict=True) for name in kept}
+    old_tables = {n: {i: v for i, v in rows if results.is_prompt(i) or not math.isnan(v)} for n, rows in old.items()}
+    return {**metrics, **{name: earlier.metrics[name] for name in kept}}, {**tables, **old_tables}
+
+
+def _joined(tables: Mapping[str, Table]) -> tuple[list[str], dict[str, np.ndarray]]:
+    """All examples, each once, and every metric's value for each: NaN for the examples of another metric's own."""
+    every = dict.fromkeys(id_ for table in tables.values() for id_ in table)
+    ids = sorted(every, key=lambda id_: not results.is_prompt(id_))  # stable: otherwise in their order
+    return ids, {name: np.array([table.get(id_, math.nan) for id_ in ids]) for name, table in tables.items()}
 
 
 def _chain(cell: Cell) -> list[Stage]:

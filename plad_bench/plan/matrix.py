@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from plad_bench.contract.errors import UsageError
-from plad_bench.contract.records import Access, PairObjective, Protocol, ScratchModel, TokenObjective
+from plad_bench.contract.records import Access, Need, PairObjective, Protocol, ScratchModel, TokenObjective
 from plad_bench.plan.names import slug
 from plad_bench.plan.spec import Chosen, RunSpec, choose
-from plad_bench.plan.stages import Plan, Stage
+from plad_bench.plan.stages import Plan, Stage, metrics_needs
 
 if TYPE_CHECKING:
     from plad_bench.contract.registry import Registry
@@ -58,6 +58,7 @@ class Cell:
         scorer = None
         if isinstance(objective, PairObjective) and (named := objective.scorer(self.method.params)):
             (scorer,) = choose(self.registry, "metric", named)
+            _check_scorer(scorer)
         return self.plan.distill(self.method, self.pairs, scorer, self.orders)
 
     @functools.cached_property
@@ -68,7 +69,11 @@ class Cell:
         named = self.pairs.component.scorer(self.pairs.params)
         if not named and self.pairs.params.margin is not None:  # type: ignore[attr-defined]
             raise UsageError(f"{self.pairs.label}: a margin of what?", "Name the metric that scores: scorer=rouge-l.")
-        return choose(self.registry, "metric", named)[0] if named else None
+        if not named:
+            return None
+        (scorer,) = choose(self.registry, "metric", named)
+        _check_scorer(scorer)
+        return scorer
 
     @functools.cached_property
     def responses(self) -> Stage:
@@ -77,14 +82,17 @@ class Cell:
 
     @functools.cached_property
     def scores(self) -> Mapping[str, Stage]:
-        """Score stage of each metric, by the metric's label."""
+        """Score stage of each metric that the cell can have, by the metric's label."""
         if self.skip:
             return {}
-        return {m.label: self.plan.score(m, self.responses, self._scorer_of(m)) for m in self.metrics}
+        had = (m for m in self.metrics if m.label not in self.absent)
+        return {m.label: self.plan.score(m, self.checkpoint, self.responses) for m in had}
 
-    def _scorer_of(self, metric: Chosen) -> Chosen | None:
-        named = getattr(metric.params, "scorer", "")
-        return choose(self.registry, "metric", named)[0] if named else None
+    @functools.cached_property
+    def absent(self) -> Mapping[str, str]:
+        """Why the cell does without a metric, by the metric's label."""
+        reasons = {m.label: absence_reason(self, m) for m in self.metrics}
+        return {label: reason for label, reason in reasons.items() if reason}
 
 
 def cells(spec: RunSpec, registry: Registry) -> list[Cell]:
@@ -95,6 +103,8 @@ def cells(spec: RunSpec, registry: Registry) -> list[Cell]:
     """
     made: dict[str, Cell] = {}
     for cell in _combinations(spec, registry):
+        if not cell.skip and len(cell.absent) == len(cell.metrics):
+            cell = replace(cell, skip=next(iter(cell.absent.values())))  # noqa: PLW2901  nothing would be measured
         made.setdefault(cell.id, cell)
     return list(made.values())
 
@@ -139,10 +149,8 @@ def skip_reason(cell: Cell) -> str:
     if method is None:
         return ""
     component, teacher = method.component, cell.teacher.component
-    best = max((a.tier for a in teacher.provides), default=-1)
-    if component.access.tier > best:
-        offers = list(Access)[best].value if best >= 0 else "nothing"
-        return f"{component.name} needs the teacher's {component.access.value}; {cell.teacher.label} provides {offers}"
+    if refused := _refused(component.name, component.access, cell.teacher):
+        return refused
     needs_shared = isinstance(component.objective, TokenObjective) and component.objective.teacher_logits
     if needs_shared:
         mine, other = cell.student.component.model(cell.student.params), teacher.model(cell.teacher.params)
@@ -170,6 +178,29 @@ def _pairs_reason(cell: Cell) -> str:
     return ""
 
 
+def absence_reason(cell: Cell, metric: Chosen) -> str:
+    """Why a metric cannot be had for this cell; empty if it can. Needs no model to be loaded."""
+    needs, name, teacher = metrics_needs(metric), metric.component.name, cell.teacher
+    is_teacher = cell.row == "teacher" and cell.method is None
+    runs_teacher = Need.TEACHER_LOGITS in needs or (Need.CHECKPOINT in needs and is_teacher)
+    if runs_teacher and (refused := _refused(name, Access.LOGITS, teacher)):
+        return refused
+    if Need.TEACHER_LOGITS in needs and not is_teacher:
+        mine, other = (c.component.model(c.params) for c in (cell.student, teacher))
+        if reason := _vocabulary_difference(mine, other):
+            return f"{name} compares logits token by token, but {reason}"
+    return ""
+
+
+def _refused(name: str, access: Access, teacher: Chosen) -> str:
+    """What a teacher does not give; empty if it gives that."""
+    best = max((a.tier for a in teacher.component.provides), default=-1)
+    if access.tier <= best:
+        return ""
+    offers = list(Access)[best].value if best >= 0 else "nothing"
+    return f"{name} needs the teacher's {access.value}; {teacher.label} provides {offers}"
+
+
 def _plugins_reason(cell: Cell) -> str:
     """The first reason that a plugin gives; one that fails gives none and is named in the log."""
     for impl in reversed(cell.registry.manager.hook.plad_bench_cell_skip.get_hookimpls()):
@@ -181,6 +212,15 @@ def _plugins_reason(cell: Cell) -> str:
         if reason is not None:
             return str(reason)
     return ""
+
+
+def _check_scorer(scorer: Chosen) -> None:
+    """See that a metric can score training pairs, where no model has been evaluated yet."""
+    if needs := metrics_needs(scorer) - {Need.TEACHER}:
+        raise UsageError(
+            f"{scorer.label} cannot score training pairs: it needs the {' and '.join(sorted(needs))} of an evaluation",
+            "Name a scorer that reads text alone.",
+        )
 
 
 def _vocabulary_difference(student: object, teacher: object) -> str:

@@ -28,6 +28,10 @@ def check(cells: Iterable[Cell]) -> None:
         if cell.task.label not in seen:
             seen.add(cell.task.label)
             cell.task.component.require(cell.task.params)
+        for metric in (m for chosen in cell.metrics for m in (chosen, chosen.scorer) if m is not None):
+            if metric.label not in seen and metric.label not in cell.absent:
+                seen.add(metric.label)
+                metric.component.require(metric.params)
         for chosen in (cell.student, cell.teacher):
             source = chosen.component.model(chosen.params)
             if isinstance(source, HubModel) and source not in seen:

@@ -23,6 +23,8 @@ class Chosen:
     kind: str
     registered: Registered
     params: Params
+    scorer: Chosen | None = None
+    """The metric that its parameter `scorer` names."""
 
     @property
     def component(self) -> Any:
@@ -34,10 +36,9 @@ class Chosen:
         """The canonical selector: the name and the parameters that differ from their defaults."""
         shown = []
         for name, info in type(self.params).model_fields.items():
-            value, extra = getattr(self.params, name), info.json_schema_extra
-            flags = extra if isinstance(extra, dict) else {}
+            value, flags = getattr(self.params, name), _flags(info)
             if flags.get("keyed", True) and value != info.get_default(call_default_factory=True):
-                shown.append(f"{name}={_shown(value, flags)}")
+                shown.append(f"{name}={_shown(self._publishable.get(name, value), flags)}")
         return f"{self.component.name}[{','.join(shown)}]" if shown else str(self.component.name)
 
     def public(self) -> dict[str, Any]:
@@ -46,13 +47,26 @@ class Chosen:
         return {
             "name": self.component.name,
             "version": self.component.version,
-            "params": self.params.public(),
+            "params": self.params.public() | self._publishable,
             **({"source": source} if source else {}),
         }
 
     def private(self) -> dict[str, Any]:
         """What a worker needs to build it again."""
         return {"kind": self.kind, "name": self.component.name, "params": self.params.model_dump(mode="json")}
+
+    @property
+    def hides(self) -> bool:
+        """Whether a parameter, or one of its scorer's, has a value that keys and records must not show."""
+        fields_ = type(self.params).model_fields.items()
+        changed = [_flags(i) for n, i in fields_ if getattr(self.params, n) != i.get_default(call_default_factory=True)]
+        own = any(f.get("local") or f.get("private") or not f.get("keyed", True) for f in changed)
+        return own or (self.scorer is not None and self.scorer.hides)
+
+    @property
+    def _publishable(self) -> dict[str, str]:
+        """What stands for the scorer's selector where that must not be shown as it was typed."""
+        return {"scorer": self.scorer.label} if self.scorer is not None and self.scorer.hides else {}
 
 
 @dataclass(frozen=True)
@@ -86,7 +100,10 @@ def choose(registry: Registry, kind: str, text: str) -> tuple[Chosen, ...]:
         names = list(registry.components(kind)) if selector.name == "all" else [selector.name]
         for name in names:
             registered = registry.find(kind, name)
-            one = Chosen(kind, registered, registry.configure(registered.component, dict(selector.values)))
+            params = registry.configure(registered.component, dict(selector.values))
+            named = getattr(params, "scorer", "")
+            scorer = choose(registry, "metric", named)[0] if named else None
+            one = Chosen(kind, registered, params, scorer)
             chosen[one.label] = one
     if not chosen:
         raise NothingSelectedError(f"{text!r} selects no {kind}", "Name at least one, or all.")
@@ -140,10 +157,16 @@ def protocol_values(value: Protocol) -> dict[str, Any]:
     return {name: v for name, v in asdict(value).items() if name not in unsaid or v != unsaid[name]}
 
 
+def _flags(info: Any) -> Mapping[str, Any]:
+    """What `param` says of a field beside its type."""
+    return info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+
+
 def _shown(value: Any, flags: Mapping[str, Any]) -> str:
     if flags.get("private"):
         return text_hash(str(value)).removeprefix("sha256:")[:8]
     if flags.get("local"):
         return f"{value.name}-{content_hash(value).removeprefix('sha256:')[:8]}"
     text = f"{value:g}" if isinstance(value, float) else str(value)
-    return f"'{text}'" if any(c in text for c in ",|[]") else text
+    quote = '"' if "'" in text else "'"
+    return f"{quote}{text}{quote}" if any(c in text for c in ",|[]") else text

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plad_bench.contract.params import content_hash
-from plad_bench.contract.records import HubModel, ModelSource, PairObjective, Text, TokenObjective, Training
+from plad_bench.contract.records import HubModel, ModelSource, Need, PairObjective, Text, TokenObjective, Training
 
 if TYPE_CHECKING:
     from plad_bench.contract.records import Protocol
@@ -254,13 +254,26 @@ class Plan:
         """Greedy responses on the evaluation split."""
         return self.generate("generate", model, self.protocol.split, temperature=0, seed=0)
 
-    def score(self, metric: Chosen, responses: Stage, scorer: Chosen | None) -> Stage:
+    def score(self, metric: Chosen, checkpoint: Stage, responses: Stage) -> Stage:
         """One metric's per-example values of one cell."""
+        needs = metrics_needs(metric)
         inputs = {"data": self.data, "responses": responses}
-        if "teacher" in metric.component.needs:
+        if Need.TEACHER in needs:
             inputs["teacher"] = self.evaluate(self.teacher_model)
+        if Need.CHECKPOINT in needs:
+            inputs["checkpoint"] = checkpoint
+        if Need.TEACHER_LOGITS in needs:
+            inputs["teacher_model"] = self.teacher_model
+        if Need.SCORES in needs and metric.scorer is not None:
+            inputs["scores"] = self.score(metric.scorer, checkpoint, responses)
         spec: dict[str, Any] = {"metric": metric.public()}
         job: dict[str, Any] = {"metric": metric.private()}
-        if scorer is not None:  # a metric that scores by another metric depends on that one's version, too
-            spec["scorer"] = scorer.public()
+        if metric.scorer is not None:  # a metric that scores by another metric depends on that one's version, too
+            spec["scorer"] = metric.scorer.public()
         return Stage("score", "score", spec, inputs, job)
+
+
+def metrics_needs(metric: Chosen) -> frozenset[str]:
+    """What a metric needs, with what its scorer needs to score whatever the metric hands it."""
+    own: frozenset[str] = metric.component.needs
+    return own if metric.scorer is None or Need.SCORES in own else own | metrics_needs(metric.scorer)

@@ -134,6 +134,8 @@ class Record(_Part):
     protocol: dict[str, Any]
     """The board's controlled conditions: budget, decoding, split, precision."""
     metrics: dict[str, MetricPart] = {}
+    absent: dict[str, str] = {}
+    """Why the cell has no value of a metric that was asked for, by the metric's label."""
     scores: ScoresPart | None = None
     samples: SamplesPart | None = None
     counts: dict[str, float] = {}
@@ -232,6 +234,11 @@ def write(path: Path, record: Record) -> None:
     write_atomically(path, dumps(record).encode())
 
 
+def is_prompt(example: str) -> bool:
+    """Whether an example is a prompt of the task, rather than one that a metric brings, named "metric:example"."""
+    return ":" not in example
+
+
 def summarise(values: np.ndarray) -> tuple[float | None, int, float | None]:
     """(mean, n, standard error) over the values that are not NaN."""
     kept = values[~np.isnan(values)]
@@ -242,7 +249,7 @@ def summarise(values: np.ndarray) -> tuple[float | None, int, float | None]:
 
 
 def scores_bytes(ids: list[str], columns: dict[str, np.ndarray]) -> bytes:
-    """Per-example values as a parquet file: `example` (hash) and a float64 column per metric. No text."""
+    """Per-example values as a parquet file: `example` and a float64 column per metric. No text."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -4,66 +4,138 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from plad_bench.contract.errors import StageError
-from plad_bench.contract.records import Scored
+from plad_bench.contract.errors import StageError, UnmeasuredError
+from plad_bench.contract.records import Need, Response, Scored
 from plad_bench.contract.registry import resolve
-from plad_bench.execute.stages.files import VALUES, read_prompts, read_responses, scored
+from plad_bench.contract.tools import Scorer, Tools
+from plad_bench.execute.stages.files import MODEL, VALUES, read_prompts, read_responses, scored
 from plad_bench.execute.worker import Context
 from plad_bench.plan.spec import Chosen, choose
 
+if TYPE_CHECKING:
+    from plad_bench.contract.tools import LanguageModel
+
 
 def run(context: Context) -> None:
-    """Write values.json: example id -> value, null where the example has none."""
+    """Write values.json: example -> value, null where the example has none."""
     metric = context.chosen("metric")
     made = context.inputs["responses"].manifest["document"]["spec"]
     prompts = read_prompts(context.inputs["data"], made["split"], made.get("limit", 0))
     responses = read_responses(context.inputs["responses"], prompts)
     teacher = read_responses(context.inputs["teacher"], prompts) if "teacher" in context.inputs else {}
     examples = [scored(p, responses[p.id][0].text, teacher[p.id][0].text if teacher else None) for p in prompts]
-    values = evaluate(context, metric, examples)
-    by_id = {e.id: None if math.isnan(v) else v for e, v in zip(examples, values, strict=True)}
+    tools = _Tools(context, responses, teacher)
+    try:
+        values = measure(context, metric, examples, tools)
+    except UnmeasuredError as error:
+        context.notes["absent"] = error.message
+        values = [math.nan] * len(examples)
+    named = values if isinstance(values, Mapping) else dict(zip((e.id for e in examples), values, strict=True))
+    by_id = {name: None if math.isnan(value) else value for name, value in named.items()}
     (context.out / VALUES).write_text(json.dumps(by_id))
 
 
-def evaluate(context: Context, metric: Chosen, examples: Sequence[Scored]) -> list[float]:
-    """The metric's values.
+def measure(
+    context: Context, metric: Chosen, examples: Sequence[Scored], tools: Tools
+) -> list[float] | dict[str, float]:
+    """The metric's values of the examples, or by name, "metric:name", of examples of its own.
 
     Raises:
         StageError: if it does not yield one finite number (or NaN) per example.
     """
-    values = [float(v) for v in resolve(metric.component.score)(examples, metric.params, _Scorers(context))]
-    if len(values) != len(examples):
+    given = resolve(metric.component.score)(examples, metric.params, tools)
+    own = isinstance(given, Mapping)
+    values = [float(v) for v in (given.values() if own else given)]
+    if len(values) != len(examples) and not own:
         raise StageError(f"metric {metric.label} gave {len(values)} values for {len(examples)} examples")
     if any(math.isinf(v) for v in values):
         raise StageError(f"metric {metric.label} gave an infinite value")
+    if own:
+        return {f"{metric.component.name}:{name}": value for name, value in zip(given, values, strict=True)}
     return values
 
 
-class _Scorers:
-    """Selector of a metric -> its scoring function, oriented so that higher is better."""
+class _Tools(Tools):
+    """What this stage has: its inputs, its device, its directories."""
 
-    def __init__(self, context: Context) -> None:
-        self.context = context
+    def __init__(
+        self,
+        context: Context,
+        responses: Mapping[str, tuple[Response, ...]] | None = None,
+        teacher: Mapping[str, tuple[Response, ...]] | None = None,
+    ) -> None:
+        self._context = context
+        self._responses, self._teacher = responses or {}, teacher or {}
+        self._models: dict[str, LanguageModel] = {}
+        self.device, self.kept, self.partial = context.device, context.out, context.partial
+        self.counts = context.counts
 
-    def __call__(self, selector: str) -> Callable[[Sequence[Scored]], Sequence[float]]:
-        (metric,) = choose(self.context.registry, "metric", selector)
-        return _oriented(self.context, metric)
+    def __call__(self, selector: str) -> Scorer:
+        (metric,) = choose(self._context.registry, "metric", selector)
+        return _oriented(self._context, metric, self)
+
+    def checkpoint(self) -> LanguageModel:
+        return self._load("checkpoint", Need.CHECKPOINT)
+
+    def teacher(self) -> LanguageModel:
+        return self._load("teacher_model", Need.TEACHER_LOGITS)
+
+    def response(self, example: Scored) -> Response:
+        return _first(self._responses, example, "the evaluated responses")
+
+    def teacher_response(self, example: Scored) -> Response:
+        return _first(self._teacher, example, Need.TEACHER)
+
+    def scores(self) -> list[float]:
+        if "scores" not in self._context.inputs:
+            raise _undeclared(Need.SCORES)
+        values = json.loads((self._context.inputs["scores"].path / VALUES).read_text())
+        return [math.nan if v is None else v for v in values.values()]
+
+    def progress(self, done: int, total: int) -> None:
+        self._context.progress(done, total)
+
+    def _load(self, role: str, need: str) -> LanguageModel:
+        if role not in self._context.inputs:
+            raise _undeclared(need)
+        if role not in self._models:
+            from plad_bench.learn.evaluation import Evaluated
+
+            made = self._context.inputs["responses"].manifest["document"]["spec"]
+            path = self._context.inputs[role].path / MODEL
+            self._models[role] = Evaluated(
+                path, self.device, made["precision"], made["max_new_tokens"], self._context.counts
+            )
+        return self._models[role]
 
 
-def scorer_of(context: Context, named: Mapping[str, Any]) -> Callable[[Sequence[Scored]], Sequence[float]]:
+def _first(responses: Mapping[str, tuple[Response, ...]], example: Scored, what: str) -> Response:
+    if example.id not in responses:
+        raise _undeclared(what)
+    return responses[example.id][0]
+
+
+def _undeclared(what: str) -> StageError:
+    return StageError(f"a metric asked for {what}, which this stage does not have", "Declare it in the metric's needs.")
+
+
+def scorer_of(context: Context, named: Mapping[str, Any]) -> Scorer:
     """The scorer that a job names."""
-    return _oriented(context, context.chosen("scorer", named))
+    return _oriented(context, context.chosen("scorer", named), _Tools(context))
 
 
-def _oriented(context: Context, metric: Chosen) -> Callable[[Sequence[Scored]], Sequence[float]]:
+def _oriented(context: Context, metric: Chosen, tools: Tools) -> Scorer:
     if metric.component.better is None:
         raise StageError(f"metric {metric.label} has no direction, so it cannot serve as a scorer")
     sign = 1.0 if metric.component.better == "higher" else -1.0
 
     def score(examples: Sequence[Scored]) -> list[float]:
-        return [sign * value for value in evaluate(context, metric, examples)]
+        values = measure(context, metric, examples, tools)
+        if isinstance(values, dict):
+            raise StageError(f"metric {metric.label} has examples of its own, so it cannot serve as a scorer")
+        return [sign * value for value in values]
 
     return score

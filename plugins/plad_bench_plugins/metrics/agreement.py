@@ -20,6 +20,8 @@ RECORDS = (
         better="higher",
         unit="%",
         needs=frozenset({"teacher"}),
+        cost="text alone",
+        formula="1 if the words of response and teacher's response are the same, else 0",
         score=score,
     ),
 )

@@ -12,4 +12,14 @@ def score(examples: Sequence[Scored], params: Params, scorers: Scorers) -> list[
     return [float(len(e.response.split())) for e in examples]
 
 
-RECORDS = (Metric(name="length", summary="Words of the response.", better=None, unit="words", score=score),)
+RECORDS = (
+    Metric(
+        name="length",
+        summary="Words of the response.",
+        better=None,
+        unit="words",
+        cost="text alone",
+        formula="runs of characters between white space",
+        score=score,
+    ),
+)

@@ -65,6 +65,8 @@ RECORDS = (
         better="higher",
         unit="%",
         params=RougeParams,
+        cost="text alone",
+        formula="2PR/(P+R) of shared words with a reference, the best over the references (Lin 2004)",
         score=rouge_1,
     ),
     Metric(
@@ -73,6 +75,8 @@ RECORDS = (
         better="higher",
         unit="%",
         params=RougeParams,
+        cost="text alone",
+        formula="2PR/(P+R) of shared pairs of neighbouring words, the best over the references",
         score=rouge_2,
     ),
     Metric(
@@ -81,6 +85,8 @@ RECORDS = (
         better="higher",
         unit="%",
         params=RougeParams,
+        cost="text alone",
+        formula="2PR/(P+R) of the longest common subsequence of words, the best over the references",
         score=rouge_l,
     ),
 )

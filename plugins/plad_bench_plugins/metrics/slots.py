@@ -49,6 +49,8 @@ RECORDS = (
         summary="Missing and added statements per slot of the meaning.",
         better="lower",
         unit="%",
+        cost="text alone",
+        formula="(missing + added statements) / slots of the meaning",
         score=slot_errors,
     ),
     Metric(
@@ -56,6 +58,8 @@ RECORDS = (
         summary="Share of the meaning's slots that the response leaves out.",
         better="lower",
         unit="%",
+        cost="text alone",
+        formula="missing statements / slots of the meaning",
         score=missing_slots,
     ),
     Metric(
@@ -63,6 +67,8 @@ RECORDS = (
         summary="Statements that the meaning does not hold, per slot of the meaning.",
         better="lower",
         unit="%",
+        cost="text alone",
+        formula="added statements / slots of the meaning",
         score=added_slots,
     ),
 )

@@ -70,6 +70,8 @@ RECORDS = (
         unit="%",
         needs=frozenset({"teacher"}),
         params=WinTeacherParams,
+        cost="that of its scorer on two texts",
+        formula="1 if scorer(y) > scorer(y_T), 0.5 on a tie, else 0",
         score=win_teacher,
     ),
     Metric(
@@ -78,6 +80,9 @@ RECORDS = (
         better="higher",
         unit="%",
         params=WinReferenceParams,
+        cost="that of its scorer on two texts",
+        formula="mean over the references r of 1 if scorer(y) > scorer(r), 0.5 on a tie, else 0; a scorer that "
+        "reads references sees those that differ from r",
         score=win_reference,
     ),
 )

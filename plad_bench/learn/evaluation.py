@@ -1,0 +1,68 @@
+"""A model as metrics use it: numbers at the tokens of given texts, and samples of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from plad_bench.contract.errors import UnmeasuredError
+from plad_bench.contract.records import Response
+from plad_bench.contract.tools import LanguageModel
+from plad_bench.learn import models
+from plad_bench.learn.divergences import cross_entropy
+from plad_bench.learn.generation import Decoding, generate
+from plad_bench.learn.predictions import Predictor, parts
+from plad_bench.learn.sequences import Encoder, collate, micro_batches
+
+BATCH = 32
+
+
+class Evaluated(LanguageModel):
+    """A model of the store."""
+
+    def __init__(self, path: Path, device: str, precision: str, max_new_tokens: int, counts: dict[str, float]) -> None:
+        self.model, self.tokenizer = models.load(path, device, precision)
+        self.encoder = Encoder(self.tokenizer, models.context_length(self.model), counts)
+        self.max_new_tokens = max_new_tokens
+
+    def measure(
+        self,
+        texts: Sequence[tuple[str, Response]],
+        function: Callable[..., Tensor],
+        beside: LanguageModel | None = None,
+    ) -> list[NDArray[np.float64]]:
+        if beside is not None and Encoder(beside.tokenizer, 0).hash != self.encoder.hash:
+            raise UnmeasuredError("student and teacher have different tokenizers, so their logits cannot be compared")
+        encoder = self.encoder
+        items = [encoder.sequence(encoder.prompt(prompt), encoder.response(response)) for prompt, response in texts]
+        predictors = [Predictor(m.model) for m in (self, beside) if m is not None]
+        measured: dict[int, NDArray[np.float64]] = {}
+        for indices in micro_batches(items, BATCH):
+            batch = collate([items[i] for i in indices], self.tokenizer.pad_token_id, str(self.model.device))
+            labels = batch.labels[:, batch.start :][batch.valid]
+            predictions = [predictor.constant(batch) for predictor in predictors]
+            values = []
+            for part in parts(len(labels), min(p.chunk for p in predictions)):
+                with torch.inference_mode():
+                    logits = [p.logits(part).float() for p in predictions]
+                    shared = min(z.shape[-1] for z in logits)  # vocabularies that differ only in padding
+                    values.append(function(*(z[:, :shared] for z in logits), labels[part]))
+            rows = torch.cat(values).double().cpu().split(batch.valid.sum(1).tolist())
+            measured |= {i: row.numpy() for i, row in zip(indices, rows, strict=True)}
+        return [measured[i] for i in range(len(items))]
+
+    def logprobs(self, texts: Sequence[tuple[str, Response]]) -> list[NDArray[np.float64]]:
+        return [row[:, 0] for row in self.measure(texts, _logprob)]
+
+    def sample(self, prompts: Sequence[str], *, temperature: float, top_k: int = 0, seed: int = 0) -> list[Response]:
+        decoding = Decoding(max_new_tokens=self.max_new_tokens, temperature=temperature, top_k=top_k, seed=seed)
+        return generate(self.model, self.tokenizer, prompts, decoding)
+
+
+def _logprob(logits: Tensor, labels: Tensor) -> Tensor:
+    return -cross_entropy(logits, labels)[:, None]

@@ -1,0 +1,75 @@
+"""Diversity: how much a response repeats itself, and how much all responses repeat each other."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from plad_bench import Metric, Params, Scored, Tools, param
+
+
+class DistinctParams(Params):
+    """Parameters of distinct."""
+
+    n: int = param(2, ge=1, source="Li et al. 2016 (arXiv:1510.03055): 1 and 2")
+    """Words of an n-gram."""
+
+
+class RepetitionParams(Params):
+    """Parameters of self-repetition."""
+
+    n: int = param(4, ge=1, source="Salkar et al. 2022 (arXiv:2210.08145): 4 or longer")
+    """Words of an n-gram."""
+
+
+def distinct(examples: Sequence[Scored], params: DistinctParams, tools: Tools) -> list[float]:
+    """Distinct n-grams per n-gram within each response; NaN where it has fewer than n words.
+
+    Distinct-n as published counts over all responses together, which is no mean over examples and falls with their
+    number; within a response it is one.
+    """
+    grams = [_grams(e, params.n) for e in examples]
+    return [len(set(own)) / len(own) if own else math.nan for own in grams]
+
+
+def self_repetition(examples: Sequence[Scored], params: RepetitionParams, tools: Tools) -> list[float]:
+    """Share of each response's n-grams that another response of the cell has too; NaN with fewer than n words.
+
+    The source counts such n-grams; a share does not depend on the length of responses. It grows with their number,
+    which is the same for all cells of a board.
+    """
+    grams = [_grams(e, params.n) for e in examples]
+    users = Counter(gram for own in grams for gram in set(own))
+    return [sum(users[gram] > 1 for gram in own) / len(own) if own else math.nan for own in grams]
+
+
+def _grams(example: Scored, n: int) -> list[tuple[str, ...]]:
+    words = example.response.lower().split()
+    return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+
+
+RECORDS = (
+    Metric(
+        name="distinct",
+        summary="Distinct n-grams per n-gram within a response.",
+        better=None,
+        unit="%",
+        cost="text alone",
+        formula="distinct n-grams / n-grams of the response, in lower-case words. Not the corpus-wide distinct-n, "
+        "which is no mean over examples",
+        params=DistinctParams,
+        score=distinct,
+    ),
+    Metric(
+        name="self-repetition",
+        summary="Share of a response's n-grams that other responses of the same student have too.",
+        better=None,
+        unit="%",
+        cost="text alone",
+        formula="n-grams of the response that occur in another response of the cell / n-grams of the response "
+        "(after arXiv:2210.08145, which counts them)",
+        params=RepetitionParams,
+        score=self_repetition,
+    ),
+)

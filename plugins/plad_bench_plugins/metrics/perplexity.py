@@ -1,0 +1,53 @@
+"""Held-out perplexity: how surprised the student is by the task's references."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from plad_bench import Metric, Need, Params, Scored, Tools, param
+from plad_bench_plugins.metrics._texts import on_references
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class PerplexityParams(Params):
+    """Parameters of perplexity."""
+
+    per: Literal["token", "byte"] = param("token", source="ours")
+    """What the surprise is divided by: the model's tokens (end token included), or UTF-8 bytes of the references, which
+    compares models with different tokenizers."""
+
+
+def score(examples: Sequence[Scored], params: PerplexityParams, tools: Tools) -> list[float]:
+    """-log q(references | prompt) over their tokens or bytes, in nats; NaN without references."""
+    rows = on_references(examples, tools.checkpoint(), _surprise)
+    sizes = (len(row) if params.per == "token" else _bytes(e) for e, row in zip(examples, rows, strict=True))
+    return [float(row.sum()) / size if size else float("nan") for row, size in zip(rows, sizes, strict=True)]
+
+
+def _surprise(logits: Tensor, labels: Tensor) -> Tensor:
+    from plad_bench.learn.divergences import cross_entropy
+
+    return cross_entropy(logits, labels)[:, None]
+
+
+def _bytes(example: Scored) -> int:
+    return sum(len(reference.encode()) for reference in example.references)
+
+
+RECORDS = (
+    Metric(
+        name="perplexity",
+        summary="Log-perplexity of the references: negative log-likelihood per token, in nats.",
+        better="lower",
+        unit="nats",
+        cost="one forward pass over the references",
+        formula="sum over its references of -log q(y|x), divided by their tokens; exp of it is a perplexity. A row's "
+        "value averages examples, not tokens",
+        needs=frozenset({Need.CHECKPOINT}),
+        params=PerplexityParams,
+        score=score,
+    ),
+)
