@@ -40,6 +40,8 @@ RECORDS = (
         summary="Share of responses whose final number is a reference's.",
         better="higher",
         unit="%",
+        cost="text alone",
+        formula="1 if the response's final number (after the last ####, or the last) is that of a reference, else 0",
         score=score,
     ),
 )
