@@ -19,7 +19,7 @@ from plad_bench.contract.params import MethodParams, PairParams, Params
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from plad_bench.contract.tools import Tools
+    from plad_bench.contract.tools import Scorers, Tools
 
 
 class Access(StrEnum):
