@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import hostile
 import numpy as np
 import pytest
-from synthetic import put, put_samples, realistic, record
+from synthetic import put, put_samples, realistic, record, with_samples
 
 from plad_bench.report import html
 from plad_bench.report.board import load
@@ -58,16 +58,6 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     return with_samples(realistic(tmp_path_factory.mktemp("boards") / "demo", examples=60))
-
-
-def with_samples(board):
-    """The board with two samples for every row."""
-    for path in sorted(board.glob("cells/**/*.s0.json")):
-        data = json.loads(path.read_text())
-        if data["status"] == "done":
-            put_samples(board, data, [f"{path.stem} says\nthis", ""])
-            put(board, data)
-    return board
 
 
 @pytest.fixture
