@@ -28,6 +28,8 @@ CPU_BUDGET = 512 * 2**20
 """Bytes for those on a CPU. A constant, so that results do not depend on what else the machine does."""
 GPU_SHARE = 16
 """On a GPU they may take this fraction of its memory."""
+CHUNKS = 4
+"""Where they would take more, a chunk takes this fraction of the budget: smaller ones stay nearer to the processor."""
 PARITY_TOKENS = 8
 """Predictions on which a head is compared with the model's own logits."""
 
@@ -69,11 +71,11 @@ class Predictor:
     def __call__(self, batch: Batch) -> Predictions:
         """Read a batch."""
         count = int(batch.valid.sum())
-        chunk = max(1, self._budget() // (COPIES * 4 * vocabulary_size(self.model)))
-        if batch.valid.numel() <= chunk or not self._head_is_known(batch):
+        room = self._budget() // (COPIES * 4 * vocabulary_size(self.model))
+        if batch.valid.numel() <= room or not self._head_is_known(batch):
             return Predictions(response_logits(self.model, batch), _same, max(1, count))
         head = Head(self.model)
-        return Predictions(response_states(self.model, batch), head, chunk, head.trained())
+        return Predictions(response_states(self.model, batch), head, max(1, room // CHUNKS), head.trained())
 
     def _budget(self) -> int:
         if self.given is not None:
