@@ -112,9 +112,12 @@ def test_a_protocol_has_the_values_of_its_task_but_those_given():
 
 
 def test_a_board_does_not_change_its_conditions():
-    board = boardfile.BoardFile(protocol={"steps": 300}, tasks={"e2e": {"steps": 200}})
-    assert boardfile.overrides(board, "demo", {"steps": None, "lr": 0.1}) == {"steps": 300, "lr": 0.1, "samples": 1}
-    assert boardfile.overrides(board, "e2e", {"steps": 200}) == {"steps": 200, "samples": 1}
+    board, later = boardfile.BoardFile(protocol={"steps": 300}, tasks={"e2e": {"steps": 200}}), Protocol.unsaid()
+    assert boardfile.overrides(board, "demo", {"steps": None, "lr": 0.1}) == {"steps": 300, "lr": 0.1} | later
+    assert boardfile.overrides(board, "e2e", {"steps": 200}) == {"steps": 200} | later
+    assert boardfile.overrides(boardfile.BoardFile(), "e2e", {"signals": "top-8"}) == {"signals": "top-8"}
+    with pytest.raises(UsageError, match="the board fixes signals = live"):
+        boardfile.overrides(board, "demo", {"signals": "top-8"})  # a board that does not mention it is of live ones
     with pytest.raises(UsageError, match="the board fixes steps = 300"):
         boardfile.overrides(board, "demo", {"steps": 200})
 

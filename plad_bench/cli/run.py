@@ -57,6 +57,12 @@ def matrix_options(function: Callable[..., Any]) -> Callable[..., Any]:
             help="Arithmetic of models.  [default: the board's, else bf16 on GPUs and float32 on CPUs]",
         ),
         click.option(
+            "--signals",
+            metavar="live|dense|top-K",
+            help="Teacher distributions over fixed text: computed at every step; once, whole; or once, the K likeliest "
+            "tokens and the tail.  [default: live]",
+        ),
+        click.option(
             "--limit", type=click.IntRange(1), help="Use this many prompts of each split; records become trials."
         ),
         click.option("--board", help=f"Name of the board.  [default: {DEMO_BOARD}; {TRIAL_BOARD} with --limit]"),
@@ -134,6 +140,7 @@ _PROTOCOL = (
     "samples",
     "split",
     "precision",
+    "signals",
     "limit",
 )
 
@@ -273,6 +280,7 @@ def _finish(planned: Planned, run_state: Any, counts: Mapping[str, int], options
         summary(planned.directory)
     tell = f"{counts['done']} done, {counts['cached']} cached, {counts['skipped']} skipped, {counts['failed']} failed"
     click.echo(f"\n{tell}. Board: {page}", err=True)
+    click.echo(_signals(planned), err=True, nl=False)
     shown: set[str] = set()
     for cell, failure in run_state.failures.items():
         if failure.message not in shown:
@@ -284,6 +292,23 @@ def _finish(planned: Planned, run_state: Any, counts: Mapping[str, int], options
     if run_state.failures:
         click.echo(f"To resume: {shlex.join(['plad-bench', *sys.argv[1:]])}", err=True)
     return code
+
+
+def _signals(planned: Planned) -> str:
+    """What cached teacher distributions cost and saved, on a line; empty where no cell read any."""
+    from plad_bench.execute import recording
+
+    records = (recording.recorded(planned.directory / "cells", cell) for cell in planned.cells)
+    costs = [record.cost for record in records if record and record.cost.get("signals_tokens")]
+    if not costs:
+        return ""
+    rate = costs[0]["signals_device_seconds"] / costs[0]["signals_tokens"]
+    once = {(cost["signals_bytes"], cost["signals_device_seconds"]) for cost in costs}
+    read = sum(cost.get("teacher_tokens_cached", 0) for cost in costs)
+    return (
+        f"Signals: {sum(size for size, _ in once) / 1e6:,.1f} MB and {sum(s for _, s in once):,.1f} s of the teacher, "
+        f"once. {len(costs)} trainings read {read:,.0f} tokens of them: about {read * rate:,.0f} s of it saved.\n"
+    )
 
 
 def show_plan(planned: Planned, *, as_json: bool) -> None:

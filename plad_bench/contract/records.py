@@ -154,6 +154,9 @@ class Protocol:
     """The evaluation split: test, or validation for choosing defaults."""
     precision: str = "float32"
     """float32 or bf16."""
+    signals: str = field(default="live", metadata={"unsaid": True})
+    """The teacher's distributions over fixed text: live (computed at every step), dense (computed once and kept whole)
+    or top-K (once, the K likeliest tokens and the tail)."""
     limit: int = 0
     """Use at most this many training and evaluation prompts (records become trials); 0 uses all."""
     samples: int = field(default=1, metadata={"unsaid": True})

@@ -230,8 +230,13 @@ def _cost(cell: Cell, artifacts: Mapping[str, Artifact]) -> dict[str, float]:
         take("train_device_seconds", "device_seconds", cell.checkpoint)
         take("tokens_trained", "tokens_trained", cell.checkpoint)
         take("teacher_tokens_scored", "teacher_tokens_scored", cell.checkpoint)
+        take("teacher_tokens_cached", "teacher_tokens_cached", cell.checkpoint)
         take("peak_memory_bytes", "peak_memory_bytes", cell.checkpoint)
         take("warmup_device_seconds", "device_seconds", cell.plan.warmup)
+        signals = [stage for stage in used.values() if stage.operation == "signals"]
+        take("signals_bytes", "signals_bytes", *signals)
+        take("signals_tokens", "teacher_tokens_scored", *signals)
+        take("signals_device_seconds", "device_seconds", *signals)
         take("teacher_device_seconds", "device_seconds", teach)
         take("teacher_tokens", "tokens_generated", teach)
         take("sample_device_seconds", "device_seconds", sample)

@@ -170,7 +170,7 @@ def _compute(job: Mapping[str, Any], store: Store, staging: Path, progress: Path
 
 
 def _set_threads(threads: int, operation: str) -> None:
-    if operation in {"train", "generate"}:
+    if operation in {"train", "generate", "reference", "signals"}:
         import torch
 
         torch.set_num_threads(threads)

@@ -19,6 +19,7 @@ from plad_bench.contract.records import PairBatch, PairObjective, Sampling, Term
 from plad_bench.learn.divergences import cross_entropy, log_mixture, soften
 from plad_bench.learn.predictions import Predictor, label_logprobs, parts, summed
 from plad_bench.learn.sequences import Batch
+from plad_bench.learn.signals import Events, Whole
 
 
 @dataclass(frozen=True)
@@ -103,43 +104,48 @@ class TokenLoss(nn.Module):
         # Hidden from nn.Module: the teacher is neither trained, moved, saved nor put in train mode with the student.
         self._read = (Predictor(student, budget), None if teacher is None else Predictor(teacher, budget))
 
-    def forward(self, term: Term, batch: Batch, total: int) -> tuple[Tensor, dict[str, float]]:
-        """The term's loss of a micro-batch over `total` tokens of the global batch, and what to log of it."""
-        read_student, read_teacher = self._read
+    def forward(
+        self, term: Term, batch: Batch, total: int, known: Whole | Events | None = None
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The term's loss of a micro-batch over `total` tokens of the global batch, and what to log of it.
+
+        `known` is what the teacher says of the batch, where that need not be computed.
+        """
         labels = batch.labels[:, batch.start :][batch.valid]
-        student, teacher = read_student(batch), None if read_teacher is None else read_teacher.constant(batch)
-        size = student.chunk if teacher is None else min(student.chunk, teacher.chunk)
+        student, target = self._read[0](batch), known or self._teacher(batch)
+        size = student.chunk if target is None else min(student.chunk, target.chunk)
 
-        def both(part: slice, states: Tensor) -> tuple[Tensor, Tensor | None]:
+        def both(part: slice, states: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
             logits = student.head(states)
-            if teacher is None:
-                return logits, None
-            with torch.no_grad():
-                target = teacher.logits(part)
-            # Vocabularies that differ only in padding share a beginning; what lies beyond it is never a label.
-            shared = min(logits.shape[-1], target.shape[-1])
-            return logits[:, :shared], target[:, :shared]
+            return (logits, None, labels[part]) if target is None else target.meet(part, logits, labels[part])
 
+        @torch.no_grad()
         def advantage() -> Tensor:
             sampling, logprobs = term.sampling(self.params), []
             for part in parts(len(labels), size):
-                logits, target = both(part, student.states[part])
-                assert target is not None  # noqa: S101  an advantage compares student and teacher
-                logprobs.append(sampled_logprobs(logits, target, labels[part], sampling))
+                logits, teacher, places = both(part, student.states[part])
+                assert teacher is not None  # noqa: S101  an advantage compares student and teacher
+                logprobs.append(sampled_logprobs(logits, teacher, places, sampling))
             return advantages(term, torch.cat(logprobs, 1), batch.valid, self.params)
 
-        gain = None
-        if term.advantage is not None:
-            with torch.no_grad():
-                gain = advantage()
+        gain = None if term.advantage is None else advantage()
 
         def loss(part: slice, states: Tensor) -> Tensor:
-            logits, target = both(part, states)
+            logits, teacher, places = both(part, states)
             of_part = None if gain is None else gain[part]
-            return token_losses(term, logits, target, labels[part], self.params, of_part).sum()
+            return token_losses(term, logits, teacher, places, self.params, of_part).sum()
 
         report = {} if gain is None else {"advantage": float(gain.sum()) / total}
         return summed(loss, student, size) / total, report
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether the teacher is here to be asked."""
+        return self._read[1] is not None
+
+    def _teacher(self, batch: Batch) -> Whole | None:
+        read = self._read[1]
+        return None if read is None else Whole(read.constant(batch))
 
 
 class PairLoss(nn.Module):

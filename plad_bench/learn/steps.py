@@ -10,12 +10,14 @@ from typing import Any
 
 import torch
 
+from plad_bench.contract.errors import StageError
 from plad_bench.contract.records import Term, Text, TokenObjective
 from plad_bench.learn import sequences
 from plad_bench.learn.objectives import TokenLoss
 from plad_bench.learn.rollouts import Rollouts
 from plad_bench.learn.seeds import derive
 from plad_bench.learn.sequences import Tokens
+from plad_bench.learn.signals import Events, Signals, Whole
 from plad_bench.learn.training import MicroStep, Step
 
 VALIDATIONS = 10
@@ -44,12 +46,14 @@ class TokenSteps:
     validation: Sequence[Tokens]
     """Needed where the schedule validates."""
     cost: dict[str, float]
-    """Counts teacher_tokens_scored."""
+    """Counts teacher_tokens_scored and teacher_tokens_cached."""
     seed: int
     pad: int
     device: str
     micro_batch: int
     """Sequences trained on at a time; 0 takes all at once."""
+    signals: Sequence[Signals] = ()
+    """Teacher distributions that were computed before training."""
 
     def __post_init__(self) -> None:
         schedule = self.objective.schedule
@@ -128,13 +132,27 @@ class TokenSteps:
 
     def _micro_steps(self, term: Term, chosen: Sequence[Tokens]) -> list[MicroStep]:
         total = sum(len(s.response) for s in chosen)
-        if self.objective.teacher_logits:
-            self.cost["teacher_tokens_scored"] = self.cost.get("teacher_tokens_scored", 0) + total
         steps: list[MicroStep] = []
         for indices in sequences.micro_batches(chosen, self.micro_batch or len(chosen)):
-            batch = sequences.collate([chosen[i] for i in indices], self.pad, self.device)
-            steps.append(functools.partial(_call, term=term, batch=batch, total=total))
+            some = [chosen[i] for i in indices]
+            known = self._known(some)
+            batch = sequences.collate(some, self.pad, self.device)
+            steps.append(functools.partial(_call, term=term, batch=batch, total=total, known=known))
         return steps
+
+    def _known(self, some: Sequence[Tokens]) -> Whole | Events | None:
+        """What was computed of these sequences before training, if it was of all."""
+        if not self.objective.teacher_logits:
+            return None
+        known = next((found for signals in self.signals if (found := signals.target(some))), None)
+        count = "teacher_tokens_scored" if known is None else "teacher_tokens_cached"
+        self.cost[count] = self.cost.get(count, 0) + sum(len(s.response) for s in some)
+        if known is None and not self.module.has_teacher:
+            raise StageError(
+                "a sequence has no cached teacher distribution: it was cut to another context than the teacher's",
+                "Use --signals live, or lower --max-new-tokens.",
+            )
+        return known
 
     @torch.no_grad()
     def _validation_loss(self) -> float:

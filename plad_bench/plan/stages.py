@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plad_bench.contract.errors import UsageError
 from plad_bench.contract.params import content_hash
 from plad_bench.contract.records import HubModel, ModelSource, Need, PairObjective, Text, TokenObjective, Training
 
@@ -26,9 +28,28 @@ OPERATION_VERSION = {
     "generate": 1,
     "pairs": 1,
     "reference": 1,
+    "signals": 1,
     "score": 1,
 }
 """Raise one when the same specification would give another result."""
+
+
+FIXED = (Text.REFERENCE, Text.TEACHER, Text.SAMPLE)
+"""Text that is there before training begins."""
+
+
+def kept_tokens(signals: str) -> int | None:
+    """How many tokens of each teacher distribution `signals` keeps: 0 for all of them, None if it keeps nothing.
+
+    Raises:
+        UsageError: if it is none of live, dense and top-K.
+    """
+    if signals in {"live", "dense"}:
+        return None if signals == "live" else 0
+    found = re.fullmatch(r"top-([1-9]\d*)", signals)
+    if found is None:
+        raise UsageError(f"signals is {signals!r}", "Say live, dense, or top-K with a number, such as top-64.")
+    return int(found[1])
 
 
 @dataclass(frozen=True)
@@ -206,8 +227,31 @@ class Plan:
             if Text.STUDENT in texts:
                 conditions["max_new_tokens"] = self.protocol.max_new_tokens
             if objective.teacher_logits:
-                inputs["teacher"] = self.teacher_model
+                inputs |= self._teacher_of(method, texts)
         return self.train("distill", method, self.warmup, conditions, inputs)
+
+    def _teacher_of(self, method: Chosen, texts: Sequence[Text]) -> dict[str, Stage]:
+        """What training asks the teacher's distributions of: what was computed before it, and the teacher itself."""
+        component = method.component
+        k = kept_tokens(self.protocol.signals)
+        cached = [text for text in texts if text in FIXED and k is not None and component.shared_vocabulary]
+        inputs = {f"signals-{text}": self.signals(text, k or 0) for text in cached}
+        schedule = component.objective.schedule
+        if len(cached) < len(texts) or (schedule is not None and schedule.validates):
+            inputs["teacher"] = self.teacher_model
+        return inputs
+
+    def signals(self, text: Text, k: int) -> Stage:
+        """The teacher's distribution at every token of a source of text. Ignores the run's seed where the text does."""
+        spec = {
+            "text": text.value,
+            "k": k,
+            "precision": self.protocol.precision,
+            "threads": self.threads,
+            **self._limit(),
+        }
+        inputs = {"data": self.data, "teacher": self.teacher_model, **self.text(text)}
+        return Stage(f"signals-{text}", "signals", spec, inputs)
 
     def conditions(self, steps: int, lr: float) -> dict[str, Any]:
         """What training under this protocol has in common."""

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from plad_bench.report.labels import labels
 from plad_bench.report.results import REFERENCE_METHODS, Record
 from plad_bench.report.samples import Shown
 from plad_bench.report.stats import Array, Estimate, Pairwise
+
+Shares: TypeAlias = Counter[tuple[str, float]]
+"""How many cells of a group each shared expense is an expense of."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,7 @@ def _group(cells: Sequence[Cell], settings: BoardFile, complain: Complain) -> Gr
     others = [cell for cell in cells if cell.record.status != "done"]
     asked = asked_seeds(cells, settings)
     named = labels([*done, *others])
-    shares = Counter(s for cell in done if (s := cell.record.cost.get("teacher_device_seconds")) is not None)
+    shares = Counter(part for cell in done for part in _shared(cell.record.cost).items())
 
     every: dict[str, list[Cell]] = defaultdict(list)
     for cell in sorted(done, key=lambda cell: cell.record.seed):
@@ -261,7 +264,11 @@ def asked_seeds(cells: Iterable[Cell], settings: BoardFile) -> tuple[int, ...]:
 
 
 def _row(
-    label: str, cells: Sequence[Cell], metrics: Sequence[MetricInfo], asked: Sequence[int], shares: Counter[float]
+    label: str,
+    cells: Sequence[Cell],
+    metrics: Sequence[MetricInfo],
+    asked: Sequence[int],
+    shares: Shares,
 ) -> Row:
     first = cells[0].record
     seeds = tuple(cell.record.seed for cell in cells if cell.record.seed in asked)
@@ -287,18 +294,23 @@ def _matrix(cells: Sequence[Cell], metric: str) -> Array:
     return np.stack([cell.scores[metric] for cell in cells])
 
 
-def _cost(costs: Sequence[Mapping[str, float]], shares: Counter[float]) -> Cost:
+def _shared(cost: Mapping[str, float]) -> dict[str, float]:
+    """The seconds of a cost that other cells pay for, too."""
+    return {name: cost[name] for name in ("teacher_device_seconds", "signals_device_seconds") if name in cost}
+
+
+def _cost(costs: Sequence[Mapping[str, float]], shares: Shares) -> Cost:
     def mean(values: Sequence[float]) -> float | None:
         return sum(values) / len(values) if values else None
 
     def known(name: str) -> list[float]:
         return [cost[name] for cost in costs if name in cost]
 
-    teacher = known("teacher_device_seconds")
+    shared = [parts for cost in costs if (parts := _shared(cost))]
     return Cost(
         train_seconds=mean(known("train_device_seconds")),
-        teacher_seconds=mean(teacher),
-        teacher_share=mean([seconds / shares[seconds] for seconds in teacher]),
+        teacher_seconds=mean([sum(parts.values()) for parts in shared]),
+        teacher_share=mean([sum(part[1] / shares[part] for part in parts.items()) for parts in shared]),
         tokens_trained=mean(known("tokens_trained")),
         tokens_generated=mean(known("tokens_generated")),
         peak_memory=max(known("peak_memory_bytes"), default=None),

@@ -114,17 +114,19 @@ def _token_steps(
     from plad_bench.learn.objectives import TokenLoss
     from plad_bench.learn.rollouts import Rollouts
     from plad_bench.learn.sequences import Encoder
+    from plad_bench.learn.signals import Signals
     from plad_bench.learn.steps import TokenSteps
 
     spec, objective, tokenizer = context.spec, method.component.objective, corpus.encoder.tokenizer
-    teacher = None
-    if objective.teacher_logits:
+    texts, teacher, rollouts = objective.texts(method.params), None, None
+    roles = [role for text in texts if (role := f"signals-{text}") in context.inputs]
+    signals = [Signals(context.inputs[role].path, corpus.encoder.hash) for role in roles]
+    if "teacher" in context.inputs and objective.teacher_logits:
         path = context.inputs["teacher"].path / MODEL
         teacher, its_tokenizer = models.load(path, context.device, spec["precision"])
         if Encoder(its_tokenizer, 0).hash != corpus.encoder.hash:
             raise StageError(f"{method.label} compares logits, but student and teacher have different tokenizers")
         teacher.requires_grad_(False)  # noqa: FBT003  torch's own signature
-    texts, rollouts = objective.texts(method.params), None
     if Text.STUDENT in texts:
         rollouts = Rollouts(
             model,
@@ -153,6 +155,7 @@ def _token_steps(
         pad=tokenizer.pad_token_id,
         device=context.device,
         micro_batch=context.micro_batch,
+        signals=signals,
     )
     return module, steps.at, steps
 

@@ -1,0 +1,207 @@
+"""Teacher distributions that were computed once: how they are written, and how a loss reads them.
+
+For each of N response tokens a file holds either all log-probabilities or those of k + 2 events that together are
+certain: the k likeliest tokens, the token that was said if it is none of these, and everything else (the tail). A loss
+then sees the student's distribution over the same events. That is a coarser view of both, never an approximation of
+one: a divergence of it is that of the events, at most the full one and never negative, and with k = V it is the full
+one. A softmax temperature, where a method has one, acts on the events.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from plad_bench.contract.errors import StageError
+from plad_bench.learn.divergences import log_softmax
+from plad_bench.learn.predictions import Predictions, Predictor, parts, vocabulary_size
+from plad_bench.learn.sequences import Batch, Tokens, collate, micro_batches
+
+BATCH = 64
+"""Sequences that the teacher reads at a time."""
+_ABOUT, _OFFSETS, _HASHES, _LOGPROBS, _IDS = "signals.json", "offsets.npy", "hashes.npy", "logprobs.npy", "ids.npy"
+
+
+# ------------------------------------------------------------------------------------------ what a loss compares with
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A teacher's logits over its vocabulary."""
+
+    predictions: Predictions
+
+    @property
+    def chunk(self) -> int:
+        """How many tokens may be met at a time."""
+        return self.predictions.chunk
+
+    def meet(self, part: slice, student: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Student logits, teacher logits and labels of some tokens, over what both vocabularies share.
+
+        Vocabularies that differ only in padding share a beginning; what lies beyond it is never a label.
+        """
+        with torch.no_grad():
+            teacher = self.predictions.logits(part).to(student.device)
+        shared = min(student.shape[-1], teacher.shape[-1])
+        return student[:, :shared], teacher[:, :shared], labels
+
+
+@dataclass(frozen=True)
+class Events:
+    """A teacher's log-probabilities of k + 2 events for each of N tokens."""
+
+    logprobs: Tensor
+    """[N, k + 2]: the likeliest tokens, the label (-inf where it is one of them), the tail."""
+    ids: Tensor
+    """[N, k], the likeliest tokens."""
+
+    @property
+    def chunk(self) -> int:
+        """How many tokens may be met at a time."""
+        return max(1, len(self.ids))
+
+    def meet(self, part: slice, student: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Student and teacher log-probabilities of the events, [n, k + 2], and the labels' places among them, [n]."""
+        ids = self.ids[part].to(student.device)
+        log_q = log_softmax(student)
+        own = of_events(log_q, ids, labels)
+        among = ids == labels[:, None]
+        places = torch.where(among.any(-1), among.int().argmax(-1), ids.shape[-1])
+        return own, self.logprobs[part].to(own), places
+
+
+def of_events(logprobs: Tensor, ids: Tensor, labels: Tensor) -> Tensor:
+    """Log-probabilities of the events of Signals, [N, k + 2], from those of all tokens, [N, V]."""
+    lowest = torch.finfo(logprobs.dtype).min
+    label = logprobs.gather(1, labels[:, None])
+    label = label.masked_fill((ids == labels[:, None]).any(-1, keepdim=True), -torch.inf)
+    # Not -inf: where nothing is left over the sum would have no gradient but NaN.
+    rest = logprobs.scatter(1, ids, lowest).scatter(1, labels[:, None], lowest)
+    return torch.cat([logprobs.gather(1, ids), label, rest.logsumexp(-1, keepdim=True)], 1)
+
+
+# ---------------------------------------------------------------------------------------------------------- the files
+
+
+def write(  # noqa: PLR0917  what a teacher says of which sequences, to where
+    directory: Path,
+    predictor: Predictor,
+    sequences: Sequence[Tokens],
+    k: int,
+    tokenizer: str,
+    pad: int,
+    device: str,
+    progress: Callable[[int, int], None],
+) -> dict[str, float]:
+    """Write the teacher's signals of all the sequences, each once, and return their number of tokens and bytes.
+
+    Args:
+        directory: where.
+        predictor: the teacher.
+        sequences: what it reads.
+        k: how many of the likeliest tokens are kept; 0 keeps the log-probability of every token.
+        tokenizer: hash of the tokenizer that the sequences belong to.
+        pad: its pad token.
+        device: where the teacher is.
+        progress: told of sequences done and of all.
+
+    Raises:
+        StageError: if the disk has no room for the files.
+    """
+    vocabulary = vocabulary_size(predictor.model)
+    k = min(k, vocabulary)
+    unique = list({digest(sequence): sequence for sequence in sequences}.items())
+    offsets = np.cumsum([0, *(len(sequence.response) for _, sequence in unique)])
+    tokens, width = int(offsets[-1]), k + 2 if k else vocabulary
+    _expect_room(directory, tokens * (4 * width + 4 * k))
+    np.save(directory / _OFFSETS, offsets)
+    np.save(directory / _HASHES, np.frombuffer(b"".join(hash_ for hash_, _ in unique), dtype=np.uint8).reshape(-1, 32))
+    logprobs = np.lib.format.open_memmap(directory / _LOGPROBS, mode="w+", dtype=np.float32, shape=(tokens, width))
+    ids = np.lib.format.open_memmap(directory / _IDS, mode="w+", dtype=np.int32, shape=(tokens, k)) if k else None
+    done = 0
+    for indices in micro_batches([sequence for _, sequence in unique], BATCH):
+        batch = collate([unique[i][1] for i in indices], pad, device)
+        rows = np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in indices])
+        _write_batch(predictor.constant(batch), batch, rows, logprobs, ids)
+        done += len(indices)
+        progress(done, len(unique))
+    logprobs.flush()
+    if ids is not None:
+        ids.flush()
+    (directory / _ABOUT).write_text(json.dumps({"k": k, "vocabulary": vocabulary, "tokenizer": tokenizer}))
+    size = sum(file.stat().st_size for file in directory.iterdir())
+    return {"teacher_tokens_scored": float(tokens), "signals_bytes": float(size)}
+
+
+@torch.no_grad()
+def _write_batch(
+    predictions: Predictions, batch: Batch, rows: np.ndarray, logprobs: np.ndarray, ids: np.ndarray | None
+) -> None:
+    labels = batch.labels[:, batch.start :][batch.valid]
+    for part in parts(len(labels), predictions.chunk):
+        found = log_softmax(predictions.logits(part))
+        if ids is not None:
+            likeliest = found.topk(ids.shape[1]).indices
+            found = of_events(found, likeliest, labels[part])
+            ids[rows[part]] = likeliest.int().cpu().numpy()
+        logprobs[rows[part]] = found.cpu().numpy()
+
+
+class Signals:
+    """The signals of many sequences, read from memory-mapped files."""
+
+    def __init__(self, directory: Path, tokenizer: str) -> None:
+        """Open a directory.
+
+        Raises:
+            StageError: if the teacher's tokenizer is another than this one.
+        """
+        about = json.loads((directory / _ABOUT).read_text())
+        if about["tokenizer"] != tokenizer:
+            raise StageError("the teacher's signals are of another tokenizer than the student's")
+        self.k: int = about["k"]
+        self.logprobs = np.load(directory / _LOGPROBS, mmap_mode="r")
+        self.ids = np.load(directory / _IDS, mmap_mode="r") if self.k else None
+        offsets, hashes = np.load(directory / _OFFSETS), np.load(directory / _HASHES)
+        self.offsets = {hashes[i].tobytes(): int(offsets[i]) for i in range(len(hashes))}
+
+    def target(self, sequences: Sequence[Tokens]) -> Whole | Events | None:
+        """What the teacher says of the response tokens of some sequences; None if any of them is not here."""
+        starts = [self.offsets.get(digest(sequence)) for sequence in sequences]
+        spans = [
+            np.arange(start, start + len(sequence.response))
+            for start, sequence in zip(starts, sequences, strict=True)
+            if start is not None
+        ]
+        if len(spans) < len(sequences):
+            return None
+        rows = np.concatenate(spans)
+        if self.ids is None:
+            return Whole(Predictions(torch.from_numpy(rows), self._read, max(1, len(rows))))
+        return Events(self._read(torch.from_numpy(rows)), torch.from_numpy(self.ids[rows]).long())
+
+    def _read(self, rows: Tensor) -> Tensor:
+        return torch.from_numpy(self.logprobs[rows.numpy()])
+
+
+def digest(sequence: Tokens) -> bytes:
+    """sha256 of a prompt and response, as token ids."""
+    return hashlib.sha256(json.dumps([sequence.prompt, sequence.response]).encode()).digest()
+
+
+def _expect_room(directory: Path, needed: int) -> None:
+    free = shutil.disk_usage(directory).free
+    if needed > free:
+        raise StageError(
+            f"the teacher's signals take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free in the store",
+            "Keep fewer tokens (--signals top-64), or none (--signals live), or choose another --store.",
+        )

@@ -1,0 +1,314 @@
+"""Teacher distributions that were computed once give the losses that a live teacher gives."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from plad_bench import Text, TokenObjective, UsageError
+from plad_bench.contract.errors import StageError
+from plad_bench.learn import signals
+from plad_bench.learn.objectives import TokenLoss, token_losses
+from plad_bench.learn.predictions import CHUNKS, COPIES, Predictor
+from plad_bench.learn.sequences import Tokens, collate
+from plad_bench.learn.signals import Events, Signals, of_events
+from plad_bench.plan.stages import kept_tokens
+
+V = 300
+METHODS = {name: found[0].component for name, found in tiny.registry().components("method").items()}
+TEACHER = [
+    name
+    for name, m in METHODS.items()
+    if isinstance(m.objective, TokenObjective) and m.objective.teacher_logits and m.objective.terms[0].loss
+]
+RAGGED = [
+    Tokens([0, 5, 6, 7], [8, 9, 1]),
+    Tokens([0, 11], [12, 13, 14, 15, 16, 1]),
+    Tokens([0, 21, 22, 23, 24, 25, 26], [27, 1]),
+    Tokens([0, 31, 32], [33]),
+]
+
+
+def written(directory, k, sequences=RAGGED, teacher=None, budget=None, tokenizer="mine"):
+    directory.mkdir(exist_ok=True)
+    cost = signals.write(
+        directory,
+        Predictor(teacher or tiny.llama(2), budget),
+        sequences,
+        k,
+        tokenizer,
+        2,
+        "cpu",
+        lambda *_: None,
+    )
+    return Signals(directory, "mine"), cost
+
+
+def loss(name, known, **params):
+    """All terms of a method and the student's gradient, its teacher live or known."""
+    settings = tiny.registry().configure(METHODS[name], params)
+    student = tiny.llama(1)
+    module = TokenLoss(student, tiny.llama(2), settings)
+    total = 0.0
+    for term in METHODS[name].objective.active(settings):
+        value, _ = module(term, collate(RAGGED, 2), 12, known)
+        value.backward()
+        total += value.item()
+    return total, torch.cat([p.grad.flatten() for p in student.parameters()])
+
+
+def events(student, teacher, labels, k):
+    """What a loss sees of two [N, V] logits through the k likeliest tokens."""
+    log_p = teacher.log_softmax(-1)
+    ids = log_p.topk(k).indices
+    return Events(of_events(log_p, ids, labels), ids).meet(slice(0, len(labels)), student, labels)
+
+
+def logits(dtype=torch.float64, vocabulary=12, rows=6, spread=3.0):
+    generator = torch.Generator().manual_seed(3)
+    student, teacher = spread * torch.randn(2, rows, vocabulary, generator=generator, dtype=dtype)
+    labels = torch.randint(0, vocabulary, (rows,), generator=generator)
+    return student.requires_grad_(), teacher, labels
+
+
+def evaluate(name, student, teacher, labels, **params):
+    settings = tiny.registry().configure(METHODS[name], params)
+    terms = METHODS[name].objective.active(settings)
+    return sum(token_losses(term, student, teacher, labels, settings) for term in terms)
+
+
+# ------------------------------------------------------------------------------------------------------------ the loss
+
+
+@pytest.mark.parametrize("name", TEACHER)
+def test_dense_signals_give_the_live_loss_and_gradient(name, tmp_path):
+    found, _ = written(tmp_path, 0)
+    live, cached = loss(name, None), loss(name, found.target(RAGGED))
+    assert cached[0] == pytest.approx(live[0], rel=1e-4, abs=1e-6)
+    torch.testing.assert_close(cached[1], live[1], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", TEACHER)
+def test_all_tokens_kept_give_the_dense_loss(name, tmp_path):
+    found, _ = written(tmp_path, V)
+    live, cached = loss(name, None), loss(name, found.target(RAGGED))
+    assert cached[0] == pytest.approx(live[0], rel=1e-4, abs=1e-6)
+    torch.testing.assert_close(cached[1], live[1], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", TEACHER)
+def test_all_tokens_kept_equal_dense_to_the_last_digits(name):
+    student, teacher, labels = logits()
+    dense = evaluate(name, student, teacher, labels)
+    coarse = evaluate(name, *events(student, teacher, labels, 12))
+    torch.testing.assert_close(coarse, dense, rtol=1e-9, atol=1e-12)
+    (one,), (other,) = (torch.autograd.grad(value.sum(), student) for value in (coarse, dense))
+    torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-11)
+
+
+@pytest.mark.parametrize("k", [1, 3, 11])
+@pytest.mark.parametrize("spread", [0.1, 3.0, 30.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", TEACHER)
+def test_a_coarse_loss_is_finite_with_a_gradient(name, dtype, spread, k):
+    student, teacher, labels = logits(torch.float32, spread=spread)
+    student = student.detach().to(dtype).requires_grad_()
+    value = evaluate(name, *events(student, teacher.to(dtype).float(), labels, k))
+    value.sum().backward()
+    assert torch.isfinite(value).all()
+    assert torch.isfinite(student.grad).all()
+    assert float(student.grad.abs().max()) > 0
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("name", ["kd", "rkl", "jsd", "tvd", "gkd", "distillm", "imitkd"])
+def test_a_coarse_divergence_is_never_negative_and_never_more_than_the_full_one(name, k):
+    student, teacher, labels = logits()
+    params = {"ce_weight": 0} if "ce_weight" in METHODS[name].params.model_fields else {}
+    full = evaluate(name, student, teacher, labels, **params)
+    coarse = evaluate(name, *events(student, teacher, labels, k), **params)
+    assert (coarse >= 0).all()
+    assert (coarse <= full + 1e-12).all()
+    assert (coarse < full - 1e-6).any()  # something was lost, or this shows nothing
+
+
+@pytest.mark.parametrize("k", [1, 3, 12])
+def test_where_both_agree_a_coarse_loss_is_zero_with_no_gradient(k):
+    student, _, labels = logits(torch.float32)
+    value = evaluate("kd", *events(student, student.detach(), labels, k), ce_weight=0)
+    value.sum().backward()
+    assert float(value.detach().abs().max()) < 1e-6
+    assert float(student.grad.abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize("k", [1, 3, 12])
+def test_cross_entropy_is_exact_whatever_is_kept(k):
+    student, teacher, labels = logits()
+    exact = torch.nn.functional.cross_entropy(student, labels, reduction="none")
+    torch.testing.assert_close(evaluate("kd", *events(student, teacher, labels, k), ce_weight=1), exact)
+
+
+def test_the_events_are_certain_together():
+    _, teacher, labels = logits()
+    log_p = teacher.log_softmax(-1)
+    for k in (1, 5, 12):
+        found = of_events(log_p, log_p.topk(k).indices, labels)
+        assert found.shape == (6, k + 2)
+        torch.testing.assert_close(found.exp().sum(-1), torch.ones(6, dtype=torch.float64))
+
+
+# ----------------------------------------------------------------------------------------------------------- the files
+
+
+def test_each_sequence_is_written_once_and_found_by_its_tokens_not_by_its_place(tmp_path):
+    found, cost = written(tmp_path, 0, [*RAGGED, RAGGED[1]])
+    assert cost["teacher_tokens_scored"] == 12
+    assert cost["signals_bytes"] >= 12 * V * 4
+    assert isinstance(found.logprobs, np.memmap)
+    forwards, backwards = found.target(RAGGED), found.target(RAGGED[::-1])
+    whole = forwards.predictions.logits(slice(0, 12))
+    last = backwards.predictions.logits(slice(0, 1))
+    torch.testing.assert_close(whole[-1:], last)
+    assert found.target([*RAGGED, Tokens([0, 9], [9])]) is None
+
+
+def test_few_tokens_take_few_bytes(tmp_path):
+    _, dense = written(tmp_path / "dense", 0)
+    _, few = written(tmp_path / "few", 4)
+    overhead = 2000
+    assert few["signals_bytes"] < 12 * (4 * 6 + 4 * 4) + overhead < dense["signals_bytes"]
+
+
+@pytest.mark.parametrize("k", [0, 7])
+def test_writing_in_chunks_changes_nothing(tmp_path, k):
+    whole, _ = written(tmp_path / "whole", k)
+    chunked, _ = written(tmp_path / "chunked", k, budget=CHUNKS * COPIES * 4 * V * 2)
+    np.testing.assert_allclose(chunked.logprobs, whole.logprobs, rtol=1e-4, atol=1e-5)
+
+
+def test_signals_of_another_tokenizer_are_refused(tmp_path):
+    written(tmp_path, 0)
+    with pytest.raises(StageError, match="another tokenizer"):
+        Signals(tmp_path, "other")
+
+
+def test_a_disk_that_is_too_small_is_named_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(signals.shutil, "disk_usage", lambda _: type("usage", (), {"free": 100}))
+    with pytest.raises(StageError, match=r"take 0\.0 GB") as error:
+        written(tmp_path, 0)
+    assert "--signals top-64" in error.value.remedy
+    assert not list(tmp_path.iterdir())
+
+
+# ------------------------------------------------------------------------------------------------------- plan and stage
+
+
+@pytest.mark.parametrize(("said", "kept"), [("live", None), ("dense", 0), ("top-1", 1), ("top-64", 64)])
+def test_what_signals_keep(said, kept):
+    assert kept_tokens(said) == kept
+
+
+@pytest.mark.parametrize("said", ["", "top", "top-0", "top-k", "Dense", "top--1", "64"])
+def test_anything_else_is_refused(said):
+    with pytest.raises(UsageError, match="signals is") as error:
+        kept_tokens(said)
+    assert "top-64" in error.value.remedy
+
+
+def plan(method, seed=0, **protocol):
+    from plad_bench.plan import matrix, spec
+
+    run = spec.build(
+        tiny.registry(),
+        task="demo",
+        methods=method,
+        student="",
+        teacher="",
+        pairs="",
+        metrics="",
+        seeds=seed + 1,
+        threads=1,
+        overrides={"demo": protocol},
+    )
+    return next(c.checkpoint for c in matrix.cells(run, tiny.registry()) if c.method and c.seed == seed)
+
+
+def roles(method, signals="top-8", **more):
+    inputs = plan(method, signals=signals, **more).inputs
+    return {role for role in inputs if role == "teacher" or role.startswith("signals")}
+
+
+def test_live_is_what_it_always_was():
+    assert plan("kd", signals="live").key == plan("kd").key
+    assert roles("kd", "live") == {"teacher"}
+
+
+def test_signals_take_the_teachers_place_where_the_text_is_fixed():
+    assert roles("kd") == {"signals-reference"}
+    assert roles("kd[data=teacher]") == {"signals-teacher"}
+    assert roles("distillm2") == {"signals-teacher", "signals-sample"}
+    assert roles("tvd") == {"signals-teacher", "teacher"}  # its other term is on the student's text
+    assert roles("distillm") == {"signals-reference", "teacher"}  # samples, and validates
+    assert roles("skd") == roles("opd") == roles("minillm") == {"teacher"}
+    assert roles("sft") == roles("seqkd") == set()
+
+
+def test_methods_and_seeds_share_signals_as_far_as_they_share_the_text():
+    of = {name: plan(name, seed, signals="top-8").inputs for seed, name in ((0, "kd"), (0, "akl"), (0, "distillm2"))}
+    later = {name: plan(name, 1, signals="top-8").inputs for name in of}
+    assert of["kd"]["signals-reference"].key == of["akl"]["signals-reference"].key
+    assert of["kd"]["signals-reference"].key == later["kd"]["signals-reference"].key
+    assert of["distillm2"]["signals-teacher"].key == later["distillm2"]["signals-teacher"].key
+    assert of["distillm2"]["signals-sample"].key != later["distillm2"]["signals-sample"].key
+    assert plan("kd", signals="top-9").key != plan("kd", signals="top-8").key != plan("kd", signals="dense").key
+
+
+def signalled(world, k, text=Text.REFERENCE):
+    spec = {"text": text.value, "k": k, "precision": "float32"}
+    world.inputs[f"signals-{text}"] = world.run("signals", spec)
+    return world.inputs[f"signals-{text}"]
+
+
+@pytest.mark.parametrize("k", [0, 300])
+@pytest.mark.parametrize(("method", "text"), [("kd", Text.REFERENCE), ("gkd", Text.REFERENCE), ("akl", Text.REFERENCE)])
+def test_training_on_signals_is_training_on_the_live_teacher(tmp_path, method, text, k):
+    params = {"on_policy": 0} if method == "gkd" else {}
+    live = tiny.World(tmp_path / "live").train(method, params=params)
+    world = tiny.World(tmp_path / "cached")
+    made = signalled(world, k, text)
+    del world.inputs["teacher"]
+    cached = world.train(method, params=params)
+    for name, value in tiny.weights(live).items():
+        torch.testing.assert_close(tiny.weights(cached)[name], value, rtol=1e-3, atol=1e-5)
+    assert live.manifest["cost"]["teacher_tokens_scored"] == cached.manifest["cost"]["teacher_tokens_cached"]
+    assert "teacher_tokens_scored" not in cached.manifest["cost"]
+    assert made.manifest["cost"]["signals_bytes"] > 0
+
+
+def test_text_that_has_no_signals_asks_the_teacher(tmp_path):
+    world = tiny.World(tmp_path)
+    signalled(world, 0, Text.TEACHER)
+    cost = world.train("tvd", max_new_tokens=4).manifest["cost"]
+    assert cost["teacher_tokens_cached"] > 0
+    assert cost["teacher_tokens_scored"] > 0
+
+
+def test_a_sequence_without_signals_and_without_a_teacher_is_an_error(tmp_path):
+    world = tiny.World(tmp_path)
+    signalled(world, 0)
+    del world.inputs["teacher"]
+    world.model("model", tiny.llama(1, max_position_embeddings=8))  # cuts what the teacher read whole
+    with pytest.raises(StageError, match="no cached teacher distribution") as error:
+        world.train("kd")
+    assert "--signals live" in error.value.remedy
+
+
+def test_what_signals_cost_and_saved_is_in_the_record(tmp_path):
+    world = tiny.World(tmp_path)
+    about = json.loads((signalled(world, 5).path / "signals.json").read_text())
+    assert about["k"] == 5
+    assert about["vocabulary"] == V
