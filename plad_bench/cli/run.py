@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +120,18 @@ class Planned:
     board: BoardFile
     directory: Path
     store: Store
+
+    def skip_misfits(self) -> None:
+        """Skip what is to run with models that do not fit, told from those of their files that are here by now."""
+        from plad_bench.plan import fit, matrix
+
+        def find(key: str) -> Path | None:
+            artifact = self.store.find(key)
+            return artifact.path if artifact else None
+
+        reasons = {cell.id: matrix.skip_reason(cell) or fit.no_room(cell, find) for cell in self.todo}
+        self.cells = [replace(c, skip=reasons[c.id]) if reasons.get(c.id) else c for c in self.cells]
+        self.todo = [cell for cell in self.todo if not reasons[cell.id]]
 
     @property
     def skipped(self) -> list[Cell]:
@@ -240,6 +252,7 @@ def _execute(state: State, planned: Planned, options: Mapping[str, Any], gpus: t
     if not planned.cells:
         raise NothingSelectedError("the selection matches nothing", "See `plad-bench plugins`.")
     requirements.check(planned.todo)
+    planned.skip_misfits()
     run_state = Run(
         store=planned.store,
         board=planned.directory,
@@ -314,7 +327,15 @@ def _signals(planned: Planned) -> str:
 def show_plan(planned: Planned, *, as_json: bool) -> None:
     """Print cells and stages with their state."""
     from plad_bench.execute import recording
+    from plad_bench.plan import requirements
 
+    stop = ""
+    try:
+        requirements.check(planned.todo)
+    except MissingError as error:
+        stop = str(error)
+        click.echo(f"Missing, so that run would stop: {stop}", err=True)
+    planned.skip_misfits()
     rows = []
     cached = {cell.id for cell in planned.cached}
     stages: dict[str, Any] = {}
@@ -330,7 +351,7 @@ def show_plan(planned: Planned, *, as_json: bool) -> None:
     waiting = {key: stage for key, stage in stages.items() if planned.store.find(key) is None}
     if as_json:
         listed = [{"stage": s.name, "key": k, "cached": k not in waiting} for k, s in stages.items()]
-        echo_json({"cells": rows, "stages": listed})
+        echo_json({"cells": rows, "stages": listed, "missing": stop})
         return
     from rich.console import Console
     from rich.table import Table

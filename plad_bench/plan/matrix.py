@@ -6,10 +6,11 @@ import functools
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from plad_bench.contract.errors import UsageError
-from plad_bench.contract.records import Access, Need, PairObjective, Protocol, ScratchModel, TokenObjective
+from plad_bench.contract.records import Access, HubModel, Need, PairObjective, Protocol, ScratchModel, TokenObjective
+from plad_bench.plan.fit import tokenizers_differ
 from plad_bench.plan.names import slug
 from plad_bench.plan.spec import Chosen, RunSpec, choose
 from plad_bench.plan.stages import Plan, Stage, metrics_needs
@@ -223,12 +224,14 @@ def _check_scorer(scorer: Chosen) -> None:
         )
 
 
-def _vocabulary_difference(student: object, teacher: object) -> str:
+def _vocabulary_difference(student: Any, teacher: Any) -> str:
     if isinstance(student, ScratchModel) and isinstance(teacher, ScratchModel):
         if student.vocabulary != teacher.vocabulary:
             return f"the student's tokenizer has {student.vocabulary} tokens and the teacher's {teacher.vocabulary}"
         return ""
-    if isinstance(student, ScratchModel) or isinstance(teacher, ScratchModel):
+    both_published = isinstance(student, HubModel) and isinstance(teacher, HubModel)
+    either_scratch = isinstance(student, ScratchModel) or isinstance(teacher, ScratchModel)
+    if either_scratch or (both_published and tokenizers_differ(student, teacher)):
         return "student and teacher have different tokenizers"
     return ""
 

@@ -1,0 +1,128 @@
+"""Whether models fit each other and prompts fit into them, as far as files that are here can tell. Needs no torch."""
+
+from __future__ import annotations
+
+import filecmp
+import functools
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plad_bench.contract import hub
+
+if TYPE_CHECKING:
+    from plad_bench.contract.records import HubModel
+    from plad_bench.plan.matrix import Cell
+    from plad_bench.plan.stages import Stage
+
+Find = Callable[[str], Path | None]
+"""Key of a stage -> the directory of its artifact, if that is there."""
+
+_NORMALISED = 8
+"""Bytes that a tokenizer may add to a text before it splits it."""
+
+
+def tokenizers_differ(student: HubModel, teacher: HubModel) -> bool:
+    """Whether the vocabularies of two published models certainly differ; False where their files are not here."""
+    here = [hub.located(model.id, model.revision) for model in (student, teacher)]
+    files = [directory / "tokenizer.json" for directory in here if directory is not None]
+    return len(files) == 2 and all(file.is_file() for file in files) and _differ(*files)
+
+
+def no_room(cell: Cell, find: Find) -> str:
+    """Why a model that the cell generates with has no room for its prompts; empty if it has, or nobody knows yet."""
+    seen = {stage.key: stage for score in cell.scores.values() for stage in score.walk()}
+    for stage in seen.values():
+        if "max_new_tokens" in stage.spec and "model" in stage.inputs:
+            reason = _no_room(stage, find)
+            if reason:
+                return reason
+    return ""
+
+
+def _no_room(stage: Stage, find: Find) -> str:
+    """`no_room` of one stage that generates, be it within a training."""
+    model, new = _root(stage), stage.spec["max_new_tokens"]
+    context, name = _context(model)
+    if context is None:
+        return ""
+    room = context - new
+    if room < 1:
+        return f"{name} has a context of {context} tokens, which {new} new tokens fill"
+    data, tokenizer = find(stage.inputs["data"].key), _tokenizer(model, find)
+    if data is None or tokenizer is None:
+        return ""
+    split = stage.spec.get("split", "train")
+    texts = _prompts(data / f"{split}.jsonl", stage.spec.get("limit", 0))
+    count = _too_long(texts, tokenizer, room)
+    return (
+        f"{count} of {len(texts)} {split} prompts are longer than the {room} tokens that {name}'s context of {context} "
+        f"leaves beside {new} new tokens"
+        if count
+        else ""
+    )
+
+
+def _root(stage: Stage) -> Stage:
+    while "model" in stage.inputs:
+        stage = stage.inputs["model"]
+    return stage
+
+
+def _context(init: Stage) -> tuple[int | None, str]:
+    """Tokens that a model can attend to, None where its files do not say, and what to call it."""
+    if "context" in init.spec:
+        return init.spec["context"], "the model from scratch"
+    directory = hub.located(init.job["id"], init.job["revision"]) if "id" in init.job else None
+    if directory is None or not (directory / "config.json").is_file():
+        return None, ""
+    config: dict[str, Any] = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    text = {**config, **config.get("text_config", {})}
+    known = None if text.get("is_encoder_decoder") else text.get("max_position_embeddings") or text.get("n_positions")
+    name = Path(init.job["id"]).name if Path(init.job["id"]).is_absolute() else init.job["id"]
+    return known, name
+
+
+def _tokenizer(init: Stage, find: Find) -> Path | None:
+    if "tokenizer" in init.inputs:
+        made = find(init.inputs["tokenizer"].key)
+        directory = made / "tokenizer" if made else None
+    else:
+        directory = hub.located(init.job["id"], init.job["revision"])
+    file = directory / "tokenizer.json" if directory else None
+    return file if file and file.is_file() else None
+
+
+@functools.cache
+def _prompts(file: Path, limit: int) -> tuple[str, ...]:
+    with file.open(encoding="utf-8") as stream:
+        return tuple(json.loads(line)["prompt"] for line in itertools.islice(stream, limit or None))
+
+
+@functools.cache
+def _too_long(texts: Sequence[str], tokenizer: Path, room: int) -> int:
+    """How many texts have more tokens than there is room for. None has more tokens than bytes: few need encoding."""
+    candidates = [text.strip() for text in texts if len(text.encode()) + _NORMALISED > room]
+    if not candidates:
+        return 0
+    from tokenizers import Tokenizer
+
+    loaded = Tokenizer.from_file(str(tokenizer))
+    loaded.no_truncation()
+    return sum(len(loaded.encode(text, add_special_tokens=False).ids) > room for text in candidates)
+
+
+@functools.cache
+def _differ(one: Path, other: Path) -> bool:
+    if filecmp.cmp(one, other, shallow=False):
+        return False
+    return _vocabulary(one) != _vocabulary(other)
+
+
+@functools.lru_cache(maxsize=4)
+def _vocabulary(file: Path) -> dict[str, int]:
+    from tokenizers import Tokenizer
+
+    return dict(Tokenizer.from_file(str(file)).get_vocab(with_added_tokens=True))

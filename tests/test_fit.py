@@ -1,0 +1,172 @@
+"""Models that do not fit are found while planning, as far as their files are here; their cells are skipped."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import tiny
+from click.testing import CliRunner
+
+from plad_bench.cli.main import cli
+from plad_bench.contract.errors import MissingError
+from plad_bench.execute.stages import files
+from plad_bench.learn import models
+from plad_bench.plan import fit, matrix, requirements, spec
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Directories of models: a student, a GPT-2, one whose tokenizer has another token, and one of a short context."""
+    directory = tmp_path_factory.mktemp("models")
+    other = tiny.tokenizer()
+    other.add_tokens(["<extra>"])
+    models.save(tiny.llama(seed=1), tiny.tokenizer(), directory / "student")
+    models.save(tiny.gpt2(seed=2), tiny.tokenizer(), directory / "gpt2")
+    models.save(tiny.llama(seed=2, vocabulary=301), other, directory / "other")
+    models.save(tiny.llama(seed=3, max_position_embeddings=40), tiny.tokenizer(), directory / "short")
+    return directory
+
+
+def cells(student, teacher, methods="sft,seqkd,kd", **overrides):
+    built = spec.build(
+        tiny.registry(),
+        task="demo",
+        methods=methods,
+        student=f"hf[path={student}]",
+        teacher=f"hf[path={teacher}]",
+        metrics="rouge-l",
+        overrides={"demo": overrides},
+    )
+    return {cell.row: cell for cell in matrix.cells(built, tiny.registry())}
+
+
+def nowhere(key):
+    return None
+
+
+def test_methods_on_logits_are_skipped_where_the_tokenizers_differ(place):
+    for teacher, reason in (("gpt2", ""), ("student", ""), ("other", "student and teacher have different tokenizers")):
+        found = cells(place / "student", place / teacher)
+        assert found["seqkd"].skip == ""
+        assert found["kd"].skip == (reason and f"kd compares logits token by token, but {reason}")
+
+
+def test_tokenizers_whose_files_differ_in_words_alone_are_the_same(place, tmp_path):
+    models.save(tiny.llama(seed=1), tiny.tokenizer(), tmp_path / "spaced")
+    file = tmp_path / "spaced" / "tokenizer.json"
+    file.write_text(json.dumps(json.loads(file.read_text()), indent=7))
+    assert cells(place / "student", tmp_path / "spaced")["kd"].skip == ""
+    file.unlink()  # a tokenizer in another format: nobody can tell yet
+    assert cells(place / "student", tmp_path / "spaced")["kd"].skip == ""
+
+
+def test_a_context_that_new_tokens_fill_concerns_whoever_generates_with_that_model(place):
+    found = cells(place / "student", place / "short", max_new_tokens=40)
+    filled = "short has a context of 40 tokens, which 40 new tokens fill"
+    assert {row: fit.no_room(cell, nowhere) for row, cell in found.items()} == {
+        "teacher": filled,
+        "seqkd": filled,
+        **dict.fromkeys(["student", "warmup", "sft", "kd"], ""),
+    }
+    found = cells(place / "gpt2", place / "student", max_new_tokens=128)
+    assert fit.no_room(found["sft"], nowhere) == "gpt2 has a context of 128 tokens, which 128 new tokens fill"
+
+
+def test_prompts_longer_than_the_context_are_counted_when_the_data_is_there(place, tmp_path):
+    texts = ["red house", "the old river " * 30, "a" * 25]
+    for split in ("train", "test"):
+        prompts = [files.Prompt(id=str(i), split=split, prompt=t, references=(), meta={}) for i, t in enumerate(texts)]
+        files.write_prompts(tmp_path, prompts, [split])
+    found = cells(place / "student", place / "short", max_new_tokens=20)
+    data = found["seqkd"].plan.data.key
+    reasons = {row: fit.no_room(cell, lambda key: tmp_path if key == data else None) for row, cell in found.items()}
+    leaves = "the 20 tokens that short's context of 40 leaves beside 20 new tokens"
+    assert reasons["teacher"].endswith(f"test prompts are longer than {leaves}")
+    assert reasons["seqkd"].endswith(f"train prompts are longer than {leaves}")
+    assert reasons["student"].startswith("1 of 3 test prompts are longer than the 108 tokens")
+    limited = cells(place / "student", place / "short", max_new_tokens=20, limit=1)["teacher"]
+    assert fit.no_room(limited, lambda key: tmp_path if key == limited.plan.data.key else None) == ""
+
+
+def test_a_model_from_scratch_has_a_context_too():
+    built = spec.build(
+        tiny.registry(),
+        task="demo",
+        methods="gkd",
+        student="tiny[context=64]",
+        overrides={"demo": {"max_new_tokens": 64}},
+    )
+    for cell in matrix.cells(built, tiny.registry()):
+        filled = "the model from scratch has a context of 64 tokens, which 64 new tokens fill"
+        assert fit.no_room(cell, nowhere) == ("" if cell.row == "teacher" else filled)
+
+
+def damaged(place, tmp_path, damage):
+    """A copy of the student with something wrong."""
+    models.save(tiny.llama(seed=1), tiny.tokenizer(), tmp_path / "model")
+    damage(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def _without_end(directory):
+    settings = json.loads((directory / "tokenizer_config.json").read_text())
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings | {"eos_token": None}))
+
+
+def _with_index(directory):
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+    (directory / "model.safetensors").rename(directory / "model-1.safetensors")
+
+
+DAMAGE = {
+    "no configuration": (lambda d: (d / "config.json").unlink(), "model has no config.json"),
+    "no weights": (lambda d: (d / "model.safetensors").unlink(), "model has no safetensors file"),
+    "a missing shard": (_with_index, "model lacks model-2.safetensors"),
+    "no tokenizer": (lambda d: [p.unlink() for p in d.glob("tokenizer*")], "model has no tokenizer"),
+    "no end token": (_without_end, "has no end token"),
+    "half a file": (lambda d: (d / "config.json").write_text('{"model'), "config.json cannot be read"),
+    "another kind of file": (lambda d: (d / "config.json").write_text("[]"), "names no model_type"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_a_directory_that_is_no_model_is_refused_before_any_work(place, tmp_path, case):
+    damage, message = DAMAGE[case]
+    with pytest.raises(MissingError, match=message) as caught:
+        requirements.check(cells(damaged(place, tmp_path, damage), place / "gpt2").values())
+    assert caught.value.remedy
+    assert str(tmp_path) not in caught.value.message
+
+
+def test_the_command_line_tells_plans_and_records_it(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PLAD_BENCH_STORE", str(tmp_path / "store"))
+
+    def call(command, student, *more, expect=None):
+        arguments = ["--student", f"hf[path={place / student}]", "--teacher", f"hf[path={place / 'other'}]"]
+        result = CliRunner().invoke(
+            cli, [command, *arguments, "--methods", "kd", "--max-new-tokens", "128", *more], standalone_mode=False
+        )
+        assert isinstance(result.exception, expect) if expect else result.exception is None, result.output
+        return result
+
+    listed = json.loads(call("plan", "student", "--json").stdout)
+    assert {row["state"] for row in listed["cells"]} == {"skipped"}
+    assert listed["stages"] == []
+    assert listed["missing"] == ""
+    call("run", "student", "--board", "mine")
+    records = [json.loads(path.read_text()) for path in tmp_path.rglob("cells/**/*.json")]
+    assert {record["method"]["name"]: (record["status"], record["reason"]) for record in records} == {
+        "teacher": ("skipped", "other has a context of 128 tokens, which 128 new tokens fill"),
+        "student": ("skipped", "student has a context of 128 tokens, which 128 new tokens fill"),
+        "warmup": ("skipped", "student has a context of 128 tokens, which 128 new tokens fill"),
+        "kd": ("skipped", "kd compares logits token by token, but student and teacher have different tokenizers"),
+    }
+    assert "a context of 128 tokens" in (tmp_path / "leaderboards" / "mine" / "README.md").read_text()
+    (tmp_path / "nothing").mkdir()
+    result = call("plan", str(tmp_path / "nothing"))
+    assert "Missing, so that run would stop" in result.stderr
+    assert "has no config.json" in result.stderr
+    call("run", str(tmp_path / "nothing"), expect=MissingError)
