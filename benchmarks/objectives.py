@@ -45,7 +45,7 @@ def measure(given: argparse.Namespace) -> None:
 
     from plad_bench.contract.registry import Registry
     from plad_bench.learn.objectives import PairLoss, PairScores, TokenLoss
-    from plad_bench.learn.predictions import CHUNKS, COPIES
+    from plad_bench.learn.predictions import Predictor
     from plad_bench.learn.sequences import Tokens, collate
 
     registry = Registry.load()
@@ -53,7 +53,7 @@ def measure(given: argparse.Namespace) -> None:
     params = registry.configure(method, {})
     cuda = given.device == "cuda"
     student = model(given.vocabulary, given.width, given.layers, given.device, "float32")
-    budget = 2**62 if given.mode == "dense" else given.budget * 2**20
+    rows = 2**62 if given.mode == "dense" else given.rows
     generator = torch.Generator().manual_seed(1)
 
     def sequence() -> Tokens:
@@ -66,10 +66,10 @@ def measure(given: argparse.Namespace) -> None:
     if given.method == "kd":
         teacher = model(given.vocabulary, given.width, given.layers, given.device, "float32")
         teacher.eval().requires_grad_(False)  # noqa: FBT003  torch's own signature
-        loss = TokenLoss(student, teacher, params, budget=budget)
+        loss = TokenLoss(student, teacher, params, rows=rows)
         arguments = {"term": method.objective.terms[0], "batch": batch, "total": tokens}
     else:
-        loss = PairLoss(student, method.objective, params, budget=budget)
+        loss = PairLoss(student, method.objective, params, rows=rows)
         arguments = {"batch": batch, "scores": PairScores(), "total": given.batch // 2}
 
     def step() -> None:
@@ -88,8 +88,7 @@ def measure(given: argparse.Namespace) -> None:
         step()
         seconds.append(time.perf_counter() - start)
     peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    room = budget // (COPIES * 4 * given.vocabulary)
-    chunk = tokens if batch.valid.numel() <= room else room // CHUNKS
+    chunk = Predictor(student, rows).constant(batch).chunk
     print(json.dumps({"seconds": statistics.median(seconds), "bytes": peak - before, "tokens": tokens, "chunk": chunk}))
 
 
@@ -117,7 +116,7 @@ def table(given: argparse.Namespace) -> None:
 
 def cell(given: argparse.Namespace, method: str, vocabulary: int, mode: str) -> dict[str, float]:
     """One measurement, in a process of its own."""
-    passed = ["device", "batch", "prompt", "length", "width", "layers", "budget", "repeats"]
+    passed = ["device", "batch", "prompt", "length", "width", "layers", "rows", "repeats"]
     options = [f"--{name}={getattr(given, name)}" for name in passed]
     command = [sys.executable, __file__, *options, "--mode", mode, "--method", method, "--vocabulary", str(vocabulary)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -136,7 +135,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=128, help="most tokens of a response; the least are half of it")
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--budget", type=int, default=512, help="MiB that a chunk's logits may take")
+    parser.add_argument("--rows", type=int, default=0, help="tokens of a chunk; 0: as the device has room")
     parser.add_argument("--repeats", type=int, default=5, help="steps timed in a process, after one that is not")
     parser.add_argument("--turns", type=int, default=3, help="processes for each mode")
     parser.add_argument("--mode", choices=MODES, help=argparse.SUPPRESS)

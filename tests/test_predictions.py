@@ -14,7 +14,7 @@ from torch.nn import functional
 from plad_bench import PairObjective, TokenObjective
 from plad_bench.learn import predictions
 from plad_bench.learn.objectives import PairLoss, PairScores, TokenLoss, sequence_logprobs
-from plad_bench.learn.predictions import CHUNKS, COPIES, Predictor, agrees, parts, summed
+from plad_bench.learn.predictions import COPIES, Predictor, agrees, parts, summed
 from plad_bench.learn.sequences import Batch, Tokens, collate
 
 V = 300
@@ -29,20 +29,15 @@ TOKEN = [name for name, m in METHODS.items() if isinstance(m.objective, TokenObj
 PAIR = [name for name, m in METHODS.items() if isinstance(m.objective, PairObjective)]
 
 
-def budget(rows, vocabulary=V):
-    """The bytes with which a chunk is so many logits."""
-    return CHUNKS * rows * COPIES * 4 * vocabulary
-
-
 def gradients(module):
     return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
 
 
-def token(name, student, teacher, rows=None, precision=None, **params):
-    """Summed terms of a token method and the gradient, with so many logits at a time (None: the model's own)."""
+def token(name, student, teacher, rows=0, precision=None, **params):
+    """Summed terms of a token method and the gradient, with so many logits at a time (0: the model's own)."""
     settings = tiny.registry().configure(METHODS[name], params)
     student = copy.deepcopy(student)
-    module = TokenLoss(student, teacher, settings, budget=None if rows is None else budget(rows))
+    module = TokenLoss(student, teacher, settings, rows=rows)
     loss = 0.0
     for term in METHODS[name].objective.active(settings):
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
@@ -52,11 +47,11 @@ def token(name, student, teacher, rows=None, precision=None, **params):
     return loss, gradients(student), report
 
 
-def pair(name, student, rows=None):
+def pair(name, student, rows=0):
     student = copy.deepcopy(student).double()
     objective = METHODS[name].objective
     settings = tiny.registry().configure(METHODS[name], {})
-    module = PairLoss(student, objective, settings, budget=None if rows is None else budget(rows))
+    module = PairLoss(student, objective, settings, rows=rows)
     known = torch.tensor([-30.0, -40.0], dtype=torch.float64)
     loss, report = module(collate(RAGGED, 2), PairScores(known, known - 3, known / 40, known / 50), 2)
     loss.backward()
@@ -80,7 +75,7 @@ def bodies(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize("rows", [1, 3, 5])
+@pytest.mark.parametrize("rows", [1, 5, 11])
 @pytest.mark.parametrize("name", TOKEN)
 def test_a_token_loss_does_not_depend_on_the_chunk(name, rows, bodies):
     student, teacher = tiny.llama(1).double(), tiny.llama(2).double()
@@ -216,7 +211,7 @@ def test_a_head_that_is_not_known_is_left_to_the_model_and_that_is_logged_once(c
     assert not agrees(model, collate(RAGGED, 2))
     dense = token("kd", model, teacher)
     bodies.clear()
-    predictor = Predictor(model, budget(5))
+    predictor = Predictor(model, 5)
     with caplog.at_level(logging.WARNING, logger=predictions.__name__):
         first, second = predictor(collate(RAGGED, 2)), predictor(collate(RAGGED, 2))
     assert len(caplog.records) == 1
@@ -236,7 +231,7 @@ def test_a_model_with_another_interface_is_left_to_itself():
             return self.inner(input_ids=input_ids, attention_mask=attention_mask, use_cache=use_cache)
 
     strange = Strange()
-    got = Predictor(strange, budget(2))(collate(RAGGED, 2))
+    got = Predictor(strange, 2)(collate(RAGGED, 2))
     torch.testing.assert_close(got.states, predictions.response_logits(strange.inner, collate(RAGGED, 2)))
 
 
@@ -250,10 +245,10 @@ def test_the_comparison_leaves_dropout_and_random_numbers_alone():
     assert not gradients(model)
 
 
-def test_few_chunks_where_there_is_room_and_no_more_logits_than_the_budget_allows():
+def test_few_chunks_where_there_is_room_and_no_more_logits_than_the_budget_allows(monkeypatch):
     model, batch = tiny.llama(1), collate(RAGGED, 2)
     assert Predictor(model)(batch).states.shape == (12, V)  # all fit on a CPU
-    some = Predictor(model, budget(5))(batch)
+    some = Predictor(model, 5)(batch)
     assert some.states.shape == (12, 16)
     assert some.chunk == 5
     seen = []
@@ -264,7 +259,11 @@ def test_few_chunks_where_there_is_room_and_no_more_logits_than_the_budget_allow
 
     summed(count, some, some.chunk)
     assert seen == [(0, 5), (5, 10), (10, 12)]
-    assert Predictor(model, 1)(batch).chunk == 1  # a budget for less than one token still does one at a time
+    monkeypatch.setattr(predictions, "CPU_BUDGET", 100 * COPIES * 4 * V)
+    assert Predictor(model)(batch).states.shape == (12, V)
+    for room, chunk in [(27, 16), (20, 16), (15, 15), (1, 1), (0, 1)]:  # 28 places; hidden states are 16 wide
+        monkeypatch.setattr(predictions, "CPU_BUDGET", room * COPIES * 4 * V)
+        assert Predictor(model)(batch).chunk == chunk
     assert [(p.start, p.stop) for p in parts(4, 4)] == [(0, 4)]
 
 
@@ -286,16 +285,16 @@ def test_no_tensor_over_the_vocabulary_is_larger_than_a_chunk():
     student, teacher = tiny.llama(1, tie_word_embeddings=False), tiny.llama(2, tie_word_embeddings=False)
     settings = tiny.registry().configure(METHODS["kd"], {})
     for make in (
-        lambda given: TokenLoss(student, teacher, settings, budget=given)(METHODS["kd"].objective.terms[0], batch, 12),
-        lambda given: PairLoss(student, METHODS["plad"].objective, _plad(), budget=given)(batch, PairScores(), 2),
+        lambda given: TokenLoss(student, teacher, settings, rows=given)(METHODS["kd"].objective.terms[0], batch, 12),
+        lambda given: PairLoss(student, METHODS["plad"].objective, _plad(), rows=given)(batch, PairScores(), 2),
     ):
         rows = {}
-        for given in (None, budget(3)):
+        for given in (0, 3):
             with Largest() as largest:
                 make(given)[0].backward()
             rows[given] = largest.rows
-        assert rows[budget(3)] <= 16  # the head's own [D, V], D = 16, is no logits
-        assert rows[None] >= 12
+        assert rows[3] <= 16  # the head's own [D, V], D = 16, is no logits
+        assert rows[0] >= 12
 
 
 def _plad():
@@ -313,7 +312,7 @@ def test_a_frozen_head_takes_no_gradient_and_passes_it_on():
 def test_without_gradients_nothing_is_differentiated(monkeypatch):
     monkeypatch.setattr(torch.autograd, "grad", None)
     model, batch = tiny.llama(1), collate(RAGGED, 2)
-    predictor = Predictor(model, budget(5))
+    predictor = Predictor(model, 5)
     predictor.agreed = True
     with torch.no_grad():
         sums, lengths = sequence_logprobs(predictor, batch)
@@ -329,7 +328,7 @@ def test_without_gradients_nothing_is_differentiated(monkeypatch):
 def test_a_second_backward_is_refused_and_not_wrong():
     student = tiny.llama(1)
     batch: Batch = collate(RAGGED, 2)
-    some = Predictor(student, budget(5))(batch)
+    some = Predictor(student, 5)(batch)
     value = summed(lambda part, states: some.head(states).square().sum(), some, 5) * 3
     value.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):

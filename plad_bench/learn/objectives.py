@@ -96,13 +96,13 @@ class TokenLoss(nn.Module):
     """The student with one or more token losses. Its forward is what data parallelism wraps."""
 
     def __init__(
-        self, student: PreTrainedModel, teacher: PreTrainedModel | None, params: Any, *, budget: int | None = None
+        self, student: PreTrainedModel, teacher: PreTrainedModel | None, params: Any, *, rows: int = 0
     ) -> None:
         super().__init__()
         self.student = student
         self.params = params  # a schedule may replace them from step to step
         # Hidden from nn.Module: the teacher is neither trained, moved, saved nor put in train mode with the student.
-        self._read = (Predictor(student, budget), None if teacher is None else Predictor(teacher, budget))
+        self._read = (Predictor(student, rows), None if teacher is None else Predictor(teacher, rows))
 
     def forward(
         self, term: Term, batch: Batch, total: int, known: Whole | Events | None = None
@@ -151,14 +151,12 @@ class TokenLoss(nn.Module):
 class PairLoss(nn.Module):
     """The student with a pair loss."""
 
-    def __init__(
-        self, student: PreTrainedModel, objective: PairObjective, params: Any, *, budget: int | None = None
-    ) -> None:
+    def __init__(self, student: PreTrainedModel, objective: PairObjective, params: Any, *, rows: int = 0) -> None:
         super().__init__()
         self.student = student
         self.objective = objective
         self.params = params
-        self._read = Predictor(student, budget)
+        self._read = Predictor(student, rows)
 
     def forward(self, batch: Batch, scores: PairScores, total: int) -> tuple[Tensor, dict[str, float]]:
         """The loss of B pairs (rows 0..B-1 chosen, B..2B-1 rejected) over `total` pairs, and what to log of them."""

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.utils.checkpoint import checkpoint
 
 from plad_bench.learn.divergences import cross_entropy
 from plad_bench.learn.sequences import Batch
@@ -29,7 +28,8 @@ CPU_BUDGET = 512 * 2**20
 GPU_SHARE = 16
 """On a GPU they may take this fraction of its memory."""
 CHUNKS = 4
-"""Where they would take more, a chunk takes this fraction of the budget: smaller ones stay nearer to the processor."""
+"""Where they would take more, a chunk takes this fraction of the budget, to stay near the processor, or has as many
+tokens as hidden states are wide: with fewer, adding up the gradients of the head would take longer than making them."""
 PARITY_TOKENS = 8
 """Predictions on which a head is compared with the model's own logits."""
 
@@ -57,9 +57,9 @@ class Predictions:
 class Predictor:
     """Reads a batch with a model, and knows whether its logits fit."""
 
-    def __init__(self, model: nn.Module, budget: int | None = None) -> None:
-        """Wrap a model; a budget in bytes takes the place of the device's."""
-        self.model, self.given = model, budget
+    def __init__(self, model: nn.Module, rows: int = 0) -> None:
+        """Wrap a model; `rows`, if not 0, says how many tokens may have logits at a time."""
+        self.model, self.rows = model, rows
         self.agreed: bool | None = None
         """Whether the head here gives the model's own logits; None until that was asked."""
 
@@ -71,15 +71,14 @@ class Predictor:
     def __call__(self, batch: Batch) -> Predictions:
         """Read a batch."""
         count = int(batch.valid.sum())
-        room = self._budget() // (COPIES * 4 * vocabulary_size(self.model))
+        room = self.rows or self._budget() // (COPIES * 4 * vocabulary_size(self.model))
         if batch.valid.numel() <= room or not self._head_is_known(batch):
             return Predictions(response_logits(self.model, batch), _same, max(1, count))
-        head = Head(self.model)
-        return Predictions(response_states(self.model, batch), head, max(1, room // CHUNKS), head.trained())
+        states, head = response_states(self.model, batch), Head(self.model)
+        chunk = self.rows or max(1, room // CHUNKS, min(room, states.shape[1]))
+        return Predictions(states, head, chunk, head.trained())
 
     def _budget(self) -> int:
-        if self.given is not None:
-            return self.given
         device = next(self.model.parameters()).device
         if device.type != "cuda":
             return CPU_BUDGET
@@ -214,26 +213,27 @@ def summed(function: Callable[[slice, Tensor], Tensor], predictions: Predictions
     return total
 
 
+def label_logprobs(predictions: Predictions, labels: Tensor) -> Tensor:
+    """Log-probability of each label, [N]. Logits of a chunk are made again for its gradient."""
+
+    def of(part: slice, states: Tensor) -> Tensor:
+        return -cross_entropy(predictions.head(states), labels[part])
+
+    states, size = predictions.states, predictions.chunk
+    if len(states) <= size:
+        return of(slice(0, len(states)), states)
+    found: Tensor = _Rows.apply(of, size, states, *predictions.parameters)
+    return found
+
+
 class _Summed(torch.autograd.Function):
+    """A scalar of every chunk, added up; its gradient is taken on the way forward."""
+
     @staticmethod
-    def forward(
-        ctx: Any, function: Callable[[slice, Tensor], Tensor], size: int, states: Tensor, *parameters: Tensor
-    ) -> Tensor:
-        total = torch.zeros((), device=states.device, dtype=torch.promote_types(states.dtype, torch.float32))
-        gradients = [torch.zeros_like(tensor) for tensor in (states, *parameters)]
-        for part in parts(len(states), size):
-            with torch.enable_grad():
-                chunk = states[part].detach().requires_grad_()
-                value = function(part, chunk)
-                of_chunk, *of_parameters = torch.autograd.grad(value, [chunk, *parameters], allow_unused=True)
-            total += value.detach()
-            if of_chunk is not None:
-                gradients[0][part] = of_chunk
-            for i, more in enumerate(of_parameters, start=1):
-                if more is not None:
-                    gradients[i] += more
+    def forward(ctx: Any, function: Any, size: int, states: Tensor, *parameters: Tensor) -> Tensor:
+        values, gradients = _differentiated(function, size, states, parameters)
         ctx.save_for_backward(*gradients)
-        return total
+        return torch.stack(values).sum()
 
     @staticmethod
     @once_differentiable
@@ -241,15 +241,46 @@ class _Summed(torch.autograd.Function):
         return None, None, *(saved.mul_(gradient) for saved in ctx.saved_tensors)
 
 
-def label_logprobs(predictions: Predictions, labels: Tensor) -> Tensor:
-    """Log-probability of each label, [N]. Logits of a chunk are made again for its gradient."""
+class _Rows(torch.autograd.Function):
+    """A value of every row; what its gradient needs is computed again, since that depends on all the values."""
 
-    def of(states: Tensor, some: Tensor) -> Tensor:
-        return -cross_entropy(predictions.head(states), some)
+    @staticmethod
+    def forward(ctx: Any, function: Any, size: int, states: Tensor, *parameters: Tensor) -> Tensor:
+        kind = states.device.type
+        ctx.autocast = (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
+        ctx.function, ctx.size, ctx.parameters = function, size, parameters
+        ctx.save_for_backward(states)
+        return torch.cat([function(part, states[part]) for part in parts(len(states), size)])
 
-    states, size = predictions.states, predictions.chunk
-    if len(states) <= size:
-        return of(states, labels)
-    return torch.cat(
-        [checkpoint(of, states[part], labels[part], use_reentrant=False) for part in parts(len(states), size)]
-    )
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        kind, dtype, enabled = ctx.autocast
+        (states,) = ctx.saved_tensors
+        with torch.autocast(kind, dtype, enabled=enabled):
+            _, gradients = _differentiated(ctx.function, ctx.size, states, ctx.parameters, gradient)
+        return None, None, *gradients
+
+
+def _differentiated(
+    function: Callable[[slice, Tensor], Tensor],
+    size: int,
+    states: Tensor,
+    parameters: Sequence[Tensor],
+    upstream: Tensor | None = None,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The values of a function of (rows, their states) chunk by chunk, and their gradient in states and parameters."""
+    values, gradients = [], [torch.zeros_like(tensor) for tensor in (states, *parameters)]
+    for part in parts(len(states), size):
+        with torch.enable_grad():
+            chunk = states[part].detach().requires_grad_()
+            value = function(part, chunk)
+            weights = None if upstream is None else upstream[part]
+            of_chunk, *of_parameters = torch.autograd.grad(value, [chunk, *parameters], weights, allow_unused=True)
+        values.append(value.detach())
+        if of_chunk is not None:
+            gradients[0][part] = of_chunk
+        for i, more in enumerate(of_parameters, start=1):
+            if more is not None:
+                gradients[i] += more
+    return values, gradients
