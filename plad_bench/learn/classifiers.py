@@ -1,0 +1,78 @@
+"""Sequence-classification models, such as reward models. Safetensors only; remote code never runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from plad_bench.contract import hub
+from plad_bench.contract.errors import MissingError
+from plad_bench.learn.models import context_length, resolve
+
+BATCH = 32
+
+
+class Classifier:
+    """A sequence classifier and its tokenizer."""
+
+    def __init__(self, model_id: str, revision: str | None, device: str, counts: dict[str, float]) -> None:
+        """Load it, downloading it if need be.
+
+        Raises:
+            MissingError: if it cannot be had, has no safetensors, or no trained classification head.
+        """
+        resolved = resolve(model_id, revision)
+        source = hub.located(model_id, resolved["revision"]) or Path(model_id)
+        self.tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            source, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        )
+        if info["missing_keys"]:
+            missing = ", ".join(sorted(info["missing_keys"])[:2])
+            raise MissingError(
+                f"{Path(model_id).name} is no sequence classifier: it has no weights {missing}",
+                "Name a reward model, or another model saved with a trained classification head.",
+            )
+        self.model = model.to(device).eval()
+        self.counts = counts
+        # The last token is found by looking for padding; where that is the end token, or there is none, texts go alone.
+        pad = self.tokenizer.pad_token_id
+        self.alone = pad is None or pad == self.tokenizer.eos_token_id
+        self.model.config.get_text_config().pad_token_id = None if self.alone else pad
+        self.tokenizer.padding_side = "right"
+
+    @torch.inference_mode()
+    def logits(
+        self, texts: Sequence[tuple[str, str]], progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> list[list[float]]:
+        """The logits of each (prompt, response), by the chat template or as a pair, cut at the prompt's beginning."""
+        encoded = [self._encode(*text) for text in texts]
+        ordered = sorted(range(len(texts)), key=lambda i: len(encoded[i]["input_ids"]))
+        size = 1 if self.alone else BATCH
+        found: dict[int, list[float]] = {}
+        for start in range(0, len(ordered), size):
+            indices = ordered[start : start + size]
+            rows = [encoded[i] for i in indices]
+            batch: Any = {k: torch.tensor([row[k] for row in rows]) for k in rows[0]} if self.alone else self._pad(rows)
+            logits = self.model(**{name: value.to(self.model.device) for name, value in batch.items()}).logits
+            found |= dict(zip(indices, logits.float().tolist(), strict=True))
+            progress(len(found), len(texts))
+        return [found[i] for i in range(len(texts))]
+
+    def _pad(self, rows: list[dict[str, list[int]]]) -> Any:
+        return self.tokenizer.pad(rows, return_tensors="pt")
+
+    def _encode(self, prompt: str, response: str) -> dict[str, list[int]]:
+        if self.tokenizer.chat_template:
+            turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+            encoded: Any = self.tokenizer.apply_chat_template(turns, return_dict=True)
+        else:
+            encoded = self.tokenizer(prompt, response)
+        room = context_length(self.model)
+        if len(encoded["input_ids"]) > room:
+            self.counts["cut_sequences"] = self.counts.get("cut_sequences", 0) + 1
+        return {name: list(ids)[-room:] for name, ids in encoded.items()}

@@ -1,0 +1,83 @@
+"""The reward by a sequence-classification model. As a scorer of win-teacher it makes a reward-model win rate."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from plad_bench import Metric, MissingError, Scored, StageError, Tools, param
+from plad_bench.contract import hub
+from plad_bench_plugins.students._sources import HFParams
+
+
+class RewardParams(HFParams):
+    """A sequence classifier, and what of it is the reward."""
+
+    label: int | None = param(None, ge=0, source="ours")
+    """Of a classifier with several labels: the number of the good one, whose log-odds are the reward."""
+
+
+def require(params: RewardParams) -> None:
+    """See that the model is there, and is a sequence classifier.
+
+    Raises:
+        MissingError: if it is not.
+    """
+    model = params.model()
+    what = f"reward model {Path(model.id).name if params.path else model.id}"
+    config = Path(model.id) / "config.json"
+    if params.path is None:
+        from huggingface_hub import hf_hub_download
+
+        with hub.asking(what, model.id, model.revision):
+            config = Path(hf_hub_download(model.id, "config.json", revision=model.revision))
+    elif files := hub.lacking(Path(model.id)):
+        raise hub.incomplete(what, files)
+    try:
+        found = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MissingError(f"{what}: config.json cannot be read: {error}", "Give a Hugging Face model.") from None
+    kinds = found.get("architectures") or []
+    if not any(kind.endswith("ForSequenceClassification") for kind in kinds):
+        raise MissingError(
+            f"{what} is no sequence classifier but {', '.join(kinds) or 'of no architecture that it names'}",
+            "Name a reward model, or another model whose architecture ends in ForSequenceClassification.",
+        )
+
+
+def score(examples: Sequence[Scored], params: RewardParams, tools: Tools) -> list[float]:
+    """The classifier's one logit, or the log-odds of the good label, for each response to its prompt."""
+    from plad_bench.learn.classifiers import Classifier
+
+    model = params.model()
+    classifier = Classifier(model.id, model.revision, tools.device, tools.counts)
+    labels = classifier.model.config.id2label
+    if len(labels) > 1 and (params.label is None or params.label >= len(labels)):
+        names = ", ".join(f"{number} {name}" for number, name in sorted(labels.items()))
+        raise StageError(f"the reward model has {len(labels)} labels: {names}", "Say which is the good one: label=.")
+    logits = classifier.logits([(e.prompt, e.response) for e in examples], tools.progress)
+    return [_reward(row, params.label) for row in logits]
+
+
+def _reward(logits: list[float], label: int | None) -> float:
+    import numpy as np
+
+    if len(logits) == 1 or label is None:
+        return logits[0]
+    return logits[label] - float(np.logaddexp.reduce([z for i, z in enumerate(logits) if i != label]))
+
+
+RECORDS = (
+    Metric(
+        name="reward",
+        summary="Reward by a sequence-classification model; win-teacher[scorer=reward[...]] is the win rate by it.",
+        better="higher",
+        cost="one forward pass of the reward model over the responses",
+        formula="the model's logit for (prompt, response), by its chat template or as a pair of texts; with several "
+        "labels the log-odds of the one named",
+        require=require,
+        params=RewardParams,
+        score=score,
+    ),
+)

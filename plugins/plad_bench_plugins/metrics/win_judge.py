@@ -1,0 +1,123 @@
+"""Win rate by a language model that is asked which of two responses is better, over an OpenAI-compatible endpoint.
+
+Each pair is judged in both orders, since judges prefer a place. Every answer is kept as it arrives, so that an
+interrupted stage asks nothing twice, and stays as transcript.jsonl beside the values.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from plad_bench import Metric, MissingError, Need, Scored, StageError, Tools, param
+from plad_bench_plugins._openai import Answer, EndpointParams, ask
+
+TRANSCRIPT = "transcript.jsonl"
+SYSTEM = (
+    "You compare two responses to the same request. Judge how well each does what is asked: whether it is right, "
+    "complete, relevant and well written. Neither their order nor their length is a reason to prefer one. "
+    "Answer with a single word: A, B or tie."
+)
+TEXT = "Request:\n{prompt}\n\nResponse A:\n{a}\n\nResponse B:\n{b}\n\nWhich is better: A, B or tie?"
+VERDICT = re.compile(r"\W*(?:response\s+|a\s+(?=tie))?(a|b|tie)\W*", re.IGNORECASE)
+"""The whole of the last line: a word in a sentence is no verdict."""
+
+
+class JudgeParams(EndpointParams):
+    """Who judges, and how."""
+
+    max_tokens: int = param(16, ge=1, source="ours")
+    """Length limit of a verdict; more for a judge that thinks aloud before, whose last line then counts."""
+    max_unreadable: float = param(0.1, ge=0, le=1, keyed=False, source="ours")
+    """Largest share of verdicts that are none; beyond it the stage fails."""
+
+
+def require(params: JudgeParams) -> None:
+    """See that there is a key, and something that answers at the address.
+
+    Raises:
+        MissingError: if not.
+    """
+    import httpx2
+
+    params.key()
+    try:
+        httpx2.get(params.base_url, timeout=10.0)
+    except httpx2.HTTPError as error:
+        raise MissingError(
+            f"the endpoint of judge {params.model} does not answer ({type(error).__name__})",
+            "Start it, or correct base_url= and the network.",
+        ) from None
+
+
+def score(examples: Sequence[Scored], params: JudgeParams, tools: Tools) -> list[float]:
+    """Mean over both orders of 1 where the response wins, 0.5 on a tie, 0 where the teacher's does.
+
+    NaN where either verdict cannot be read. Equal texts are a tie, and are not asked for.
+    """
+    questions = {
+        f"{e.id}/{order}": params.body(_text(e, order), max_tokens=params.max_tokens, system=SYSTEM, temperature=0)
+        for e in examples
+        if not _same(e)
+        for order in ("first", "second")
+    }
+    journal = tools.partial / TRANSCRIPT
+    answers = ask(params, questions, journal, progress=tools.progress, counts=tools.counts)
+    wins = {id_: win(answer, first=id_.endswith("/first")) for id_, answer in answers.items()}
+    unreadable = [id_ for id_, value in wins.items() if math.isnan(value)]
+    tools.counts |= {"judged": len(wins), "unreadable": len(unreadable)}
+    if len(unreadable) > params.max_unreadable * len(wins):
+        said = answers[unreadable[0]].text.strip()[:60]
+        raise StageError(
+            f"{len(unreadable)} of {len(wins)} answers of judge {params.model} are none of A, B and tie, among them "
+            f"{said!r}",
+            "Raise max_tokens= for a judge that thinks aloud, take another judge, or raise max_unreadable=.",
+        )
+    if journal.is_file():
+        shutil.copyfile(journal, tools.kept / TRANSCRIPT)
+    return [_value(e, wins) for e in examples]
+
+
+def win(answer: Answer, *, first: bool) -> float:
+    """1, 0.5 or 0 for the response that was A if `first`, else B; NaN for an answer that is no verdict."""
+    lines: list[Any] = [VERDICT.fullmatch(line) for line in answer.text.strip().splitlines() if line.strip()]
+    if not lines or lines[-1] is None:
+        return math.nan
+    verdict = lines[-1][1].lower()
+    return 0.5 if verdict == "tie" else float((verdict == "a") == first)
+
+
+def _text(example: Scored, order: str) -> str:
+    mine, theirs = example.response, example.teacher or ""
+    a, b = (mine, theirs) if order == "first" else (theirs, mine)
+    return TEXT.format(prompt=example.prompt, a=a, b=b)
+
+
+def _same(example: Scored) -> bool:
+    return example.response.split() == (example.teacher or "").split()
+
+
+def _value(example: Scored, wins: Mapping[str, float]) -> float:
+    if _same(example):
+        return 0.5
+    return (wins[f"{example.id}/first"] + wins[f"{example.id}/second"]) / 2
+
+
+RECORDS = (
+    Metric(
+        name="win-judge",
+        summary="Share of responses that a language model, asked in both orders, puts above the teacher's.",
+        better="higher",
+        unit="%",
+        cost="two questions per prompt to an endpoint, which may cost money",
+        formula="mean over both orders of 1 if the judge names the response, 0.5 for a tie, else 0; NaN where a "
+        "verdict cannot be read; equal texts are a tie unasked",
+        needs=frozenset({Need.TEACHER}),
+        require=require,
+        params=JudgeParams,
+        score=score,
+    ),
+)
