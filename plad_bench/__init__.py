@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from plad_bench.contract.errors import MissingError, PladBenchError, StageError, UnmeasuredError, UsageError
     from plad_bench.contract.hookspecs import hookimpl
+    from plad_bench.contract.money import Price
     from plad_bench.contract.params import MethodParams, PairParams, Params, param
     from plad_bench.contract.records import (
         Access,
+        Asking,
         BadRow,
         Candidates,
         Check,
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
         PairBuilder,
         PairObjective,
         Protocol,
+        Question,
         Response,
         Sampling,
         Schedule,
@@ -54,17 +57,19 @@ __version__ = "0.1.0"
 
 _HOME = {
     "hookspecs": "hookimpl",
+    "money": "Price",
     "params": "MethodParams PairParams Params param",
     "errors": "MissingError PladBenchError StageError UnmeasuredError UsageError",
-    "records": "Access BadRow Candidates Check Event Example Finding HubModel LaunchOptions Launcher LauncherSession "
-    "Method Metric Need Origin Pair PairBatch PairBuilder PairObjective Protocol Response Sampling Schedule Scored "
-    "ScratchModel StageProcess Student Task Teacher Term Text TokenObjective Trace Training",
+    "records": "Access Asking BadRow Candidates Check Event Example Finding HubModel LaunchOptions Launcher "
+    "LauncherSession Method Metric Need Origin Pair PairBatch PairBuilder PairObjective Protocol Question Response "
+    "Sampling Schedule Scored ScratchModel StageProcess Student Task Teacher Term Text TokenObjective Trace Training",
     "tools": "LanguageModel Scorers Tools",
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names.split()}
 
 __all__ = [
     "Access",
+    "Asking",
     "BadRow",
     "Candidates",
     "Check",
@@ -89,7 +94,9 @@ __all__ = [
     "PairParams",
     "Params",
     "PladBenchError",
+    "Price",
     "Protocol",
+    "Question",
     "Response",
     "Sampling",
     "Schedule",

@@ -82,7 +82,8 @@ def verify(store: Path, *, as_json: bool) -> int:
 def prune(boards_dir: Path, store: Path, *, days: float, dry_run: bool, as_json: bool) -> None:
     """Remove artifacts older than --days, but never the checkpoint of a recorded cell.
 
-    Recorded are the cells of the boards in --boards-dir. What is removed can be computed again.
+    Recorded are the cells of the boards in --boards-dir. What is removed can be computed again: text that a teacher was
+    asked for, and may have cost money, stays.
     """
     opened = open_store(store)
     kept = _recorded(opened.artifacts(), boards_dir)
@@ -101,7 +102,7 @@ def prune(boards_dir: Path, store: Path, *, days: float, dry_run: bool, as_json:
 
 
 def _recorded(artifacts: Iterator[Artifact], boards: Path) -> set[str]:
-    """Keys of the responses of recorded cells, and of the checkpoints that made them."""
+    """Keys of the responses of recorded cells, of the checkpoints that made them, and of text that was asked for."""
     from plad_bench.report import results
 
     keys = set()
@@ -112,8 +113,9 @@ def _recorded(artifacts: Iterator[Artifact], boards: Path) -> set[str]:
             continue
     kept = set()
     for artifact in artifacts:
-        if artifact.key in keys:
-            kept |= {artifact.key, artifact.manifest["document"]["inputs"]["model"]}
+        document = artifact.manifest["document"]
+        if artifact.key in keys or document["operation"] == "ask":
+            kept |= {artifact.key, document["inputs"].get("model", artifact.key)}
     return kept
 
 

@@ -135,7 +135,10 @@ def checkpoint(
         raise UsageError(f"{directory} exists and is not an empty directory", "Name a new one.")
     opened = open_store(store)
     responses = opened.find(record.key) if record.key else None
-    model = opened.find(responses.manifest["document"]["inputs"]["model"]) if responses else None
+    inputs = responses.manifest["document"]["inputs"] if responses else {}
+    if inputs and "model" not in inputs:
+        raise UsageError(f"{record.cell} is a teacher that was asked for text: there is no model of it here")
+    model = opened.find(inputs["model"]) if inputs else None
     if model is None:
         raise MissingError(
             f"the checkpoint of {record.cell} is not in the store {store}",

@@ -37,7 +37,8 @@ def watcher(cells: int) -> CellWatcher:
 def describe(stage: Stage) -> str:
     """A stage as a reader knows it: warmup (seed 1), distill plad (seed 0), generate with warmup (seed 1)."""
     if stage.name == "generate":
-        return f"generate with {describe(stage.inputs['model'])}"
+        maker = stage.inputs.get("model")
+        return f"generate with {describe(maker) if maker else 'teacher'}"
     words = [stage.name]
     if stage.name == "distill":
         method = stage.spec["method"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,10 @@ from plad_bench.contract.errors import ExitCode, MissingError, NothingSelectedEr
 from plad_bench.plan.names import DEMO_BOARD, TRIAL_BOARD
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from plad_bench.contract.records import Protocol
+    from plad_bench.execute.estimate import Estimate
     from plad_bench.execute.store import Store
     from plad_bench.plan.boardfile import BoardFile
     from plad_bench.plan.matrix import Cell
@@ -102,6 +105,11 @@ def execution_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--max-failures", type=click.IntRange(0), default=0, help="Start nothing new after this many; 0 goes on."
         ),
         click.option(
+            "--max-cost",
+            type=click.FloatRange(0, min_open=True),
+            help="Stop before teachers that cost money cost more than this, in the currency of their prices.",
+        ),
+        click.option(
             "--timeout", type=click.FloatRange(0), default=0, help="Stop a stage after this many seconds; 0 never."
         ),
     ]
@@ -132,6 +140,10 @@ class Planned:
         reasons = {cell.id: matrix.skip_reason(cell) or fit.no_room(cell, find) for cell in self.todo}
         self.cells = [replace(c, skip=reasons[c.id]) if reasons.get(c.id) else c for c in self.cells]
         self.todo = [cell for cell in self.todo if not reasons[cell.id]]
+
+    def made(self, key: str) -> bool:
+        """Whether the result of a stage is in the store."""
+        return self.store.find(key) is not None
 
     @property
     def skipped(self) -> list[Cell]:
@@ -251,8 +263,10 @@ def _execute(state: State, planned: Planned, options: Mapping[str, Any], gpus: t
 
     if not planned.cells:
         raise NothingSelectedError("the selection matches nothing", "See `plad-bench plugins`.")
-    requirements.check(planned.todo)
+    requirements.check(planned.todo, planned.made)
     planned.skip_misfits()
+    if options["max_cost"]:
+        _refuse_unpriced(planned)
     run_state = Run(
         store=planned.store,
         board=planned.directory,
@@ -271,7 +285,7 @@ def _execute(state: State, planned: Planned, options: Mapping[str, Any], gpus: t
         planned.todo,
         open_session=lambda: launcher.component.open(launcher.params, launch),
         threads=options["threads"],
-        options=Options(options["retries"], options["max_failures"], options["timeout"]),
+        options=Options(options["retries"], options["max_failures"], options["timeout"], options["max_cost"] or 0.0),
         watcher=watcher(len(planned.todo)),
         afresh=options["rerun"] in {"stale", "all"},
     )
@@ -287,8 +301,11 @@ def _finish(planned: Planned, run_state: Any, counts: Mapping[str, int], options
     code = ExitCode.OK
     if run_state.failures:
         code = ExitCode.MISSING if all(f.missing for f in run_state.failures.values()) else ExitCode.FAILED
+    elif run_state.unpaid:
+        code = ExitCode.BUDGET
     if options["as_json"]:
-        echo_json({**counts, "board": planned.board.title, "page": str(page), "exit_code": int(code)})
+        money = {"spent": run_state.spent, "unpaid": len(run_state.unpaid)}
+        echo_json({**counts, **money, "board": planned.board.title, "page": str(page), "exit_code": int(code)})
     else:
         summary(planned.directory)
     tell = f"{counts['done']} done, {counts['cached']} cached, {counts['skipped']} skipped, {counts['failed']} failed"
@@ -302,7 +319,15 @@ def _finish(planned: Planned, run_state: Any, counts: Mapping[str, int], options
     for cell in planned.skipped:
         if cell.seed == 0:
             click.echo(f"skipped: {cell.row}: {cell.skip}", err=True)
-    if run_state.failures:
+    if run_state.spent:
+        click.echo(f"spent: {run_state.spent:.6g}", err=True)
+    if run_state.unpaid:
+        click.echo(
+            f"{len(run_state.unpaid)} cells wait for more money: the next question could have gone beyond --max-cost "
+            f"{options['max_cost']:g}. What was bought is kept; --max-cost counts anew in every run.",
+            err=True,
+        )
+    if run_state.failures or run_state.unpaid:
         click.echo(f"To resume: {shlex.join(['plad-bench', *sys.argv[1:]])}", err=True)
     return code
 
@@ -324,14 +349,26 @@ def _signals(planned: Planned) -> str:
     )
 
 
+def _refuse_unpriced(planned: Planned) -> None:
+    from plad_bench.execute.estimate import estimates
+
+    for estimate in estimates(planned.todo, planned.store):
+        if estimate.paid and estimate.money is None:
+            raise UsageError(
+                f"--max-cost cannot be kept: what {estimate.teacher} costs is not known",
+                "Give price_in= and price_out= per million tokens; 0 where asking is free.",
+            )
+
+
 def show_plan(planned: Planned, *, as_json: bool) -> None:
-    """Print cells and stages with their state."""
+    """Print cells and stages with their state, and what is to be asked and bought."""
     from plad_bench.execute import recording
+    from plad_bench.execute.estimate import estimates
     from plad_bench.plan import requirements
 
     stop = ""
     try:
-        requirements.check(planned.todo)
+        requirements.check(planned.todo, planned.made)
     except MissingError as error:
         stop = str(error)
         click.echo(f"Missing, so that run would stop: {stop}", err=True)
@@ -348,18 +385,24 @@ def show_plan(planned: Planned, *, as_json: bool) -> None:
         if state == "to run":
             for score in cell.scores.values():
                 stages |= {stage.key: stage for stage in score.walk()}
+    try:
+        asked = estimates(planned.todo, planned.store)
+    except MissingError:  # no data, no questions to count: said above
+        asked = []
     waiting = {key: stage for key, stage in stages.items() if planned.store.find(key) is None}
     if as_json:
         listed = [{"stage": s.name, "key": k, "cached": k not in waiting} for k, s in stages.items()]
-        echo_json({"cells": rows, "stages": listed, "missing": stop})
+        questions = [asdict(e) for e in asked]
+        echo_json({"cells": rows, "stages": listed, "questions": questions, "missing": stop})
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console(soft_wrap=True)
     table = Table("cell", "state", "reason", box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        table.add_row(*(str(v) for v in row.values()))
+        table.add_row(*(escape(str(v)) for v in row.values()))
     console.print(table)
     names = list(dict.fromkeys(s.name for s in stages.values()))
     table = Table("stage", "to run", "cached", box=None, pad_edge=False, header_style="bold")
@@ -370,6 +413,28 @@ def show_plan(planned: Planned, *, as_json: bool) -> None:
     if names:
         console.print()
         console.print(table)
+    if asked:
+        console.print()
+        console.print(_questions(asked))
+
+
+def _questions(asked: Sequence[Estimate]) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(
+        "asked", "stage", "questions", "answered", "tokens in, about", "tokens out, at most", "money, at most",
+        box=None, pad_edge=False, header_style="bold",
+    )  # fmt: skip
+    for e in asked:
+        money = "no price given" if e.money is None else f"{e.money:.4g}"
+        table.add_row(
+            escape(e.teacher),
+            e.stage,
+            *map(str, (e.questions, e.answered, e.tokens_in, e.tokens_out)),
+            money if e.paid else "-",
+        )
+    return table
 
 
 def _gpus(options: Mapping[str, Any]) -> tuple[int, ...]:

@@ -15,6 +15,10 @@ class Price:
 
     per_million_in: float
     per_million_out: float
+    extra_in: int = 0
+    """Prompt tokens of every question beside those of the prompt, such as an instruction's."""
+    extra_out: int = 0
+    """Tokens a question may generate beside the response, such as reasoning."""
 
     def of(self, tokens_in: float, tokens_out: float) -> float:
         """The cost of so many prompt tokens and generated tokens."""

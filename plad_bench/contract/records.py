@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from plad_bench.contract.money import Price, Purse
 from plad_bench.contract.params import MethodParams, PairParams, Params
 
 if TYPE_CHECKING:
@@ -104,13 +105,28 @@ ModelSource: TypeAlias = HubModel | ScratchModel
 
 @dataclass(frozen=True, kw_only=True)
 class Teacher(Component):
-    """A source of teacher outputs."""
+    """A source of teacher outputs: a model that is run here, or something that is asked for text."""
 
     provides: frozenset[Access]
-    model: Callable[[Any], ModelSource]
-    """params -> the teacher's model."""
+    """What decides which methods it can serve."""
+    model: Callable[[Any], ModelSource] | None = None
+    """params -> the teacher's model; None for a source of text."""
     training: Callable[[Any], Training | None] = lambda params: None
     """params -> how the teacher is fine-tuned on the task's references first; None uses the model as it is."""
+    responses: str | Callable[[Sequence[Question], Any, Asking], Iterable[Sequence[Response]]] | None = None
+    """(questions, params, asking) -> the responses to each question, in their order. Called in a worker."""
+    price: Callable[[Any], Price | None] | None = None
+    """params -> what asking costs, None if nobody said; no function if it costs no money."""
+    require: Callable[[Any], None] = lambda params: None
+    """params -> nothing; raises MissingError, before any work, if it cannot be asked."""
+
+    def __post_init__(self) -> None:
+        if (self.model is None) == (self.responses is None):
+            msg = f"teacher {self.name}: give either model or responses"
+            raise ValueError(msg)
+        if self.model is None and self.provides - {Access.TEXT, Access.SCORER}:
+            msg = f"teacher {self.name}: only a model that is run here provides more than text"
+            raise ValueError(msg)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -431,6 +447,40 @@ class Response:
     """Hash of the tokenizer that the ids belong to."""
     finished: bool = True
     """False when the length limit cut it: no end token is then trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One prompt that a teacher is asked."""
+
+    id: str
+    prompt: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asking:
+    """How a teacher is to answer, and what it reports to."""
+
+    split: str
+    max_new_tokens: int
+    temperature: float
+    """0 asks for the likeliest text."""
+    top_k: int
+    """0 where nothing is sampled."""
+    seed: int
+    samples: int = 1
+    """Responses to each question, where it samples."""
+    journal: Path
+    """Survives a kill. What is written here, a line for each answered question, need not be asked for again."""
+    purse: Purse
+    same: Callable[[str], str]
+    """A prompt -> what it has in common with all that the harness takes for the same prompt."""
+    progress: Callable[[int, int], None]
+    """Told (answered, all)."""
+    counts: dict[str, float]
+    cost: dict[str, float]
+    """`tokens_generated` and `money` enter the record."""
+    notes: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,8 @@ class Failure:
     log: Path | None
     missing: bool = False
     """A prerequisite is absent (exit code 3)."""
+    budget: bool = False
+    """The run's money is spent (exit code 6): nothing is wrong, and nothing is recorded."""
 
 
 @dataclass
@@ -60,6 +62,8 @@ class Options:
     """Start nothing new after this many failed stages; 0 goes on."""
     timeout_s: float = 0.0
     """Kill a stage after this long; 0 never does."""
+    max_cost: float = 0.0
+    """The most money that the stages together may spend; 0 sets no limit."""
 
 
 class Watcher:
@@ -128,6 +132,11 @@ class Engine:
         finally:
             session.close()
 
+    @property
+    def spent_file(self) -> Path:
+        """Where the stages count the money."""
+        return self.run_directory / "spent"
+
     # ---------------------------------------------------------------------------------------------------- demand
 
     def _need(self, stage: Stage) -> None:
@@ -189,6 +198,8 @@ class Engine:
             "device": session.device,
             "threads": self.threads,
             "micro_batch": self._micro_batch.get(stage.key, 0),
+            "spent": str(self.spent_file),
+            "max_cost": self.options.max_cost,
         }
         try:
             job.parent.mkdir(parents=True, exist_ok=True)
@@ -251,7 +262,8 @@ class Engine:
             how = f"was killed by signal {-code}" if code is not None and code < 0 else f"exited with code {code}"
             return Failure(name, f"its process {how}", log)
         message = ". ".join(part.rstrip(".") for part in (report["message"], report["remedy"]) if part)
-        return Failure(name, message, log, missing=report["kind"] == "missing")
+        kind = report["kind"]
+        return Failure(name, message, log, missing=kind == "missing", budget=kind == "budget")
 
     def _abandon(self) -> None:
         for stage in self._waiting.values():

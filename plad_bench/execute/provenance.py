@@ -74,7 +74,7 @@ def device_name(device: str) -> str:
 
 
 def command(arguments: Sequence[str]) -> str:
-    """A command line as another machine would type it: no place of a store or a board, no directory in a path."""
+    """A command line as another machine would type it: no place of a store or a board, no host, no directory."""
     import shlex
 
     kept: list[str] = []
@@ -84,6 +84,7 @@ def command(arguments: Sequence[str]) -> str:
             next(given, None)
         elif not argument.startswith(tuple(f"{option}=" for option in _PLACES)):
             kept.append(argument)
+    kept = [re.sub(r"\bhttps?://[^\s,|\]'\"]*", "ADDRESS", argument) for argument in kept]
     shown = [re.sub(r"(?<![\w.])(?:~|\.{1,2})?/(?:[^\s,|\]'\"]*/)*([^\s,|\]'\"/]*)", r"\1", a) for a in kept]
     return shlex.join(["plad-bench", *shown])
 

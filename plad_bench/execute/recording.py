@@ -206,7 +206,7 @@ def _joined(tables: Mapping[str, Table]) -> tuple[list[str], dict[str, np.ndarra
 
 def _chain(cell: Cell) -> list[Stage]:
     """The stages a cell rests on, each name once: of a teacher no more than the stage that finished it."""
-    others = {stage.key for stage in cell.plan.teacher_model.walk() if stage.name == "init"} - {cell.plan.init.key}
+    others = {stage.key for stage in cell.plan.teach.walk() if stage.name == "init"} - {cell.plan.init.key}
     own = cell.checkpoint.key
     return [stage for stage in cell.responses.walk() if stage.key not in others or stage.key == own]
 
@@ -239,6 +239,7 @@ def _cost(cell: Cell, artifacts: Mapping[str, Artifact]) -> dict[str, float]:
         take("signals_device_seconds", "device_seconds", *signals)
         take("teacher_device_seconds", "device_seconds", teach)
         take("teacher_tokens", "tokens_generated", teach)
+        take("teacher_money", "money", teach)
         take("sample_device_seconds", "device_seconds", sample)
         take("tokens_generated", "tokens_generated", sample, cell.checkpoint)
     return cost
@@ -290,7 +291,8 @@ def _write_curve(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact]) -> 
 
 
 def _publishable(cell: Cell, text: str) -> str:
-    """A message fit for a record: no quotation of a task whose text is not ours to give, no absolute path."""
+    """A message fit for a record: no quotation of a task whose text is not ours to give, no host, no absolute path."""
     if not cell.task.component.redistributable:
         text = re.sub(r"(?s)(['\"]).*\1", "[text withheld: see the log]", text)
+    text = re.sub(r"\bhttps?://[^\s,'\"\])]*", "[address]", text)
     return re.sub(r"(?<![\w.])/(?:[^\s/:'\"]+/)*([^\s/:'\"]+)", r"\1", text)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plad_bench.contract.files import write_atomically
+from plad_bench.contract.money import Purse
 from plad_bench.contract.records import Event, LauncherSession
 from plad_bench.execute import provenance, recording
 from plad_bench.execute.engine import Engine, Failure, Options, Running, Watcher
@@ -38,6 +39,10 @@ class Run:
     plugins: Sequence[Path] = ()
     failures: dict[str, Failure] = field(default_factory=dict)
     """By cell id."""
+    unpaid: dict[str, Failure] = field(default_factory=dict)
+    """Cells that wait for more money, by id. Nothing is recorded of them."""
+    spent: float = 0.0
+    """Money."""
 
     def has_skip(self, cell: Cell) -> bool:
         """Whether the record of a skipped cell is there already."""
@@ -90,6 +95,10 @@ class Run:
             for cell in list(pending):
                 keys = [stage.key for stage in cell.scores.values()]
                 failed = next((engine.failures[k] for k in keys if k in engine.failures), None)
+                if failed is not None and failed.budget:
+                    self.unpaid[cell.id] = failed
+                    pending.remove(cell)
+                    continue
                 if failed is not None:
                     record = recording.write_undone(self.board / "cells", cell, failed, self.arguments)
                     self.failures[cell.id] = failed
@@ -118,14 +127,17 @@ class Run:
             with watcher:
                 engine.run([list(cell.scores.values()) for cell in todo], settled)
         finally:
-            state.finish(complete=not pending)
+            self.spent = Purse(engine.spent_file).spent
+            state.finish(complete=not (pending or self.unpaid))
             self.registry.notify(Event(kind="run_finished", name=name, status="finished", data=counts))
             _forget_old(self.store.runs)
         return counts
 
     def _discard(self, cells: Sequence[Cell]) -> None:
         for cell in cells:
-            own = [cell.responses, *cell.scores.values()]
+            own = [*cell.scores.values()]
+            if cell.responses.operation != "ask":  # what was asked for is not asked for twice
+                own.append(cell.responses)
             if cell.method is not None:
                 own.append(cell.checkpoint)
             for stage in own:

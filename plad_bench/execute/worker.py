@@ -1,7 +1,7 @@
 """One stage in one clean process: read a job file, compute, seal the artifact.
 
-A job is a JSON file: {store, shipped, stage, document, key, inputs, job, plugins, device, threads, micro_batch}. The
-result is the artifact in the store, or `<job>.error` with what went wrong. Nothing else crosses.
+A job is a JSON file: {store, shipped, stage, document, key, inputs, job, plugins, device, threads, micro_batch,
+spent, max_cost}. The result is the artifact in the store, or `<job>.error` with what went wrong. Nothing else crosses.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plad_bench.contract.errors import MissingError, OutOfMemoryError, PladBenchError, StageError
+from plad_bench.contract.errors import BudgetError, MissingError, OutOfMemoryError, PladBenchError, StageError
 from plad_bench.contract.files import unwritable, write_atomically
+from plad_bench.contract.money import Purse
 from plad_bench.contract.registry import Registry
 from plad_bench.execute import provenance
 from plad_bench.execute.store import Artifact, Store
@@ -52,6 +53,8 @@ class Context:
     notes: dict[str, Any]
     """Kept in the manifest: what a reader should know, such as a fall-back taken."""
     _progress: Path
+    purse: Purse = field(default_factory=Purse)
+    """What the run may spend."""
     _last: float = 0.0
 
     def chosen(self, role: str, values: Mapping[str, Any] | None = None) -> Chosen:
@@ -147,6 +150,7 @@ def _compute(job: Mapping[str, Any], store: Store, staging: Path, progress: Path
         cost={},
         notes={},
         _progress=progress,
+        purse=Purse(Path(job["spent"]), job["max_cost"] or float("inf")),
     )
     run: Callable[[Context], None] = import_module(f"plad_bench.execute.stages.{operation}").run
     began, cpu = time.perf_counter(), time.process_time()
@@ -183,7 +187,8 @@ def _disk_is_full(error: Exception) -> bool:
 
 
 def _report(path: Path, error: PladBenchError) -> None:
-    kind = "missing" if isinstance(error, MissingError) else "failed"
+    kinds = {MissingError: "missing", BudgetError: "budget"}
+    kind = next((kind for error_class, kind in kinds.items() if isinstance(error, error_class)), "failed")
     text = json.dumps({"kind": kind, "message": error.message, "remedy": error.remedy})
     write_atomically(path, text.encode())
 

@@ -52,9 +52,11 @@ class Cell:
 
     @functools.cached_property
     def checkpoint(self) -> Stage:
-        """The stage that makes the evaluated model."""
+        """The stage that makes the evaluated model. Of a teacher that is asked for text, its responses themselves."""
+        if self.row == "teacher":
+            return self.responses if self.teacher.component.model is None else self.plan.teacher_model
         if self.method is None:
-            return {"teacher": self.plan.teacher_model, "student": self.plan.init, "warmup": self.plan.warmup}[self.row]
+            return {"student": self.plan.init, "warmup": self.plan.warmup}[self.row]
         objective = self.method.component.objective
         scorer = None
         if isinstance(objective, PairObjective) and (named := objective.scorer(self.method.params)):
@@ -79,7 +81,7 @@ class Cell:
     @functools.cached_property
     def responses(self) -> Stage:
         """The stage whose responses the metrics read; its key is the cell's."""
-        return self.plan.evaluate(self.checkpoint)
+        return self.plan.teacher_evaluated if self.row == "teacher" else self.plan.evaluate(self.checkpoint)
 
     @functools.cached_property
     def scores(self) -> Mapping[str, Stage]:
@@ -94,6 +96,11 @@ class Cell:
         """Why the cell does without a metric, by the metric's label."""
         reasons = {m.label: absence_reason(self, m) for m in self.metrics}
         return {label: reason for label, reason in reasons.items() if reason}
+
+    @functools.cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """All that its scores rest on, each once."""
+        return tuple({stage.key: stage for score in self.scores.values() for stage in score.walk()}.values())
 
 
 def cells(spec: RunSpec, registry: Registry) -> list[Cell]:
@@ -152,8 +159,9 @@ def skip_reason(cell: Cell) -> str:
     component, teacher = method.component, cell.teacher.component
     if refused := _refused(component.name, component.access, cell.teacher):
         return refused
-    needs_shared = isinstance(component.objective, TokenObjective) and component.objective.teacher_logits
-    if needs_shared:
+    if isinstance(component.objective, TokenObjective) and component.objective.teacher_logits:
+        if teacher.model is None:
+            return _refused(component.name, Access.LOGITS, cell.teacher)
         mine, other = cell.student.component.model(cell.student.params), teacher.model(cell.teacher.params)
         reason = _vocabulary_difference(mine, other)
         if reason:

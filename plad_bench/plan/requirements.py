@@ -1,9 +1,9 @@
-"""What must be there before any work: data, and models that can be loaded. Needs no torch."""
+"""What must be there before any work: data, models that can be loaded, teachers that can be asked. Needs no torch."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ _WITHOUT_DEFAULTS = {"PreTrainedTokenizerFast", "TokenizersBackend"}
 """Tokenizer classes that have no special tokens but those that their files name."""
 
 
-def check(cells: Iterable[Cell]) -> None:
-    """Raise MissingError for the first data set or model of these cells that cannot be had.
+def check(cells: Iterable[Cell], made: Callable[[str], bool] = lambda key: False) -> None:
+    """Raise MissingError for the first data set, model or teacher of these cells that cannot be had.
 
     The small files of a model on the hub are downloaded for that: so an access that is refused shows before any work,
-    and planning can tell what does not fit together.
+    and planning can tell what does not fit together. `made` says of a stage's key whether its result is there: a
+    teacher that need not be asked any more is not missed.
     """
     seen: set[object] = set()
     for cell in cells:
@@ -32,7 +33,13 @@ def check(cells: Iterable[Cell]) -> None:
             if metric.label not in seen and metric.label not in cell.absent:
                 seen.add(metric.label)
                 metric.component.require(metric.params)
-        for chosen in (cell.student, cell.teacher):
+        teacher = cell.teacher
+        if teacher.label not in seen and any(not made(s.key) for s in cell.stages if s.operation == "ask"):
+            seen.add(teacher.label)
+            teacher.component.require(teacher.params)
+        for chosen in (cell.student, teacher):
+            if chosen.component.model is None:
+                continue
             source = chosen.component.model(chosen.params)
             if isinstance(source, HubModel) and source not in seen:
                 seen.add(source)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 KEY_VERSION = 1
 OPERATION_VERSION = {
+    "ask": 1,
     "data": 1,
     "tokenizer": 1,
     "init": 1,
@@ -154,7 +155,7 @@ class Plan:
 
     @functools.cached_property
     def teacher_model(self) -> Stage:
-        """The teacher, trained on the task's references where it asks for that. Ignores the run's seed."""
+        """The teacher that is run here, trained on the task's references where it asks for that, whatever the seed."""
         base = self.model(self.teacher.component.model(self.teacher.params), seed=0)
         training: Training | None = self.teacher.component.training(self.teacher.params)
         if training is None or training.steps == 0:
@@ -174,9 +175,18 @@ class Plan:
     def teach(self) -> Stage:
         """The teacher's responses to the training prompts. Ignores the run's seed."""
         p = self.protocol
+        if self.teacher.component.model is None:
+            return self.ask("teach", "train", temperature=p.teach_temperature, samples=p.samples)
         return self.generate(
             "teach", self.teacher_model, "train", temperature=p.teach_temperature, seed=0, samples=p.samples
         )
+
+    @functools.cached_property
+    def teacher_evaluated(self) -> Stage:
+        """The teacher's greedy responses on the evaluation split."""
+        if self.teacher.component.model is None:
+            return self.ask("generate", self.protocol.split, temperature=0)
+        return self.evaluate(self.teacher_model)
 
     @functools.cached_property
     def sample(self) -> Stage:
@@ -279,20 +289,25 @@ class Plan:
         self, name: str, model: Stage, split: str, *, temperature: float, seed: int, samples: int = 1
     ) -> Stage:
         """Responses of a model to the prompts of a split; a temperature of 0 decodes greedily and once."""
-        sampling: dict[str, Any] = {}
-        if temperature:
-            several = {"samples": samples} if samples != 1 else {}
-            sampling = {"temperature": temperature, "top_k": self.protocol.top_k, "seed": seed, **several}
         spec = {
-            "split": split,
-            "max_new_tokens": self.protocol.max_new_tokens,
-            **sampling,
-            **self._limit(),
+            **self._decoding(split, temperature, seed, samples),
             "precision": self.protocol.precision,
             "threads": self.threads,
             "backend": "transformers",
         }
         return Stage(name, "generate", spec, {"data": self.data, "model": model})
+
+    def ask(self, name: str, split: str, *, temperature: float, samples: int = 1) -> Stage:
+        """Responses of a teacher that is asked for text to the prompts of a split."""
+        spec = {"teacher": self.teacher.public(), **self._decoding(split, temperature, 0, samples)}
+        return Stage(name, "ask", spec, {"data": self.data}, {"teacher": self.teacher.private()})
+
+    def _decoding(self, split: str, temperature: float, seed: int, samples: int) -> dict[str, Any]:
+        sampling: dict[str, Any] = {}
+        if temperature:
+            several = {"samples": samples} if samples != 1 else {}
+            sampling = {"temperature": temperature, "top_k": self.protocol.top_k, "seed": seed, **several}
+        return {"split": split, "max_new_tokens": self.protocol.max_new_tokens, **sampling, **self._limit()}
 
     def evaluate(self, model: Stage) -> Stage:
         """Greedy responses on the evaluation split."""
@@ -303,7 +318,7 @@ class Plan:
         needs = metrics_needs(metric)
         inputs = {"data": self.data, "responses": responses}
         if Need.TEACHER in needs:
-            inputs["teacher"] = self.evaluate(self.teacher_model)
+            inputs["teacher"] = self.teacher_evaluated
         if Need.CHECKPOINT in needs:
             inputs["checkpoint"] = checkpoint
         if Need.TEACHER_LOGITS in needs:

@@ -102,14 +102,14 @@ class EndpointParams(Params):
             )
         return found
 
-    def body(self, text: str, *, max_tokens: int, system: str = "", **sampling: Any) -> dict[str, Any]:
-        """What is posted to ask for the continuation of a text; `sampling` is passed on."""
+    def body(self, text: str, *, system: str = "", **options: Any) -> dict[str, Any]:
+        """What is posted to ask for the continuation of a text; options, such as max_tokens, are passed on."""
         if self.api == "completions":
             asked: dict[str, Any] = {"prompt": f"{system}\n{text}\n" if system else f"{text}\n"}
         else:
             first = [{"role": "system", "content": system}] if system else []
             asked = {"messages": [*first, {"role": "user", "content": text}]}
-        return {"model": self.model, **asked, "max_tokens": max_tokens, **sampling}
+        return {"model": self.model, **asked, **options}
 
 
 @dataclass(frozen=True)

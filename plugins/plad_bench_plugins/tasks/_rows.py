@@ -142,10 +142,15 @@ def from_files(files: Iterable[Path]) -> Iterator[Row | BadRow]:
         yield from _READERS[file.suffix.lower()](file)
 
 
-def _files(task: str, path: Path) -> list[Path]:
+def files_of(path: Path) -> list[Path]:
+    """A file of a known kind, or those below a directory."""
     path = path.expanduser()
     found = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and p.name[0] != ".")
-    files = [p for p in found if p.suffix.lower() in _READERS]
+    return [p for p in found if p.suffix.lower() in _READERS]
+
+
+def _files(task: str, path: Path) -> list[Path]:
+    files = files_of(path)
     if not files:
         what = "is there" if path.exists() else "does not exist and"
         raise MissingError(

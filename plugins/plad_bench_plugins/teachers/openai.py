@@ -1,0 +1,82 @@
+"""openai: a teacher behind any OpenAI-compatible endpoint. It gives text; the text is asked for once and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from plad_bench import Access, Asking, Price, Question, Response, Teacher, param
+from plad_bench_plugins._openai import Answer, EndpointParams, ask
+
+
+class OpenAIParams(EndpointParams):
+    """An endpoint, and what it is told beside the prompts."""
+
+    instruction: str = param("", source="ours")
+    """What the model is told before every prompt: the system message."""
+    thinking: int = param(0, ge=0, source="ours")
+    """Tokens that a reasoning model may think beside the response. Above 0 no temperature is sent, and the length limit
+    goes under the name max_completion_tokens, as such models ask."""
+
+    def price_of_asking(self) -> Price | None:
+        """What tokens cost, with those of the instruction."""
+        if self.price is None:
+            return None
+        return Price(
+            per_million_in=self.price.per_million_in,
+            per_million_out=self.price.per_million_out,
+            extra_in=len(self.instruction.encode()) // 4,
+            extra_out=self.thinking,
+        )
+
+    def question(self, prompt: str, asking: Asking, sample: int) -> dict[str, Any]:
+        """What is posted for a prompt. Top-k is no part of the interface and is not sent."""
+        if self.thinking:
+            options: dict[str, Any] = {"max_completion_tokens": asking.max_new_tokens + self.thinking}
+        else:
+            options = {"max_tokens": asking.max_new_tokens, "temperature": asking.temperature}
+            if asking.temperature:
+                options["seed"] = asking.seed + sample
+        return self.body(prompt, system=self.instruction, **options)
+
+
+def responses(questions: Sequence[Question], params: OpenAIParams, asking: Asking) -> Iterator[tuple[Response, ...]]:
+    """One response to each question, or several where they are sampled. Errors as `_openai.ask`."""
+    samples = range(asking.samples)
+    answers = ask(
+        params,
+        {f"{q.id} {n}": params.question(q.prompt, asking, n) for q in questions for n in samples},
+        asking.journal,
+        purse=asking.purse,
+        progress=asking.progress,
+        counts=asking.counts,
+    )
+    _count(params, list(answers.values()), asking)
+    for q in questions:
+        given = [answers[f"{q.id} {n}"] for n in samples]
+        yield tuple(Response(text=answer.text.strip(), finished=answer.finished) for answer in given)
+
+
+def _count(params: OpenAIParams, answers: Sequence[Answer], asking: Asking) -> None:
+    """Tokens and money of all the answers, bought by this run or an earlier one."""
+    known = [a for a in answers if a.prompt_tokens is not None and a.completion_tokens is not None]
+    tokens_in = sum(a.prompt_tokens or 0 for a in known)
+    tokens_out = sum(a.completion_tokens or 0 for a in known)
+    asking.cost["tokens_prompted"], asking.cost["tokens_generated"] = tokens_in, tokens_out
+    if params.price is not None:
+        asking.cost["money"] = params.price.of(tokens_in, tokens_out)
+    if len(known) < len(answers):
+        asking.counts["without_usage"] = len(answers) - len(known)
+
+
+RECORDS = (
+    Teacher(
+        name="openai",
+        summary="A model behind any OpenAI-compatible endpoint, asked for text.",
+        params=OpenAIParams,
+        provides=frozenset({Access.TEXT}),
+        responses=responses,
+        price=OpenAIParams.price_of_asking,
+        require=lambda params: params.key() and None,
+    ),
+)
