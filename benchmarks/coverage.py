@@ -73,7 +73,7 @@ def found(rng: np.random.Generator, share: float, shape: tuple[int, int, int], m
     own = normal(rng, share, (methods * n, seeds, examples), paired=True).reshape(methods, *shape)
     boards = own / np.sqrt(2) + rng.normal(0, np.sqrt(examples), (n, 1, examples))  # a difference has variance 1
     compared = [stats.pairwise(stats.moments(list(board))) for board in boards.swapaxes(0, 1)]
-    printed = float(np.median([pairs.minimum[0, 1] for pairs in compared]))
+    printed = float(np.median([pairs.minimum(0, 1) for pairs in compared]))
     boards[0] += 2 * printed
     hits = []
     for board in boards.swapaxes(0, 1):

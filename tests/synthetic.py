@@ -38,7 +38,7 @@ def record(method="kd", seed=0, *, selector=None, status="done", columns=None, a
     data = {
         "schema": 1,
         "cell": f"{changes.pop('folder', 'demo.tiny')}/{name}.s{seed}",
-        "key": "0" * 64,
+        "key": "",
         "status": status,
         "reason": changes.pop("reason", ""),
         "seed": seed,
@@ -55,6 +55,7 @@ def record(method="kd", seed=0, *, selector=None, status="done", columns=None, a
         "protocol": dict(PROTOCOL),
         "provenance": {"code": "1a2b3c4", "command": "plad-bench run --methods kd --seeds 5 --board mine"},
     }
+    data["key"] = digest(data["cell"].encode())
     scores = b""
     if columns:
         ids = [hashlib.sha256(str(i).encode()).hexdigest()[:16] for i in range(len(next(iter(columns.values()))[0]))]

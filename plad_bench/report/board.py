@@ -231,11 +231,10 @@ def _counted(cells: list[Cell], asked: Sequence[int]) -> list[Cell]:
 
 def _columns(done: Sequence[Cell], settings: BoardFile, complain: Complain) -> tuple[MetricInfo, ...]:
     """The metrics of the board, each with the direction and unit that most records declare."""
-    declared: dict[str, Counter[MetricInfo]] = defaultdict(Counter)
-    for cell in done:
-        for name, metric in cell.record.metrics.items():
-            declared[name][MetricInfo(name, metric.better, metric.unit)] += 1
-    usual = {name: _commonest(counts) for name, counts in declared.items()}
+    declared = Counter((name, m.better, m.unit) for cell in done for name, m in cell.record.metrics.items())
+    usual = {
+        name: MetricInfo(name, better, unit) for (name, better, unit), _ in sorted(declared.items(), key=_commonness)
+    }
     metrics = tuple(usual[name] for name in settings.metrics or sorted(usual) if name in usual)
     for cell in done:
         odd = [metric.name for metric in metrics if not _fits(cell, metric)]
@@ -272,7 +271,7 @@ def _row(
 ) -> Row:
     first = cells[0].record
     seeds = tuple(cell.record.seed for cell in cells if cell.record.seed in asked)
-    shown = [m.name for m in metrics if all(m.name in c.scores and not np.isnan(c.scores[m.name]).all() for c in cells)]
+    shown = [m.name for m in metrics if all((of := c.record.metrics.get(m.name)) and of.n for c in cells)]
     return Row(
         label=label,
         identity=cells[0].identity,
@@ -283,7 +282,9 @@ def _row(
         lr_shared=first.method.lr_shared,
         seeds=seeds,
         asked=len(asked),
-        estimates={name: stats.estimate(_matrix(cells, name)) for name in shown},
+        estimates=dict(zip(shown, stats.estimates(np.array([_matrix(cells, name) for name in shown])), strict=True))
+        if shown
+        else {},
         cost=_cost([cell.record.cost for cell in cells], shares),
         cells=tuple(cell.record.cell for cell in cells),
     )
@@ -337,7 +338,7 @@ def _ranked(
     gaps = all(len(keys) == 1 for keys in ends)
     compared = [*order, *(keys[0] for keys in ends if gaps)]
     moments = stats.moments([sign * _matrix(cells[key], primary.name) for key in compared])
-    pairs = stats.pairwise(moments.only(range(k)))
+    pairs = stats.pairwise(moments.only(slice(k)))
     places = stats.ranks([goodness[key] for key in order], pairs.p_holm)
     significant = pairs.p_holm < 1 - stats.LEVEL
     wins, losses = ((significant & (d > 0)).sum(axis=1).tolist() for d in (pairs.difference, -pairs.difference))
@@ -384,5 +385,6 @@ def _unranked(
     return tuple(Unranked(*key, tuple(sorted(of))) for key, of in sorted(seeds.items()))
 
 
-def _commonest(counts: Counter[MetricInfo]) -> MetricInfo:
-    return max(counts, key=lambda metric: (counts[metric], repr(metric)))
+def _commonness(counted: tuple[tuple[str, str | None, str], int]) -> tuple[int, str]:
+    """Puts the commonest last."""
+    return counted[1], repr(counted[0])

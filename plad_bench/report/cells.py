@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from plad_bench.contract.records import Protocol
 from plad_bench.report import results
 from plad_bench.report.results import Record, RecordError
 from plad_bench.report.stats import Array
+from plad_bench.report.text import clean
 
 
 @dataclass(frozen=True)
@@ -37,21 +38,28 @@ class Cell:
     file: str
     record: Record
     directory: Path
+    group: str
+    """Identity of task, teacher and student."""
+    method: str
+    """Identity of the method: everything of it that is resolved."""
     scores: Mapping[str, Array] = field(default_factory=dict)
     ids: tuple[str, ...] = ()
 
-    @cached_property
-    def group(self) -> str:
-        """Identity of task, teacher and student."""
-        r = self.record
-        return canonical([[part.name, part.params, part.version] for part in (r.task, r.teacher, r.student)])
+    @classmethod
+    def of(cls, path: Path, file: str) -> Cell:
+        """The cell whose record lies there.
 
-    @cached_property
-    def method(self) -> str:
-        """Identity of the method: everything of it that is resolved."""
-        r = self.record
+        Raises:
+            RecordError: if it is no record.
+        """
+        r = results.read(path)
         pairs = [r.pairs.name, r.pairs.params, r.pairs.version] if r.pairs else None
-        return canonical([r.method.name, r.method.params, r.method.version, r.method.lr, pairs])
+        try:
+            group = canonical([[part.name, part.params, part.version] for part in (r.task, r.teacher, r.student)])
+            method = canonical([r.method.name, r.method.params, r.method.version, r.method.lr, pairs])
+        except (ValueError, RecursionError):
+            raise RecordError(f"{path.name}: has parameters that are nested too deep") from None
+        return cls(file, r, path.parent, group, method)
 
     @cached_property
     def identity(self) -> str:
@@ -68,20 +76,20 @@ Complain = Callable[[Cell, str], None]
 def found(root: Path, problems: list[Problem]) -> Iterable[Cell]:
     """Every record below a directory that is one and lies where it says."""
     for path in sorted(root.glob("**/*.json")):
-        file = path.relative_to(root).as_posix()
+        place = path.relative_to(root).as_posix()
+        file = clean(place, 1000)
         try:
-            record = results.read(path)
-            cell = Cell(file, record, path.parent)
-            _ = cell.group, cell.method
+            cell = Cell.of(path, file)
         except RecordError as error:
-            problems.append(Problem(file, error.message.removeprefix(f"{path.name}: ")))
-        except (ValueError, RecursionError):
-            problems.append(Problem(file, "has parameters that are nested too deep"))
+            problems.append(Problem(file, clean(error.message.removeprefix(f"{path.name}: "), 1000)))
+            continue
+        said = re.search(r"/seed-(\d+)$", cell.record.cell)
+        if place != f"{cell.record.cell}.json":
+            problems.append(Problem(file, f"says that it is cell {cell.record.cell}"))
+        elif said and int(said[1]) != cell.record.seed:
+            problems.append(Problem(file, f"was edited: it says that its seed is {cell.record.seed}"))
         else:
-            if file == f"{record.cell}.json":
-                yield cell
-            else:
-                problems.append(Problem(file, f"says that it is cell {record.cell}"))
+            yield cell
 
 
 def consistent(cells: Iterable[Cell], conditions: Callable[[str], Mapping[str, Any]], complain: Complain) -> list[Cell]:
@@ -95,6 +103,7 @@ def consistent(cells: Iterable[Cell], conditions: Callable[[str], Mapping[str, A
         if cell.record.status == "done":
             protocols[cell.record.task.name][canonical(cell.record.protocol)] += 1
     usual = {task: json.loads(max(counts, key=lambda p: (counts[p], p))) for task, counts in protocols.items()}
+    fixed = {task: conditions(task) or usual.get(task, {}) for task in {cell.record.task.name for cell in cells}}
     same: dict[tuple[str, str, int, bool], list[Cell]] = defaultdict(list)
     for cell in cells:
         record = cell.record
@@ -102,22 +111,30 @@ def consistent(cells: Iterable[Cell], conditions: Callable[[str], Mapping[str, A
         said = {**Protocol.unsaid(), **record.protocol}
         wrong = [
             f"{key} is {said.get(key)!r}, not {value!r}"
-            for key, value in (conditions(record.task.name) or usual.get(record.task.name, {})).items()
+            for key, value in fixed[record.task.name].items()
             if said.get(key) != value
         ]
         if wrong and not trial:
             complain(cell, f"was made under another protocol: {', '.join(wrong)}")
         else:
             same[cell.group, cell.method, record.seed, trial].append(cell)
-    kept = []
-    for several in same.values():
-        if len(several) == 1:
-            kept += several
-        else:
-            for cell in several:
-                others = ", ".join(other.file for other in several if other is not cell)
-                complain(cell, f"conflicts with {others}: the same method and seed")
-    return kept
+    kept = [cell for several in same.values() for cell in _alone(several, "the same method and seed", complain)]
+    copies: dict[object, list[Cell]] = defaultdict(list)
+    for cell in kept:
+        scores = cell.record.scores
+        own = cell.file if scores is None or cell.record.is_reference else (cell.record.key, scores.sha256)
+        copies[cell.group, own].append(cell)
+    return [cell for several in copies.values() for cell in _alone(several, "the same key and scores", complain)]
+
+
+def _alone(cells: list[Cell], reason: str, complain: Complain) -> list[Cell]:
+    """The cells, if there is only one; which of several is right nobody can know."""
+    if len(cells) == 1:
+        return cells
+    for cell in cells:
+        others = ", ".join(other.file for other in cells if other is not cell)
+        complain(cell, f"conflicts with {clean(others, 1000)}: {reason}")
+    return []
 
 
 def with_scores(cells: Iterable[Cell], complain: Complain) -> list[Cell]:
@@ -167,20 +184,35 @@ def scored(cell: Cell) -> Cell:
     if record.scores is None:
         raise RecordError("is done but names no scores")
     ids, scores = results.read_scores(cell.directory / record.scores.file, record.scores.sha256, record.scores.examples)
-    for name, metric in record.metrics.items():
-        if name not in scores:
-            raise RecordError(f"{record.scores.file}: has no column {name}")
-        present = scores[name][~np.isnan(scores[name])]
-        value, n = (float(present.mean()) if present.size else None), present.size
+    if absent := sorted(record.metrics.keys() - scores.keys()):
+        raise RecordError(f"{record.scores.file}: has no column {absent[0]}")
+    for (name, metric), (value, n, stderr) in zip(record.metrics.items(), _summaries(record, scores), strict=True):
         if n != metric.n or not _close(metric.value, value):
             raise RecordError(f"was edited: {name} is {metric.value} over {metric.n}, its scores give {value} over {n}")
+        if not _close(metric.stderr, stderr, scale=abs(value or 0.0)):
+            raise RecordError(f"was edited: the error of {name} is {metric.stderr}, its scores give {stderr}")
     return replace(cell, scores=scores, ids=tuple(ids))
 
 
-def _close(a: float | None, b: float | None) -> bool:
+def _summaries(record: Record, scores: Mapping[str, Array]) -> Iterable[tuple[float | None, int, float | None]]:
+    """Mean, count and standard error of the scores of each metric of a record, in its order; see results.summarise."""
+    if not record.metrics:
+        return ()
+    values = np.stack([scores[name] for name in record.metrics])
+    there = ~np.isnan(values)
+    n = there.sum(axis=1)
+    mean = np.where(there, values, 0.0).sum(axis=1) / np.maximum(n, 1)
+    deviation = np.where(there, values - mean[:, None], 0.0)
+    stderr = np.sqrt(np.einsum("me,me->m", deviation, deviation) / np.maximum(n - 1, 1) / np.maximum(n, 1))
+    each = zip(mean.tolist(), n.tolist(), stderr.tolist(), strict=True)
+    return [(m if k else None, k, e if k > 1 else None) for m, k, e in each]
+
+
+def _close(a: float | None, b: float | None, scale: float = 0.0) -> bool:
+    """Whether two numbers are equal but for rounding, which is as large as that of numbers of a scale."""
     if a is None or b is None:
         return a is b
-    return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12)
+    return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12 * max(scale, 1.0))
 
 
 def canonical(value: Any) -> str:

@@ -216,9 +216,7 @@ def _metric(cells: Sequence[Cell], name: str) -> MetricInfo:
 def _one(a: Sequence[Cell], b: Sequence[Cell], metric: MetricInfo) -> Comparison:
     moments = stats.moments([_matrix(cells, metric.name) for cells in (a, b)])
     pairs = stats.pairwise(moments)
-    difference, half, p, minimum = (
-        float(array[0, 1]) for array in (pairs.difference, pairs.half_width, pairs.p, pairs.minimum)
-    )
+    difference, half, p = float(pairs.difference[0, 1]), pairs.half_width(0, 1), pairs.p(0, 1)
     record = a[0].record
     return Comparison(
         task=record.task.selector,
@@ -232,7 +230,7 @@ def _one(a: Sequence[Cell], b: Sequence[Cell], metric: MetricInfo) -> Comparison
         high=difference + half,
         p=p,
         p_holm=p,
-        minimum=minimum,
+        minimum=pairs.minimum(0, 1),
         seeds=moments.seeds,
         examples=moments.examples,
     )

@@ -270,9 +270,8 @@ def _pairwise(group: Group) -> Section:
     body = []
     for pair in combinations(range(len(rows)), 2) if every else ((0, k) for k in range(1, len(rows))):
         i, k = pair if pairs.difference[pair] >= 0 else pair[::-1]
-        better, half, minimum, p = (
-            float(matrix[i, k]) for matrix in (pairs.difference, pairs.half_width, pairs.minimum, pairs.p_holm)
-        )
+        better, p = float(pairs.difference[i, k]), float(pairs.p_holm[i, k])
+        half, minimum = pairs.half_width(i, k), pairs.minimum(i, k)
         by, within, least = (text.number(scale * number, places) for number in (better, half, minimum))
         verdict = "win" if p < 1 - LEVEL else "tie"
         body.append(

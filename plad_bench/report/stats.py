@@ -45,27 +45,6 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Pairwise:
-    """Paired comparisons of K methods, each array [K, K]: row minus column."""
-
-    difference: Array
-    half_width: Array
-    """Of the 95 % interval of the difference, without adjustment."""
-    p: Array
-    p_holm: Array
-    """Adjusted over all K (K - 1) / 2 pairs."""
-    minimum: Array
-    """Minimum detectable difference: (t.975 + t.80) standard errors."""
-
-    def reordered(self, order: Sequence[int]) -> Pairwise:
-        """The same with methods in another order."""
-        index = np.ix_(order, order)
-        return Pairwise(
-            *(array[index] for array in (self.difference, self.half_width, self.p, self.p_holm, self.minimum))
-        )
-
-
-@dataclass(frozen=True)
 class Moments:
     """Mean squares and products of K methods over S seeds and E examples: all that the statistics need."""
 
@@ -80,11 +59,25 @@ class Moments:
     seeds: int
     examples: int
 
-    def only(self, methods: Sequence[int]) -> Moments:
-        """Those of some of the methods."""
-        index = np.ix_(methods, methods)
+    def only(self, methods: Sequence[int] | slice) -> Moments:
+        """Those of some of the methods; of a slice without a copy."""
+        index = (methods, methods) if isinstance(methods, slice) else np.ix_(methods, methods)
+        mean = self.mean[methods if isinstance(methods, slice) else list(methods)]
         seed, example, residual = (product[index] for product in (self.seed, self.example, self.residual))
-        return Moments(self.mean[list(methods)], seed, example, residual, self.seeds, self.examples)
+        return Moments(mean, seed, example, residual, self.seeds, self.examples)
+
+    def contrast(self, i: int, k: int | slice) -> tuple[Array, Array, Array]:
+        """Method i minus k, paired: the difference of their means, its standard error and degrees of freedom."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            difference = self.mean[i] - self.mean[k]
+            scale = np.maximum(np.abs(self.mean[i]), np.abs(self.mean[k]))
+            difference = np.where(np.abs(difference) <= 1e-12 * scale, 0.0, difference)  # equal, but for rounding
+            squares = (np.maximum(s[i, i] + s.diagonal()[k] - 2 * s[i, k], 0) for s in self._products)
+            return difference, *self.error(*squares)
+
+    @property
+    def _products(self) -> tuple[Array, Array, Array]:
+        return self.seed, self.example, self.residual
 
     def of(self, weights: Array) -> tuple[float, float, float]:
         """Mean, standard error and degrees of freedom of the sum over methods of weights [K] times scores."""
@@ -100,17 +93,53 @@ class Moments:
         example - residual, is not let below 0. The degrees of freedom are those of the two components, averaged
         harmonically with their shares of the variance as weights.
         """
-        seed = np.maximum(seed, FLOOR * np.maximum(residual, 0))
-        variance = seed + np.maximum(np.subtract(example, residual), 0)
-        share = np.divide(seed, variance, out=np.zeros_like(variance), where=variance > 0)
-        df = 1 / (share / max(self.seeds - 1, 1) + (1 - share) / max(self.examples - 1, 1))
-        if self.examples < 2:
-            variance = np.full_like(variance, np.nan)
-        return np.sqrt(variance / (self.seeds * self.examples)), df
+        return _error(seed, example, residual, self.seeds, self.examples)
+
+
+def _error(
+    seed: Array | float, example: Array | float, residual: Array | float, seeds: int, examples: int
+) -> tuple[Array, Array]:
+    seed = np.maximum(seed, FLOOR * np.maximum(residual, 0))
+    variance = seed + np.maximum(np.subtract(example, residual), 0)
+    share = np.divide(seed, variance, out=np.zeros_like(variance), where=variance > 0)
+    df = 1 / (share / max(seeds - 1, 1) + (1 - share) / max(examples - 1, 1))
+    if examples < 2:
+        variance = np.full_like(variance, np.nan)
+    return np.sqrt(variance / (seeds * examples)), df
+
+
+@dataclass(frozen=True)
+class Pairwise:
+    """Paired comparisons of K methods, row minus column. What is asked of few pairs is computed when asked."""
+
+    moments: Moments
+    difference: Array
+    """[K, K]"""
+    p_holm: Array
+    """[K, K], adjusted over all K (K - 1) / 2 pairs."""
+
+    def half_width(self, i: int, k: int) -> float:
+        """Of the 95 % interval of the difference, without adjustment."""
+        _, stderr, df = self.moments.contrast(i, k)
+        return float(quantile(df, LEVEL) * stderr)
+
+    def p(self, i: int, k: int) -> float:
+        """Without adjustment."""
+        return float(p_value(*self.moments.contrast(i, k)))
+
+    def minimum(self, i: int, k: int) -> float:
+        """Minimum detectable difference: (t.975 + t.80) standard errors."""
+        _, stderr, df = self.moments.contrast(i, k)
+        return float(minimum_detectable(stderr, df))
+
+    def reordered(self, order: Sequence[int]) -> Pairwise:
+        """The same with methods in another order."""
+        index = np.ix_(order, order)
+        return Pairwise(self.moments.only(order), self.difference[index], self.p_holm[index])
 
 
 def fill(matrix: Array) -> Array:
-    """Scores [S, E] with NaN where an example has none -> a full matrix whose row means are the means of what is there.
+    """Scores [..., S, E] with NaN where an example has none -> full tables whose row means are those of what is there.
 
     A mean over the examples that have a score is a ratio of two means. This is its linearisation, mean + (score - mean)
     x E / n in row s with n scores and the mean itself where there is none, so that the spread of the matrix has the
@@ -119,9 +148,9 @@ def fill(matrix: Array) -> Array:
     missing = np.isnan(matrix)
     if not missing.any():
         return matrix
-    n = (~missing).sum(axis=1, keepdims=True)
-    mean = np.where(n > 0, np.where(missing, 0.0, matrix).sum(axis=1, keepdims=True) / np.maximum(n, 1), np.nan)
-    filled: Array = np.where(missing, mean, mean + (matrix - mean) * (matrix.shape[1] / np.maximum(n, 1)))
+    n = (~missing).sum(axis=-1, keepdims=True)
+    mean = np.where(n > 0, np.where(missing, 0.0, matrix).sum(axis=-1, keepdims=True) / np.maximum(n, 1), np.nan)
+    filled: Array = np.where(missing, mean, mean + (matrix - mean) * (matrix.shape[-1] / np.maximum(n, 1)))
     return filled
 
 
@@ -131,13 +160,7 @@ def moments(scores: Sequence[Array]) -> Moments:
     examples = scores[0].shape[1]
     x = np.stack([np.broadcast_to(fill(matrix), (seeds, examples)) for matrix in scores])
     with np.errstate(over="ignore", invalid="ignore"):
-        by_seed, by_example, mean = x.mean(axis=2), x.mean(axis=1), x.mean(axis=(1, 2))
-        x -= by_seed[:, :, None]
-        x -= by_example[:, None, :]
-        x += mean[:, None, None]
-        x = x.reshape(len(x), -1)
-        by_seed -= mean[:, None]
-        by_example -= mean[:, None]
+        mean, by_seed, by_example, x = _components(x)
         return Moments(
             mean=mean,
             seed=examples * (by_seed @ by_seed.T) / max(seeds - 1, 1),
@@ -148,11 +171,39 @@ def moments(scores: Sequence[Array]) -> Moments:
         )
 
 
+def _components(x: Array) -> tuple[Array, Array, Array, Array]:
+    """Tables [K, S, E], overwritten -> means [K], effects of seeds [K, S], of examples [K, E], residuals [K, S E]."""
+    by_seed, by_example, mean = x.mean(axis=2), x.mean(axis=1), x.mean(axis=(1, 2))
+    x -= by_seed[:, :, None]
+    x -= by_example[:, None, :]
+    x += mean[:, None, None]
+    by_seed -= mean[:, None]
+    by_example -= mean[:, None]
+    return mean, by_seed, by_example, x.reshape(len(x), -1)
+
+
 def estimate(matrix: Array) -> Estimate:
     """The mean of scores [S, E] with its interval: two-way random effects, or Student's t over examples if S = 1."""
-    value, stderr, df = moments([matrix]).of(np.ones(1))
-    half = float(quantile(df, LEVEL) * stderr)
-    return Estimate(value, value - half, value + half, len(matrix), BOTH if len(matrix) > 1 else EXAMPLES_ONLY)
+    return estimates(matrix[None])[0]
+
+
+def estimates(tables: Array) -> list[Estimate]:
+    """`estimate` of each of M tables [M, S, E], such as the metrics of one method."""
+    _, seeds, examples = tables.shape
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, *effects = _components(np.array(fill(tables)))
+        seed, example, residual = (np.einsum("mi,mi->m", effect, effect) for effect in effects)
+        stderr, df = _error(
+            examples * seed / max(seeds - 1, 1),
+            seeds * example / max(examples - 1, 1),
+            residual / max((seeds - 1) * (examples - 1), 1),
+            seeds,
+            examples,
+        )
+        half = quantile(df, LEVEL) * stderr
+    label = BOTH if seeds > 1 else EXAMPLES_ONLY
+    ends = zip(mean.tolist(), (mean - half).tolist(), (mean + half).tolist(), strict=True)
+    return [Estimate(value, low, high, seeds, label) for value, low, high in ends]
 
 
 def of_examples(mean: float | None, stderr: float | None, n: int) -> Estimate | None:
@@ -164,29 +215,16 @@ def of_examples(mean: float | None, stderr: float | None, n: int) -> Estimate | 
 
 
 def pairwise(m: Moments) -> Pairwise:
-    """All paired differences, by seed and example, with Holm-adjusted tests and minimum detectable differences."""
-    i, k = upper = np.triu_indices(len(m.mean), k=1)
-    with np.errstate(over="ignore", invalid="ignore"):
-        difference = m.mean[i] - m.mean[k]
-        scale = np.maximum(np.abs(m.mean[i]), np.abs(m.mean[k]))
-        difference[np.abs(difference) <= 1e-12 * scale] = 0.0  # equal, but for rounding
-        squares = (np.diag(s)[i] + np.diag(s)[k] - 2 * s[upper] for s in (m.seed, m.example, m.residual))
-        stderr, df = m.error(*(np.maximum(square, 0) for square in squares))
-        p = p_value(difference, stderr, df)
-
-    def matrix(values: Array, diagonal: float, sign: float = 1.0) -> Array:
-        full = np.full(m.seed.shape, diagonal)
-        full[upper] = values
-        full.T[upper] = sign * values
-        return full
-
-    return Pairwise(
-        difference=matrix(difference, 0.0, -1.0),
-        half_width=matrix(quantile(df, LEVEL) * stderr, 0.0),
-        p=matrix(p, 1.0),
-        p_holm=matrix(holm(p), 1.0),
-        minimum=matrix(minimum_detectable(stderr, df), 0.0),
-    )
+    """All paired differences, by seed and example, with Holm-adjusted tests."""
+    difference, p = np.zeros(m.seed.shape), np.ones(m.seed.shape)
+    for i in range(len(p) - 1):
+        behind = slice(i + 1, None)
+        apart, stderr, df = m.contrast(i, behind)
+        difference[i, behind], difference[behind, i] = apart, -apart
+        p[i, behind] = p[behind, i] = p_value(apart, stderr, df)
+    lower = np.tri(len(p), k=-1, dtype=bool)
+    p[lower] = p.T[lower] = holm(p[lower])
+    return Pairwise(m, difference, p)
 
 
 def p_value(difference: Array | float, stderr: Array | float, df: Array | float) -> Array:
