@@ -118,10 +118,5 @@ def _ranks(group: Group, wanted: Sequence[str]) -> dict[str, int]:
         return {group.rows[k].identity: 1 for k in chosen}
     sign = 1.0 if group.primary.better == "higher" else -1.0
     goodness = [sign * group.rows[k].estimates[group.primary.name].value for k in chosen]
-    p = group.pairs.p[np.ix_(chosen, chosen)]
-    upper = np.triu_indices(len(chosen), k=1)
-    adjusted = np.ones_like(p)
-    adjusted[upper] = stats.holm(p[upper])
-    adjusted.T[upper] = adjusted[upper]
-    places = stats.ranks(goodness, adjusted)
+    places = stats.ranks(goodness, stats.pairwise(group.pairs.moments.only(chosen)).p_holm)
     return {group.rows[k].identity: place for k, place in zip(chosen, places, strict=True)}

@@ -61,7 +61,7 @@ class Cell:
             raise RecordError(f"{path.name}: has parameters that are nested too deep") from None
         return cls(file, r, path.parent, group, method)
 
-    @cached_property
+    @property
     def identity(self) -> str:
         """The same for all boards: without a learning rate that its board shares."""
         r = self.record
