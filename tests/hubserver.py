@@ -18,7 +18,7 @@ TOKEN = "hf_stand_in"
 
 @dataclass
 class Repository:
-    """A published model: its files, and who may have them."""
+    """A published model or data set: its files, and who may have them."""
 
     files: dict[str, bytes]
     gated: bool = False
@@ -83,9 +83,11 @@ class Hub:
                 (n, d) for r in self.models.values() for n, d in r.files.items() if _sha256(d) == found[1]
             )
             return self._send_file(request, name, data, {"ETag": f'"{found[1]}"'})
-        if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?/?", path):
+        if found := re.fullmatch(
+            r"/api/(?:model|dataset)s/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+))?/?", path
+        ):
             return self._describe(request, found[1], found[2] or "revision", found[3] or "main")
-        if found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+        if found := re.fullmatch(r"/(?:datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             return self._resolve(request, *found.groups())
         return _send(request, 404, b"", {"X-Error-Code": "EntryNotFound"})
 
@@ -120,7 +122,7 @@ class Hub:
             "gated": "manual" if repository.gated else False,
             "siblings": [{"rfilename": n} for n in repository.files],
         }
-        _send(request, 200, json.dumps(listed if what == "tree" else info).encode())
+        _send(request, 200, json.dumps(info if what == "revision" else listed).encode())
 
     def _resolve(self, request: BaseHTTPRequestHandler, name: str, revision: str, file: str) -> None:
         repository = self._allowed(request, name, revision)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
+import hubserver
 import pytest
 
 from plad_bench import BadRow, Example, MissingError, Origin, Scored, UsageError
@@ -222,7 +226,7 @@ def test_a_hub_that_cannot_be_reached_is_a_missing_prerequisite(monkeypatch):
     def unreachable(*args, **kwargs):
         raise ConnectionError("no route\nat all")
 
-    monkeypatch.setattr(_rows, "_resolved", lambda hub: None)
+    monkeypatch.setattr(_rows, "_resolved", lambda task, hub: None)
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
     with pytest.raises(MissingError, match=r"cannot load someone/data from the hub: ConnectionError: no route"):
         list(_rows.from_hub("hub", HUB))
@@ -237,7 +241,7 @@ def test_rows_of_the_hub_come_with_the_commit_that_it_resolved(monkeypatch, whol
         asked.append((args, kwargs))
         return {"train": [{"a": 1}], "test": [{"a": 2}]} if whole else [{"a": 1}, {"a": 2}]
 
-    monkeypatch.setattr(_rows, "_resolved", lambda hub: "c0ffee")
+    monkeypatch.setattr(_rows, "_resolved", lambda task, hub: "c0ffee")
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     origin, *found = _rows.from_hub("hub", HUB)
     assert origin == Origin(id="someone/data", revision="c0ffee")
@@ -284,3 +288,69 @@ def test_numbers_are_compared_as_numbers_and_absent_ones_not_at_all():
     assert one("$1,250.50", "#### 1250.5") == [1]
     assert one("-3", "#### -3", "#### 8") == [1]
     assert one("3", "no number")[0] != one("3", "no number")[0], "NaN"
+
+
+# ------------------------------------------------------------------------------ the real client, a stand-in for the hub
+
+CLIENT = """
+import json, sys
+from plad_bench import MissingError
+from plad_bench.contract.registry import Registry
+from plad_bench.plan import spec
+
+for selector in sys.argv[1:]:
+    (task,) = spec.choose(Registry.load(), "task", selector)
+    try:
+        task.component.require(task.params)
+        print(json.dumps([vars(row) for row in task.component.load(task.params)], default=str))
+    except MissingError as error:
+        print(json.dumps([error.message, error.remedy]))
+"""
+
+
+@pytest.mark.slow
+def test_data_sets_come_through_the_real_client(tmp_path):
+    pytest.importorskip("datasets")
+    place = tmp_path / "set"
+    place.mkdir()
+    rows(place / "data.jsonl", {"q": "One?", "a": "1"}, {"q": "", "a": "2"})
+    environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home")}
+    with hubserver.serving() as hub:
+        repository = hub.publish("org/set", place, tags={"main", "v1"})
+        hub.publish("org/gated", place, gated=True)
+        hub.publish("org/private", place, private=True)
+        asked = ("org/set", "org/set,revision=v1,split=train", "org/set,revision=v2", "org/gated", "org/private")
+        done = subprocess.run(
+            [sys.executable, "-c", CLIENT, *(f"hub[id={one},prompt=q,response=a]" for one in asked)],
+            env={**environment, "HF_ENDPOINT": hub.url},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    whole, tagged, *refused = map(json.loads, done.stdout.splitlines())
+    origin, example, bad = whole
+    assert origin == {"id": "org/set", "revision": repository.sha}
+    assert (example["prompt"], example["references"]) == ("One?", ["1"])
+    assert bad == {"where": "org/set, train, row 1", "reason": "field q is empty"}
+    assert tagged == whole
+    assert refused[0] == ["task hub: data set org/set has no revision v2", "Check the revision."]
+    assert "gated" in refused[1][0]
+    assert refused[2][0] == "task hub: data set org/private is not on the hub, or is private"
+
+
+def test_a_hub_that_is_down_is_told_before_any_work(monkeypatch, tmp_path):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
+    with hubserver.serving() as hub:
+        hub.down = True
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        with pytest.raises(MissingError, match="task hh: data set Anthropic/hh-rlhf: the hub answered 503"):
+            _rows.require("hh", None, hh.HUB)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(MissingError, match="the hub cannot be reached") as caught:
+        _rows.require("hub", None, HUB)
+    assert "`hf download someone/data --repo-type dataset`" in caught.value.remedy
+    assert "jsonl[path=PLACE]" in caught.value.remedy

@@ -52,19 +52,25 @@ def _rows(registry: Any, kind: str) -> list[dict[str, Any]]:
                     "params": {name: str(info.get_default(call_default_factory=True)) for name, info in fields.items()},
                     "distribution": registered.origin.distribution,
                     "conflict": len(found) > 1,
-                    **(_facts(component) if kind == "metric" else {}),
+                    **_facts(kind, component),
                 }
             )
     return rows
 
 
-def _facts(metric: Any) -> dict[str, Any]:
-    """How the values of a metric are to be read, and what they cost."""
-    return {"better": metric.better, "unit": metric.unit, "needs": sorted(metric.needs), "cost": metric.cost}
+def _facts(kind: str, of: Any) -> dict[str, Any]:
+    """How the values of a metric are to be read, and what they cost; what a task's data may be used for."""
+    if kind == "task":
+        return {"dataset": of.dataset, "licence": of.licence, "redistributable": of.redistributable}
+    if kind == "metric":
+        return {"better": of.better, "unit": of.unit, "needs": sorted(of.needs), "cost": of.cost}
+    return {}
 
 
 def _what(row: dict[str, Any]) -> str:
-    """The summary and, of a metric, its facts."""
+    """The summary and, of a metric, its facts; of a task, the licence of its data."""
+    if "licence" in row:
+        return f"{row['summary']} Licence of the data: {row['licence']}."
     if "better" not in row:
         return str(row["summary"])
     facts = [f"{row['better']} is better" if row["better"] else "never ranked", row["unit"]]

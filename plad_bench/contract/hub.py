@@ -1,4 +1,4 @@
-"""A model on the Hugging Face hub: its files that are here already, and what to say when it cannot be had."""
+"""The Hugging Face hub: a model's files that are here already, and what to say when something cannot be had."""
 
 from __future__ import annotations
 
@@ -57,15 +57,15 @@ def no_end_token(what: str) -> MissingError:
 
 
 @contextmanager
-def asking(what: str, model: str, revision: str | None) -> Iterator[None]:
-    """Turn whatever goes wrong with the hub into a MissingError; `what` begins its message."""
+def asking(what: str, id_: str, revision: str | None, instead: str = "'hf[path=DIR]'") -> Iterator[None]:
+    """Turn whatever goes wrong with the hub into a MissingError; `what` begins its message, `instead` needs no hub."""
     try:
         yield
     except Exception as error:
-        raise _unavailable(what, model, revision, error) from error
+        raise _unavailable(what, id_, revision, instead, error) from error
 
 
-def _unavailable(what: str, model: str, revision: str | None, error: Exception) -> MissingError:
+def _unavailable(what: str, id_: str, revision: str | None, instead: str, error: Exception) -> MissingError:
     from huggingface_hub import is_offline_mode
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -86,7 +86,7 @@ def _unavailable(what: str, model: str, revision: str | None, error: Exception) 
     for kind, code, reason, remedy in answers:
         if known is not None and (isinstance(known, kind) or status == code):
             return MissingError(f"{what} {reason}", remedy)
-    elsewhere = f"download it elsewhere with `hf download {model}`, or give a directory: 'hf[path=DIR]'."
+    elsewhere = f"download it elsewhere with `hf download {id_}`, or give a directory: {instead}."
     if known is not None:
         reason, remedy = f": the hub answered {known.response.status_code}", "Check HF_ENDPOINT, or try again later."
     elif isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:

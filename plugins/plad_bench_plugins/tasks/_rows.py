@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from plad_bench import BadRow, Example, MissingError, Origin, Params, StageError, UsageError, param
+from plad_bench.contract.hub import asking
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,30 +69,7 @@ def require(task: str, path: Path | None, hub: Hub) -> None:
             f"task {task} reads {hub.id} from the hub, which needs the package `datasets`",
             f"pip install 'plad-bench[hub]', or give its files: {_instead(task)}.",
         )
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-
-    if constants.HF_HUB_OFFLINE:  # then `datasets` reads its own cache
-        return
-    what = f"task {task}: data set {hub.id}"
-    try:
-        HfApi().dataset_info(hub.id, revision=hub.revision, timeout=10)
-    except GatedRepoError:
-        raise MissingError(
-            f"{what} is gated", "Ask for access on its page, then `hf auth login` (or set HF_TOKEN)."
-        ) from None
-    except RepositoryNotFoundError:
-        raise MissingError(
-            f"{what} is not on the hub, or is private", "Check the name; for a private one `hf auth login`."
-        ) from None
-    except RevisionNotFoundError:
-        raise MissingError(f"{what} has no revision {hub.revision}", "Check the revision.") from None
-    except Exception as error:  # noqa: BLE001  which HTTP library the hub's client stands on changes with its version
-        raise MissingError(
-            f"task {task} reads {hub.id} from the hub, which cannot be reached ({type(error).__name__})",
-            "Connect to the network, set HF_HUB_OFFLINE=1 if the data was loaded before, "
-            f"or give its files: {_instead(task)}.",
-        ) from None
+    _resolved(task, hub)
 
 
 def examples(
@@ -161,7 +139,7 @@ def _files(task: str, path: Path) -> list[Path]:
 
 
 def _instead(task: str) -> str:
-    return f"--task '{task}[path=PLACE]'"
+    return f"--task '{'jsonl' if task == 'hub' else task}[path=PLACE]'"
 
 
 def _json_lines(file: Path) -> Iterator[Row | BadRow]:
@@ -256,10 +234,10 @@ def from_hub(task: str, hub: Hub) -> Read:
         UsageError: see `_shadowed`.
     """
     _shadowed(hub)
+    revision = _resolved(task, hub)
     try:
         from datasets import load_dataset
 
-        revision = _resolved(hub)
         loaded = load_dataset(
             hub.id, hub.config, data_dir=hub.folder, revision=revision or hub.revision, split=hub.split
         )
@@ -276,13 +254,19 @@ def from_hub(task: str, hub: Hub) -> Read:
             yield Row(where=f"{hub.id}, {name}, row {number}", values=values)
 
 
-def _resolved(hub: Hub) -> str | None:
-    """The commit that the hub has now; None offline."""
+def _resolved(task: str, hub: Hub) -> str | None:
+    """The commit that the hub has now; None offline, where `datasets` reads its own cache.
+
+    Raises:
+        MissingError: if the hub does not tell.
+    """
     from huggingface_hub import HfApi, constants
 
     if constants.HF_HUB_OFFLINE:
         return None
-    return HfApi().dataset_info(hub.id, revision=hub.revision, timeout=10).sha
+    what, how = f"task {task}: data set {hub.id}", f"{hub.id} --repo-type dataset"
+    with asking(what, how, hub.revision, instead=_instead(task)):
+        return HfApi().dataset_info(hub.id, revision=hub.revision, timeout=10).sha
 
 
 def _shadowed(hub: Hub) -> None:
