@@ -630,6 +630,42 @@ def test_different_tokenizers_cannot_be_compared_token_by_token(world):
         world.train("kd")
 
 
+SPELLED = [  # as the student spells them, and as the teacher does, with more tokens or with fewer
+    Tokens([0, 5, 6], [8, 9, 1], Tokens([0, 7], [3, 4, 5, 6, 1])),
+    Tokens([0, 11], [12, 13, 14, 15, 1], Tokens([0, 8, 9, 10], [3, 1])),
+]
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+@pytest.mark.parametrize("vocabularies", [(40, 25), (25, 40)])
+def test_uld_sets_each_token_against_the_teachers_of_the_same_place(vocabularies, rows):
+    student, teacher = tiny.llama(1, vocabularies[0]).double(), tiny.llama(2, vocabularies[1]).double()
+    expected = 0.0
+    for sequence in SPELLED:
+        q, p = plain_logits(student, sequence).softmax(-1), plain_logits(teacher, sequence.teacher).softmax(-1)
+        expected -= sum(math.log(q[i, token]) for i, token in enumerate(sequence.response))
+        for i in range(min(len(q), len(p))):
+            a, b = (sorted(x[i].tolist() + [0.0] * (40 - x.shape[1])) for x in (q, p))
+            expected += 1.5 * sum(abs(u - v) for u, v in zip(a, b, strict=True))
+    record, settings = method("uld")
+    module = objectives.TokenLoss(student, teacher, settings, rows=rows)
+    loss, _ = module(record.objective.terms[0], collate(SPELLED, 2), 8)
+    assert loss.item() == pytest.approx(expected / 8, rel=1e-9)
+    loss.backward()
+    assert all(torch.isfinite(g).all() for g in gradients(student).values())
+
+
+def test_uld_runs_where_the_tokenizers_differ(world):
+    other = tiny.tokenizer()
+    other.add_tokens(["great house", "the"])
+    world.model("teacher", tiny.llama(2, vocabulary=302), other)
+    trained = world.train("uld", params={"data": "teacher"})
+    assert "retokenised_responses" in trained.manifest["counts"]  # by the teacher's tokenizer, which did not make them
+    weightless = world.train("uld", params={"data": "teacher", "weight": 0})
+    assert tiny.curve(trained)[0]["loss"] > tiny.curve(weightless)[0]["loss"]
+    assert tiny.curve(weightless)[0]["loss"] == pytest.approx(tiny.curve(world.train("seqkd"))[0]["loss"], rel=1e-5)
+
+
 def test_a_loss_that_has_averaged_already_is_refused():
     from plad_bench.learn.objectives import expect_shape
 

@@ -434,6 +434,7 @@ def test_what_cannot_run_is_skipped_with_its_reason():
         "kd compares logits token by token, but the student's tokenizer has 512 tokens and the teacher's 768"
     )
     assert cells["kd", 0].scores == {}
+    assert planned(student="scratch[vocabulary=512]", teacher="small", methods="uld")["uld", 0].skip == ""
 
 
 def test_a_teacher_that_gives_too_little_is_found_before_any_work():

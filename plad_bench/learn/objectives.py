@@ -19,7 +19,7 @@ from plad_bench.contract.records import PairBatch, PairObjective, Sampling, Term
 from plad_bench.learn.divergences import cross_entropy, log_mixture, soften
 from plad_bench.learn.predictions import Predictor, label_logprobs, parts, summed
 from plad_bench.learn.sequences import Batch
-from plad_bench.learn.signals import Events, Whole
+from plad_bench.learn.signals import Aligned, Events, Whole, aligned
 
 
 @dataclass(frozen=True)
@@ -143,9 +143,13 @@ class TokenLoss(nn.Module):
         """Whether the teacher is here to be asked."""
         return self._read[1] is not None
 
-    def _teacher(self, batch: Batch) -> Whole | None:
+    def _teacher(self, batch: Batch) -> Whole | Aligned | None:
         read = self._read[1]
-        return None if read is None else Whole(read.constant(batch))
+        if read is None:
+            return None
+        if batch.teacher is None:
+            return Whole(read.constant(batch))
+        return Aligned(read.constant(batch.teacher), aligned(batch.valid, batch.teacher.valid))
 
 
 class PairLoss(nn.Module):

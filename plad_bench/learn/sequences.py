@@ -26,6 +26,8 @@ class Tokens:
 
     prompt: list[int]
     response: list[int]
+    teacher: Tokens | None = None
+    """The same text as the teacher's tokenizer spells it, where that is another."""
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.response)
@@ -43,6 +45,8 @@ class Batch:
     """[B, T]: the next token where that belongs to the response, IGNORED elsewhere."""
     start: int
     """The first position with a label in any row: logits before it are not needed."""
+    teacher: Batch | None = None
+    """The same texts as the teacher's tokenizer spells them, where that is another."""
 
     @property
     def valid(self) -> Tensor:
@@ -148,4 +152,6 @@ def collate(sequences: Sequence[Tokens], pad: int, device: str = "cpu") -> Batch
         first = len(sequence.prompt) - 1
         labels[row, first : first + len(sequence.response)] = tokens[len(sequence.prompt) :]
     start = min(len(s.prompt) for s in sequences) - 1
-    return Batch(ids.to(device), mask.to(device), labels.to(device), start)
+    others = [s.teacher for s in sequences if s.teacher is not None]
+    teacher = collate(others, 0, device) if others else None  # padding is masked, so that any token will do
+    return Batch(ids.to(device), mask.to(device), labels.to(device), start, teacher)

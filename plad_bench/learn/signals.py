@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from plad_bench.contract.errors import StageError
 from plad_bench.learn.divergences import log_softmax
@@ -53,6 +54,41 @@ class Whole:
             teacher = self.predictions.logits(part).to(student.device)
         shared = min(student.shape[-1], teacher.shape[-1])
         return student[:, :shared], teacher[:, :shared], labels
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """The logits of a teacher that spells text with other tokens, of which the t-th goes with the student's t-th."""
+
+    predictions: Predictions
+    places: Tensor
+    """[N], which of the teacher's tokens goes with each of the student's; -1 where its spelling is shorter."""
+
+    @property
+    def chunk(self) -> int:
+        """How many tokens may be met at a time."""
+        return self.predictions.chunk
+
+    def meet(self, part: slice, student: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Student logits [n, V], teacher logits [n, V'] with V' >= V, and labels of some tokens.
+
+        Where the teacher has no token left it is the student itself: there is no distance between them.
+        """
+        places = self.places[part]
+        with torch.no_grad():
+            teacher = self.predictions.head(self.predictions.states[places.clamp_min(0)]).to(student)
+        width = max(student.shape[-1], teacher.shape[-1])
+        own, teacher = (
+            functional.pad(z, (0, width - z.shape[-1]), value=-torch.inf) for z in (student.detach(), teacher)
+        )
+        return student, torch.where((places < 0)[:, None], own, teacher), labels
+
+
+def aligned(student: Tensor, teacher: Tensor) -> Tensor:
+    """Places of Aligned, [N], from where the response tokens of B texts are in both spellings, [B, T] and [B, T']."""
+    position, lengths = student.cumsum(1) - 1, teacher.sum(1)
+    places = (lengths.cumsum(0) - lengths)[:, None] + position
+    return torch.where(position < lengths[:, None], places, -1)[student]
 
 
 @dataclass(frozen=True)

@@ -163,10 +163,8 @@ def skip_reason(cell: Cell) -> str:
         if teacher.model is None:
             return _refused(component.name, Access.LOGITS, cell.teacher)
         mine, other = cell.student.component.model(cell.student.params), teacher.model(cell.teacher.params)
-        reason = _vocabulary_difference(mine, other)
-        if reason:
-            how = "compares logits token by token" if component.shared_vocabulary else "cannot align two tokenizers yet"
-            return f"{component.name} {how}, but {reason}"
+        if component.shared_vocabulary and (reason := _vocabulary_difference(mine, other)):
+            return f"{component.name} compares logits token by token, but {reason}"
     return _pairs_reason(cell)
 
 

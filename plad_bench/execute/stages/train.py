@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from plad_bench.contract.errors import StageError
@@ -67,6 +68,8 @@ class Corpus:
 
     def __init__(self, prompts: Sequence[Prompt], encoded: Sequence[list[int]], encoder: Encoder) -> None:
         self.prompts, self.encoded, self.encoder = prompts, encoded, encoder
+        self.teachers: Encoder | None = None
+        """The teacher's encoder, where it spells text with other tokens."""
 
     def responses(self, context: Context, text: Text) -> list[list[Tokens]]:
         """The sequences each prompt can be trained on from a source of text."""
@@ -78,7 +81,7 @@ class Corpus:
             role = {Text.TEACHER: "teach", Text.SAMPLE: "sample"}[text]
             by_id = read_responses(context.inputs[role], self.prompts)
         return [
-            [self.sequence(ids, response) for response in by_id[p.id]]
+            [self._spelled(p.prompt, ids, response) for response in by_id[p.id]]
             for p, ids in zip(self.prompts, self.encoded, strict=True)
         ]
 
@@ -90,7 +93,7 @@ class Corpus:
         prompts = [p for p in read_prompts(context.inputs["data"], "validation", limit) if p.references]
         if not prompts:
             raise StageError("no validation prompt has a reference to take the validation loss on")
-        return [self.sequence(self.encoder.prompt(p.prompt), Response(text=p.references[0])) for p in prompts]
+        return [self._spelled(p.prompt, self.encoder.prompt(p.prompt), Response(text=p.references[0])) for p in prompts]
 
     def pairs(self, context: Context) -> list[dict[str, Any]]:
         """Encoded pairs, in the order of their file, with their scores and frozen-reference log-probabilities."""
@@ -101,6 +104,15 @@ class Corpus:
         prompts = {p.id: ids for p, ids in zip(self.prompts, self.encoded, strict=True)}
         sides = ("chosen", "rejected")
         return [row | {s: self.sequence(prompts[row["id"]], response_of(row[s])) for s in sides} for row in rows]
+
+    def _spelled(self, text: str, prompt: list[int], response: Response) -> Tokens:
+        """A prompt and a response to it, and as the teacher spells them if that is otherwise."""
+        mine = self.sequence(prompt, response)
+        if self.teachers is None:
+            return mine
+        return replace(
+            mine, teacher=self.teachers.sequence(self.teachers.prompt(text), self.teachers.response(response))
+        )
 
     def sequence(self, prompt: list[int], response: Response) -> Tokens:
         """A prompt and a response to it."""
@@ -124,8 +136,11 @@ def _token_steps(
     if "teacher" in context.inputs and objective.teacher_logits:
         path = context.inputs["teacher"].path / MODEL
         teacher, its_tokenizer = models.load(path, context.device, spec["precision"])
-        if Encoder(its_tokenizer, 0).hash != corpus.encoder.hash:
-            raise StageError(f"{method.label} compares logits, but student and teacher have different tokenizers")
+        theirs = Encoder(its_tokenizer, models.context_length(teacher), context.counts)
+        if theirs.hash != corpus.encoder.hash:
+            if method.component.shared_vocabulary:
+                raise StageError(f"{method.label} compares logits, but student and teacher have different tokenizers")
+            corpus.teachers = theirs
         teacher.requires_grad_(False)  # noqa: FBT003  torch's own signature
     if Text.STUDENT in texts:
         rollouts = Rollouts(

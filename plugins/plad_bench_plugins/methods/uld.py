@@ -21,7 +21,8 @@ class ULDParams(TokenParams):
 def loss(student: Tensor, teacher: Tensor, labels: Tensor, params: ULDParams) -> Tensor:
     """CE(y) + weight sum_i |sort(q)_i - sort(p)_i|, [N], from logits [N, V_student] and [N, V_teacher].
 
-    The closed form of the Wasserstein distance with a uniform cost (Boizard et al. 2024).
+    The closed form of the Wasserstein distance with a uniform cost (Boizard et al. 2024). Where the tokenizers differ,
+    the t-th token of a response goes with the t-th of the teacher's spelling of it; one beyond that has no distance.
     """
     from plad_bench.learn.divergences import cross_entropy, sorted_distance
 
