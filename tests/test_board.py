@@ -11,6 +11,7 @@ import pytest
 from synthetic import PROTOCOL, component, put, realistic, record
 
 from plad_bench.contract.errors import UsageError
+from plad_bench.plan import boardfile
 from plad_bench.report import text
 from plad_bench.report.board import load
 from plad_bench.report.render import render_board
@@ -94,6 +95,44 @@ def test_costs_are_means_and_the_teacher_is_shared(board):
     assert rows["seqkd"].total_seconds == pytest.approx(rows["seqkd"].train_seconds + 212.5 / 20)
     assert rows["sft"].teacher_seconds is None
     assert rows["sft"].total_seconds == rows["sft"].train_seconds
+
+
+@pytest.mark.parametrize(
+    ("prices", "cost", "money"),
+    [
+        ("device_hour = 3.6", {"train_device_seconds": 100.0, "sample_device_seconds": 50.0}, 0.15),
+        ("device_hour = 3.6", {"train_device_seconds": 100.0, "teacher_device_seconds": 1000.0}, 1.1),
+        (
+            "device_hour = 3.6\nteacher_million_tokens = 10",
+            {"train_device_seconds": 100.0, "teacher_device_seconds": 1000.0, "teacher_tokens": 2e5},
+            2.1,
+        ),
+        (
+            "device_hour = 3.6\nteacher_million_tokens = 10",
+            {"train_device_seconds": 100.0, "teacher_tokens": 2e5, "teacher_money": 7.0},
+            7.1,
+        ),
+        ("device_hour = 3.6", {"tokens_trained": 5.0}, None),
+    ],
+)
+def test_costs_are_money_where_the_board_has_prices(tmp_path, prices, cost, money):
+    put(tmp_path, *record("kd", 0, columns={"m": (np.arange(9.0), "higher", "")}, cost=cost))
+    (tmp_path / "board.toml").write_text(f'[prices]\n{prices}\ncurrency = "EU|R"\n')
+    (row,) = only(load(tmp_path)).rows
+    assert row.cost.money == (pytest.approx(money) if money else None)
+    assert "Money (EU&#124;R)" in page(tmp_path)
+    assert f"| {text.money(money)} |" in page(tmp_path)
+    boardfile.write(tmp_path / "board.toml", load(tmp_path).settings)
+    assert only(load(tmp_path)).rows[0].cost.money == row.cost.money
+
+
+def test_a_board_without_prices_shows_no_money_and_a_wrong_price_is_named(tmp_path):
+    simple(tmp_path / "b", {"kd": 1.0})
+    assert "Money" not in page(tmp_path / "b")
+    for wrong in ("device_hour = -1", "device_hours = 1", "teacher_million_tokens = 1"):
+        (tmp_path / "b" / "board.toml").write_text(f"[prices]\n{wrong}\n")
+        with pytest.raises(UsageError, match=r"prices\.device_hour"):
+            load(tmp_path / "b")
 
 
 def test_direction_decides_the_order_and_none_is_never_ranked(tmp_path):
@@ -346,6 +385,8 @@ def test_labels_of_plots_do_not_collide_nor_leave_the_picture(tmp_path):
         (text.number(-0.04, 1), "0.0"),
         (text.number(-1.25, 1), "\N{MINUS SIGN}1.2"),
         (text.number(float("nan"), 1), "—"),
+        (text.money(0.0123), "0.012"),
+        (text.money(12.3), "12.30"),
         (text.p(0.0001), "<0.001"),
         (text.p(0.5), "0.50"),
         (text.decimals_for([0.04, 0.03, 0.05]), 2),

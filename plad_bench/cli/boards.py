@@ -51,13 +51,13 @@ def leaderboard(
     report: dict[str, dict[str, list[str]]] = {}
     for name, board in boards.items():
         files = _files(board, found[name], registry)
+        cells = found[name] / "cells"
+        left_out = [f"{cells / problem.file}: {problem.reason}" for problem in board.problems]
         if check:
-            cells = found[name] / "cells"
-            left_out = [f"{cells / problem.file}: {problem.reason}" for problem in board.problems]
             report[name] = {"differs": [*_differing(files), *left_out]}
         else:
             _write(files, found[name])
-            report[name] = {"page": [str(found[name] / "README.md")]}
+            report[name] = {"page": [str(found[name] / "README.md")], "left_out": left_out}
     if not names and (files := render_index(boards, boards_dir)):
         if check:  # an index that was never made is not missed
             report[_INDEX] = {"differs": _differing({path: data for path, data in files.items() if path.is_file()})}
@@ -74,9 +74,16 @@ def leaderboard(
             click.echo(path)
         click.echo(f"{len(report)} pages checked, {len(differing)} problems", err=True)
     else:
-        for r in report.values():
-            click.echo(r["page"][0])
+        _tell(report)
     return ExitCode.FAILED if differing else ExitCode.OK
+
+
+def _tell(report: Mapping[str, Mapping[str, list[str]]]) -> None:
+    """Print the pages that were written, and on stderr what is not in them."""
+    for of in report.values():
+        for line in of.get("left_out", []):
+            click.echo(f"left out: {line}", err=True)
+        click.echo(of["page"][0])
 
 
 def render(directory: Path, registry: Any) -> None:

@@ -16,6 +16,35 @@ from plad_bench.contract.files import write_atomically
 from plad_bench.contract.records import Protocol
 
 
+class Prices(BaseModel):
+    """What turns a board's cost into money."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    device_hour: Annotated[float, Field(ge=0)]
+    """Of a GPU, or of a CPU slot."""
+    teacher_million_tokens: Annotated[float, Field(ge=0)] | None = None
+    """Of the teacher's responses, where they are bought; if None they cost device time, or what a record says."""
+    currency: Annotated[str, Field(max_length=12)] = "USD"
+
+    def of(self, cost: Mapping[str, float]) -> float | None:
+        """Money for a cell, as if it were alone: training, samples, what the teacher gives; None without training.
+
+        Keys as in a record's cost. What a record says was paid for the teacher's text counts before any price.
+        """
+        if "train_device_seconds" not in cost:
+            return None
+        own = ("train_device_seconds", "sample_device_seconds", "signals_device_seconds")
+        seconds = sum(cost.get(name, 0.0) for name in own)
+        if "teacher_money" in cost:
+            text = cost["teacher_money"]
+        elif self.teacher_million_tokens is not None:
+            text = self.teacher_million_tokens * cost.get("teacher_tokens", 0.0) / 1e6
+        else:
+            text = self.device_hour * cost.get("teacher_device_seconds", 0.0) / 3600
+        return self.device_hour * seconds / 3600 + text
+
+
 class BoardFile(BaseModel):
     """What a board.toml says. Whatever else its owner wrote is kept."""
 
@@ -30,6 +59,8 @@ class BoardFile(BaseModel):
     seeds_asked: Annotated[int, Field(ge=0)] = 0
     """Seeds 0 to n - 1 are asked; if 0, those that any method has done."""
     notes: str = ""
+    prices: Prices | None = None
+    """If there, costs are shown in money as well."""
     protocol: dict[str, Any] = {}
     """Protocol values that all tasks of the board share. A record that says otherwise is foreign."""
     tasks: dict[str, dict[str, Any]] = {}
@@ -103,7 +134,11 @@ def merged(
 
 def write(path: Path, board: BoardFile) -> None:
     """Write a board.toml, unless it says just that already."""
-    values = {k: v for k, v in board.model_dump(exclude={"tasks"}, mode="json").items() if v not in ("", [], {})}
+    values = {
+        k: v
+        for k, v in board.model_dump(exclude={"tasks"}, exclude_none=True, mode="json").items()
+        if v not in ("", [], {})
+    }
     tables = {name: value for name, value in values.items() if isinstance(value, dict)}
     tables |= {f"tasks.{_key(task)}": own for task, own in board.tasks.items()}
     lines = [f"{name} = {_toml(value)}" for name, value in values.items() if not isinstance(value, dict)]

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from plad_bench.plan import boardfile
-from plad_bench.plan.boardfile import BoardFile
+from plad_bench.plan.boardfile import BoardFile, Prices
 from plad_bench.report import samples, stats
 from plad_bench.report.cells import Cell, Complain, Problem, consistent, found, with_scores
 from plad_bench.report.labels import labels
@@ -54,6 +54,8 @@ class Cost:
     tokens_generated: float | None
     peak_memory: float | None
     """Bytes; the largest, not the mean."""
+    money: float | None = None
+    """See Prices.of; None where the board has no prices."""
 
     @property
     def total_seconds(self) -> float | None:
@@ -114,6 +116,8 @@ class Group:
     pairs: Pairwise | None
     """Of `rows`, in their order, on the primary metric; positive is better. None if that metric has no direction."""
     unranked: tuple[Unranked, ...]
+    prices: Prices | None = None
+    """What the rows' money was reckoned with."""
     samples: tuple[Shown, ...] = ()
     """What references and rows, in this order, wrote to a few prompts, where the task's text may be shown."""
 
@@ -190,7 +194,8 @@ def _group(cells: Sequence[Cell], settings: BoardFile, complain: Complain) -> Gr
     for cell in sorted(done, key=lambda cell: cell.record.seed):
         every[cell.method].append(cell)
     by_method = {key: counted for key, of in every.items() if (counted := _counted(of, asked))}
-    made = {key: _row(named[key], of, metrics, asked, shares) for key, of in by_method.items()}
+    costs = {key: _cost([cell.record.cost for cell in of], shares, settings.prices) for key, of in by_method.items()}
+    made = {key: _row(named[key], of, metrics, asked, costs[key]) for key, of in by_method.items()}
     references = sorted(
         (key for key, of in by_method.items() if of[0].record.is_reference),
         key=lambda key: (REFERENCE_METHODS.index(made[key].method), made[key].label),
@@ -218,6 +223,7 @@ def _group(cells: Sequence[Cell], settings: BoardFile, complain: Complain) -> Gr
         rows=rows,
         pairs=pairs,
         unranked=unranked,
+        prices=settings.prices,
         samples=samples.side_by_side([[by_id[of] for of in row.cells] for row in shown], primary, complain),
     )
 
@@ -267,7 +273,7 @@ def _row(
     cells: Sequence[Cell],
     metrics: Sequence[MetricInfo],
     asked: Sequence[int],
-    shares: Shares,
+    cost: Cost,
 ) -> Row:
     first = cells[0].record
     seeds = tuple(cell.record.seed for cell in cells if cell.record.seed in asked)
@@ -285,7 +291,7 @@ def _row(
         estimates=dict(zip(shown, stats.estimates(np.array([_matrix(cells, name) for name in shown])), strict=True))
         if shown
         else {},
-        cost=_cost([cell.record.cost for cell in cells], shares),
+        cost=cost,
         cells=tuple(cell.record.cell for cell in cells),
     )
 
@@ -300,7 +306,7 @@ def _shared(cost: Mapping[str, float]) -> dict[str, float]:
     return {name: cost[name] for name in ("teacher_device_seconds", "signals_device_seconds") if name in cost}
 
 
-def _cost(costs: Sequence[Mapping[str, float]], shares: Shares) -> Cost:
+def _cost(costs: Sequence[Mapping[str, float]], shares: Shares, prices: Prices | None) -> Cost:
     def mean(values: Sequence[float]) -> float | None:
         return sum(values) / len(values) if values else None
 
@@ -315,6 +321,7 @@ def _cost(costs: Sequence[Mapping[str, float]], shares: Shares) -> Cost:
         tokens_trained=mean(known("tokens_trained")),
         tokens_generated=mean(known("tokens_generated")),
         peak_memory=max(known("peak_memory_bytes"), default=None),
+        money=mean([spent for cost in costs if (spent := prices.of(cost)) is not None]) if prices else None,
     )
 
 

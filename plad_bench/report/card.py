@@ -84,7 +84,7 @@ def _metadata(record: Record, origin: Origin) -> ModelCardData:
 
 
 def _name(record: Record) -> str:
-    return slug(f"{record.student.name}-{record.method.selector}-{record.task.name}-{record.seed}")
+    return slug(clean(f"{record.student.name}-{record.method.selector}-{record.task.name}-{record.seed}"))
 
 
 def _results(record: Record, origin: Origin) -> list[Any]:

@@ -241,6 +241,7 @@ def _reading(group: Group) -> Iterator[str]:
 
 
 def _costs(group: Group) -> Section:
+    prices = group.prices
     heads = "Training", "Teacher, if alone", "Teacher, shared", "Tokens trained", "Tokens generated", "Peak memory"
     body = tuple(
         (
@@ -251,15 +252,32 @@ def _costs(group: Group) -> Section:
             Entry((text.amount(row.cost.tokens_trained),), row.cost.tokens_trained),
             Entry((text.amount(row.cost.tokens_generated),), row.cost.tokens_generated),
             Entry((text.size(row.cost.peak_memory),), row.cost.peak_memory),
+            *([Entry((text.money(row.cost.money),), row.cost.money)] if prices else []),
         )
         for row in group.rows
     )
-    note = (
+    note: Line = (
         "Device time per cell. The teacher's is what the cell would need alone, and its share when divided among the "
-        "cells that use the same outputs."
+        "cells that use the same outputs.",
     )
     columns = (Column(("Method",)), *(Column((head,), right=True, better="lower") for head in heads))
-    return Section("cost", ("Cost",), table=Table(columns, body, tuple(map(access, group.rows))), note=(note,))
+    if prices:
+        unit = Said(prices.currency, 12)
+        columns = (*columns, Column(("Money (", unit, ")"), right=True, better="lower"))
+        note = (
+            *note,
+            " Money is for training, samples and what the teacher gives, as if the cell were alone, at ",
+            f"{prices.device_hour:g} ",
+            unit,
+            " a device-hour",
+            *(
+                (f" and {prices.teacher_million_tokens:g} ", unit, " a million tokens of the teacher")
+                if prices.teacher_million_tokens is not None
+                else ()
+            ),
+            "; the common warm start is not in it.",
+        )
+    return Section("cost", ("Cost",), table=Table(columns, body, tuple(map(access, group.rows))), note=note)
 
 
 def _pairwise(group: Group) -> Section:

@@ -79,6 +79,13 @@ def amount(value: float | None) -> str:
     return _scaled(value, 1000.0, ("", "k", "M", "G", "T"))
 
 
+def money(value: float | None) -> str:
+    """An amount of money, without its currency."""
+    if value is None or not math.isfinite(value):
+        return NONE
+    return f"{rounded(value):.2f}" if 1 <= value < 1e6 else f"{rounded(value):.2g}"
+
+
 def size(value: float | None) -> str:
     """Bytes in binary units."""
     return _scaled(value, 1024.0, ("B", "KiB", "MiB", "GiB", "TiB"))
