@@ -131,7 +131,7 @@ def test_a_plugin_with_a_heavy_import_at_the_top_is_named_and_tolerated(tmp_path
     monkeypatch.setitem(sys.modules, "ray", types.ModuleType("ray"))
     found = doctor(*plugin(tmp_path, "import ray\n"))
     (warning,) = [row for row in found["plugins"] if row["level"] == "warning"]
-    assert warning["message"].startswith("house.py imports ray at the top")
+    assert warning["message"].startswith("house imports ray at the top")
 
 
 def test_a_place_that_cannot_be_written_fails(tmp_path):

@@ -1,7 +1,7 @@
 """Every registered method, asked through the audit calls, against its equation written plainly in float64.
 
-The generic tests run over the registry, so that a new method is covered unasked; a new built-in method also needs an
-entry in TOKEN_CASES or PAIR_CASES. `python tests/test_methods.py` rewrites the snapshot of the defaults.
+What every method must keep, whatever its equation, is held against the registry in test_conformance.py. A new built-in
+method needs an entry in TOKEN_CASES or PAIR_CASES. `python tests/test_methods.py` rewrites the snapshot of defaults.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from plad_bench import Access, PladBenchError, Text, TokenObjective, Trace, UsageError
-from plad_bench.contract.params import source_of
+from plad_bench.conformance import batch, graded, pairs
 from plad_bench.contract.registry import Registry
 from plad_bench.testing import pair_loss, token_loss
 
@@ -191,24 +191,6 @@ NOT_ZERO_AT_EQUALITY = {
 """Methods that are no divergence: their value where teacher and student agree (ce_weight 0), None where it depends."""
 
 
-def batch(dtype=torch.float64, scale=2.0, vocabulary=7):
-    """Student and teacher logits [3, 5, V] and labels [3, 5] with ragged responses, one row fully masked."""
-    generator = torch.Generator().manual_seed(0)
-    shape = (3, 5, vocabulary)
-    student, teacher = ((scale * torch.randn(shape, generator=generator, dtype=torch.float64)).to(dtype) for _ in "qp")
-    labels = torch.randint(0, vocabulary, shape[:2], generator=generator)
-    labels[0, :2] = labels[1, 3:] = labels[2, :] = -100
-    return student, teacher, labels
-
-
-def graded(loss, student, *rest):
-    """The value of a loss and its gradient with respect to its first argument."""
-    student = student.clone().requires_grad_()
-    value = loss(student, *rest)
-    (gradient,) = torch.autograd.grad(value, student)
-    return value.detach(), gradient
-
-
 def without_ce(name):
     return {"ce_weight": 0} if "ce_weight" in METHODS[name].params.model_fields else {}
 
@@ -247,70 +229,6 @@ def test_where_teacher_and_student_agree_there_is_nothing_to_learn(name, dtype):
     value, gradient = graded(lambda z: token_loss(METHODS[name], z, student, labels, **without_ce(name)), student)
     assert value.item() == pytest.approx(expected, rel=1e-2 if dtype == torch.bfloat16 else 1e-6, abs=0)
     assert torch.equal(gradient, torch.zeros_like(gradient))
-
-
-@pytest.mark.parametrize("name", TOKEN)
-def test_only_valid_positions_matter(name):
-    student, teacher, labels = batch()
-    masked = labels == -100
-    value, gradient = graded(lambda z: token_loss(METHODS[name], z, teacher, labels), student)
-    assert torch.equal(gradient[masked], torch.zeros_like(gradient[masked]))
-    assert gradient[~masked].abs().sum() > 0
-    noisy, noisy_teacher = student.clone(), teacher.clone()
-    noisy[masked], noisy_teacher[masked] = 1e4, -1e4
-    assert torch.equal(token_loss(METHODS[name], noisy, noisy_teacher, labels), value)
-
-
-@pytest.mark.parametrize("name", TOKEN)
-def test_a_fully_masked_batch_gives_zero(name):
-    student, teacher, labels = batch()
-    value, gradient = graded(lambda z: token_loss(METHODS[name], z, teacher, torch.full_like(labels, -100)), student)
-    assert value.item() == 0
-    assert torch.equal(gradient, torch.zeros_like(gradient))
-
-
-@pytest.mark.parametrize("name", [n for n in TOKEN if not any(t.advantage for t in METHODS[n].objective.terms)])
-def test_tokens_weigh_the_same_whatever_their_row(name):
-    student, teacher, labels = batch()
-    valid = labels != -100
-    flat = token_loss(METHODS[name], student[valid][None], teacher[valid][None], labels[valid][None])
-    torch.testing.assert_close(token_loss(METHODS[name], student, teacher, labels), flat)
-
-
-@pytest.mark.parametrize("name", TOKEN)
-def test_the_order_of_the_vocabulary_does_not_matter(name):
-    student, teacher, labels = batch()
-    order = torch.randperm(7, generator=torch.Generator().manual_seed(1))
-    relabelled = torch.where(labels == -100, labels, order.argsort()[labels.clamp_min(0)])
-    permuted = token_loss(METHODS[name], student[..., order], teacher[..., order], relabelled)
-    torch.testing.assert_close(permuted, token_loss(METHODS[name], student, teacher, labels))
-
-
-@pytest.mark.parametrize("name", TOKEN)
-def test_adding_a_constant_to_the_logits_does_not_matter(name):
-    student, teacher, labels = batch()
-    torch.testing.assert_close(
-        token_loss(METHODS[name], student + 5, teacher - 3, labels), token_loss(METHODS[name], student, teacher, labels)
-    )
-
-
-@pytest.mark.parametrize("name", TOKEN)
-def test_padding_both_vocabularies_with_impossible_tokens_does_not_matter(name):
-    student, teacher, labels = batch()
-    pad = torch.full((3, 5, 2), -math.inf, dtype=torch.float64)
-    value, gradient = graded(
-        lambda z: token_loss(METHODS[name], z, torch.cat([teacher, pad], -1), labels), torch.cat([student, pad], -1)
-    )
-    torch.testing.assert_close(value, token_loss(METHODS[name], student, teacher, labels))
-    assert gradient.isfinite().all()
-
-
-@pytest.mark.parametrize("name", TOKEN)
-def test_the_teacher_gets_no_gradient(name):
-    student, teacher, labels = batch()
-    teacher.requires_grad_()
-    token_loss(METHODS[name], student.requires_grad_(), teacher, labels).backward()
-    assert teacher.grad is None
 
 
 @pytest.mark.parametrize("name", [n for n in TOKEN if "ce_weight" in METHODS[n].params.model_fields])
@@ -511,19 +429,6 @@ ROLES = (
 )
 
 
-def pairs(dtype=torch.float64):
-    """Four pairs: clearly right, clearly wrong, close, and one whose rejected response scores higher."""
-    rows = [
-        (-4.0, -30.0, 8, 10, -6.0, -25.0, 0.9, 0.1),
-        (-30.0, -5.0, 10, 9, -28.0, -9.0, 0.7, 0.2),
-        (-10.0, -10.25, 6, 7, -10.0, -10.0, 0.5, 0.4),
-        (-12.0, -9.0, 12, 5, -11.0, -9.5, 0.2, 0.6),
-    ]
-    columns = [torch.tensor(column, dtype=dtype) for column in zip(*rows, strict=True)]
-    columns[2:4] = [column.long() for column in columns[2:4]]
-    return rows, columns
-
-
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize(("name", "params", "equation"), PAIR_CASES, ids=[f"{n}{p}" for n, p, _ in PAIR_CASES])
 def test_a_pair_loss_and_its_gradient_are_those_of_its_equation(name, params, equation, dtype):
@@ -541,31 +446,6 @@ def test_a_pair_loss_and_its_gradient_are_those_of_its_equation(name, params, eq
             down[column] -= step
             slope = (equation(*up) - equation(*down)) / (2 * step) / len(rows)
             assert gradient[i].item() == pytest.approx(slope, rel=1e-4, abs=1e-7)
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", PAIR)
-def test_a_pair_loss_is_finite_and_keeps_its_dtype(name, dtype):
-    zero = torch.zeros(2, dtype=dtype)
-    far = torch.full((2,), -1e4, dtype=dtype)
-    length = torch.tensor([3, 4])
-    for chosen, rejected in ((zero, zero), (zero, far), (far, zero)):
-        value, gradient = graded(
-            lambda c, r: pair_loss(name, c, r, length, length, far, far, zero, zero), chosen, rejected
-        )
-        assert value.dtype == dtype
-        assert value.isfinite()
-        assert gradient.isfinite().all()
-
-
-@pytest.mark.parametrize("name", PAIR)
-def test_a_pair_loss_pushes_the_chosen_up_and_the_rejected_down(name):
-    _, columns = pairs()
-    chosen, rejected = columns[0].requires_grad_(), columns[1].requires_grad_()
-    pair_loss(name, *columns).backward()
-    assert (chosen.grad <= 0).all()
-    assert (rejected.grad >= 0).all()
-    assert chosen.grad[1] < 0 < rejected.grad[1]  # the pair that is clearly wrong
 
 
 def test_dpo_without_weight_is_log_2():
@@ -640,18 +520,6 @@ def test_the_examples_of_the_auditing_page_give_what_it_says():
 
 
 # ----------------------------------------------------------------------------------------- what is declared, defaults
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_a_method_declares_what_a_reader_needs(name):
-    method = METHODS[name]
-    assert method.summary.endswith(".")
-    assert all((method.paper, method.title, method.equation))
-    assert "lr" in method.params.model_fields
-    for field, info in method.params.model_fields.items():
-        assert source_of(method.params, field), f"{name}.{field} does not say where its default comes from"
-        assert info.description, f"{name}.{field} has no description"
-        assert info.get_default(call_default_factory=True) == getattr(method.params(), field)
 
 
 def defaults():

@@ -24,6 +24,8 @@ _COMMANDS = {
     "show": ("show", "Show one record: scores, parameters, provenance, samples."),
     "compare": ("compare", "Compare two methods: paired difference, interval, p, minimum detectable."),
     "export": ("export", "Export what a board holds."),
+    "new-plugin": ("new_plugin", "Write a package with a method of your own, to begin from."),
+    "check-plugin": ("check_plugin", "Hold a plugin against what the harness expects."),
     "doctor": ("doctor", "Check the environment, and say what to do about it."),
     "cache": ("cache", "Look at the store of artifacts: ls, du, verify, prune."),
 }
@@ -39,7 +41,7 @@ class Cli(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in _COMMANDS:
             module, _ = _COMMANDS[cmd_name]
-            found: click.Command = getattr(import_module(f"plad_bench.cli.{module}"), cmd_name)
+            found: click.Command = getattr(import_module(f"plad_bench.cli.{module}"), cmd_name.replace("-", "_"))
             return found
         self._extend(ctx)
         return super().get_command(ctx, cmd_name)

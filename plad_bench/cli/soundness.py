@@ -82,15 +82,21 @@ def _plugins(registry: Registry) -> Iterator[Finding]:
                 )
     names = ", ".join(f"{o.plugin} ({o.distribution})" for o in registry.origins.values())
     yield Finding(ok=True, message=f"{len(registry.origins)} loaded: {names}")
+    yield from (finding for _, finding in weights(registry, {o.plugin for o in registry.origins.values()}))
+
+
+def weights(registry: Registry, names: set[str]) -> Iterator[tuple[str, Finding]]:
+    """A warning for each plugin of these names that imports what every command would then wait for."""
     for entry in entry_points(group=GROUP):
-        if entry.dist is not None and entry.dist.name != "plad-bench":
+        if entry.name in names and entry.dist is not None and entry.dist.name != "plad-bench":
             yield from _weight(entry.name, "module", entry.module)
     for file in registry.files:
-        yield from _weight(file.name, "file", str(file))
+        if file.stem in names:
+            yield from _weight(file.stem, "file", str(file))
 
 
-def _weight(name: str, kind: str, what: str) -> Iterator[Finding]:
-    """A warning if importing a plugin imports what every command would then wait for. Its errors are told elsewhere."""
+def _weight(name: str, kind: str, what: str) -> Iterator[tuple[str, Finding]]:
+    """Its errors are told elsewhere."""
     command = [sys.executable, "-c", _PROBE, kind, what, ",".join(_HEAVY)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     made = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100, check=False)
@@ -99,20 +105,24 @@ def _weight(name: str, kind: str, what: str) -> Iterator[Finding]:
     seconds, heavy = json.loads(made.stdout.splitlines()[-1])
     if heavy:
         message = f"{name} imports {' and '.join(heavy)} at the top: every command waits {seconds:.1f} s for that"
-        yield Finding(ok=True, message=message, remedy="Import them inside the functions that need them.")
+        yield name, Finding(ok=True, message=message, remedy="Import them inside the functions that need them.")
 
 
-def _hooks(registry: Registry) -> Iterator[Finding]:
+def unknown_hooks(registry: Registry) -> Iterator[tuple[str, str, str]]:
+    """(plugin, hook, what was meant) for each implementation of a hook that does not exist."""
     hooks: dict[str, Any] = {n: h for n, h in vars(registry.manager.hook).items() if not n.startswith("_")}
     existing = [name for name, hook in hooks.items() if hook.has_spec()]
-    wrong = 0
     for name, hook in hooks.items():
         for impl in [] if hook.has_spec() else hook.get_hookimpls():
             if not impl.optionalhook:
-                wrong += 1
-                near = " or ".join(near_matches(name, existing)) or "one of docs/plugins.md"
-                message = f"{impl.plugin_name} has {name}, which is no hook, so nothing calls it"
-                yield Finding(ok=False, message=message, remedy=f"Did you mean {near}?")
+                yield impl.plugin_name, name, " or ".join(near_matches(name, existing))
+
+
+def _hooks(registry: Registry) -> Iterator[Finding]:
+    wrong = list(unknown_hooks(registry))
+    for plugin, name, near in wrong:
+        message = f"{plugin} has {name}, which is no hook, so nothing calls it"
+        yield Finding(ok=False, message=message, remedy=f"Did you mean {near or 'one of docs/plugins.md'}?")
     if not wrong:
         yield Finding(ok=True, message="all exist")
 

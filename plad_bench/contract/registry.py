@@ -105,12 +105,13 @@ class Registry:
             name = f"{distribution.name} {distribution.version}" if distribution else entry.value
             # The built-in plugins are released with the harness: their versions and a snapshot test key them.
             editable = distribution is not None and distribution.name != "plad-bench" and _is_editable(distribution)
-            registry._register(Origin(entry.name, name, editable), entry.load)
+            registry.add(Origin(entry.name, name, editable), entry.load)
         for file in registry.files:
-            registry._register(Origin(file.stem, file.name, editable=True), functools.partial(_import_file, file))
+            registry.add(Origin(file.stem, file.name, editable=True), functools.partial(_import_file, file))
         return registry
 
-    def _register(self, origin: Origin, load: Callable[[], Any]) -> None:
+    def add(self, origin: Origin, load: Callable[[], Any]) -> None:
+        """Load one plugin; whatever is wrong with it ends up in `broken`."""
         try:
             name = self.manager.register(load(), name=f"{origin.plugin} ({origin.distribution})")
         except (Exception, SystemExit) as error:  # noqa: BLE001  a plugin may fail in any way; it must not take others with it

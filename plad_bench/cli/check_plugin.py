@@ -1,0 +1,150 @@
+"""`check-plugin`: holds a plugin, and everything that it registers, against what the harness expects."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from plad_bench.cli.options import echo_json, json_option
+from plad_bench.contract.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from plad_bench.contract.registry import Registry
+
+_COLOURS = {"ok": "green", "unknown": "cyan", "warning": "yellow", "failed": "red"}
+
+
+@click.command("check-plugin", short_help="Hold a plugin against what the harness expects.")
+@click.argument("target", metavar="NAME|PATH")
+@json_option
+def check_plugin(target: str, *, as_json: bool) -> int:
+    """Check a plugin: an installed one by its name or its distribution's, a Python file, or the directory of a package.
+
+    It is loaded and asked twice; each method's loss is evaluated on random tensors, each metric on a few texts, the
+    first examples of each task are read. Nothing is trained and no model is downloaded. Exit code 1 if something
+    does not hold, 4 if the plugin cannot be loaded; a warning is no failure.
+    """
+    from plad_bench.contract.registry import KINDS
+
+    registry, names = _load(target)
+    for kind in KINDS:
+        registry.components(kind)
+    rows = [*_of_plugin(registry, names), *_of_components(registry, names)]
+    if as_json:
+        echo_json({"plugins": sorted(names), "checks": rows})
+    else:
+        _print(rows)
+    if any(b.origin.plugin in names for b in registry.broken):
+        return ExitCode.PLUGIN
+    return ExitCode.FAILED if any(row["level"] == "failed" for row in rows) else ExitCode.OK
+
+
+def _load(target: str) -> tuple[Registry, set[str]]:
+    """A registry with the plugins of a target in it, and their names."""
+    from plad_bench.contract.registry import Origin, Registry, near_matches, suggestion
+
+    path = Path(target).expanduser()
+    if path.suffix == ".py":
+        if not path.is_file():
+            raise UsageError(f"no file {path}", "Give a plugin file, the directory of a package, or a name.")
+        return Registry.load([path]), {path.stem}
+    registry = Registry.load()
+    if (path / "pyproject.toml").is_file():
+        declared = _declared(path)
+        sys.path[:0] = [str(path.resolve()), str((path / "src").resolve())]
+        for name, module in declared.items():
+            if name not in {origin.plugin for origin in registry.origins.values()}:
+                registry.add(
+                    Origin(name, f"{path.resolve().name}, not installed", editable=True), partial(import_module, module)
+                )
+        return registry, set(declared)
+    origins = [*registry.origins.values(), *(b.origin for b in registry.broken)]
+    names = {o.plugin for o in origins if target in {o.plugin, o.distribution.split()[0]}}
+    if not names:
+        known = sorted({o.plugin for o in origins})
+        raise UsageError(
+            f"no plugin {target!r}, and no such file or package", suggestion(near_matches(target, known), known)
+        )
+    return registry, names
+
+
+def _declared(directory: Path) -> dict[str, str]:
+    """Entry points of plad-bench that a package declares: name -> module."""
+    from plad_bench.contract.registry import GROUP
+
+    file = directory / "pyproject.toml"
+    try:
+        project = tomllib.loads(file.read_text(encoding="utf-8")).get("project", {})
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file} cannot be read: {error}", "Repair it.") from None
+    declared: dict[str, str] = project.get("entry-points", {}).get(GROUP, {})
+    if not declared:
+        raise UsageError(f"{file} declares no plugin", f'Add [project.entry-points.{GROUP}] with NAME = "MODULE".')
+    return declared
+
+
+def _of_plugin(registry: Registry, names: set[str]) -> Iterator[dict[str, str]]:
+    from plad_bench.cli.soundness import unknown_hooks, weights
+    from plad_bench.contract.registry import KINDS, Registry
+
+    for broken in registry.broken:
+        if broken.origin.plugin in names:
+            yield _row("plugin", broken.origin.plugin, "it can be loaded, and its hooks called", "failed", broken.cause)
+    for implementation, hook, near in unknown_hooks(registry):
+        origin = registry.origins[implementation]
+        if origin.plugin in names:
+            problem = f"{hook} is none" + (f"; did you mean {near}?" if near else "")
+            yield _row("plugin", origin.plugin, "every hook of it exists", "failed", problem)
+    for kind in KINDS:
+        for name, found in registry.components(kind).items():
+            if len(found) > 1 and any(r.origin.plugin in names for r in found):
+                others = " and ".join(r.origin.distribution for r in found)
+                yield _row(kind, name, "its name is its own", "failed", f"registered by {others}")
+    again = Registry(registry.manager, registry.origins)
+    for kind in KINDS:
+        first, second = (sorted(_own(r, kind, names)) for r in (registry, again))
+        if first != second:
+            problem = f"{kind}s {first}, then {second}"
+            yield _row("plugin", min(names), "its hooks give the same records each time", "failed", problem)
+    for name, finding in weights(registry, names):
+        yield _row("plugin", name, "importing it is quick", "warning", f"{finding.message}. {finding.remedy}")
+
+
+def _of_components(registry: Registry, names: set[str]) -> Iterator[dict[str, str]]:
+    from plad_bench.conformance import verdicts
+    from plad_bench.contract.registry import KINDS
+
+    for kind in KINDS:
+        for name, component in _own(registry, kind, names).items():
+            for verdict in verdicts(component, registry):
+                yield _row(kind, name, verdict.claim, verdict.level, verdict.problem)
+
+
+def _own(registry: Registry, kind: str, names: set[str]) -> dict[str, Any]:
+    """What the plugins of these names register of a kind."""
+    found = (r for listed in registry.components(kind).values() for r in listed)
+    return {r.component.name: r.component for r in found if r.origin.plugin in names}
+
+
+def _row(kind: str, name: str, claim: str, level: str, problem: str = "") -> dict[str, str]:
+    return {"kind": kind, "name": name, "claim": claim, "level": level, "problem": problem}
+
+
+def _print(rows: list[dict[str, str]]) -> None:
+    for kind, name in dict.fromkeys((row["kind"], row["name"]) for row in rows):
+        own = [row for row in rows if (row["kind"], row["name"]) == (kind, name)]
+        good = sum(row["level"] == "ok" for row in own)
+        click.echo(f"{kind} {name}: {good} of {len(own)} hold")
+        for row in own:
+            if row["level"] != "ok":
+                level = click.style(f"{row['level']:<8}", fg=_COLOURS[row["level"]])
+                click.echo(f"  {level} {row['claim']}: {row['problem']}")
+    if not rows:
+        click.echo("It registers nothing.", err=True)
