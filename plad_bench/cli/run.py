@@ -66,6 +66,12 @@ def matrix_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "tokens and the tail.  [default: live]",
         ),
         click.option(
+            "--backend",
+            type=click.Choice(["auto", "transformers", "vllm"]),
+            help="What generates text outside of training; auto is vllm where that can run.  "
+            "[default: the board's, else transformers]",
+        ),
+        click.option(
             "--limit", type=click.IntRange(1), help="Use this many prompts of each split; records become trials."
         ),
         click.option("--board", help=f"Name of the board.  [default: {DEMO_BOARD}; {TRIAL_BOARD} with --limit]"),
@@ -164,6 +170,7 @@ _PROTOCOL = (
     "samples",
     "split",
     "precision",
+    "backend",
     "signals",
     "limit",
 )
@@ -172,7 +179,7 @@ _PROTOCOL = (
 def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> Planned:
     """Resolve everything, and find out what there is to do, without doing any of it."""
     from plad_bench.execute import recording
-    from plad_bench.plan import boardfile, matrix, spec
+    from plad_bench.plan import backends, boardfile, matrix, spec
 
     registry = state.registry
     # A trial's conditions must not become those of the board that a run with no options goes to.
@@ -182,6 +189,8 @@ def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> 
     directory = options["boards_dir"].expanduser() / name
     board = boardfile.read(directory / "board.toml")
     explicit = {name: options[name] for name in _PROTOCOL}
+    if explicit["backend"] == "auto":  # a board that exists has chosen
+        explicit["backend"] = None if board.protocol else backends.best(gpu=bool(gpus))
     tasks = spec.choose(registry, "task", options["task"])
     run = spec.build(
         registry,

@@ -119,6 +119,8 @@ class Teacher(Component):
     """params -> what asking costs, None if nobody said; no function if it costs no money."""
     require: Callable[[Any], None] = lambda params: None
     """params -> nothing; raises MissingError, before any work, if it cannot be asked."""
+    backend: Literal["", "transformers", "vllm"] = ""
+    """What generates the text of its model; empty: what the protocol says."""
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.responses is None):
@@ -175,6 +177,8 @@ class Protocol:
     or top-K (once, the K likeliest tokens and the tail)."""
     limit: int = 0
     """Use at most this many training and evaluation prompts (records become trials); 0 uses all."""
+    backend: str = field(default="transformers", metadata={"unsaid": True})
+    """What generates text outside of training: transformers or vllm."""
     samples: int = field(default=1, metadata={"unsaid": True})
     """Responses to a training prompt, of teacher and frozen student, where they sample."""
 

@@ -44,21 +44,26 @@ def generate(
     """
     encoder = Encoder(tokenizer, context_length(model))
     encoded = [encoder.prompt(p) for p in prompts]
-    check_room(model, tokenizer, encoded, decoding.max_new_tokens)
+    check_room(encoder, encoded, decoding.max_new_tokens)
     responses: dict[int, Response] = {}
     longest_first = sorted(range(len(prompts)), key=lambda i: (-len(encoded[i]), i))
-    ends = end_tokens(model, tokenizer)
+    ends = end_tokens(model.generation_config, tokenizer)
     model.generation_config = _config(decoding, tokenizer, ends)
     for start in range(0, len(prompts), BATCH):
         indices = longest_first[start : start + BATCH]
         torch.manual_seed(derive(decoding.seed, "generate", start))
         for i, ids in zip(indices, _batch(model, tokenizer, [encoded[i] for i in indices]), strict=True):
-            end = next((n for n, token in enumerate(ids) if token in ends), None)
-            kept = ids[:end]
-            text = str(tokenizer.decode(kept, skip_special_tokens=True))
-            responses[i] = Response(text=text, ids=tuple(kept), tokenizer=encoder.hash, finished=end is not None)
+            responses[i] = response_of(encoder, ids, ends)
         progress(len(responses), len(prompts))
     return [responses[i] for i in range(len(prompts))]
+
+
+def response_of(encoder: Encoder, ids: Sequence[int], ends: set[int]) -> Response:
+    """The response that ends at the first end token, or was cut."""
+    end = next((n for n, token in enumerate(ids) if token in ends), None)
+    kept = list(ids[:end])
+    text = str(encoder.tokenizer.decode(kept, skip_special_tokens=True))
+    return Response(text=text, ids=tuple(kept), tokenizer=encoder.hash, finished=end is not None)
 
 
 def _batch(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]]) -> list[list[int]]:
@@ -79,21 +84,18 @@ def _config(decoding: Decoding, tokenizer: PreTrainedTokenizerBase, ends: set[in
     )
 
 
-def check_room(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[int]], max_new_tokens: int
-) -> None:
+def check_room(encoder: Encoder, prompts: Sequence[list[int]], max_new_tokens: int) -> None:
     """See that every prompt leaves room for a response.
 
     Raises:
         StageError: if one does not.
     """
-    context = context_length(model)
-    room = context - max_new_tokens
+    room = encoder.context - max_new_tokens
     if too_long := [ids for ids in prompts if len(ids) > room]:
-        beginning = tokenizer.decode(too_long[0], skip_special_tokens=True)[:60]
+        beginning = encoder.tokenizer.decode(too_long[0], skip_special_tokens=True)[:60]
         raise StageError(
-            f"{len(too_long)} prompts are longer than the {room} tokens that a context of {context} leaves beside "
-            f"{max_new_tokens} new tokens; the first begins {beginning!r}",
+            f"{len(too_long)} prompts are longer than the {room} tokens that a context of {encoder.context} leaves "
+            f"beside {max_new_tokens} new tokens; the first begins {beginning!r}",
             "Lower --max-new-tokens, or take a model with a longer context.",
         )
 
@@ -106,8 +108,8 @@ def left_padded(prompts: Sequence[list[int]], pad: int, device: torch.device) ->
     return ids, mask
 
 
-def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+def end_tokens(config: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """The tokenizer's end token and whatever else the model's publisher ends a turn with."""
-    published = model.generation_config.eos_token_id if model.generation_config else None
+    published = config.eos_token_id if config else None
     more = published if isinstance(published, list) else [published]
     return {tokenizer.eos_token_id, *(token for token in more if token is not None)}

@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from plad_bench.contract import hub
 from plad_bench.contract.errors import MissingError
@@ -71,33 +77,50 @@ def _download(model_id: str, revision: str | None) -> Path:
 def load(path: Path, device: str, precision: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model of a model directory in eval mode on a device, weights in the precision, and its tokenizer.
 
-    A tokenizer without a pad token pads with its end token; masks never come from ids, so the two can be one.
-
     Raises:
         MissingError: if the tokenizer has no end token.
     """
-    source = path
-    name = path.parent.name[:12]
-    if (path / POINTER).is_file():
-        pointer = json.loads((path / POINTER).read_text())
-        name = Path(pointer["id"]).name
-        if Path(pointer["id"]).is_absolute() and not Path(pointer["id"]).is_dir():
-            raise MissingError(
-                f"the model directory {name} is no longer where it was",
-                f"Put it back, or remove {path.parent.name[:12]} from the store's artifacts and run again.",
-            )
-        # From the directory of its files: loading by id asks the hub again, which may be down by now.
-        here = hub.located(pointer["id"], pointer["revision"])
-        source = here if here and not hub.lacking(here) else _download(pointer["id"], pointer["revision"])
+    source, name = located(path)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True, trust_remote_code=False)
+    move: Any = model.to
+    return move(device).eval(), load_tokenizer(source, name)
+
+
+def located(path: Path) -> tuple[Path, str]:
+    """The directory with the files of a model directory, and what to call it.
+
+    Raises:
+        MissingError: if it points to a directory that is gone.
+    """
+    if not (path / POINTER).is_file():
+        return path, path.parent.name[:12]
+    pointer = json.loads((path / POINTER).read_text())
+    name = Path(pointer["id"]).name
+    if Path(pointer["id"]).is_absolute() and not Path(pointer["id"]).is_dir():
+        raise MissingError(
+            f"the model directory {name} is no longer where it was",
+            f"Put it back, or remove {path.parent.name[:12]} from the store's artifacts and run again.",
+        )
+    # From the directory of its files: loading by id asks the hub again, which may be down by now.
+    here = hub.located(pointer["id"], pointer["revision"])
+    return here if here and not hub.lacking(here) else _download(pointer["id"], pointer["revision"]), name
+
+
+def load_tokenizer(source: Path, name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer there.
+
+    One without a pad token pads with its end token; masks never come from ids, so the two can be one.
+
+    Raises:
+        MissingError: if it has no end token.
+    """
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     if tokenizer.eos_token_id is None:
         raise hub.no_end_token(name)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    move: Any = model.to
-    return move(device).eval(), tokenizer
+    return tokenizer
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
@@ -108,7 +131,12 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path)
 
 def context_length(model: PreTrainedModel) -> int:
     """Tokens the model can attend to."""
-    config = model.config.get_text_config()
+    return context_of(model.config)
+
+
+def context_of(config: PreTrainedConfig) -> int:
+    """Tokens that a model of this configuration can attend to."""
+    config = config.get_text_config()
     return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2048)
 
 

@@ -20,6 +20,7 @@ from plad_bench.contract.records import Sampling
 from plad_bench.learn.generation import check_room, end_tokens, left_padded
 from plad_bench.learn.models import context_length
 from plad_bench.learn.seeds import derive
+from plad_bench.learn.sequences import Encoder
 
 
 @dataclass
@@ -39,7 +40,7 @@ class Rollouts:
 
     def check(self, prompts: Sequence[list[int]]) -> None:
         """See that every prompt leaves room for a response. Raises StageError if one does not."""
-        check_room(self.student, self.tokenizer, prompts, self.max_new_tokens)
+        check_room(Encoder(self.tokenizer, context_length(self.student)), prompts, self.max_new_tokens)
 
     @torch.no_grad()
     def sample(
@@ -79,7 +80,7 @@ class Rollouts:
         if self.teacher is not None and (sampling.teacher_mix or sampling.verify_top_k):
             models.append(self.teacher)
         readers = [_Reader(model, ids, mask, sampling.temperature, len(self.tokenizer)) for model in models]
-        ends = end_tokens(self.student, self.tokenizer)
+        ends = end_tokens(self.student.generation_config, self.tokenizer)
         responses: list[list[int]] = [[] for _ in prompts]
         open_ = set(range(len(prompts)))
         last, made = ids[:, -1:], torch.zeros(len(prompts), 1, dtype=torch.long, device=ids.device)

@@ -10,6 +10,7 @@ from typing import Any
 from plad_bench.contract import hub
 from plad_bench.contract.errors import MissingError
 from plad_bench.contract.records import HubModel
+from plad_bench.plan import backends
 from plad_bench.plan.matrix import Cell
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json")
@@ -33,6 +34,9 @@ def check(cells: Iterable[Cell], made: Callable[[str], bool] = lambda key: False
             if metric.label not in seen and metric.label not in cell.absent:
                 seen.add(metric.label)
                 metric.component.require(metric.params)
+        if "vllm" not in seen and any(s.spec.get("backend") == "vllm" and not made(s.key) for s in cell.stages):
+            seen.add("vllm")
+            backends.require_vllm()
         teacher = cell.teacher
         if teacher.label not in seen and any(not made(s.key) for s in cell.stages if s.operation == "ask"):
             seen.add(teacher.label)

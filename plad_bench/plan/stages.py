@@ -174,11 +174,17 @@ class Plan:
     @functools.cached_property
     def teach(self) -> Stage:
         """The teacher's responses to the training prompts. Ignores the run's seed."""
-        p = self.protocol
+        p, backend = self.protocol, self.teacher.component.backend
         if self.teacher.component.model is None:
             return self.ask("teach", "train", temperature=p.teach_temperature, samples=p.samples)
         return self.generate(
-            "teach", self.teacher_model, "train", temperature=p.teach_temperature, seed=0, samples=p.samples
+            "teach",
+            self.teacher_model,
+            "train",
+            temperature=p.teach_temperature,
+            seed=0,
+            samples=p.samples,
+            backend=backend,
         )
 
     @functools.cached_property
@@ -186,7 +192,7 @@ class Plan:
         """The teacher's greedy responses on the evaluation split."""
         if self.teacher.component.model is None:
             return self.ask("generate", self.protocol.split, temperature=0)
-        return self.evaluate(self.teacher_model)
+        return self.evaluate(self.teacher_model, self.teacher.component.backend)
 
     @functools.cached_property
     def sample(self) -> Stage:
@@ -286,14 +292,22 @@ class Plan:
         return {"limit": self.protocol.limit} if self.protocol.limit else {}
 
     def generate(
-        self, name: str, model: Stage, split: str, *, temperature: float, seed: int, samples: int = 1
+        self,
+        name: str,
+        model: Stage,
+        split: str,
+        *,
+        temperature: float,
+        seed: int,
+        samples: int = 1,
+        backend: str = "",
     ) -> Stage:
         """Responses of a model to the prompts of a split; a temperature of 0 decodes greedily and once."""
         spec = {
             **self._decoding(split, temperature, seed, samples),
             "precision": self.protocol.precision,
             "threads": self.threads,
-            "backend": "transformers",
+            "backend": backend or self.protocol.backend,
         }
         return Stage(name, "generate", spec, {"data": self.data, "model": model})
 
@@ -309,9 +323,9 @@ class Plan:
             sampling = {"temperature": temperature, "top_k": self.protocol.top_k, "seed": seed, **several}
         return {"split": split, "max_new_tokens": self.protocol.max_new_tokens, **sampling, **self._limit()}
 
-    def evaluate(self, model: Stage) -> Stage:
+    def evaluate(self, model: Stage, backend: str = "") -> Stage:
         """Greedy responses on the evaluation split."""
-        return self.generate("generate", model, self.protocol.split, temperature=0, seed=0)
+        return self.generate("generate", model, self.protocol.split, temperature=0, seed=0, backend=backend)
 
     def score(self, metric: Chosen, checkpoint: Stage, responses: Stage) -> Stage:
         """One metric's per-example values of one cell."""

@@ -2,40 +2,69 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from plad_bench.contract.records import Response
 from plad_bench.execute.stages.files import MODEL, RESPONSES, read_prompts, response_row, write_lines
 from plad_bench.execute.worker import Context
+
+if TYPE_CHECKING:
+    from plad_bench.learn.generation import Decoding
 
 
 def run(context: Context) -> None:
     """Write responses.jsonl: for each prompt its responses, as text and as the token ids they were generated as."""
-    from plad_bench.learn import models
-    from plad_bench.learn.generation import Decoding, generate
+    from plad_bench.learn.generation import Decoding
     from plad_bench.learn.seeds import derive
 
     spec = context.spec
     prompts = read_prompts(context.inputs["data"], spec["split"], spec.get("limit", 0))
-    model, tokenizer = models.load(context.inputs["model"].path / MODEL, context.device, spec["precision"])
-    rounds, seed, texts = spec.get("samples", 1), spec.get("seed", 0), [p.prompt for p in prompts]
-    made = []
-    for number in range(rounds):
-        decoding = Decoding(
+    seed = spec.get("seed", 0)
+    rounds = [
+        Decoding(
             max_new_tokens=spec["max_new_tokens"],
             temperature=spec.get("temperature", 0.0),
             top_k=spec.get("top_k", 0),
             seed=derive(seed, "again", number) if number else seed,  # the first is what a single one would be
         )
-        before = number * len(prompts)
-
-        def progress(done: int, total: int, before: int = before) -> None:
-            context.progress(before + done, rounds * total)
-
-        made.append(generate(model, tokenizer, texts, decoding, progress=progress))
+        for number in range(spec.get("samples", 1))
+    ]
+    made = _BACKENDS[spec["backend"]](context, [p.prompt for p in prompts], rounds)
     every = [response for responses in made for response in responses]
     context.cost["tokens_generated"] = sum(len(r.ids or ()) + r.finished for r in every)
     context.counts["unfinished"] = sum(not r.finished for r in every)
     context.counts["empty"] = sum(not r.text.strip() for r in every)
-    context.cost["peak_memory_bytes"] = models.peak_memory(context.device)
     write_lines(
         context.out / RESPONSES,
         ({"id": p.id, "responses": [response_row(rs[i]) for rs in made]} for i, p in enumerate(prompts)),
     )
+
+
+def _with_transformers(context: Context, prompts: Sequence[str], rounds: Sequence[Decoding]) -> list[list[Response]]:
+    from plad_bench.learn import models
+    from plad_bench.learn.generation import generate
+
+    model, tokenizer = models.load(context.inputs["model"].path / MODEL, context.device, context.spec["precision"])
+    made: list[list[Response]] = []
+    for decoding in rounds:
+        before, total = len(made) * len(prompts), len(rounds) * len(prompts)
+
+        def progress(done: int, _: int, before: int = before, total: int = total) -> None:
+            context.progress(before + done, total)
+
+        made.append(generate(model, tokenizer, prompts, decoding, progress=progress))
+    context.cost["peak_memory_bytes"] = models.peak_memory(context.device)
+    return made
+
+
+def _with_vllm(context: Context, prompts: Sequence[str], rounds: Sequence[Decoding]) -> list[list[Response]]:
+    from plad_bench.learn import vllm_engine
+
+    path = context.inputs["model"].path / MODEL
+    made, peak = vllm_engine.generate(path, context.device, context.spec["precision"], prompts, rounds)
+    context.cost["peak_memory_bytes"] = peak
+    return made
+
+
+_BACKENDS = {"transformers": _with_transformers, "vllm": _with_vllm}
