@@ -64,7 +64,7 @@ def _usable(context: Context, task: str, rows: Iterable[Example | BadRow | Origi
     if len(bad) > MAX_BAD * total:
         raise StageError(
             f"task {task}: {len(bad)} of {total} rows cannot be used: {'; '.join(listed[:3])}"
-            + ("; ..." if len(bad) > 3 else ""),
+            + (f"; and {len(bad) - 3} more" if len(bad) > 3 else ""),
             "Correct the rows, or name the right file and fields.",
         )
     return examples

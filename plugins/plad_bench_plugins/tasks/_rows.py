@@ -130,9 +130,9 @@ def files_of(path: Path) -> list[Path]:
 def _files(task: str, path: Path) -> list[Path]:
     files = files_of(path)
     if not files:
-        what = "is there" if path.exists() else "does not exist and"
+        what = f"holds no {', '.join(_READERS)} file" if path.exists() else "does not exist"
         raise MissingError(
-            f"task {task}: {path} {what} holds no {', '.join(_READERS)} file",
+            f"task {task}: {path} {what}",
             f"Give a file or a directory of files: {_instead(task)}.",
         )
     return files
@@ -265,7 +265,8 @@ def _resolved(task: str, hub: Hub) -> str | None:
     if constants.HF_HUB_OFFLINE:
         return None
     what, how = f"task {task}: data set {hub.id}", f"{hub.id} --repo-type dataset"
-    with asking(what, how, hub.revision, instead=_instead(task)):
+    instead = f"{_instead(task)}; what was loaded before is read with HF_HUB_OFFLINE=1"
+    with asking(what, how, hub.revision, instead):
         return HfApi().dataset_info(hub.id, revision=hub.revision, timeout=10).sha
 
 
