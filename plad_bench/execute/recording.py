@@ -233,7 +233,7 @@ def _cost(cell: Cell, artifacts: Mapping[str, Artifact]) -> dict[str, float]:
         take("teacher_tokens_cached", "teacher_tokens_cached", cell.checkpoint)
         take("peak_memory_bytes", "peak_memory_bytes", cell.checkpoint)
         take("warmup_device_seconds", "device_seconds", cell.plan.warmup)
-        signals = [stage for stage in used.values() if stage.operation == "signals"]
+        signals = [stage for name, stage in used.items() if name.startswith("signals-")]
         take("signals_bytes", "signals_bytes", *signals)
         take("signals_tokens", "teacher_tokens_scored", *signals)
         take("signals_device_seconds", "device_seconds", *signals)

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from plad_bench.contract.records import Sampling
+from plad_bench.learn import ranks
 from plad_bench.learn.generation import check_room, end_tokens, left_padded
 from plad_bench.learn.models import context_length
 from plad_bench.learn.seeds import derive
@@ -55,6 +56,16 @@ class Rollouts:
             sampling: how to sample.
 
         """
+        prompts, examples = ranks.share(prompts), ranks.share(examples)
+        before = dict(self.cost)
+        responses = self._all(prompts, examples, step, sampling) if prompts else []
+        mine = {name: value - before.get(name, 0) for name, value in self.cost.items()}
+        self.cost |= {name: before.get(name, 0) + value for name, value in ranks.add(mine).items()}
+        return ranks.gather(responses)
+
+    def _all(
+        self, prompts: Sequence[list[int]], examples: Sequence[str], step: int, sampling: Sampling
+    ) -> list[list[int]]:
         noise = torch.stack([self._noise(step, example) for example in examples]).to(self.student.device)
         size = self.batch or len(prompts)
         training = self.student.training

@@ -12,7 +12,7 @@ import torch
 
 from plad_bench.contract.errors import StageError
 from plad_bench.contract.records import Term, Text, TokenObjective
-from plad_bench.learn import sequences
+from plad_bench.learn import ranks, sequences
 from plad_bench.learn.objectives import TokenLoss
 from plad_bench.learn.rollouts import Rollouts
 from plad_bench.learn.seeds import derive
@@ -133,7 +133,7 @@ class TokenSteps:
     def _micro_steps(self, term: Term, chosen: Sequence[Tokens]) -> list[MicroStep]:
         total = sum(len(s.response) for s in chosen)
         steps: list[MicroStep] = []
-        for indices in sequences.micro_batches(chosen, self.micro_batch or len(chosen)):
+        for indices in sequences.micro_batches(chosen, ranks.even(self.micro_batch, len(chosen))):
             some = [chosen[i] for i in indices]
             known = self._known(some)
             batch = sequences.collate(some, self.pad, self.device)

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from plad_bench.contract.errors import OutOfMemoryError, StageError
+from plad_bench.learn import ranks
 from plad_bench.learn.seeds import derive
 
 WARMUP_SHARE = 0.05
@@ -87,14 +88,15 @@ def train(
     """
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if precision == "bf16" else "no")
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=lr)
-    module, optimizer = accelerator.prepare(module, optimizer)
+    # Ranks add up their gradients once a step (learn/ranks.py), however many micro-batches each has: no wrapper needed.
+    module, optimizer = accelerator.prepare_model(module, evaluation_mode=True), accelerator.prepare(optimizer)
     result, first = _resume(checkpoint, accelerator.unwrap_model(module), optimizer, memory)
     module.train()
     every = max(25, steps // 10)
     try:
         for number in range(first, steps):
             step = step_at(number)
-            torch.manual_seed(derive(seed, "step", number))
+            torch.manual_seed(derive(seed, "step", number, *ranks.own()))
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(number, steps, lr)
             values = _update(module, optimizer, accelerator, step, number)
@@ -115,12 +117,14 @@ def _update(
     module: nn.Module, optimizer: torch.optim.Optimizer, accelerator: Accelerator, step: Step, number: int
 ) -> dict[str, float]:
     values: dict[str, float] = {"loss": 0.0}
-    for micro in step.micro:
+    for micro in ranks.share(step.micro):
         loss, report = micro(module)
         accelerator.backward(loss)
         values["loss"] += float(loss.detach())
         for name, value in report.items():
             values[name] = values.get(name, 0.0) + value
+    values = ranks.add(values)
+    ranks.add_gradients(module.parameters())
     if not math.isfinite(values["loss"]):
         raise StageError(
             f"the loss is {values['loss']} at step {number}",
@@ -143,6 +147,8 @@ def _save(  # noqa: PLR0917  everything that a run is
         "result": json.dumps(vars(result)),
         "memory": json.dumps(memory.state() if memory is not None else {}),
     }
+    if ranks.rank():
+        return
     temporary = path.with_suffix(".tmp")
     torch.save(state, temporary)
     temporary.replace(path)

@@ -178,6 +178,7 @@ def _token_steps(
 def _pair_steps(
     context: Context, model: Any, method: Any, corpus: Corpus, order: list[list[int]]
 ) -> tuple[Any, Callable[[int], Step], None]:
+    from plad_bench.learn import ranks
     from plad_bench.learn.objectives import PairLoss, PairScores, stack
     from plad_bench.learn.sequences import collate, micro_batches, pick
     from plad_bench.learn.training import Step
@@ -194,7 +195,7 @@ def _pair_steps(
             if available:  # a prompt whose pair was dropped keeps its place in the order, and trains nothing
                 rows.append(available[pick(len(available), seed, number, corpus.prompts[i].id)])
         step = Step([], sum(len(r["chosen"].response) + len(r["rejected"].response) for r in rows))
-        for indices in micro_batches([r["chosen"] for r in rows], context.micro_batch or max(1, len(rows))):
+        for indices in micro_batches([r["chosen"] for r in rows], ranks.even(context.micro_batch, len(rows))):
             group = [rows[i] for i in indices]
             batch = collate([r["chosen"] for r in group] + [r["rejected"] for r in group], pad, context.device)
             scores = PairScores(**{name: stack(group, name, context.device) for name in vars(PairScores())})

@@ -1,0 +1,150 @@
+"""Run by torchrun in tests/test_ranks.py: each rank trains its part, and the first writes what came of it.
+
+torchrun --nproc_per_node N tests/in_ranks.py DIRECTORY CASE...
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import tiny
+import torch
+from torch import distributed
+
+from plad_bench.learn import ranks, training
+from plad_bench.learn.objectives import PairLoss, PairScores, TokenLoss
+from plad_bench.learn.rollouts import Rollouts
+from plad_bench.learn.sequences import Tokens, collate, order
+from plad_bench.learn.steps import TokenSteps
+
+STEPS, BATCH = 3, 7
+SEQUENCES = [  # ragged: seven do not divide by two or three, and their lengths differ
+    [Tokens([0, 5 + i, 6], [(7 * i + j) % 290 + 5 for j in range(1 + (3 * i) % 6)] + [1])] for i in range(9)
+]
+METHODS = {name: found[0].component for name, found in tiny.registry().components("method").items()}
+
+
+def steps(name, student, micro_batch, cost):
+    """The module and the steps of a token method, its fixed text being SEQUENCES."""
+    method = METHODS[name]
+    params = tiny.registry().configure(method, {})
+    teacher = tiny.llama(2) if method.objective.teacher_logits else None
+    module = TokenLoss(student, teacher, params)
+    texts = method.objective.texts(params)
+    prompts = [several[0].prompt for several in SEQUENCES]
+    made = TokenSteps(
+        method.objective,
+        params,
+        module,
+        examples=[f"example-{i}" for i in range(len(SEQUENCES))],
+        prompts=prompts,
+        fixed=dict.fromkeys(texts, SEQUENCES),
+        order=order([len(p) for p in prompts], BATCH, STEPS, 0),
+        rollouts=Rollouts(student, teacher, tiny.tokenizer(), max_new_tokens=5, seed=0, cost=cost),
+        validation=[several[0] for several in SEQUENCES],
+        cost=cost,
+        seed=0,
+        pad=2,
+        device="cpu",
+        micro_batch=micro_batch,
+    )
+    return module, made.at, made
+
+
+def pairs(name, student, micro_batch):
+    """The module and the steps of a pair method."""
+    method = METHODS[name]
+    module = PairLoss(student, method.objective, tiny.registry().configure(method, {}))
+
+    def at(number):
+        chosen = [s[0] for s in SEQUENCES[: BATCH - number]]
+        rejected = [s[0] for s in SEQUENCES[::-1][: BATCH - number]]
+        size = ranks.even(micro_batch, len(chosen))
+        step = training.Step([], sum(len(s.response) for s in chosen + rejected))
+        for i in range(0, len(chosen), size):
+            batch = collate(chosen[i : i + size] + rejected[i : i + size], 2)
+            known = torch.full((len(chosen[i : i + size]),), -20.0)
+            scores = PairScores(known, known - 1, known / 10, known / 20)
+            step.micro.append(
+                lambda module, batch=batch, scores=scores: module(batch=batch, scores=scores, total=len(chosen))
+            )
+        return step
+
+    return module, at, None
+
+
+def trained(name, micro_batch, directory):
+    """Train, and return weights, curve and counts."""
+    student, cost = tiny.llama(1), {}
+    kind = pairs if hasattr(METHODS[name].objective, "reference") else steps
+    module, at, memory = kind(name, student, micro_batch, *([] if kind is pairs else [cost]))
+    result = training.train(
+        module,
+        at,
+        steps=STEPS,
+        lr=1e-2,
+        seed=0,
+        precision="float32",
+        device="cpu",
+        checkpoint=directory / f"{name}-{ranks.rank()}.pt",
+        progress=lambda *_, **__: None,
+        memory=memory,
+    )
+    return {
+        "weights": {key: value.tolist() for key, value in student.state_dict().items()},
+        "curve": result.curve,
+        "tokens": result.tokens,
+        "cost": cost,
+        "memory": memory.state()["schedule"] if memory else {},
+    }
+
+
+def wrapped(name, how):
+    """Loss and gradient of one whole batch under a wrapper of torch's, each rank having its part."""
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import DTensor
+    from torch.nn.parallel import DistributedDataParallel
+
+    method = METHODS[name]
+    student = tiny.llama(1)
+    whole = [several[0] for several in SEQUENCES]
+    batch = collate(ranks.share(whole), 2)
+    if hasattr(method.objective, "reference"):
+        batch = collate([*ranks.share(whole[:4]), *ranks.share(whole[4:8])], 2)
+        module = PairLoss(student, method.objective, tiny.registry().configure(method, {}), rows=3)
+        arguments = {"batch": batch, "scores": PairScores(), "total": 4}
+    else:
+        module = TokenLoss(student, tiny.llama(2), tiny.registry().configure(method, {}), rows=3)
+        total = sum(len(s.response) for s in whole)
+        arguments = {"term": method.objective.terms[0], "batch": batch, "total": total}
+    if ranks.count() > 1:
+        module = DistributedDataParallel(module) if how == "ddp" else fully_shard(module)
+    loss, _ = module(**arguments)
+    (loss * ranks.count()).backward()  # both wrappers average
+    grads = {}
+    for key, parameter in student.named_parameters():
+        gradient = parameter.grad
+        grads[key] = (gradient.full_tensor() if isinstance(gradient, DTensor) else gradient).tolist()
+    return {"loss": ranks.add({"loss": float(loss.detach())})["loss"], "gradient": grads}
+
+
+def main(directory, cases):
+    """Do all that is asked."""
+    torch.use_deterministic_algorithms(True)
+    if "RANK" in os.environ:
+        distributed.init_process_group("gloo")
+    for case in cases:
+        name, how = case.split(":")
+        found = wrapped(name, how) if how in {"ddp", "fsdp"} else trained(name, int(how), directory)
+        if ranks.rank() == 0:
+            (directory / f"{name}-{how}-{ranks.count()}.json").write_text(json.dumps(found))
+    if distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])

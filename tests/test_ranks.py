@@ -1,0 +1,100 @@
+"""One process, or several that share a step: the same losses, gradients, weights, draws and counts."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from plad_bench.learn import ranks
+
+HERE = Path(__file__).parent
+TRAININGS = ["kd:2", "kd:0", "plad:0", "dpo:1", "gkd:0", "minillm:0", "taid:3", "distillm:0"]
+WRAPPERS = [f"{name}:{how}" for name in ("kd", "plad") for how in ("ddp", "fsdp")]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """(case, ranks) -> what came of it. All cases of a number of ranks run in one go."""
+    directory, done = tmp_path_factory.mktemp("ranks"), set()
+
+    def result(case, count):
+        if count not in done:
+            cases = TRAININGS + WRAPPERS if count < 3 else TRAININGS[:4]
+            several = ["-m", "torch.distributed.run", "--nproc_per_node", str(count)] if count > 1 else []
+            environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
+            found = subprocess.run(
+                [sys.executable, *several, str(HERE / "in_ranks.py"), str(directory), *cases],
+                check=False,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=300,
+            )
+            assert found.returncode == 0, found.stderr[-3000:]
+            done.add(count)
+        return json.loads((directory / f"{case.replace(':', '-')}-{count}.json").read_text())
+
+    return result
+
+
+def close(one, other, rtol=2e-4, atol=2e-6):
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(torch.tensor(other[name]), torch.tensor(value), rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize("case", TRAININGS)
+def test_two_ranks_train_what_one_does(run, case):
+    one, two = run(case, 1), run(case, 2)
+    close(one["weights"], two["weights"])
+    assert len(one["curve"]) == len(two["curve"])
+    for mine, theirs in zip(one["curve"], two["curve"], strict=True):
+        assert theirs == pytest.approx(mine, rel=1e-3, abs=1e-5)
+    assert two["tokens"] == one["tokens"]
+    assert two["cost"] == one["cost"]
+    assert two["memory"] == pytest.approx(one["memory"], rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("case", TRAININGS[:4])
+def test_so_do_three_among_whom_a_step_does_not_divide(run, case):
+    one, three = run(case, 1), run(case, 3)
+    close(one["weights"], three["weights"])
+    assert three["cost"] == one["cost"]
+
+
+@pytest.mark.parametrize("case", WRAPPERS)
+def test_losses_and_gradients_are_the_same_under_torchs_wrappers(run, case):
+    one, two = run(case, 1), run(case, 2)
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
+    close(one["gradient"], two["gradient"], atol=1e-5)
+
+
+def test_the_runs_differ_where_they_should(run):
+    """Or equal results would show nothing: the methods trained, and not to the same weights."""
+    weights = {case: run(case, 1)["weights"] for case in TRAININGS}
+    heads = {json.dumps(w["lm_head.weight"]) for w in weights.values()}
+    assert len(heads) >= len(TRAININGS) - 1  # kd:0 and kd:2 agree but for rounding
+    assert run("gkd:0", 1)["cost"]["tokens_generated"] > 0
+
+
+def test_a_single_process_shares_with_nobody():
+    assert (ranks.rank(), ranks.count(), ranks.own()) == (0, 1, ())
+    assert ranks.share([1, 2, 3]) == ranks.gather([1, 2, 3]) == [1, 2, 3]
+    assert ranks.add({"loss": 1.5}) == {"loss": 1.5}
+    assert (ranks.even(0, 7), ranks.even(3, 7), ranks.even(9, 7), ranks.even(0, 0)) == (7, 3, 7, 1)
+
+
+def test_every_rank_has_work_and_its_part_goes_back_to_its_place(monkeypatch):
+    monkeypatch.setattr(ranks, "count", lambda: 3)
+    assert ranks.even(0, 7) == 3
+    parts = []
+    for rank in range(3):
+        monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
+        parts.append(ranks.share(list(range(7))))
+    assert sorted(i for part in parts for i in part) == list(range(7))
