@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import hostile
 import numpy as np
 import pytest
-from synthetic import put, put_samples, realistic, record, with_samples
+from synthetic import component, put, put_samples, realistic, record, with_samples
 
 from plad_bench.report import html
 from plad_bench.report.board import load
@@ -202,6 +202,32 @@ def test_text_of_records_samples_and_plugins_never_becomes_markup(tmp_path, text
         assert len(seen.all("article")) == 2
         for line in filter(None, (printable(line).strip() for line in text.split("\n"))):
             assert line[:2000] in seen.text("dd")
+
+
+def test_each_task_has_its_part_and_every_link_within_the_page_leads_somewhere(tmp_path):
+    x = {"m": (np.arange(9.0), "higher", "")}
+    for name in ("demo", "e2e"):
+        task = {**component(name), "licence": "x", "redistributable": True}
+        for method in ("kd", "plad"):
+            data, scores = record(method, 0, columns=x, folder=name, task=task)
+            put_samples(tmp_path, data, ["a"])
+            put(tmp_path, data, scores)
+    seen = Page(page(tmp_path))
+    ids = [attributes["id"] for _, attributes in seen.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {a["href"][1:] for a in seen.all("a") if a["href"].startswith("#")} <= set(ids)
+    assert seen.text("h3").count("Samples") == 2
+
+
+def test_huge_and_missing_numbers_are_shown_as_what_they_are(tmp_path):
+    for name, values in (("kd", np.full(9, 1e99)), ("plad", np.arange(9.0)), ("sft", np.full(9, np.nan))):
+        columns = {"m": (np.arange(9.0), "higher", ""), "n": (values, "higher", "")}
+        put(tmp_path, *record(name, 0, columns=columns, cost={"train_device_seconds": 1e300}))
+    (tmp_path / "board.toml").write_text('metrics = ["m", "n"]')
+    source = page(tmp_path)
+    cells = [cell for table in Page(source).tables for row in table for cell in row]
+    assert any(cell.startswith("1e+99") for cell in cells)
+    assert not re.search(r'data-key="[^"]*(nan|inf)', source, re.IGNORECASE)
 
 
 def test_without_records_there_is_a_page(tmp_path):

@@ -57,13 +57,14 @@ def leaderboard(
             report[name] = {"differs": [*_differing(files), *left_out]}
         else:
             _write(files, found[name])
-            report[name] = {"page": [str(found[name] / "README.md")], "left_out": left_out}
+            pages = [str(path) for path in files if path.parent == found[name]]
+            report[name] = {"page": pages, "left_out": left_out}
     if not names and (files := render_index(boards, boards_dir)):
         if check:  # an index that was never made is not missed
             report[_INDEX] = {"differs": _differing({path: data for path, data in files.items() if path.is_file()})}
         else:
             _write(files)
-            report[_INDEX] = {"page": [str(next(iter(files)))]}
+            report[_INDEX] = {"page": [str(path) for path in files]}
     if into is not None:
         report[into.name] = _section(into, boards, boards_dir, check=check)
     differing = [path for r in report.values() for path in r.get("differs", [])]
@@ -83,7 +84,7 @@ def _tell(report: Mapping[str, Mapping[str, list[str]]]) -> None:
     for of in report.values():
         for line in of.get("left_out", []):
             click.echo(f"left out: {line}", err=True)
-        click.echo(of["page"][0])
+        click.echo("\n".join(of["page"]))
 
 
 def render(directory: Path, registry: Any) -> None:
