@@ -43,7 +43,9 @@
   tip.hidden = true;
   document.body.append(tip);
 
+  let told = null;
   const tell = (cell) => {
+    told = cell;
     tip.textContent = cell.dataset.tip;
     tip.hidden = false;
     const at = cell.getBoundingClientRect();
@@ -52,7 +54,10 @@
     tip.style.left = `${scrollX + Math.max(8, Math.min(at.left, room))}px`;
     tip.style.top = `${scrollY + (above > 0 ? above : at.bottom + 6)}px`;
   };
-  const hush = () => (tip.hidden = true);
+  const hush = () => {
+    told = null;
+    tip.hidden = true;
+  };
   const shown = (table) => [...table.tBodies[0].rows].filter((row) => !row.hidden);
   const anchor = (table) => {
     const cells = all("td[data-tip]", table);
@@ -90,6 +95,7 @@
   }
   all("table.sortable").forEach(anchor);
   document.addEventListener("keydown", (event) => event.key === "Escape" && hush());
+  document.addEventListener("scroll", () => told && tell(told), true);
 
   // ---- teacher access: rows and samples of methods that need what is not ticked are hidden
   for (const filter of all(".filter")) {
