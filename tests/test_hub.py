@@ -251,3 +251,20 @@ def test_a_run_with_student_and_teacher_of_the_hub(published, tmp_path):
         assert (made.returncode, made.stdout) == (3, "")
         assert "model org/none is not on the hub" in made.stderr
         assert "Traceback" not in made.stderr
+
+
+def test_what_does_not_fit_shows_once_the_small_files_are_here(hub, published):
+    other = tiny.tokenizer()
+    other.add_tokens(["<extra>"])
+    models.save(tiny.llama(seed=2, vocabulary=301), other, published.parent / "other")
+    hub.publish("org/other", published.parent / "other")
+    planned = {
+        cell.row: cell for cell in cells("org/llama", "org/other", methods="kd,seqkd", metrics="rouge-l,fidelity")
+    }
+    assert {cell.skip for cell in planned.values()} == {""}
+    assert planned["seqkd"].absent == {}
+    requirements.check(planned.values())
+    again = {row: matrix.reconsidered(cell, lambda key: None) for row, cell in planned.items()}
+    assert "different tokenizers" in again["kd"].skip
+    assert again["seqkd"].skip == ""
+    assert "different tokenizers" in again["seqkd"].absent["fidelity"]

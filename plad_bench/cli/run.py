@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,15 +137,15 @@ class Planned:
 
     def skip_misfits(self) -> None:
         """Skip what is to run with models that do not fit, told from those of their files that are here by now."""
-        from plad_bench.plan import fit, matrix
+        from plad_bench.plan.matrix import reconsidered
 
         def find(key: str) -> Path | None:
             artifact = self.store.find(key)
             return artifact.path if artifact else None
 
-        reasons = {cell.id: matrix.skip_reason(cell) or fit.no_room(cell, find) for cell in self.todo}
-        self.cells = [replace(c, skip=reasons[c.id]) if reasons.get(c.id) else c for c in self.cells]
-        self.todo = [cell for cell in self.todo if not reasons[cell.id]]
+        again = {cell.id: reconsidered(cell, find) for cell in self.todo}
+        self.cells = [again.get(cell.id, cell) for cell in self.cells]
+        self.todo = [cell for cell in again.values() if not cell.skip]
 
     def made(self, key: str) -> bool:
         """Whether the result of a stage is in the store."""

@@ -33,8 +33,7 @@ def tokenizers_differ(student: HubModel, teacher: HubModel) -> bool:
 
 def no_room(cell: Cell, find: Find) -> str:
     """Why a model that the cell generates with has no room for its prompts; empty if it has, or nobody knows yet."""
-    seen = {stage.key: stage for score in cell.scores.values() for stage in score.walk()}
-    for stage in seen.values():
+    for stage in cell.stages:
         if "max_new_tokens" in stage.spec and "model" in stage.inputs:
             reason = _no_room(stage, find)
             if reason:

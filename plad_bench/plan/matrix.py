@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from plad_bench.contract.errors import UsageError
 from plad_bench.contract.records import Access, HubModel, Need, PairObjective, Protocol, ScratchModel, TokenObjective
-from plad_bench.plan.fit import tokenizers_differ
+from plad_bench.plan.fit import Find, no_room, tokenizers_differ
 from plad_bench.plan.names import slug
 from plad_bench.plan.spec import Chosen, RunSpec, choose
 from plad_bench.plan.stages import Plan, Stage, metrics_needs
@@ -111,10 +111,23 @@ def cells(spec: RunSpec, registry: Registry) -> list[Cell]:
     """
     made: dict[str, Cell] = {}
     for cell in _combinations(spec, registry):
-        if not cell.skip and len(cell.absent) == len(cell.metrics):
-            cell = replace(cell, skip=next(iter(cell.absent.values())))  # noqa: PLW2901  nothing would be measured
-        made.setdefault(cell.id, cell)
+        made.setdefault(cell.id, _measured(cell))
     return list(made.values())
+
+
+def reconsidered(cell: Cell, find: Find) -> Cell:
+    """A cell that was to run, judged by the files of its models that are here by now, with a reason to skip it if any.
+
+    `find` gives the directory of an artifact by its key.
+    """
+    cell = _measured(replace(cell, skip=skip_reason(cell)))
+    return cell if cell.skip else replace(cell, skip=no_room(cell, find))
+
+
+def _measured(cell: Cell) -> Cell:
+    """The cell, skipped if nothing would be measured."""
+    nothing = not cell.skip and len(cell.absent) == len(cell.metrics)
+    return replace(cell, skip=next(iter(cell.absent.values()))) if nothing else cell
 
 
 def _combinations(spec: RunSpec, registry: Registry) -> Iterator[Cell]:
