@@ -31,7 +31,18 @@ def component(name, selector=None, **params):
     return {"name": name, "selector": selector or name, "params": params, "version": 1, "plugin": "plad-bench 0.1.0"}
 
 
-def record(method="kd", seed=0, *, selector=None, status="done", columns=None, access="logits", params=None, **changes):
+def record(
+    method="kd",
+    seed=0,
+    *,
+    selector=None,
+    status="done",
+    columns=None,
+    ids=None,
+    access="logits",
+    params=None,
+    **changes,
+):
     """(record as JSON value, scores file as bytes); `columns` maps a metric to (values, better, unit)."""
     columns = {} if columns is None else columns
     name = slug(selector or method)
@@ -58,7 +69,8 @@ def record(method="kd", seed=0, *, selector=None, status="done", columns=None, a
     data["key"] = digest(data["cell"].encode())
     scores = b""
     if columns:
-        ids = [hashlib.sha256(str(i).encode()).hexdigest()[:16] for i in range(len(next(iter(columns.values()))[0]))]
+        count = len(next(iter(columns.values()))[0])
+        ids = ids or [hashlib.sha256(str(i).encode()).hexdigest()[:16] for i in range(count)]
         scores = results.scores_bytes(ids, {metric: values for metric, (values, _, _) in columns.items()})
         data["scores"] = {"file": f"{name}.s{seed}.scores.parquet", "sha256": digest(scores), "examples": len(ids)}
         data["metrics"] = {}

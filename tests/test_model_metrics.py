@@ -317,3 +317,26 @@ def test_every_metric_declares_how_to_read_it():
         for metric in (r.component for r in found):
             assert metric.formula, metric.name
             assert metric.cost, metric.name
+
+
+# --------------------------------------------------------------------------------------------------------- the page
+
+
+def test_a_page_says_what_was_not_measured_and_why(tmp_path):
+    import synthetic
+
+    from plad_bench.report import board
+    from plad_bench.report.render import render_board
+
+    for method in ("kd", "seqkd"):
+        for seed in range(2):
+            columns = {"m": (np.random.default_rng(seed).normal(0, 1, 9), "higher", "")}
+            absent = {"fidelity": "the teacher provides <b>text</b>"} if method == "kd" else {}
+            synthetic.put(tmp_path / "b", *synthetic.record(method, seed, columns=columns, absent=absent))
+    (tmp_path / "b" / "board.toml").write_text("")
+    (group,) = board.load(tmp_path / "b").groups
+    assert group.absent == (board.Absent("fidelity", "the teacher provides <b>text</b>", ("kd",)),)
+    page = render_board(tmp_path / "b", ())[tmp_path / "b" / "README.md"].decode()
+    _, _, said = page.partition("## Metrics not measured")
+    assert "`fidelity`" in said
+    assert "<b>" not in said

@@ -16,9 +16,9 @@ import numpy as np
 from plad_bench.plan import boardfile
 from plad_bench.plan.boardfile import BoardFile, Prices
 from plad_bench.report import samples, stats
-from plad_bench.report.cells import Cell, Complain, Problem, consistent, found, with_scores
+from plad_bench.report.cells import Cell, Complain, Problem, consistent, found, matrix, with_scores
 from plad_bench.report.labels import labels
-from plad_bench.report.results import REFERENCE_METHODS, Record
+from plad_bench.report.results import REFERENCE_METHODS, Record, is_prompt
 from plad_bench.report.samples import Shown
 from plad_bench.report.stats import Array, Estimate, Pairwise
 
@@ -100,6 +100,15 @@ class Unranked:
 
 
 @dataclass(frozen=True)
+class Absent:
+    """A metric that some methods do without, and why."""
+
+    metric: str
+    reason: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Group:
     """One task, teacher and student: what may be compared."""
 
@@ -118,6 +127,7 @@ class Group:
     unranked: tuple[Unranked, ...]
     prices: Prices | None = None
     """What the rows' money was reckoned with."""
+    absent: tuple[Absent, ...] = ()
     samples: tuple[Shown, ...] = ()
     """What references and rows, in this order, wrote to a few prompts, where the task's text may be shown."""
 
@@ -215,7 +225,7 @@ def _group(cells: Sequence[Cell], settings: BoardFile, complain: Complain) -> Gr
         task=first.task.selector,
         teacher=first.teacher.selector,
         student=first.student.selector,
-        examples=len(done[0].ids) if done else 0,
+        examples=sum(map(is_prompt, done[0].ids)) if done else 0,
         protocol=first.protocol,
         metrics=metrics,
         primary=primary,
@@ -224,8 +234,18 @@ def _group(cells: Sequence[Cell], settings: BoardFile, complain: Complain) -> Gr
         pairs=pairs,
         unranked=unranked,
         prices=settings.prices,
+        absent=_absent([*done, *others], named),
         samples=samples.side_by_side([[by_id[of] for of in row.cells] for row in shown], primary, complain),
     )
+
+
+def _absent(cells: Iterable[Cell], named: Mapping[str, str]) -> tuple[Absent, ...]:
+    """The metrics that could not be had, by metric and reason."""
+    found: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for cell in cells:
+        for metric, reason in cell.record.absent.items():
+            found[metric, reason].add(named.get(cell.method, cell.record.method.selector))
+    return tuple(Absent(*key, tuple(sorted(of))) for key, of in sorted(found.items()))
 
 
 def _counted(cells: list[Cell], asked: Sequence[int]) -> list[Cell]:
@@ -268,6 +288,16 @@ def asked_seeds(cells: Iterable[Cell], settings: BoardFile) -> tuple[int, ...]:
     return tuple(sorted({record.seed for record in done}))
 
 
+def _estimates(cells: Sequence[Cell], metrics: Sequence[str]) -> dict[str, Estimate]:
+    """An estimate of each metric, those with as many examples at a time."""
+    alike: dict[int, dict[str, Array]] = defaultdict(dict)
+    for name in metrics:
+        scores = matrix(cells, name)
+        alike[scores.shape[1]][name] = scores
+    found = {n: e for of in alike.values() for n, e in zip(of, stats.estimates(np.array([*of.values()])), strict=True)}
+    return {name: found[name] for name in metrics}
+
+
 def _row(
     label: str,
     cells: Sequence[Cell],
@@ -288,17 +318,10 @@ def _row(
         lr_shared=first.method.lr_shared,
         seeds=seeds,
         asked=len(asked),
-        estimates=dict(zip(shown, stats.estimates(np.array([_matrix(cells, name) for name in shown])), strict=True))
-        if shown
-        else {},
+        estimates=_estimates(cells, shown),
         cost=cost,
         cells=tuple(cell.record.cell for cell in cells),
     )
-
-
-def _matrix(cells: Sequence[Cell], metric: str) -> Array:
-    """Scores [S, E] of a metric that every cell has."""
-    return np.stack([cell.scores[metric] for cell in cells])
 
 
 def _shared(cost: Mapping[str, float]) -> dict[str, float]:
@@ -344,7 +367,7 @@ def _ranked(
     ends = [[key for key in references if _usable(rows[key], name, primary)] for name in ("warmup", "teacher")]
     gaps = all(len(keys) == 1 for keys in ends)
     compared = [*order, *(keys[0] for keys in ends if gaps)]
-    moments = stats.moments([sign * _matrix(cells[key], primary.name) for key in compared])
+    moments = stats.moments([sign * matrix(cells[key], primary.name) for key in compared])
     pairs = stats.pairwise(moments.only(slice(k)))
     places = stats.ranks([goodness[key] for key in order], pairs.p_holm)
     significant = pairs.p_holm < 1 - stats.LEVEL

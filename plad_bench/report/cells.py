@@ -9,12 +9,14 @@ import json
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from plad_bench.contract.records import Protocol
 from plad_bench.report import results
@@ -138,7 +140,10 @@ def _alone(cells: list[Cell], reason: str, complain: Complain) -> list[Cell]:
 
 
 def with_scores(cells: Iterable[Cell], complain: Complain) -> list[Cell]:
-    """Done cells with their verified scores, on the examples that most of them share, in one order."""
+    """Done cells with their verified scores, on the prompts that most of them share, in one order.
+
+    Examples that metrics bring themselves are those of any cell, and NaN where a cell has not been scored on them.
+    """
     read: list[Cell] = []
     interned: dict[tuple[str, ...], tuple[str, ...]] = {}
     for cell in cells:
@@ -148,13 +153,15 @@ def with_scores(cells: Iterable[Cell], complain: Complain) -> list[Cell]:
             complain(cell, error.message)
             continue
         read.append(replace(with_own, ids=interned.setdefault(with_own.ids, with_own.ids)))
-    sets = {ids: frozenset(ids) for ids in interned}
+    sets = {ids: frozenset(filter(results.is_prompt, ids)) for ids in interned}
     counts = Counter(sets[cell.ids] for cell in read)
     if not counts:
         return []
     usual = max(counts, key=lambda examples: (counts[examples], sorted(examples)))
     orders = Counter(cell.ids for cell in read if sets[cell.ids] == usual)
     order = max(orders, key=lambda ids: (orders[ids], ids))
+    others = {example for ids in orders for example in ids} - set(order)
+    order = (*order, *sorted(others))
     kept = []
     for cell in read:
         if cell.ids in orders:
@@ -166,12 +173,25 @@ def with_scores(cells: Iterable[Cell], complain: Complain) -> list[Cell]:
 
 
 def aligned(cell: Cell, order: tuple[str, ...]) -> Cell:
-    """The same cell with its examples in another order."""
+    """The same cell with its examples in another order, and NaN for those that it does not have."""
     if cell.ids == order:
         return cell
     place = {example: k for k, example in enumerate(cell.ids)}
-    index = [place[example] for example in order]
-    return replace(cell, scores={name: v[index] for name, v in cell.scores.items()}, ids=order)
+    index = [place.get(example, len(place)) for example in order]  # beyond the last: the NaN that is appended
+    scores = {name: np.append(values, np.nan)[index] for name, values in cell.scores.items()}
+    return replace(cell, scores=scores, ids=order)
+
+
+def matrix(cells: Sequence[Cell], metric: str) -> Array:
+    """Scores [S, E] of a metric that every cell has, on the prompts or on the examples that the metric brings."""
+    rows = _rows(cells[0].ids, metric.partition("[")[0])
+    return np.stack([cell.scores[metric][rows] for cell in cells])
+
+
+@lru_cache(maxsize=256)
+def _rows(ids: tuple[str, ...], metric: str) -> NDArray[np.intp]:
+    own = [k for k, example in enumerate(ids) if example.startswith(f"{metric}:")]
+    return np.array(own or [k for k, example in enumerate(ids) if results.is_prompt(example)], dtype=np.intp)
 
 
 def scored(cell: Cell) -> Cell:

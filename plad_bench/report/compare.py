@@ -15,10 +15,9 @@ from plad_bench.plan import boardfile
 from plad_bench.plan.boardfile import BoardFile
 from plad_bench.report import stats
 from plad_bench.report.board import MetricInfo, asked_seeds
-from plad_bench.report.cells import Cell, Problem, aligned, consistent, found, scored
+from plad_bench.report.cells import Cell, Problem, aligned, consistent, found, matrix, scored
 from plad_bench.report.labels import labels
-from plad_bench.report.results import RecordError
-from plad_bench.report.stats import Array
+from plad_bench.report.results import RecordError, is_prompt
 
 
 @dataclass(frozen=True)
@@ -177,7 +176,7 @@ def _alike(a: list[Cell], b: list[Cell]) -> tuple[list[Cell], list[Cell]]:
     """The same cells with their examples in one order, if those are the same."""
     order = a[0].ids
     for cell in (*a, *b):
-        if differing := len(set(order) ^ set(cell.ids)):
+        if differing := sum(map(is_prompt, set(order) ^ set(cell.ids))):
             raise UsageError(
                 f"{a[0].record.cell} and {cell.record.cell} were scored on different examples: "
                 f"{differing} belong to one of them alone",
@@ -214,7 +213,7 @@ def _metric(cells: Sequence[Cell], name: str) -> MetricInfo:
 
 
 def _one(a: Sequence[Cell], b: Sequence[Cell], metric: MetricInfo) -> Comparison:
-    moments = stats.moments([_matrix(cells, metric.name) for cells in (a, b)])
+    moments = stats.moments([matrix(cells, metric.name) for cells in (a, b)])
     pairs = stats.pairwise(moments)
     difference, half, p = float(pairs.difference[0, 1]), pairs.half_width(0, 1), pairs.p(0, 1)
     record = a[0].record
@@ -234,7 +233,3 @@ def _one(a: Sequence[Cell], b: Sequence[Cell], metric: MetricInfo) -> Comparison
         seeds=moments.seeds,
         examples=moments.examples,
     )
-
-
-def _matrix(cells: Sequence[Cell], metric: str) -> Array:
-    return np.stack([cell.scores[metric] for cell in cells])

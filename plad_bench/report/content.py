@@ -140,6 +140,14 @@ def sections(group: Group) -> Iterator[Section]:
         title = ("Incomplete, failed, skipped and trial cells",)
         yield Section("unranked", title, "Never ranked, never averaged.", Table(columns, body))
 
+    if group.absent:
+        columns = tuple(Column((head,)) for head in ("Metric", "Method", "Reason"))
+        rows = tuple(
+            (Entry((Name(a.metric),)), Entry((Said(", ".join(a.labels)),)), Entry((Said(a.reason),)))
+            for a in group.absent
+        )
+        yield Section("absent", ("Metrics not measured",), table=Table(columns, rows))
+
 
 def left_out(board: Board) -> Iterator[Section]:
     """The files that no number rests on, if there are any."""

@@ -29,6 +29,7 @@ SHORT = {
     "cost": "Cost",
     "pairs": "Comparisons",
     "unranked": "Incomplete",
+    "absent": "Not measured",
 }
 """What the parts of a group are called in the list of them."""
 
