@@ -165,6 +165,7 @@ def world(tmp_path_factory):
 def sample(world, count):
     """Put `count` samples of each prompt into the world."""
     spec_ = {"split": "train", "max_new_tokens": 6, "temperature": 1.0, "top_k": 40, "precision": "float32", "seed": 3}
+    spec_ |= {"backend": "transformers"}
     return world.run("generate", {**spec_, **({"samples": count} if count != 1 else {})})
 
 
@@ -330,7 +331,9 @@ def test_records_with_other_samples_are_foreign(board, record, foreign):
     conditions = boardfile.BoardFile(protocol={**base, **board}).conditions("demo")
     part = SimpleNamespace(name="demo")
     one = SimpleNamespace(
-        record=SimpleNamespace(protocol={**base, **record}, status="done", task=part, seed=0), group="g", method="m"
+        record=SimpleNamespace(protocol={**base, **record}, status="done", task=part, seed=0, scores=None),
+        group="g",
+        method="m",
     )
     complaints = []
     kept = report_cells.consistent([one], lambda task: conditions, lambda cell, reason: complaints.append(reason))
@@ -407,3 +410,15 @@ def test_real_schemas_run_from_plan_to_board_with_pairs_of_every_kind(tmp_path):
     pairs = {r.pairs.name: r for r in tldr if r.pairs}
     assert set(pairs) == {"reranked", "mbr"}
     assert all(r.counts["pairs.pairs"] > 0 for r in pairs.values())
+
+
+def test_a_scorer_on_this_machine_is_looked_for_and_its_place_is_told_to_nobody(tmp_path):
+    from plad_bench import MissingError
+    from plad_bench.plan import requirements
+
+    place = tmp_path / "judge"
+    for pairs in (f"reranked[scorer=reward[path={place}]]", f"mbr[utility=reward[path={place}]]"):
+        (one,) = cell(pairs=pairs, samples=3)
+        assert str(tmp_path) not in json.dumps([one.id, one.pairs.public(), one.pairs.label])
+        with pytest.raises(MissingError, match="judge"):
+            requirements.check([one])

@@ -69,14 +69,11 @@ class Cell:
         """The metric that the pair builder orders by, or measures margins in."""
         if self.pairs is None:
             return None
-        named = self.pairs.component.scorer(self.pairs.params)
-        if not named and self.pairs.params.margin is not None:  # type: ignore[attr-defined]
+        if self.pairs.scorer is not None:
+            _check_scorer(self.pairs.scorer)
+        elif self.pairs.params.margin is not None:  # type: ignore[attr-defined]
             raise UsageError(f"{self.pairs.label}: a margin of what?", "Name the metric that scores: scorer=rouge-l.")
-        if not named:
-            return None
-        (scorer,) = choose(self.registry, "metric", named)
-        _check_scorer(scorer)
-        return scorer
+        return self.pairs.scorer
 
     @functools.cached_property
     def responses(self) -> Stage:

@@ -30,7 +30,8 @@ def check(cells: Iterable[Cell], made: Callable[[str], bool] = lambda key: False
         if cell.task.label not in seen:
             seen.add(cell.task.label)
             cell.task.component.require(cell.task.params)
-        for metric in (m for chosen in cell.metrics for m in (chosen, chosen.scorer) if m is not None):
+        scorers = (c.scorer for c in (*cell.metrics, cell.method, cell.pairs) if c is not None and c.scorer is not None)
+        for metric in (*cell.metrics, *scorers):
             if metric.label not in seen and metric.label not in cell.absent:
                 seen.add(metric.label)
                 metric.component.require(metric.params)

@@ -24,7 +24,9 @@ class Chosen:
     registered: Registered
     params: Params
     scorer: Chosen | None = None
-    """The metric that its parameter `scorer` names."""
+    """The metric that one of its parameters names: `scorer`, or what a pair builder says."""
+    named: str = ""
+    """As that parameter names it."""
 
     @property
     def component(self) -> Any:
@@ -66,7 +68,9 @@ class Chosen:
     @property
     def _publishable(self) -> dict[str, str]:
         """What stands for the scorer's selector where that must not be shown as it was typed."""
-        return {"scorer": self.scorer.label} if self.scorer is not None and self.scorer.hides else {}
+        if self.scorer is None or not self.scorer.hides:
+            return {}
+        return {n: self.scorer.label for n in type(self.params).model_fields if getattr(self.params, n) == self.named}
 
 
 @dataclass(frozen=True)
@@ -101,9 +105,10 @@ def choose(registry: Registry, kind: str, text: str) -> tuple[Chosen, ...]:
         for name in names:
             registered = registry.find(kind, name)
             params = registry.configure(registered.component, dict(selector.values))
-            named = getattr(params, "scorer", "")
+            asks: Any = registered.component
+            named = asks.scorer(params) if kind == "pair builder" else getattr(params, "scorer", "")
             scorer = choose(registry, "metric", named)[0] if named else None
-            one = Chosen(kind, registered, params, scorer)
+            one = Chosen(kind, registered, params, scorer, named)
             chosen[one.label] = one
     if not chosen:
         raise NothingSelectedError(f"{text!r} selects no {kind}", "Name at least one, or all.")
