@@ -334,6 +334,7 @@ def test_records_with_other_samples_are_foreign(board, record, foreign):
         record=SimpleNamespace(protocol={**base, **record}, status="done", task=part, seed=0, scores=None),
         group="g",
         method="m",
+        file="f",
     )
     complaints = []
     kept = report_cells.consistent([one], lambda task: conditions, lambda cell, reason: complaints.append(reason))
