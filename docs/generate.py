@@ -1,4 +1,4 @@
-"""Write the pages that are made from the code: methods.md from the registry, cli.md from the commands' help.
+"""Write the pages that are made from the code: methods.md and metrics.md from the registry, cli.md from the help.
 
 `python docs/generate.py` writes them; with `--check` it writes nothing and exits with 1 if a page differs.
 """
@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 import click
 
-from plad_bench import Method, PairObjective, Params
+from plad_bench import Method, Metric, PairObjective, Params
 from plad_bench.cli.main import cli
 from plad_bench.cli.state import State
 from plad_bench.contract.params import source_of
@@ -37,6 +37,39 @@ its pairs. Parameters are given in brackets, `kd[temperature=2]`, and `|` separa
 A method trains on the text named here: *reference* is the task's references, *teacher* the teacher's responses,
 *sample* responses of the frozen warm-started student, *student* fresh responses of the student in training, *replay*
 earlier ones of those, and *pairs* what the pair builder (`--pairs`) makes. *Source* says where a default comes from."""
+
+METRICS_INTRO = """\
+# Metrics
+
+A metric gives one value per example, NaN where an example has none; a board shows their mean, and its intervals, tests
+and ranks rest on the values. What is no mean over examples is taken apart so that it is one, and its formula says how.
+y is the evaluated response, y_T the teacher's, q the student's distribution, p the teacher's.
+
+```sh
+plad-bench run --metrics 'slot-errors,perplexity,token-ece,calibration[scorer=slot-errors],pair-accuracy,fidelity'
+```
+
+*Needs* names what a metric reads beside prompt, references and response: `teacher`, the teacher's responses;
+`checkpoint`, the evaluated model; `teacher-logits`, the teacher's model; `scores`, the values of another metric for the
+same responses. Where a teacher gives text alone, or two tokenizers differ, the metric is absent: the record and the
+page say why, and the cell counts.
+
+Any metric with a direction can be a *scorer*: of another metric, of a method, of a pair builder (there, one that reads
+text alone or brings its own model). So win rates are made of parts:
+
+| win rate | selector |
+| :-- | :-- |
+| by a text metric | `win-teacher[scorer=rouge-l]` |
+| by a reward model | `win-teacher[scorer=reward[id=ORG/NAME]]`, `win-teacher[scorer=reward[path=DIR]]` |
+| by a language model | `win-judge[model=NAME]`; `base_url=` says where, `OPENAI_API_KEY` holds the key |
+| any of them at equal length | `win-lc[scorer=win-judge[model=NAME]]`, which judges nothing twice |
+
+lm-eval's tasks are metrics as well: `lm-eval[tasks=hellaswag]`, `lm-eval[tasks='arc_easy+boolq',metric=acc]`, or task
+files of your own with `include_path=DIR`. Their documents are examples of their own; keep a task's data in its
+directory, whose content is keyed.
+
+A label holds no path: on a board a directory is its name and a hash. So a board with such a metric needs `--metrics` in
+each command, and a file that is gone is an error."""
 
 CLI_INTRO = """\
 # Command line
@@ -63,7 +96,7 @@ Put selectors with brackets in quotes, for the shell's sake. `all` selects every
 
 def pages() -> dict[Path, str]:
     """Path -> text of every generated page."""
-    return {DOCS / "methods.md": methods_page(), DOCS / "cli.md": cli_page()}
+    return {DOCS / "methods.md": methods_page(), DOCS / "metrics.md": metrics_page(), DOCS / "cli.md": cli_page()}
 
 
 # --------------------------------------------------------------------------------------------------------- methods
@@ -160,6 +193,40 @@ def _value(value: Any) -> str:
     if value is None:
         return "unset"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+# --------------------------------------------------------------------------------------------------------- metrics
+
+
+def metrics_page() -> str:
+    """The page of all metrics that come with plad-bench."""
+    metrics = [
+        registered.component
+        for found in Registry.load().components("metric").values()
+        for registered in found
+        if registered.origin.plugin == "builtin"
+    ]
+    index = [
+        [f"[{m.name}](#{anchor(m.name)})", m.better or "none", m.unit, ", ".join(sorted(m.needs)), m.summary]
+        for m in metrics
+    ]
+    head = ["metric", "better", "unit", "needs", "what"]
+    return "\n\n".join([HEADER, METRICS_INTRO, table(head, index), *map(_metric, metrics)]) + "\n"
+
+
+def _metric(metric: Metric) -> str:
+    facts = {
+        "Better": metric.better or "reported and never ranked",
+        "Unit": metric.unit or "a plain number",
+        "Needs": ", ".join(sorted(metric.needs)) or "nothing more than text",
+        "Cost": metric.cost,
+        "Version": str(metric.version),
+    }
+    parts = [f"## {metric.name}", metric.summary, f"Value of an example: {metric.formula}."]
+    parts.append("\n".join(f"- {name}: {value}" for name, value in facts.items()))
+    if metric.params.model_fields:
+        parts.append(table(["parameter", "default", "allowed", "source", "what"], _parameters(metric.params)))
+    return "\n\n".join(parts)
 
 
 # ------------------------------------------------------------------------------------------------------------- cli
