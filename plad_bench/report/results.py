@@ -285,8 +285,9 @@ def read_scores(path: Path, sha256: str, examples: int | None = None) -> tuple[l
             table = file.read(use_threads=False)
         examples_column = table["example"]
         names = [name for name in table.column_names if name != "example"]
-        numbers = set(table.select(names).schema.types) <= {pa.float64()}
-        values = _matrix(table.select(names)) if numbers and names else np.empty((0, len(table)))
+        columns = table.select(names)
+        numbers = set(columns.schema.types) <= {pa.float64()}
+        values = _matrix(columns) if numbers and names else np.empty((0, len(table)))
     except (pa.ArrowException, KeyError, ValueError, TypeError, OSError, OverflowError, MemoryError) as error:
         raise RecordError(f"{path.name}: is not a table of scores: {error}", remedy) from None
     ids = examples_column.to_pylist()

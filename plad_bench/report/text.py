@@ -25,8 +25,11 @@ def clean(text: object, limit: int = 200) -> str:
 
 def printable(text: object) -> str:
     """Text as it is, lines included, but for characters that are not seen or could steer a terminal."""
-    hidden = (unicodedata.category(c) in _UNSEEN and c not in _KEPT for c in str(text))
-    return "".join("\N{REPLACEMENT CHARACTER}" if hide else c for c, hide in zip(str(text), hidden, strict=True))
+    shown = str(text)
+    if shown.isprintable():  # nearly all is, and the rest of this is slow
+        return shown
+    hidden = (unicodedata.category(c) in _UNSEEN and c not in _KEPT for c in shown)
+    return "".join("\N{REPLACEMENT CHARACTER}" if hide else c for c, hide in zip(shown, hidden, strict=True))
 
 
 def escape(text: object, limit: int = 300) -> str:
