@@ -499,7 +499,7 @@ def test_text_that_weighs_nothing_is_no_input():
 
 def test_tokens_sampled_in_training_and_before_it_are_one_column():
     def stage(name, **cost):
-        return SimpleNamespace(key=name, name=name), SimpleNamespace(manifest={"cost": cost})
+        return SimpleNamespace(key=name, name=name, operation=name), SimpleNamespace(manifest={"cost": cost})
 
     (sample, sampled), (warmup, warmed) = stage("sample", tokens_generated=100), stage("warmup", device_seconds=1)
     checkpoint, made = stage("distill", tokens_generated=40, teacher_tokens_scored=70, tokens_trained=50)
