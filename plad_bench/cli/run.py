@@ -59,6 +59,7 @@ def matrix_options(function: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Choice(["float32", "bf16"]),
             help="Arithmetic of models.  [default: the board's, else bf16 on GPUs and float32 on CPUs]",
         ),
+        click.option("--lora", type=click.IntRange(1), help="Train students through adapters of this rank."),
         click.option(
             "--signals",
             metavar="live|dense|top-K",
@@ -172,6 +173,7 @@ _PROTOCOL = (
     "precision",
     "backend",
     "signals",
+    "lora",
     "limit",
 )
 

@@ -172,6 +172,8 @@ class Protocol:
     """The evaluation split: test, or validation for choosing defaults."""
     precision: str = "float32"
     """float32 or bf16."""
+    lora: int = field(default=0, metadata={"unsaid": True})
+    """Rank of the adapters that students are trained through; 0 trains all weights."""
     signals: str = field(default="live", metadata={"unsaid": True})
     """The teacher's distributions over fixed text: live (computed at every step), dense (computed once and kept whole)
     or top-K (once, the K likeliest tokens and the tail)."""

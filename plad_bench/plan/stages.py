@@ -273,6 +273,7 @@ class Plan:
         """What training under this protocol has in common."""
         p = self.protocol
         spec = {"steps": steps, "lr": lr, "batch": p.batch, "seed": self.seed, "precision": p.precision}
+        spec |= {"lora": p.lora} if p.lora else {}
         return spec | self._limit()
 
     def train(

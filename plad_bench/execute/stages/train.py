@@ -34,7 +34,7 @@ _SAMPLED = (Text.STUDENT, Text.REPLAY)
 
 def run(context: Context) -> None:
     """Write model/, and curve.jsonl with the loss and what else the method reports."""
-    from plad_bench.learn import models, sequences, training
+    from plad_bench.learn import adapters, models, sequences, training
 
     spec = context.spec
     method = context.chosen("method")
@@ -43,6 +43,7 @@ def run(context: Context) -> None:
     prompts = read_prompts(context.inputs["data"], "train", context.spec.get("limit", 0))
     encoded = [encoder.prompt(p.prompt) for p in prompts]
     order = sequences.order([len(ids) for ids in encoded], spec["batch"], spec["steps"], spec["seed"])
+    adapted = adapters.adapt(model, spec["lora"], spec["seed"]) if "lora" in spec else None
     make = _pair_steps if isinstance(method.component.objective, PairObjective) else _token_steps
     module, step_at, memory = make(context, model, method, Corpus(prompts, encoded, encoder), order)
     result = training.train(
@@ -59,7 +60,7 @@ def run(context: Context) -> None:
     )
     context.cost["tokens_trained"] = result.tokens
     context.cost["peak_memory_bytes"] = models.peak_memory(context.device)
-    models.save(model, tokenizer, context.out / MODEL)
+    models.save(adapters.merge(adapted) if adapted else model, tokenizer, context.out / MODEL)
     write_lines(context.out / CURVE, result.curve)
 
 
