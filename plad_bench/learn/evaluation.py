@@ -27,7 +27,7 @@ class Evaluated(LanguageModel):
 
     def __init__(self, path: Path, device: str, precision: str, max_new_tokens: int, counts: dict[str, float]) -> None:
         self.model, self.tokenizer = models.load(path, device, precision)
-        self.encoder = Encoder(self.tokenizer, models.context_length(self.model), counts)
+        self.encoder = models.encoder(self.model, self.tokenizer, counts)
         self.max_new_tokens = max_new_tokens
 
     def measure(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from plad_bench.contract.errors import StageError
 from plad_bench.contract.records import Response
-from plad_bench.learn.models import context_length
+from plad_bench.learn.models import encoder as encoder_of
 from plad_bench.learn.seeds import derive
 from plad_bench.learn.sequences import Encoder
 
@@ -42,13 +42,14 @@ def generate(
     Raises:
         StageError: if a prompt leaves no room for the response in the model's context.
     """
-    encoder = Encoder(tokenizer, context_length(model))
+    encoder = encoder_of(model, tokenizer)
     encoded = [encoder.prompt(p) for p in prompts]
     check_room(encoder, encoded, decoding.max_new_tokens)
     responses: dict[int, Response] = {}
     longest_first = sorted(range(len(prompts)), key=lambda i: (-len(encoded[i]), i))
     ends = end_tokens(model.generation_config, tokenizer)
-    model.generation_config = _config(decoding, tokenizer, ends)
+    begin = {"decoder_start_token_id": model.config.decoder_start_token_id} if encoder.encoder_decoder else {}
+    model.generation_config = _config(decoding, tokenizer, ends, begin)
     for start in range(0, len(prompts), BATCH):
         indices = longest_first[start : start + BATCH]
         torch.manual_seed(derive(decoding.seed, "generate", start))
@@ -67,19 +68,23 @@ def response_of(encoder: Encoder, ids: Sequence[int], ends: set[int]) -> Respons
 
 
 def _batch(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]]) -> list[list[int]]:
-    ids, mask = left_padded(prompts, tokenizer.pad_token_id, model.device)
+    apart = model.config.is_encoder_decoder
+    ids, mask = padded(prompts, tokenizer.pad_token_id, model.device, left=not apart)
     generate_: Any = model.generate
     output = generate_(input_ids=ids, attention_mask=mask)
-    return [list(row) for row in output[:, ids.shape[1] :].tolist()]
+    return [list(row) for row in output[:, 1 if apart else ids.shape[1] :].tolist()]
 
 
-def _config(decoding: Decoding, tokenizer: PreTrainedTokenizerBase, ends: set[int]) -> GenerationConfig:
+def _config(
+    decoding: Decoding, tokenizer: PreTrainedTokenizerBase, ends: set[int], begin: Mapping[str, int]
+) -> GenerationConfig:
     sampling = {"temperature": decoding.temperature, "top_k": decoding.top_k, "top_p": 1.0}
     return GenerationConfig(
         max_new_tokens=decoding.max_new_tokens,
         do_sample=decoding.temperature > 0,
         eos_token_id=sorted(ends),
         pad_token_id=tokenizer.pad_token_id,
+        **begin,
         **(sampling if decoding.temperature > 0 else {}),
     )
 
@@ -100,12 +105,16 @@ def check_room(encoder: Encoder, prompts: Sequence[list[int]], max_new_tokens: i
         )
 
 
-def left_padded(prompts: Sequence[list[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token ids and attention mask of B prompts that all end in the last column, [B, T] each."""
+def padded(prompts: Sequence[list[int]], pad: int, device: torch.device, *, left: bool = True) -> tuple[Tensor, Tensor]:
+    """Token ids and attention mask of B prompts, [B, T] each, that all end in the last column or begin in the first."""
     longest = max(map(len, prompts))
-    ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts], device=device)
-    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
-    return ids, mask
+    rows = []
+    for prompt in prompts:
+        filling = [(pad, 0)] * (longest - len(prompt))
+        tokens = [(token, 1) for token in prompt]
+        rows.append([*filling, *tokens] if left else [*tokens, *filling])
+    both = torch.tensor(rows, device=device)
+    return both[..., 0], both[..., 1]
 
 
 def end_tokens(config: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> set[int]:

@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
@@ -21,6 +23,7 @@ from transformers import (
 from plad_bench.contract import hub
 from plad_bench.contract.errors import MissingError
 from plad_bench.learn.seeds import derive
+from plad_bench.learn.sequences import Encoder
 
 POINTER = "pointer.json"
 """Stands in a model directory for a published model: {id, revision}."""
@@ -82,7 +85,8 @@ def load(path: Path, device: str, precision: str) -> tuple[PreTrainedModel, PreT
     """
     source, name = located(path)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True, trust_remote_code=False)
+    kind = AutoModelForSeq2SeqLM if AutoConfig.from_pretrained(source).is_encoder_decoder else AutoModelForCausalLM
+    model = kind.from_pretrained(source, dtype=dtype, use_safetensors=True, trust_remote_code=False)
     move: Any = model.to
     return move(device).eval(), load_tokenizer(source, name)
 
@@ -127,6 +131,13 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path)
     """Write a Hugging Face directory."""
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
+
+
+def encoder(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, counts: dict[str, float] | None = None
+) -> Encoder:
+    """What turns text into the model's tokens, counting what does not fit."""
+    return Encoder(tokenizer, context_length(model), {} if counts is None else counts, model.config.is_encoder_decoder)
 
 
 def context_length(model: PreTrainedModel) -> int:

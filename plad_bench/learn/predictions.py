@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from plad_bench.learn.divergences import cross_entropy
-from plad_bench.learn.sequences import Batch
+from plad_bench.learn.sequences import IGNORED, Batch
 
 COPIES = 8
 """Tensors [N, V] in float32 that a divergence and its gradient hold at a time, about."""
@@ -72,7 +72,7 @@ class Predictor:
         """Read a batch."""
         count = int(batch.valid.sum())
         room = self.rows or self._budget() // (COPIES * 4 * vocabulary_size(self.model))
-        if batch.valid.numel() <= room or not self._head_is_known(batch):
+        if is_encoder_decoder(self.model) or batch.valid.numel() <= room or not self._head_is_known(batch):
             return Predictions(response_logits(self.model, batch), _same, max(1, count))
         states, head = response_states(self.model, batch), Head(self.model)
         chunk = self.rows or max(1, room // CHUNKS, min(room, states.shape[1]))
@@ -120,11 +120,38 @@ class Head:
 
 def response_logits(model: nn.Module, batch: Batch) -> Tensor:
     """Logits of the N response predictions of a batch, row by row, [N, V], as the model makes them."""
+    if is_encoder_decoder(model):
+        return _decoded(model, batch)
     extra: dict[str, Any] = {}
     if "logits_to_keep" in inspect.signature(_inner(model).forward).parameters:
         extra["logits_to_keep"] = batch.input_ids.shape[1] - batch.start
     logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False, **extra).logits
     return logits[:, -batch.valid.shape[1] :][batch.valid]
+
+
+def is_encoder_decoder(model: nn.Module) -> bool:
+    """Whether one half of the model reads the prompt and the other writes the response."""
+    return bool(_inner(model).config.is_encoder_decoder)
+
+
+def _decoded(model: nn.Module, batch: Batch) -> Tensor:
+    """The logits of an encoder-decoder: its encoder reads the prompts, its decoder what stands before each label."""
+    valid = batch.labels != IGNORED
+    lengths = valid.int().argmax(1) + 1
+    prompts = torch.arange(int(lengths.max()), device=valid.device) < lengths[:, None]
+    counts = valid.sum(1)
+    responses = torch.arange(int(counts.max()), device=valid.device) < counts[:, None]
+    labels = batch.labels.new_zeros(responses.shape).masked_scatter(responses, batch.labels[valid])
+    begin = labels.new_full((len(labels), 1), _inner(model).config.decoder_start_token_id)
+    output = model(
+        input_ids=batch.input_ids[:, : prompts.shape[1]],
+        attention_mask=prompts.long(),
+        decoder_input_ids=torch.cat([begin, labels[:, :-1]], 1),
+        decoder_attention_mask=responses.long(),
+        use_cache=False,
+    )
+    logits: Tensor = output.logits[responses]
+    return logits
 
 
 def response_states(model: nn.Module, batch: Batch) -> Tensor:

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
+from plad_bench.contract.errors import StageError
 from plad_bench.contract.records import Sampling
 from plad_bench.learn import ranks
-from plad_bench.learn.generation import check_room, end_tokens, left_padded
-from plad_bench.learn.models import context_length
+from plad_bench.learn.generation import check_room, end_tokens, padded
+from plad_bench.learn.models import context_length, encoder
 from plad_bench.learn.seeds import derive
-from plad_bench.learn.sequences import Encoder
 
 
 @dataclass
@@ -40,8 +40,17 @@ class Rollouts:
     """Counts tokens_generated and teacher_tokens_scored."""
 
     def check(self, prompts: Sequence[list[int]]) -> None:
-        """See that every prompt leaves room for a response. Raises StageError if one does not."""
-        check_room(Encoder(self.tokenizer, context_length(self.student)), prompts, self.max_new_tokens)
+        """See that the student can be sampled while it trains, and that every prompt leaves room for a response.
+
+        Raises:
+            StageError: if it is an encoder-decoder, or a prompt leaves no room.
+        """
+        if self.student.config.is_encoder_decoder:
+            raise StageError(
+                "the student is an encoder-decoder, which cannot be sampled while it trains",
+                "Choose a method on fixed text.",
+            )
+        check_room(encoder(self.student, self.tokenizer), prompts, self.max_new_tokens)
 
     @torch.no_grad()
     def sample(
@@ -86,7 +95,7 @@ class Rollouts:
         return torch.rand(self.max_new_tokens, 2, dtype=torch.float64, generator=generator)
 
     def _sample(self, prompts: Sequence[list[int]], noise: Tensor, sampling: Sampling) -> list[list[int]]:
-        ids, mask = left_padded(prompts, self.tokenizer.pad_token_id, self.student.device)
+        ids, mask = padded(prompts, self.tokenizer.pad_token_id, self.student.device)
         models = [self.student]
         if self.teacher is not None and (sampling.teacher_mix or sampling.verify_top_k):
             models.append(self.teacher)

@@ -61,6 +61,8 @@ class Encoder:
     tokenizer: PreTrainedTokenizerBase
     context: int
     counts: dict[str, float] = field(default_factory=dict)
+    encoder_decoder: bool = False
+    """Whether a prompt is a text of its own, with an end, rather than what the response goes on from."""
 
     @functools.cached_property
     def hash(self) -> str:
@@ -75,6 +77,9 @@ class Encoder:
             messages = [{"role": "user", "content": text}]
             encoded: Any = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
             return list(encoded["input_ids"])
+        if self.encoder_decoder:
+            ids = list(self.tokenizer(text)["input_ids"])
+            return ids if ids[-1:] == [self.tokenizer.eos_token_id] else [*ids, self.tokenizer.eos_token_id]
         ids = list(self.tokenizer(text + "\n")["input_ids"])
         return ids[:-1] if ids and ids[-1] == self.tokenizer.eos_token_id else ids
 

@@ -31,6 +31,14 @@ def tokenizers_differ(student: HubModel, teacher: HubModel) -> bool:
     return len(files) == 2 and all(file.is_file() for file in files) and _differ(*files)
 
 
+def is_encoder_decoder(model: HubModel) -> bool:
+    """Whether a published model certainly is one; False where its files are not here."""
+    directory = hub.located(model.id, model.revision)
+    if directory is None or not (directory / "config.json").is_file():
+        return False
+    return bool(json.loads((directory / "config.json").read_text(encoding="utf-8")).get("is_encoder_decoder"))
+
+
 def no_room(cell: Cell, find: Find) -> str:
     """Why a model that the cell generates with has no room for its prompts; empty if it has, or nobody knows yet."""
     for stage in cell.stages:

@@ -20,7 +20,7 @@ def run(context: Context) -> None:
     from plad_bench.learn.predictions import Predictor
 
     model, tokenizer = models.load(context.inputs["model"].path / MODEL, context.device, context.spec["precision"])
-    predictor, encoder = Predictor(model), sequences.Encoder(tokenizer, models.context_length(model), context.counts)
+    predictor, encoder = Predictor(model), models.encoder(model, tokenizer, context.counts)
     prompts = read_prompts(context.inputs["data"], "train", context.spec.get("limit", 0))
     corpus = Corpus(prompts, [encoder.prompt(p.prompt) for p in prompts], encoder)
     rows = corpus.pairs(context)

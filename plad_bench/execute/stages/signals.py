@@ -10,12 +10,12 @@ from plad_bench.execute.worker import Context
 
 def run(context: Context) -> None:
     """Write the files of learn/signals.py for every training sequence of the text."""
-    from plad_bench.learn import models, sequences, signals
+    from plad_bench.learn import models, signals
     from plad_bench.learn.predictions import Predictor
 
     spec = context.spec
     model, tokenizer = models.load(context.inputs["teacher"].path / MODEL, context.device, spec["precision"])
-    encoder = sequences.Encoder(tokenizer, models.context_length(model), context.counts)
+    encoder = models.encoder(model, tokenizer, context.counts)
     prompts = read_prompts(context.inputs["data"], "train", spec.get("limit", 0))
     corpus = Corpus(prompts, [encoder.prompt(p.prompt) for p in prompts], encoder)
     context.cost |= signals.write(

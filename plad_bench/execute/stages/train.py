@@ -39,7 +39,7 @@ def run(context: Context) -> None:
     spec = context.spec
     method = context.chosen("method")
     model, tokenizer = models.load(context.inputs["model"].path / MODEL, context.device, "float32")
-    encoder = sequences.Encoder(tokenizer, models.context_length(model), context.counts)
+    encoder = models.encoder(model, tokenizer, context.counts)
     prompts = read_prompts(context.inputs["data"], "train", context.spec.get("limit", 0))
     encoded = [encoder.prompt(p.prompt) for p in prompts]
     order = sequences.order([len(ids) for ids in encoded], spec["batch"], spec["steps"], spec["seed"])
@@ -126,7 +126,6 @@ def _token_steps(
     from plad_bench.learn import models
     from plad_bench.learn.objectives import TokenLoss
     from plad_bench.learn.rollouts import Rollouts
-    from plad_bench.learn.sequences import Encoder
     from plad_bench.learn.signals import Signals
     from plad_bench.learn.steps import TokenSteps
 
@@ -137,7 +136,7 @@ def _token_steps(
     if "teacher" in context.inputs and objective.teacher_logits:
         path = context.inputs["teacher"].path / MODEL
         teacher, its_tokenizer = models.load(path, context.device, spec["precision"])
-        theirs = Encoder(its_tokenizer, models.context_length(teacher), context.counts)
+        theirs = models.encoder(teacher, its_tokenizer, context.counts)
         if theirs.hash != corpus.encoder.hash:
             if method.component.shared_vocabulary:
                 raise StageError(f"{method.label} compares logits, but student and teacher have different tokenizers")
