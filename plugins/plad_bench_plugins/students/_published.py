@@ -1,4 +1,4 @@
-"""The models on the hub that have a short name: one table for students and teachers, decoder-only.
+"""The models on the hub that have a short name: one table for students and teachers.
 
 All are base models unless their name says instruct, and their revision is open until a hub resolves it. Every one can
 teach (on the task's references first: `llama-8b[steps=500]`); those with a default teacher are students too. A default
@@ -57,4 +57,8 @@ PUBLISHED = {
     "smollm-1.7b": Published("HuggingFaceTB/SmolLM2-1.7B"),
     "gemma-2b": Published("google/gemma-2-2b", "gemma-9b"),
     "gemma-9b": Published("google/gemma-2-9b"),
+    "t5-small": Published("google-t5/t5-small", "t5-3b"),
+    "t5-base": Published("google-t5/t5-base", "t5-3b"),
+    "t5-large": Published("google-t5/t5-large", "t5-3b"),
+    "t5-3b": Published("google-t5/t5-3b"),
 }

@@ -23,7 +23,7 @@ def _alias(name: str, published: Published) -> Student:
 RECORDS = (
     Student(
         name="hf",
-        summary="Any causal model in Hugging Face format, by hub id or directory.",
+        summary="Any causal or encoder-decoder model in Hugging Face format, by hub id or directory.",
         params=HFParams,
         model=HFParams.model,
     ),

@@ -33,7 +33,7 @@ def _alias(name: str, published: Published) -> Teacher:
 RECORDS = (
     Teacher(
         name="hf",
-        summary="Any causal model in Hugging Face format, by hub id or directory.",
+        summary="Any causal or encoder-decoder model in Hugging Face format, by hub id or directory.",
         params=HFTeacherParams,
         provides=EVERYTHING,
         model=HFTeacherParams.model,
