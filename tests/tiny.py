@@ -149,12 +149,11 @@ def context(directory: Path, *, name: str = "stage", **given: Any) -> Context:
     out, partial = directory / name / "out", directory / name / "partial"
     out.mkdir(parents=True, exist_ok=True)
     partial.mkdir(parents=True, exist_ok=True)
-    nothing: dict[str, Any] = {"spec": {}, "job": {}, "inputs": {}, "micro_batch": 0, "registry": registry()}
+    nothing: dict[str, Any] = {"spec": {}, "job": {}, "inputs": {}, "micro_batch": 0, "device": "cpu"}
     return Context(
-        **{**nothing, **given},
+        **{**nothing, "registry": registry(), **given},
         out=out,
         partial=partial,
-        device="cpu",
         counts={},
         cost={},
         notes={},
@@ -220,9 +219,7 @@ class World:
             rows.append({"id": id_, "responses": [row]})
         files.write_lines(self._place(role) / files.RESPONSES, rows)
 
-    def run(
-        self, operation: str, spec: dict[str, Any], *, job: Any = None, micro_batch: int = 0, name: str = ""
-    ) -> Artifact:
+    def run(self, operation: str, spec: dict[str, Any], *, job: Any = None, name: str = "", **given: Any) -> Artifact:
         """Run a stage on all there is, in this process."""
         self.runs += 1
         made = context(
@@ -231,17 +228,18 @@ class World:
             spec=spec,
             job=job or {},
             inputs=self.inputs,
-            micro_batch=micro_batch,
+            **given,
         )
         import_module(f"plad_bench.execute.stages.{operation}").run(made)
         facts = {"counts": made.counts, "cost": made.cost, "notes": made.notes}
         return Artifact(made.out, {"document": {"stage": operation, "spec": spec}, **facts})
 
-    def train(self, method: str, *, micro_batch: int = 0, name: str = "", params: Any = None, **spec: Any) -> Artifact:
+    def train(self, method: str, *, name: str = "", params: Any = None, **spec: Any) -> Artifact:
         """Train the student by a method."""
+        given = {key: spec.pop(key) for key in ("micro_batch", "checkpointing", "device") if key in spec}
         usual = {"steps": 3, "lr": 1e-3, "batch": 6, "seed": 0, "precision": "float32"}
         job = {"method": named("method", method, **(params or {}))}
-        return self.run("train", {**usual, **spec}, job=job, micro_batch=micro_batch, name=name)
+        return self.run("train", {**usual, **spec}, job=job, name=name, **given)
 
 
 def weights(artifact: Artifact) -> dict[str, Any]:

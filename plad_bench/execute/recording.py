@@ -229,6 +229,8 @@ def _cost(cell: Cell, artifacts: Mapping[str, Artifact]) -> dict[str, float]:
         teach, sample = used.get("teach"), used.get("sample")
         take("train_device_seconds", "device_seconds", cell.checkpoint)
         take("tokens_trained", "tokens_trained", cell.checkpoint)
+        take("tokens_read", "tokens_read", cell.checkpoint)
+        take("step_milliseconds", "step_milliseconds", cell.checkpoint)
         take("teacher_tokens_scored", "teacher_tokens_scored", cell.checkpoint)
         take("teacher_tokens_cached", "teacher_tokens_cached", cell.checkpoint)
         take("peak_memory_bytes", "peak_memory_bytes", cell.checkpoint)

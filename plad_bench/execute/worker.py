@@ -1,7 +1,8 @@
 """One stage in one clean process: read a job file, compute, seal the artifact.
 
 A job is a JSON file: {store, shipped, stage, document, key, inputs, job, plugins, device, threads, micro_batch,
-spent, max_cost}. The result is the artifact in the store, or `<job>.error` with what went wrong. Nothing else crosses.
+checkpointing, spent, max_cost}. The result is the artifact in the store, or `<job>.error` with what went wrong. Nothing
+else crosses.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from plad_bench.plan.spec import Chosen
 
 OUT_OF_MEMORY = 75
-"""Exit code of a worker whose device was too small: try again with a smaller micro-batch."""
+"""Exit code of a worker whose device was too small: try again in a way that takes less memory."""
 
 
 @dataclass
@@ -54,6 +55,8 @@ class Context:
     notes: dict[str, Any]
     """Kept in the manifest: what a reader should know, such as a fall-back taken."""
     _progress: Path
+    checkpointing: bool = False
+    """Whether a training computes activations again instead of keeping them."""
     purse: Purse = field(default_factory=Purse)
     """What the run may spend."""
     _last: float = 0.0
@@ -151,6 +154,7 @@ def _compute(job: Mapping[str, Any], store: Store, staging: Path, progress: Path
         cost={},
         notes={},
         _progress=progress,
+        checkpointing=job["checkpointing"],
         purse=Purse(Path(job["spent"]), job["max_cost"] or float("inf")),
     )
     run: Callable[[Context], None] = import_module(f"plad_bench.execute.stages.{operation}").run
@@ -170,6 +174,7 @@ def _compute(job: Mapping[str, Any], store: Store, staging: Path, progress: Path
             "device": provenance.device_name(job["device"]),
             "threads": job["threads"],
             "micro_batch": job["micro_batch"],
+            **({"checkpointing": True} if job["checkpointing"] else {}),
         },
     }
 

@@ -140,6 +140,17 @@ def encoder(
     return Encoder(tokenizer, context_length(model), {} if counts is None else counts, model.config.is_encoder_decoder)
 
 
+def checkpoint(model: PreTrainedModel) -> None:
+    """Have a model in train mode keep its layers' inputs only, and compute the rest again for the gradient.
+
+    In eval mode nothing changes, so that sampling has its cache. A model that cannot do this stays as it is.
+    """
+    if model.supports_gradient_checkpointing:
+        # Renamed in transformers 5.23.
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+
+
 def context_length(model: PreTrainedModel) -> int:
     """Tokens the model can attend to."""
     return context_of(model.config)

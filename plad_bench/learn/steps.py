@@ -67,6 +67,7 @@ class TokenSteps:
         for index, term in enumerate(self.terms):
             chosen = self._sequences(index, term, number)
             step.tokens += sum(len(s.response) for s in chosen)
+            step.read += sum(map(len, chosen))
             step.micro += self._micro_steps(term, chosen)
         return step
 

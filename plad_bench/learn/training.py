@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,8 @@ class Step:
 
     micro: list[MicroStep]
     tokens: int
+    read: int = 0
+    """Those and their prompts'."""
 
 
 @dataclass
@@ -40,6 +43,9 @@ class Result:
 
     curve: list[dict[str, float]] = field(default_factory=list)
     tokens: int = 0
+    read: int = 0
+    milliseconds: list[float] = field(default_factory=list)
+    """Of every step, by the clock."""
 
 
 class Memory(Protocol):
@@ -95,12 +101,15 @@ def train(
     every = max(25, steps // 10)
     try:
         for number in range(first, steps):
+            began = time.perf_counter()
             step = step_at(number)
             torch.manual_seed(derive(seed, "step", number, *ranks.own()))
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(number, steps, lr)
             values = _update(module, optimizer, accelerator, step, number)
             result.tokens += step.tokens
+            result.read += step.read
+            result.milliseconds.append(round(1000 * (time.perf_counter() - began), 3))
             if memory is not None:
                 values |= memory.after(number, values["loss"])
             if number % LOG_EVERY == 0 or number == steps - 1:

@@ -28,7 +28,7 @@ def run(context: Context) -> None:
     for side in ("chosen", "rejected"):
         for indices in sequences.micro_batches([row[side] for row in rows], BATCH):
             batch = sequences.collate([rows[i][side] for i in indices], tokenizer.pad_token_id, context.device)
-            with torch.inference_mode():
+            with torch.no_grad():  # not inference_mode, in which no head could be compared with its gradients
                 sums, _ = sequence_logprobs(predictor, batch)
             for i, value in zip(indices, sums.tolist(), strict=True):
                 facts[i][f"reference_{side}"] = value

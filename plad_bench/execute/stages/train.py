@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,8 @@ def run(context: Context) -> None:
     spec = context.spec
     method = context.chosen("method")
     model, tokenizer = models.load(context.inputs["model"].path / MODEL, context.device, "float32")
+    if context.checkpointing:
+        models.checkpoint(model)
     encoder = models.encoder(model, tokenizer, context.counts)
     prompts = read_prompts(context.inputs["data"], "train", context.spec.get("limit", 0))
     encoded = [encoder.prompt(p.prompt) for p in prompts]
@@ -59,6 +62,8 @@ def run(context: Context) -> None:
         memory=memory,
     )
     context.cost["tokens_trained"] = result.tokens
+    context.cost["tokens_read"] = result.read
+    context.cost["step_milliseconds"] = statistics.median(result.milliseconds)
     context.cost["peak_memory_bytes"] = models.peak_memory(context.device)
     models.save(adapters.merge(adapted) if adapted else model, tokenizer, context.out / MODEL)
     write_lines(context.out / CURVE, result.curve)
@@ -194,7 +199,8 @@ def _pair_steps(
             available = pairs.get(corpus.prompts[i].id)
             if available:  # a prompt whose pair was dropped keeps its place in the order, and trains nothing
                 rows.append(available[pick(len(available), seed, number, corpus.prompts[i].id)])
-        step = Step([], sum(len(r["chosen"].response) + len(r["rejected"].response) for r in rows))
+        both = [row[side] for row in rows for side in ("chosen", "rejected")]
+        step = Step([], sum(len(s.response) for s in both), read=sum(map(len, both)))
         for indices in micro_batches([r["chosen"] for r in rows], ranks.even(context.micro_batch, len(rows))):
             group = [rows[i] for i in indices]
             batch = collate([r["chosen"] for r in group] + [r["rejected"] for r in group], pad, context.device)
