@@ -13,7 +13,7 @@ from plad_bench_plugins import plad_bench_students, plad_bench_teachers
 
 STUDENTS = {record.name: record for record in plad_bench_students()}
 TEACHERS = {record.name: record for record in plad_bench_teachers()}
-NEEDS_PARAMS = {"hf": {"id": "org/name"}}
+NEEDS_PARAMS = {"hf": {"id": "org/name"}, "vllm": {"id": "org/name"}}
 EVERY = [
     pytest.param(record, id=f"{kind}-{name}")
     for kind, records in (("student", STUDENTS), ("teacher", TEACHERS))
@@ -44,7 +44,7 @@ def test_models_are_who_they_say():
     ids = {
         name: model_of(r).id
         for name, r in (STUDENTS | TEACHERS).items()
-        if "revision" in r.params.model_fields and name != "hf"
+        if "revision" in r.params.model_fields and name not in NEEDS_PARAMS
     }
     assert ids["llama-1b"] == "meta-llama/Llama-3.2-1B"
     assert ids["llama-8b"] == "meta-llama/Llama-3.1-8B"
@@ -82,7 +82,7 @@ def test_every_default_teacher_exists():
     assert all(name != s.teacher for name, s in STUDENTS.items())
 
 
-@pytest.mark.parametrize("name", [name for name, teacher in TEACHERS.items() if teacher.model is not None])
+@pytest.mark.parametrize("name", [name for name, t in TEACHERS.items() if t.model is not None and not t.backend])
 def test_a_local_model_provides_everything_it_computes(name):
     assert TEACHERS[name].provides >= {Access.TEXT, Access.TOKEN_LOGPROBS, Access.TOP_K, Access.LOGITS, Access.HIDDEN}
 

@@ -121,7 +121,8 @@ def test_a_finished_run_does_no_work_and_imports_no_torch(done):
         "atexit.register(lambda: print('torch imported:', 'torch' in sys.modules, file=sys.stderr))\n"
     )
     before = {p: p.read_bytes() for p in (done / "leaderboards").rglob("*") if p.is_file()}
-    result = plad_bench(*RUN, cwd=done, PYTHONPATH=str(probe))
+    path = os.pathsep.join([str(probe), *filter(None, [os.environ.get("PYTHONPATH")])])
+    result = plad_bench(*RUN, cwd=done, PYTHONPATH=path)
     assert result.returncode == 0
     assert "0 done, 13 cached" in result.stderr
     assert "torch imported: False" in result.stderr
