@@ -152,6 +152,17 @@ def test_cross_entropy_is_exact_whatever_is_kept(k):
     torch.testing.assert_close(evaluate("kd", *events(student, teacher, labels, k), ce_weight=1), exact)
 
 
+@pytest.mark.parametrize("name", TEACHER)
+def test_the_padding_of_a_teachers_larger_vocabulary_is_no_event(name):
+    _, teacher, labels = logits()
+    student, labels = logits(vocabulary=9)[0], labels % 9
+    dense = evaluate(name, student, teacher[:, :9], labels)
+    coarse = evaluate(name, *events(student, teacher, labels, 12))
+    torch.testing.assert_close(coarse, dense, rtol=1e-9, atol=1e-12)
+    (one,), (other,) = (torch.autograd.grad(value.sum(), student) for value in (coarse, dense))
+    torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-11)
+
+
 def test_the_events_are_certain_together():
     _, teacher, labels = logits()
     log_p = teacher.log_softmax(-1)
@@ -174,6 +185,14 @@ def test_each_sequence_is_written_once_and_found_by_its_tokens_not_by_its_place(
     last = backwards.predictions.logits(slice(0, 1))
     torch.testing.assert_close(whole[-1:], last)
     assert found.target([*RAGGED, Tokens([0, 9], [9])]) is None
+
+
+def test_where_the_response_begins_tells_sequences_apart(tmp_path):
+    early, late = Tokens([0, 5], [6, 7, 1]), Tokens([0, 5, 6], [7, 1])
+    found, cost = written(tmp_path, 0, [early, late])
+    assert cost["teacher_tokens_scored"] == 5
+    first, second = (found.target([s]).predictions.logits(slice(0, 9)) for s in (early, late))
+    torch.testing.assert_close(first[1:], second)
 
 
 def test_few_tokens_take_few_bytes(tmp_path):

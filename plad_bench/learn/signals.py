@@ -106,13 +106,18 @@ class Events:
         return max(1, len(self.ids))
 
     def meet(self, part: slice, student: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Student and teacher log-probabilities of the events, [n, k + 2], and the labels' places among them, [n]."""
-        ids = self.ids[part].to(student.device)
-        log_q = log_softmax(student)
-        own = of_events(log_q, ids, labels)
+        """Student and teacher log-probabilities of the events, [n, k + 2], and the labels' places among them, [n].
+
+        A token beyond the student's vocabulary, which is the padding of the teacher's, is no event of either.
+        """
+        ids = self.ids[part]
+        beyond = max(0, int(ids.max()) + 1 - student.shape[-1]) if ids.numel() else 0
+        ids = ids.to(student.device)
+        own = of_events(functional.pad(log_softmax(student), (0, beyond), value=-torch.inf), ids, labels)
+        teacher = self.logprobs[part].to(own).masked_fill(own == -torch.inf, -torch.inf)
         among = ids == labels[:, None]
         places = torch.where(among.any(-1), among.int().argmax(-1), ids.shape[-1])
-        return own, self.logprobs[part].to(own), places
+        return own, teacher, places
 
 
 def of_events(logprobs: Tensor, ids: Tensor, labels: Tensor) -> Tensor:
