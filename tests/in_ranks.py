@@ -60,8 +60,9 @@ def pairs(name, student, micro_batch):
     module = PairLoss(student, method.objective, tiny.registry().configure(method, {}))
 
     def at(number):
-        chosen = [s[0] for s in SEQUENCES[: BATCH - number]]
-        rejected = [s[0] for s in SEQUENCES[::-1][: BATCH - number]]
+        count = 0 if number == STEPS - 1 else BATCH - number  # the last step has no pair: all were dropped
+        chosen = [s[0] for s in SEQUENCES[:count]]
+        rejected = [s[0] for s in SEQUENCES[::-1][:count]]
         size = ranks.even(micro_batch, len(chosen))
         step = training.Step([], sum(len(s.response) for s in chosen + rejected))
         for i in range(0, len(chosen), size):

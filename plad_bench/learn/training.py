@@ -133,13 +133,13 @@ def _update(
         for name, value in report.items():
             values[name] = values.get(name, 0.0) + value
     values = ranks.add(values)
-    ranks.add_gradients(module.parameters())
     if not math.isfinite(values["loss"]):
         raise StageError(
             f"the loss is {values['loss']} at step {number}",
             "Lower the learning rate (--lr or [lr=...]); at the first step, check the loss and the data.",
         )
-    if step.micro:
+    if step.micro:  # without, no gradient is none of zero: the optimiser leaves the weights alone
+        ranks.add_gradients(module.parameters())
         values["gradient_norm"] = float(accelerator.clip_grad_norm_(module.parameters(), CLIP_NORM))
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
