@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import tiny
 from standin import endpoint
 
 from plad_bench import MissingError, Scored, StageError, UsageError
+from plad_bench.contract.errors import BudgetError
 from plad_bench.execute.stages import files, score
 from plad_bench.execute.store import Artifact
 from plad_bench.plan import spec
@@ -112,6 +114,24 @@ def test_faults_lose_nothing_and_an_interrupted_stage_asks_nothing_twice(tmp_pat
     assert values(made)["id0"] == 1.0
     assert set(server.answered.values()) == {1}
     assert len(server.answered) == 10
+
+
+def test_several_responses_to_one_prompt_are_judged_each(tmp_path):
+    with endpoint(reply=better) as server:
+        made = context(tmp_path, "win-judge", **judge(server))
+        example = Scored(id="id0", prompt="prompt 0", references=(), meta={}, response="good 0", teacher="poor 0")
+        many = [example, replace(example, response="worse 0"), replace(example, response="good again")]
+        found = score.measure(made, made.chosen("metric"), many, score._Tools(made))
+    assert found == [1.0, 0.5, 1.0]
+
+
+def test_judges_pay_from_the_runs_purse(tmp_path):
+    with endpoint(reply=better) as server:
+        made = context(tmp_path, "win-judge", **judge(server, price_in=1e6, price_out=1e6))
+        made.purse.limit = 1.0
+        with pytest.raises(BudgetError):
+            score.run(made)
+    assert not server.asked
 
 
 def test_answers_that_are_no_verdict(tmp_path):

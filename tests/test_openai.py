@@ -151,6 +151,15 @@ def test_the_key_is_written_nowhere(tmp_path):
     assert KEY not in repr(p)
 
 
+@pytest.mark.parametrize("before", range(270, 301, 10))
+def test_no_part_of_the_key_is_repeated_from_an_endpoint_that_repeats_it(before, tmp_path):
+    with endpoint(faults=lambda q, n: (400, {}, f"{'x' * before}{KEY}")) as server:
+        p = params(server.url)
+        with pytest.raises(StageError) as caught:
+            ask(p, questions(p, 1), tmp_path / "j")
+    assert KEY[:3] not in caught.value.message
+
+
 # ----------------------------------------------------------------------------------------------------------- money
 
 
@@ -176,6 +185,35 @@ def test_what_may_have_been_billed_counts_as_spent(tmp_path):
         p = params(server.url, price_in=1e6, price_out=1e6)
         ask(p, questions(p, 1), tmp_path / "j", purse=purse)
     assert purse.spent > 15 + 8
+
+
+def test_an_answer_that_cannot_be_kept_is_paid_for_all_the_same(tmp_path):
+    (tmp_path / "j").mkdir()
+    purse = Purse(tmp_path / "purse", limit=1e9)
+    with endpoint() as server:
+        p = params(server.url, price_in=1e6, price_out=1e6)
+        with pytest.raises(IsADirectoryError):
+            ask(p, questions(p, 1), tmp_path / "j", purse=purse)
+    assert purse.spent == pytest.approx(15)
+
+
+def test_a_purse_that_cannot_be_read_is_no_empty_one(tmp_path):
+    (tmp_path / "purse").write_text("")
+    with pytest.raises(ValueError, match="float"):
+        Purse(tmp_path / "purse", limit=1.0).reserve(0.1)
+
+
+def test_a_kill_while_a_purse_is_written_forgets_nothing(tmp_path, monkeypatch):
+    purse = Purse(tmp_path / "purse", limit=1.0)
+    purse.reserve(0.7)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(tmp_path), "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        purse.reserve(0.2)
+    assert purse.spent == pytest.approx(0.7)
 
 
 def test_purses_of_several_processes_are_one(tmp_path):

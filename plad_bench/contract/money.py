@@ -46,7 +46,7 @@ class Purse:
             return self._spent
         try:
             return float(self.file.read_text(encoding="ascii"))
-        except (OSError, ValueError):
+        except FileNotFoundError:
             return 0.0
 
     def reserve(self, amount: float) -> None:
@@ -72,7 +72,9 @@ class Purse:
 
             with FileLock(self.file.with_suffix(".lock")):
                 total = _within(self.spent + amount, limit)
-                self.file.write_text(f"{total:.12f}", encoding="ascii")
+                temporary = self.file.with_suffix(".tmp")
+                temporary.write_text(f"{total:.12f}", encoding="ascii")
+                temporary.replace(self.file)  # whole or not at all: half a number would be forgotten money
 
 
 def _within(total: float, limit: float) -> float:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from plad_bench.contract.money import Purse
     from plad_bench.contract.records import Response, Scored
 
 Scorer: TypeAlias = "Callable[[Sequence[Scored]], Sequence[float]]"
@@ -64,6 +65,8 @@ class Tools:
     """A directory that survives a kill, until the values are there."""
     counts: dict[str, float]
     """Counts for the manifest: what was dropped, cut, asked."""
+    purse: Purse
+    """What may be spent on asking."""
 
     def __call__(self, selector: str) -> Scorer:
         """The scoring function of a metric."""

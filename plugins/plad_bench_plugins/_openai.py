@@ -298,10 +298,10 @@ class _Session:
         cost = 0.0
         try:
             answer = self._post(client, body)
+            cost = self._cost(answer, most)  # due, even if the journal cannot be written
             with self._state:
                 _append(self.journal, id_, body, answer)
                 self._in_a_row = 0
-            cost = self._cost(answer, most)
         except _NoAnswer as failed:
             cost = most if failed.billed else 0.0
             raise
@@ -414,9 +414,9 @@ class _Session:
 
     def _said(self, response: httpx2.Response) -> str:
         """The endpoint's own words, short, on one line, without the key should it repeat it."""
-        text = " ".join(response.text.split())[:300]
-        key = os.environ.get(self.params.key_env, "").strip()
+        text, key = response.text, os.environ.get(self.params.key_env, "").strip()
         text = text.replace(key, "[key]") if key else text
+        text = " ".join(text.split())[:300]  # not before: half a key is no key that `replace` finds
         return f": {text}" if text else ""
 
 

@@ -71,7 +71,7 @@ class _Tools(Tools):
         self._responses, self._teacher = responses or {}, teacher or {}
         self._models: dict[str, LanguageModel] = {}
         self.device, self.kept, self.partial = context.device, context.out, context.partial
-        self.counts = context.counts
+        self.counts, self.purse = context.counts, context.purse
 
     def __call__(self, selector: str) -> Scorer:
         (metric,) = choose(self._context.registry, "metric", selector)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -58,14 +59,15 @@ def score(examples: Sequence[Scored], params: JudgeParams, tools: Tools) -> list
 
     NaN where either verdict cannot be read. Equal texts are a tie, and are not asked for.
     """
+    named = list(zip(_names(examples), examples, strict=True))
     questions = {
-        f"{e.id}/{order}": params.body(_text(e, order), max_tokens=params.max_tokens, system=SYSTEM, temperature=0)
-        for e in examples
+        f"{name}/{order}": params.body(_text(e, order), max_tokens=params.max_tokens, system=SYSTEM, temperature=0)
+        for name, e in named
         if not _same(e)
         for order in ("first", "second")
     }
     journal = tools.partial / TRANSCRIPT
-    answers = ask(params, questions, journal, progress=tools.progress, counts=tools.counts)
+    answers = ask(params, questions, journal, purse=tools.purse, progress=tools.progress, counts=tools.counts)
     wins = {id_: win(answer, first=id_.endswith("/first")) for id_, answer in answers.items()}
     unreadable = [id_ for id_, value in wins.items() if math.isnan(value)]
     tools.counts |= {"judged": len(wins), "unreadable": len(unreadable)}
@@ -78,7 +80,7 @@ def score(examples: Sequence[Scored], params: JudgeParams, tools: Tools) -> list
         )
     if journal.is_file():
         shutil.copyfile(journal, tools.kept / TRANSCRIPT)
-    return [_value(e, wins) for e in examples]
+    return [_value(name, e, wins) for name, e in named]
 
 
 def win(answer: Answer, *, first: bool) -> float:
@@ -88,6 +90,16 @@ def win(answer: Answer, *, first: bool) -> float:
         return math.nan
     verdict = lines[-1][1].lower()
     return 0.5 if verdict == "tie" else float((verdict == "a") == first)
+
+
+def _names(examples: Sequence[Scored]) -> list[str]:
+    """What to call each pair: its example's id, numbered where a metric has several responses to one prompt judged."""
+    seen: Counter[str] = Counter()
+    names = []
+    for e in examples:
+        names.append(f"{e.id}/{seen[e.id]}" if seen[e.id] else e.id)
+        seen[e.id] += 1
+    return names
 
 
 def _text(example: Scored, order: str) -> str:
@@ -100,10 +112,10 @@ def _same(example: Scored) -> bool:
     return example.response.split() == (example.teacher or "").split()
 
 
-def _value(example: Scored, wins: Mapping[str, float]) -> float:
+def _value(name: str, example: Scored, wins: Mapping[str, float]) -> float:
     if _same(example):
         return 0.5
-    return (wins[f"{example.id}/first"] + wins[f"{example.id}/second"]) / 2
+    return (wins[f"{name}/first"] + wins[f"{name}/second"]) / 2
 
 
 RECORDS = (
