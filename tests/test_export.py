@@ -101,6 +101,18 @@ def test_latex_has_the_ranked_table_with_references_above(boards):
     assert re.search(r"^1 & \S+ & \d+\.\d+ \$\\pm\$ \d", body, re.MULTILINE)
 
 
+def test_the_note_on_daggers_in_latex_comes_with_one_and_not_with_a_method_so_named(tmp_path):
+    def latex_of(board, seeds):
+        for seed in seeds:
+            columns = {"m": (np.linspace(0, 1, 9) + seed, "higher", "")}
+            put(tmp_path / board, *record("dagger", seed, columns=columns))
+        (tmp_path / board / "board.toml").touch()
+        return exported(tmp_path, "latex", board)
+
+    assert "One record" in latex_of("one", [0])
+    assert "One record" not in latex_of("two", [0, 1])
+
+
 def test_what_is_left_out_of_a_board_is_in_no_table_and_named(boards, tmp_path):
     shutil.copytree(boards, tmp_path / "b")
     (tmp_path / "b" / "demo" / "cells" / "demo.tiny" / "kd.s1.scores.parquet").write_bytes(b"x")

@@ -65,8 +65,9 @@ def _table(board: Board, group: Group) -> str:
         f"{escape(board.title)}: {escape(group.task)}, {escape(group.student)} taught by {escape(group.teacher)}"
         f"{primary}; {group.examples} examples. Means with 95{{\\,}}\\% intervals."
     )
-    if any("dag" in line for line in (*rows, *references)):
-        caption += r" \textsuperscript{\dag} One record: over examples only."
+    dagger = _SPECIAL["\N{DAGGER}"]
+    if any(dagger in line for line in (*rows, *references)):
+        caption += f" {dagger} One record: over examples only."
     body = [*references, *([r"\midrule"] if references and rows else []), *rows]
     return "\n".join(
         [
