@@ -325,6 +325,21 @@ def test_without_gradients_nothing_is_differentiated(monkeypatch):
     assert float(whole) == pytest.approx(float(logits.sum()), rel=1e-3)
 
 
+def test_what_is_computed_again_for_a_gradient_is_computed_in_the_same_precision():
+    head, states, seen = torch.nn.Linear(6, 9), torch.randn(7, 6, requires_grad=True), []
+
+    def logits(part):
+        made = head(part)
+        seen.append(made.dtype)
+        return made
+
+    with torch.autocast("cpu", torch.bfloat16):
+        made = predictions.Predictions(states, logits, 3, tuple(head.parameters()))
+        found = predictions.label_logprobs(made, torch.arange(7))
+    found.sum().backward()
+    assert seen == [torch.bfloat16] * 6
+
+
 def test_a_second_backward_is_refused_and_not_wrong():
     student = tiny.llama(1)
     batch: Batch = collate(RAGGED, 2)
