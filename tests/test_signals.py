@@ -266,6 +266,17 @@ def test_live_is_what_it_always_was():
     assert roles("kd", "live") == {"teacher"}
 
 
+def test_what_changes_a_training_is_in_its_key_and_what_changes_signals_in_theirs():
+    def keys(**protocol):
+        made = plan("kd", signals="top-8", **protocol)
+        return made.key, made.inputs["signals-reference"].key
+
+    assert keys(lora=4)[0] != keys()[0]
+    assert keys(lora=4)[0] != keys(lora=8)[0]
+    assert keys(lora=4)[1] == keys()[1]
+    assert keys(precision="bf16")[1] != keys()[1]
+
+
 def test_signals_take_the_teachers_place_where_the_text_is_fixed():
     assert roles("kd") == {"signals-reference"}
     assert roles("kd[data=teacher]") == {"signals-teacher"}
