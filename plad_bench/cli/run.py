@@ -453,7 +453,10 @@ def _gpus(options: Mapping[str, Any]) -> tuple[int, ...]:
     text = options["gpus"].strip()
     if text == "none":
         return ()
-    present = sorted(int(p.name.removeprefix("nvidia")) for p in Path("/dev").glob("nvidia[0-9]*"))
+    # As CUDA counts them: from 0, whatever the numbers of the devices that a container was given.
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    several = Path("/dev").glob("nvidia[0-9]*") if visible is None else filter(None, visible.split(","))
+    present = range(0 if visible == "-1" else len(list(several)))
     if not text:
         return tuple(present)
     try:

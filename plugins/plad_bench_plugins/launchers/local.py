@@ -69,7 +69,9 @@ class _Forked(StageProcess):
 
 class _Fresh(StageProcess):
     def __init__(self, job: Path, log: Path, gpu: int) -> None:
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": str(gpu)}
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        one = visible[gpu] if any(visible) else str(gpu)  # the driver's own may be some of the machine's
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": one}
         with log.open("ab") as stream:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "plad_bench_plugins.launchers.local", str(job)],

@@ -1,0 +1,195 @@
+"""What only a GPU can show, and, without one, that everything up to the device is right."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from plad_bench import LaunchOptions, Sampling
+from plad_bench.cli.run import _gpus
+from plad_bench.contract.errors import MissingError
+from plad_bench.learn import generation, models, objectives, training
+from plad_bench.learn.predictions import Predictor, label_logprobs
+from plad_bench.learn.rollouts import Rollouts
+from plad_bench.learn.sequences import Tokens, collate
+from plad_bench_plugins.launchers import local
+
+ROOT = Path(__file__).parent.parent
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+SEQUENCES = [Tokens([0, 5, 6, 7], [8, 9, 1]), Tokens([0, 11], [12, 13, 14, 15, 16, 1])]
+
+
+# ------------------------------------------------------------------------------------------------------- without one
+
+
+class Started:
+    """A process that was asked for."""
+
+    def __init__(self, command, *, env, **more):
+        self.visible = env["CUDA_VISIBLE_DEVICES"]
+
+    def poll(self):
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("visible", "counted", "seen"),
+    [("4,6", (0, 1), ["4", "6"]), ("GPU-8a,GPU-9b", (0, 1), ["GPU-8a", "GPU-9b"]), ("2", (0,), ["2"]), ("-1", (), [])],
+)
+def test_slots_are_the_gpus_that_the_user_lets_us_see(tmp_path, monkeypatch, visible, counted, seen):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(local.subprocess, "Popen", Started)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert _gpus({"gpus": ""}) == counted
+    if counted:
+        session = local.LocalSession(LaunchOptions(workers=1, threads=1, gpus=counted))
+        started = [session.start(tmp_path / "job", tmp_path / "log", slot) for slot in range(session.slots)]
+        assert [process._process.visible for process in started] == seen
+    with pytest.raises(MissingError, match="no GPU 7"):
+        _gpus({"gpus": "7"})
+
+
+def test_a_machine_without_the_variable_counts_from_zero(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(local.subprocess, "Popen", Started)
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: iter([self / "nvidia3", self / "nvidia5"]))
+    assert _gpus({"gpus": ""}) == (0, 1)
+    session = local.LocalSession(LaunchOptions(workers=1, threads=1, gpus=(0, 1)))
+    assert session.start(tmp_path / "job", tmp_path / "log", 1)._process.visible == "1"
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs_from_end_to_end_but_for_the_device(tmp_path):
+    out = tmp_path / "page.md"
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--smoke", "--out", str(out)]
+    made = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert made.returncode == 0, made.stderr[-2000:]
+    text = out.read_text()
+    assert [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")][:5] == [
+        *("method", ":--", "plad", "kd", "seqkd"),
+    ]
+    assert "FAILED" not in text
+    assert str(tmp_path) not in text
+
+
+# ---------------------------------------------------------------------------------------------------------- with one
+
+
+def kd_step(device, *, bf16, rows=0, checkpointed=False):
+    """Loss and gradients of a kd step, in float32 on the CPU."""
+    student, teacher = tiny.llama(1).to(device), tiny.llama(2).to(device)
+    if checkpointed:
+        models.checkpoint(student)
+    kd = tiny.registry().get("method", "kd")
+    module = objectives.TokenLoss(student, teacher, tiny.registry().configure(kd, {}), rows=rows).train()
+    with torch.autocast(device, torch.bfloat16, enabled=bf16):
+        loss, _ = module(kd.objective.terms[0], collate(SEQUENCES, 2, device), 9)
+    loss.backward()
+    return loss.detach().float().cpu(), {n: p.grad.float().cpu() for n, p in student.named_parameters()}
+
+
+def cosine(a, b):
+    flat = [torch.cat([g.flatten() for g in grads.values()]) for grads in (a, b)]
+    return float(torch.nn.functional.cosine_similarity(*flat, dim=0))
+
+
+@CUDA
+@pytest.mark.gpu
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("rows", [0, 2])
+def test_a_bf16_step_is_the_cpus_float32_step_but_for_rounding(rows, checkpointed):
+    loss, gradients = kd_step("cuda", bf16=True, rows=rows, checkpointed=checkpointed)
+    expected, exact = kd_step("cpu", bf16=False)
+    assert float(loss) == pytest.approx(float(expected), rel=0.05)
+    assert cosine(gradients, exact) > 0.98
+
+
+@CUDA
+@pytest.mark.gpu
+def test_chunked_is_dense():
+    dense, chunked = (kd_step("cuda", bf16=False, rows=rows) for rows in (0, 2))
+    torch.testing.assert_close(chunked, dense, rtol=1e-3, atol=1e-5)
+    batch = collate(SEQUENCES, 2, "cuda")
+    labels = batch.labels[:, batch.start :][batch.valid]
+    with torch.no_grad():
+        found = [label_logprobs(Predictor(tiny.llama(1).cuda(), rows)(batch), labels) for rows in (0, 2)]
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-4)
+
+
+@CUDA
+@pytest.mark.gpu
+def test_greedy_text_is_the_cpus():
+    prompts = [tiny.sentence(i, 3 + i) for i in range(4)]
+    decoding = generation.Decoding(max_new_tokens=6)
+    texts = [generation.generate(tiny.llama(1).to(d), tiny.tokenizer(), prompts, decoding) for d in ("cpu", "cuda")]
+    assert texts[0] == texts[1]
+
+
+@CUDA
+@pytest.mark.gpu
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(teacher_mix=0.3), Sampling(verify_top_k=5, draft=3)])
+def test_rollouts_draw_the_cpus_tokens(sampling):
+    made = [
+        Rollouts(tiny.llama(1).to(d), tiny.llama(2).to(d), tiny.tokenizer(), max_new_tokens=6, seed=0).sample(
+            [[0, 5, 6], [0, 7]], ["a", "b"], 0, sampling
+        )
+        for d in ("cpu", "cuda")
+    ]
+    assert made[0] == made[1]
+
+
+@CUDA
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", ["sft", "kd", "plad", "gkd", "minillm"])
+def test_a_stage_trains_in_bf16_and_records_the_devices_memory(tmp_path, method):
+    world = tiny.World(tmp_path)
+    more = {"max_new_tokens": 6} if method in {"gkd", "minillm"} else {}
+    torch.cuda.reset_peak_memory_stats()
+    trained = world.train(method, device="cuda:0", precision="bf16", micro_batch=2, **more)
+    assert trained.manifest["cost"]["peak_memory_bytes"] == torch.cuda.max_memory_allocated() > 0
+    assert all(weight.dtype == torch.float32 for weight in tiny.weights(trained).values())
+
+
+@CUDA
+@pytest.mark.gpu
+def test_a_killed_training_resumes_on_the_device(tmp_path, monkeypatch):
+    world, saved = tiny.World(tmp_path), training._save
+
+    def killed(*args):
+        saved(*args)
+        raise KeyboardInterrupt
+
+    whole = tiny.weights(world.train("sft", device="cuda:0", steps=30))
+    monkeypatch.setattr(training, "_save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        world.train("sft", device="cuda:0", steps=30, name="again")
+    monkeypatch.undo()
+    resumed = tiny.weights(world.train("sft", device="cuda:0", steps=30, name="again"))
+    torch.testing.assert_close(resumed, whole, rtol=1e-3, atol=1e-5)
+
+
+@CUDA
+@pytest.mark.gpu
+@pytest.mark.parametrize("signals", ["dense", "top-8"])
+def test_a_run_of_the_command_on_a_gpu(tmp_path, signals):
+    command = [sys.executable, "-m", "plad_bench", "run", "--methods", "kd,plad,gkd", "--gpus", "0", "--limit", "8"]
+    sizes = ["--steps", "2", "--warmup-steps", "2", "--batch", "4", "--max-new-tokens", "8", "--signals", signals]
+    places = ["--store", "store", "--boards-dir", "boards", "--backend", "transformers"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "plugins")])}
+    made = subprocess.run(
+        [*command, *sizes, *places], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert made.returncode == 0, made.stderr[-2000:]
+    records = [json.loads(file.read_text()) for file in (tmp_path / "boards").rglob("seed-0.json")]
+    trained = [r for r in records if "train_device_seconds" in r.get("cost", {})]
+    assert len(trained) == 3
+    assert {r["provenance"]["device"] for r in trained} == {torch.cuda.get_device_name(0)}
+    assert {r["protocol"]["precision"] for r in trained} == {"bf16"}
