@@ -32,9 +32,11 @@ RUN = [
     ),
     *("--teacher", "scratch[layers=1,width=24,heads=2,vocabulary=300,steps=8]"),
 ]
+FEWER = [*RUN, "--methods", "kd,plad", "--seeds", "1"]
+"""Five of the thirteen cells of RUN."""
 
 
-def plad_bench(*arguments, cwd, timeout=240, **environment):
+def plad_bench(*arguments, cwd, timeout=600, **environment):
     """Run the program in a directory, with a store of that directory."""
     return subprocess.run(
         [*PROGRAM, *arguments],
@@ -132,7 +134,7 @@ def test_a_finished_run_does_no_work_and_imports_no_torch(done):
 def test_a_new_metric_is_scored_without_training_anything(done, tmp_path):
     shutil.copytree(done, tmp_path / "copy")
     (tmp_path / "copy" / "store" / "runs").rename(tmp_path / "old-runs")
-    result = plad_bench(*RUN, "--metrics", "rouge-l,rouge-1", cwd=tmp_path / "copy")
+    result = plad_bench(*FEWER, "--metrics", "rouge-l,rouge-1", cwd=tmp_path / "copy")
     assert result.returncode == 0, result.stderr
     assert {p.name.split("-")[0] for p in (tmp_path / "copy" / "store" / "runs").rglob("*.log")} == {"score"}
     record = next(r for r in records(tmp_path / "copy").values() if (r.method.name, r.seed) == ("kd", 0))
@@ -167,7 +169,7 @@ def _wait_for(condition, seconds=120):
 
 def _start(directory):
     return subprocess.Popen(
-        [*PROGRAM, *RUN],
+        [*PROGRAM, *FEWER],
         cwd=directory,
         env={**os.environ, "PLAD_BENCH_STORE": str(directory / "store")},
         stdout=subprocess.DEVNULL,
@@ -188,19 +190,24 @@ def _workers(driver):
     return [int(p) for p in listed.split() if int(p) != driver]
 
 
+def _same_records(disturbed, done):
+    found, undisturbed = records(disturbed), records(done)
+    assert len(found) == 5
+    assert {cell: r.essence() for cell, r in found.items()} == {cell: undisturbed[cell].essence() for cell in found}
+
+
 def test_sigkill_of_the_driver_then_the_same_command_gives_the_same_records(done, tmp_path):
     driver = _start(tmp_path)
     _wait_for(lambda: _jobs(tmp_path, "distill"))
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
     _wait_for(lambda: not _workers(driver.pid), 30)  # nobody works on for a driver that is gone
-    assert len(records(tmp_path)) < 13
+    assert len(records(tmp_path)) < 5
     status = plad_bench("status", "--json", cwd=tmp_path)
     assert json.loads(status.stdout)[0]["finished"] == "killed"
-    result = plad_bench(*RUN, cwd=tmp_path)
+    result = plad_bench(*FEWER, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    undisturbed = {cell: r.essence() for cell, r in records(done).items()}
-    assert {cell: r.essence() for cell, r in records(tmp_path).items()} == undisturbed
+    _same_records(tmp_path, done)
 
 
 def test_a_worker_that_is_killed_is_started_again(done, tmp_path):
@@ -208,8 +215,8 @@ def test_a_worker_that_is_killed_is_started_again(done, tmp_path):
     _wait_for(lambda: _jobs(tmp_path, "teacher"))
     children = sorted(_workers(driver.pid))
     os.kill(children[-1], signal.SIGKILL)
-    assert driver.wait(timeout=240) == 0
-    assert {c: r.essence() for c, r in records(tmp_path).items()} == {c: r.essence() for c, r in records(done).items()}
+    assert driver.wait(timeout=600) == 0
+    _same_records(tmp_path, done)
 
 
 def test_ctrl_c_exits_130_and_leaves_nothing_running(tmp_path):
@@ -234,7 +241,8 @@ def test_an_altered_artifact_is_noticed_and_rebuilt(done, tmp_path, flip):
     assert record.key[:12] in verify.stdout
     (copy / "leaderboards" / "mine" / "cells" / f"{path}.json").unlink()
     for score in copy.joinpath("store", "artifacts").glob("*/*/values.json"):
-        shutil.rmtree(score.parent)
+        if record.key in score.with_name("manifest.json").read_text():
+            shutil.rmtree(score.parent)
     assert plad_bench(*RUN, cwd=copy).returncode == 0
     assert plad_bench("cache", "verify", cwd=copy).returncode == 0
     assert records(copy)[path].essence() == record.essence()
@@ -414,7 +422,7 @@ def test_a_full_disk_is_named_and_nothing_is_half_written(done, tmp_path):
         env={**os.environ, "PLAD_BENCH_STORE": str(tmp_path / "store")},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         check=False,
     )
     assert result.returncode == 3, result.stderr
