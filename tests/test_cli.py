@@ -299,6 +299,20 @@ def test_show_puts_the_texts_of_a_prompt_side_by_side_while_the_store_has_them(d
     assert "\nteacher: " in narrow
 
 
+def test_what_cannot_run_and_rows_left_out_are_said(tmp_path):
+    rows = [{"prompt": f"a walk by river {n} and wood {7 * n}", "response": f"walk {n}"} for n in range(60)]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "{broken\n")
+    (tmp_path / "said.jsonl").write_text((tmp_path / "mine.jsonl").read_text())
+    result = plad_bench(
+        *("run", "--task", "jsonl[path=mine.jsonl]", "--teacher", "recorded[path=said.jsonl]", "--student", "tiny"),
+        *("--methods", "kd", "--limit", "4", "--warmup-steps", "1", "--max-new-tokens", "4", "--metrics", "length"),
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.startswith("3 to run, 0 cached, 1 skipped\nskipped: kd: kd needs the teacher's logits")
+    assert re.search(r"1 rows? of jsonl\S+ left out; the first: mine.jsonl, line 61: not JSON", result.stderr)
+
+
 def test_plan_tells_cached_from_missing(done):
     options = [a for a in RUN if a != "run"]
     result = plad_bench(*options[:2], "plan", *options[2:], "--methods", "sft,dpo", "--json", cwd=done)

@@ -154,6 +154,12 @@ def test_another_protocol_is_said(tmp_path):
     assert compared(root, "b:kd", "c:kd")["protocol"] == {"steps": {"a": 300, "b": 900}}
 
 
+def test_a_board_of_trials_says_why_nothing_is_compared(tmp_path):
+    put(tmp_path / "b", *record("kd", 0, status="trial", columns={"m": (np.array([1.0, 2]), "higher", "")}))
+    (tmp_path / "b" / "board.toml").touch()
+    assert "trials, of runs with --limit" in str(run(tmp_path, "kd", "plad", "--board", "b").exception)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

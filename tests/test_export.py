@@ -113,6 +113,22 @@ def test_the_note_on_daggers_in_latex_comes_with_one_and_not_with_a_method_so_na
     assert "One record" not in latex_of("two", [0, 1])
 
 
+def test_a_board_of_trials_has_no_table_and_that_is_said(tmp_path):
+    put(tmp_path / "b", *record("kd", 0, status="trial", columns={"m": (np.array([1.0, 2]), "higher", "")}))
+    (tmp_path / "b" / "board.toml").touch()
+    result = run(tmp_path, "latex")
+    assert result.stdout.startswith("% Needs")
+    assert result.stdout.endswith("\n")
+    assert "no table of b" in result.stderr
+
+
+def test_parameters_have_the_learning_rate_that_was_trained_with(tmp_path):
+    put(tmp_path / "b", *record("kd", 0, params={"lr": 0.0}, columns={"m": (np.array([1.0, 2]), "higher", "")}))
+    (tmp_path / "b" / "board.toml").touch()
+    (row,) = rows(exported(tmp_path, "csv"))
+    assert json.loads(row["params"])["lr"] == float(row["lr"]) > 0
+
+
 def test_what_is_left_out_of_a_board_is_in_no_table_and_named(boards, tmp_path):
     shutil.copytree(boards, tmp_path / "b")
     (tmp_path / "b" / "demo" / "cells" / "demo.tiny" / "kd.s1.scores.parquet").write_bytes(b"x")

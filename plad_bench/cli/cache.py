@@ -45,9 +45,10 @@ def du(store: Path, *, as_json: bool) -> None:
     if as_json:
         echo_json({stage: {"bytes": sizes[stage], "artifacts": numbers[stage]} for stage in sorted(sizes)})
         return
+    width = max(map(len, ["total", *sizes]))
     for stage in sorted(sizes, key=lambda s: -sizes[s]):
-        click.echo(f"{stage:<10} {numbers[stage]:>6} {_size(sizes[stage]):>9}")
-    click.echo(f"{'total':<10} {sum(numbers.values()):>6} {_size(sum(sizes.values())):>9}")
+        click.echo(f"{stage:<{width}} {numbers[stage]:>6} {_size(sizes[stage]):>9}")
+    click.echo(f"{'total':<{width}} {sum(numbers.values()):>6} {_size(sum(sizes.values())):>9}")
 
 
 @cache.command()

@@ -92,7 +92,11 @@ def latex(names: tuple[str, ...], boards_dir: Path, output: Path | None, *, as_j
     """Print the ranked tables of BOARDs, or of all, as LaTeX for the package booktabs."""
     from plad_bench.report import latex as paper
 
-    _deliver("latex", "\n".join(map(paper.render, _load(names, boards_dir))), output, as_json=as_json)
+    boards = list(_load(names, boards_dir))
+    for board in boards:
+        if not any(group.rows or group.references for group in board.groups):
+            click.echo(f"no table of {board.name}: all its cells are incomplete or trials", err=True)
+    _deliver("latex", "\n".join(map(paper.render, boards)), output, as_json=as_json)
 
 
 @export.command("model-index")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,11 +48,10 @@ def find_record(text: str, boards_dir: Path) -> tuple[Path, Record]:
         near = near_matches(text, ids)
         raise UsageError(
             f"no cell {text!r} in {boards_dir}",
-            f"Did you mean {' or '.join(near)}?" if near else "See `plad-bench plan`.",
+            f"Did you mean {' or '.join(near)}?" if near else _examples(ids),
         )
     if len(matching) > 1:
-        listed = "\n    ".join(list(matching)[:8])
-        raise UsageError(f"{text!r} names {len(matching)} cells", f"Name one, for example:\n    {listed}")
+        raise UsageError(f"{text!r} names {len(matching)} cells", _examples(matching))
     (path,) = matching.values()
     return path, results.read(path)
 
@@ -61,6 +60,11 @@ def board_of(record: Path) -> Path | None:
     """The directory of the board that a record file lies in; None if it lies in none."""
     above = (up.parent for up in record.absolute().parents if up.name == "cells")
     return next((board for board in above if (board / "board.toml").is_file()), None)
+
+
+def _examples(ids: Iterable[str]) -> str:
+    listed = "\n    ".join(list(ids)[:8])
+    return f"Name one, for example:\n    {listed}" if listed else "There is none yet: `plad-bench run` makes them."
 
 
 def _depth(path: Path) -> int:

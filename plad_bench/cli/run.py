@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -291,6 +292,7 @@ def _execute(state: State, planned: Planned, options: Mapping[str, Any], gpus: t
     (launcher,) = spec.choose(state.registry, "launcher", options["launcher"])
     workers = options["workers"] or max(1, (os.cpu_count() or 1) // options["threads"])
     launch = LaunchOptions(workers=workers, threads=options["threads"], gpus=gpus)
+    _announce(planned)
     counts = run_state.execute(
         planned.cells,
         planned.todo,
@@ -301,6 +303,17 @@ def _execute(state: State, planned: Planned, options: Mapping[str, Any], gpus: t
         afresh=options["rerun"] in {"stale", "all"},
     )
     return _finish(planned, run_state, counts, options)
+
+
+def _announce(planned: Planned) -> None:
+    """Say on stderr what will run and what cannot, before the first stage takes its time."""
+    if planned.todo:
+        click.echo(
+            f"{len(planned.todo)} to run, {len(planned.cached)} cached, {len(planned.skipped)} skipped", err=True
+        )
+    for cell in planned.skipped:
+        if cell.seed == 0:
+            click.echo(f"skipped: {cell.row}: {cell.skip}", err=True)
 
 
 def _finish(planned: Planned, run_state: Any, counts: Mapping[str, int], options: Mapping[str, Any]) -> int:
@@ -321,17 +334,14 @@ def _finish(planned: Planned, run_state: Any, counts: Mapping[str, int], options
         summary(planned.directory)
     tell = f"{counts['done']} done, {counts['cached']} cached, {counts['skipped']} skipped, {counts['failed']} failed"
     click.echo(f"\n{tell}. Board: {page}", err=True)
-    click.echo(_signals(planned), err=True, nl=False)
+    click.echo(_signals(planned) + _bad_rows(planned), err=True, nl=False)
     shown: set[str] = set()
     for cell, failure in run_state.failures.items():
         if failure.message not in shown:
             shown.add(failure.message)
             click.echo(f"failed: {cell}\n  {failure.stage}: {failure.message}\n  log: {failure.log}", err=True)
-    for cell in planned.skipped:
-        if cell.seed == 0:
-            click.echo(f"skipped: {cell.row}: {cell.skip}", err=True)
     if run_state.spent:
-        click.echo(f"spent: {run_state.spent:.6g}", err=True)
+        click.echo(f"spent: {_money(run_state.spent)}", err=True)
     if run_state.unpaid:
         click.echo(
             f"{len(run_state.unpaid)} cells wait for more money: the next question could have gone beyond --max-cost "
@@ -358,6 +368,29 @@ def _signals(planned: Planned) -> str:
         f"Signals: {sum(size for size, _ in once) / 1e6:,.1f} MB and {sum(s for _, s in once):,.1f} s of the teacher, "
         f"once. {len(costs)} trainings read {read:,.0f} tokens of them: about {read * rate:,.0f} s of it saved.\n"
     )
+
+
+def _bad_rows(planned: Planned) -> str:
+    """How many rows of the data are no examples, a line for each task that has such, and the first of them."""
+    from plad_bench.execute import recording
+    from plad_bench.report.text import printable
+
+    lines: dict[str, str] = {}
+    for cell in planned.cells:
+        record = recording.recorded(planned.directory / "cells", cell)
+        if record and (count := record.counts.get("data.bad_rows")):
+            first = record.provenance.get("notes", {}).get("data", {}).get("bad_rows", [])[:1]
+            told = [
+                f"{count:.0f} row{'s' if count > 1 else ''} of {record.task.selector} left out",
+                *map(printable, first),
+            ]
+            lines[record.task.selector] = "; the first: ".join(told) + "\n"
+    return "".join(lines.values())
+
+
+def _money(amount: float) -> str:
+    """An amount to six digits, never with an exponent."""
+    return f"{Decimal(f'{amount:.6g}'):f}"
 
 
 def _refuse_unpriced(planned: Planned) -> None:
@@ -438,7 +471,7 @@ def _questions(asked: Sequence[Estimate]) -> Table:
         box=None, pad_edge=False, header_style="bold",
     )  # fmt: skip
     for e in asked:
-        money = "no price given" if e.money is None else f"{e.money:.4g}"
+        money = "no price given" if e.money is None else _money(float(f"{e.money:.4g}"))
         table.add_row(
             escape(e.teacher),
             e.stage,

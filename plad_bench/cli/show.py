@@ -78,7 +78,7 @@ def _print_record(record: Record) -> None:
     from plad_bench.report import stats
     from plad_bench.report.text import printable
 
-    console = Console()
+    console = Console(soft_wrap=True)  # what is copied, such as the cell's id, is never broken
     console.print(Text(f"{record.cell}  {record.status}", style="bold"))
     if record.reason:
         console.print(Text(printable(record.reason)))
@@ -104,7 +104,8 @@ def _print_record(record: Record) -> None:
     for name, values in facts.items():
         console.print(Text(name, style="bold"))
         for key, value in values.items():
-            console.print(Text(printable(f"  {key}: {value}")))
+            whole = isinstance(value, float) and value.is_integer() and name in {"counts", "cost"}
+            console.print(Text(printable(f"  {key}: {int(value) if whole else value}")))
 
 
 def _print_samples(samples: list[dict[str, str]]) -> None:

@@ -101,8 +101,9 @@ def overrides(board: BoardFile, task: str, explicit: Mapping[str, Any]) -> dict[
     given = {name: value for name, value in explicit.items() if value is not None}
     for name, value in given.items():
         if name in fixed and fixed[name] != value:
+            place = "/".join(filter(None, (board.title, "board.toml")))
             raise UsageError(
-                f"the board fixes {name} = {fixed[name]} (board.toml), the command line says {value}",
+                f"the board fixes {name} = {fixed[name]} ({place}), the command line says {value}",
                 "Leave the option out, or choose another board with --board.",
             )
     return {**fixed, **given}

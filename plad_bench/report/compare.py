@@ -94,7 +94,9 @@ def side(directory: Path, label: str) -> Side:
     if not groups:
         raise UsageError(
             f"board {directory.name} has no finished method {label!r}",
-            suggestion(near_matches(label, known), sorted(known)),
+            suggestion(near_matches(label, known), sorted(known))
+            if known or not cells
+            else "Nothing on it is finished: trials, of runs with --limit, are not compared.",
         )
     return Side(directory.name, label, groups, settings, tuple(sorted(problems, key=lambda p: (p.file, p.reason))))
 

@@ -40,7 +40,7 @@ _SPECIAL = {
 def render(board: Board) -> str:
     """A booktabs table for each group of a board that has rows."""
     tables = [_table(board, group) for group in board.groups if group.rows or group.references]
-    return "\n".join(["% Needs \\usepackage{booktabs} and \\usepackage[T1]{fontenc}.", *tables])
+    return "\n".join(["% Needs \\usepackage{booktabs} and \\usepackage[T1]{fontenc}.", *(tables or [""])])
 
 
 def escape(value: object, limit: int = 200) -> str:

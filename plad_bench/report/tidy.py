@@ -33,7 +33,7 @@ def _cell(board: str, record: Record, costs: Sequence[str]) -> Iterator[Row]:
         "teacher": record.teacher.selector,
         "student": record.student.selector,
         "method": record.method.selector,
-        "params": json.dumps(record.method.params, sort_keys=True),
+        "params": json.dumps(_params(record), sort_keys=True),
         "pairs": record.pairs.selector if record.pairs else None,
         "access": record.method.access,
         "lr": record.method.lr,
@@ -46,6 +46,12 @@ def _cell(board: str, record: Record, costs: Sequence[str]) -> Iterator[Row]:
     for name, metric in sorted(record.metrics.items()):
         values = {key: getattr(metric, key) for key in ("unit", "better", "value", "n", "stderr")}
         yield {**identity, "metric": name, **values, **rest}
+
+
+def _params(record: Record) -> dict[str, Any]:
+    """A method's parameters, with the learning rate that it was trained at where it was left to the board."""
+    params = record.method.params
+    return {**params, "lr": record.method.lr} if "lr" in params else params
 
 
 def estimates(boards: Iterable[Board]) -> list[Row]:
