@@ -492,8 +492,12 @@ def test_a_trial_goes_to_a_board_of_its_own(tmp_path):
 
     (tmp_path / "leaderboards" / "trial").mkdir(parents=True)
     (tmp_path / "leaderboards" / "trial" / "board.toml").write_text("[protocol]\nsteps = 7\n")
-    limited = {stage["key"] for stage in boards("--limit", "9", "--steps", "7")["stages"]}
-    assert limited == {stage["key"] for stage in boards("--limit", "9")["stages"]}  # it is the trial board's 7 steps
+    limited = {
+        stage["key"] for stage in boards("--limit", "9", "--steps", "5")["stages"]
+    }  # an earlier trial binds none
+    named = {stage["key"] for stage in boards("--limit", "9", "--board", "trial")["stages"]}
+    assert named == {stage["key"] for stage in boards("--limit", "9", "--steps", "7")["stages"]}
+    assert limited != named
     assert limited.isdisjoint({s["key"] for s in boards()["stages"] if s["stage"] in {"distill", "warmup"}})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 import math
 
@@ -33,11 +34,11 @@ def gradients(module):
     return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
 
 
-def token(name, student, teacher, rows=0, precision=None, **params):
+def token(name, student, teacher, rows=0, precision=None, compiled=False, **params):
     """Summed terms of a token method and the gradient, with so many logits at a time (0: the model's own)."""
     settings = tiny.registry().configure(METHODS[name], params)
     student = copy.deepcopy(student)
-    module = TokenLoss(student, teacher, settings, rows=rows)
+    module = TokenLoss(student, teacher, settings, rows=rows, compiled=compiled)
     loss = 0.0
     for term in METHODS[name].objective.active(settings):
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
@@ -93,6 +94,17 @@ def test_a_pair_loss_does_not_depend_on_the_chunk(name, rows, bodies):
     assert not bodies
     same(dense, pair(name, student, rows), rtol=1e-8, atol=1e-11)
     assert bodies
+
+
+@pytest.mark.parametrize("rows", [0, 5])
+@pytest.mark.parametrize("name", TOKEN)
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # of dynamo's own looking
+def test_a_compiled_token_loss_is_the_same(name, rows, monkeypatch):
+    """Captured and differentiated as for any backend; what C++ is made of it is torch's own affair."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    student, teacher = tiny.llama(1).double(), tiny.llama(2).double()
+    eager = token(name, student, teacher, rows)
+    same(eager, token(name, student, teacher, rows, compiled=True), rtol=1e-8, atol=1e-11)
 
 
 def test_chunked_values_and_gradients_are_those_of_a_plain_reference_in_float64():

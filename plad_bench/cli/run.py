@@ -60,6 +60,12 @@ def matrix_options(function: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Choice(["float32", "bf16"]),
             help="Arithmetic of models.  [default: the board's, else bf16 on GPUs and float32 on CPUs]",
         ),
+        click.option(
+            "--compile",
+            is_flag=True,
+            default=None,
+            help="Compile token losses: for long runs with large vocabularies; needs a C++ compiler on CPUs.",
+        ),
         click.option("--lora", type=click.IntRange(1), help="Train students through adapters of this rank."),
         click.option(
             "--signals",
@@ -175,6 +181,7 @@ _PROTOCOL = (
     "backend",
     "signals",
     "lora",
+    "compile",
     "limit",
 )
 
@@ -190,7 +197,9 @@ def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> 
     if os.sep in name or name in {".", ".."}:
         raise UsageError(f"{name!r} is not a name for a board", "Use one word; --boards-dir says where it lies.")
     directory = options["boards_dir"].expanduser() / name
-    board = boardfile.read(directory / "board.toml")
+    # Nor do a trial's conditions bind the next one, unless its board was named.
+    unbound = options["limit"] and not options["board"]
+    board = boardfile.BoardFile() if unbound else boardfile.read(directory / "board.toml")
     explicit = {name: options[name] for name in _PROTOCOL}
     if explicit["backend"] == "auto":  # a board that exists has chosen
         explicit["backend"] = None if board.protocol else backends.best(gpu=bool(gpus))

@@ -172,6 +172,8 @@ class Protocol:
     """The evaluation split: test, or validation for choosing defaults."""
     precision: str = "float32"
     """float32 or bf16."""
+    compile: bool = field(default=False, metadata={"unsaid": True})
+    """Whether token losses are compiled (torch.compile): faster steps after seconds to minutes, other roundings."""
     lora: int = field(default=0, metadata={"unsaid": True})
     """Rank of the adapters that students are trained through; 0 trains all weights."""
     signals: str = field(default="live", metadata={"unsaid": True})

@@ -96,11 +96,18 @@ class TokenLoss(nn.Module):
     """The student with one or more token losses. Its forward is what data parallelism wraps."""
 
     def __init__(
-        self, student: PreTrainedModel, teacher: PreTrainedModel | None, params: Any, *, rows: int = 0
+        self,
+        student: PreTrainedModel,
+        teacher: PreTrainedModel | None,
+        params: Any,
+        *,
+        rows: int = 0,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         self.student = student
         self.params = params  # a schedule may replace them from step to step
+        self._losses = torch.compile(token_losses, dynamic=True) if compiled else token_losses
         # Hidden from nn.Module: the teacher is neither trained, moved, saved nor put in train mode with the student.
         self._read = (Predictor(student, rows), None if teacher is None else Predictor(teacher, rows))
 
@@ -133,7 +140,7 @@ class TokenLoss(nn.Module):
         def loss(part: slice, states: Tensor) -> Tensor:
             logits, teacher, places = both(part, states)
             of_part = None if gain is None else gain[part]
-            return token_losses(term, logits, teacher, places, self.params, of_part).sum()
+            return self._losses(term, logits, teacher, places, self.params, of_part).sum()
 
         report = {} if gain is None else {"advantage": float(gain.sum()) / total}
         return summed(loss, student, size) / total, report

@@ -26,6 +26,7 @@ _FACTS = {
     "warmup_steps": "warm start of {} steps",
     "max_new_tokens": "greedy decoding of at most {} tokens",
     "precision": "{}",
+    "compile": "compiled losses ({})",
     "lora": "adapters of rank {}",
     "signals": "{} teacher distributions",
     "split": "{} split",

@@ -159,7 +159,9 @@ def _token_steps(
             cost=context.cost,
         )
         rollouts.check(corpus.encoded)
-    module = TokenLoss(model, teacher, method.params)
+    # Parameters that follow a schedule would be compiled anew at every step.
+    compiled = "compile" in spec and objective.schedule is None
+    module = TokenLoss(model, teacher, method.params, compiled=compiled)
     steps = TokenSteps(
         objective,
         method.params,
