@@ -490,11 +490,10 @@ def test_a_trial_goes_to_a_board_of_its_own(tmp_path):
         assert result.returncode == 0, result.stderr
         return json.loads(result.stdout)
 
+    # An earlier trial binds the next only where its board is named.
     (tmp_path / "leaderboards" / "trial").mkdir(parents=True)
     (tmp_path / "leaderboards" / "trial" / "board.toml").write_text("[protocol]\nsteps = 7\n")
-    limited = {
-        stage["key"] for stage in boards("--limit", "9", "--steps", "5")["stages"]
-    }  # an earlier trial binds none
+    limited = {stage["key"] for stage in boards("--limit", "9", "--steps", "5")["stages"]}
     named = {stage["key"] for stage in boards("--limit", "9", "--board", "trial")["stages"]}
     assert named == {stage["key"] for stage in boards("--limit", "9", "--steps", "7")["stages"]}
     assert limited != named
