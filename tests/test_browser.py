@@ -80,9 +80,10 @@ class Reader:
         )
 
     def requests(self):
-        """Every address that was asked for since the page was opened."""
+        """Every address that was asked for since the page was opened, but for those of the browser's own first tab."""
         events = (json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance"))
-        return [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+        asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+        return [url for url in asked if not url.startswith("chrome://")]
 
     def width(self, pixels):
         self.driver.execute_cdp_cmd(

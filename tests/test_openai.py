@@ -62,7 +62,7 @@ def test_faults_cost_another_try_and_nothing_else(tmp_path):
     }
     counts = {}
     with endpoint(faults=lambda q, n: dict(enumerate(faults.get(q, []), 1)).get(n)) as server:
-        p = params(server.url, timeout=0.3)
+        p = params(server.url, timeout=2)
         answers = ask(p, questions(p), tmp_path / "j", counts=counts)
     assert [a.text for i, a in enumerate(answers.values()) if i != 3] == [
         f"about prompt {i}" for i in range(12) if i != 3

@@ -36,7 +36,7 @@ def plad_bench(*arguments, cwd, **environment):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
 
