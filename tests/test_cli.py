@@ -519,7 +519,8 @@ def test_check_fails_on_a_record_that_is_broken(done, tmp_path):
     ],
 )
 def test_the_device_chooses_the_precision_that_nobody_fixed(tmp_path, gpus, asked, board, expected):
-    from plad_bench.cli.run import plan, prepare
+    from plad_bench.cli.plan import plan
+    from plad_bench.cli.planned import prepare
     from plad_bench.cli.state import State
 
     (tmp_path / "mine").mkdir()

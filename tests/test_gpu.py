@@ -13,7 +13,7 @@ import tiny
 import torch
 
 from plad_bench import LaunchOptions, Sampling
-from plad_bench.cli.run import _gpus
+from plad_bench.cli.planned import gpus_of
 from plad_bench.contract.errors import MissingError
 from plad_bench.learn import generation, models, objectives, training
 from plad_bench.learn.predictions import Predictor, label_logprobs
@@ -47,13 +47,13 @@ def test_slots_are_the_gpus_that_the_user_lets_us_see(tmp_path, monkeypatch, vis
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr(local.subprocess, "Popen", Started)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert _gpus({"gpus": ""}) == counted
+    assert gpus_of({"gpus": ""}) == counted
     if counted:
         session = local.LocalSession(LaunchOptions(workers=1, threads=1, gpus=counted))
         started = [session.start(tmp_path / "job", tmp_path / "log", slot) for slot in range(session.slots)]
         assert [process._process.visible for process in started] == seen
     with pytest.raises(MissingError, match="no GPU 7"):
-        _gpus({"gpus": "7"})
+        gpus_of({"gpus": "7"})
 
 
 def test_a_machine_without_the_variable_counts_from_zero(tmp_path, monkeypatch):
@@ -61,7 +61,7 @@ def test_a_machine_without_the_variable_counts_from_zero(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(local.subprocess, "Popen", Started)
     monkeypatch.setattr(Path, "glob", lambda self, pattern: iter([self / "nvidia3", self / "nvidia5"]))
-    assert _gpus({"gpus": ""}) == (0, 1)
+    assert gpus_of({"gpus": ""}) == (0, 1)
     session = local.LocalSession(LaunchOptions(workers=1, threads=1, gpus=(0, 1)))
     assert session.start(tmp_path / "job", tmp_path / "log", 1)._process.visible == "1"
 

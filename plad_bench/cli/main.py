@@ -17,7 +17,7 @@ from plad_bench.contract.errors import ExitCode, PladBenchError
 
 _COMMANDS = {
     "run": ("run", "Plan, execute, record and render a comparison of distillation methods."),
-    "plan": ("run", "Show what run would do: cells, stages, what is cached and what is skipped."),
+    "plan": ("plan", "Show what run would do: cells, stages, what is cached and what is skipped."),
     "status": ("status", "Show the progress of runs from another shell."),
     "plugins": ("plugins", "List everything registered, by kind, and plugins that are broken."),
     "leaderboard": ("boards", "Render boards from their records, or check that pages match them."),

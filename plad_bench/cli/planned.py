@@ -1,0 +1,152 @@
+"""From options to a run that is ready to go: everything resolved, and what there is to do, with none of it done."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plad_bench.cli.options import open_store
+from plad_bench.cli.state import State
+from plad_bench.contract.errors import MissingError, UsageError
+from plad_bench.plan.names import DEMO_BOARD, TRIAL_BOARD
+
+if TYPE_CHECKING:
+    from plad_bench.contract.records import Protocol
+    from plad_bench.execute.store import Store
+    from plad_bench.plan.boardfile import BoardFile
+    from plad_bench.plan.matrix import Cell
+
+
+@dataclass
+class Planned:
+    """A run that is ready to go."""
+
+    cells: list[Cell]
+    todo: list[Cell]
+    cached: list[Cell]
+    board: BoardFile
+    directory: Path
+    store: Store
+
+    def skip_misfits(self) -> None:
+        """Skip what is to run with models that do not fit, told from those of their files that are here by now."""
+        from plad_bench.plan.matrix import reconsidered
+
+        def find(key: str) -> Path | None:
+            artifact = self.store.find(key)
+            return artifact.path if artifact else None
+
+        again = {cell.id: reconsidered(cell, find) for cell in self.todo}
+        self.cells = [again.get(cell.id, cell) for cell in self.cells]
+        self.todo = [cell for cell in again.values() if not cell.skip]
+
+    def made(self, key: str) -> bool:
+        """Whether the result of a stage is in the store."""
+        return self.store.find(key) is not None
+
+    @property
+    def skipped(self) -> list[Cell]:
+        """Cells that cannot run, each with its reason."""
+        return [cell for cell in self.cells if cell.skip]
+
+
+_PROTOCOL = (
+    "steps",
+    "lr",
+    "batch",
+    "warmup_steps",
+    "warmup_lr",
+    "max_new_tokens",
+    "teach_temperature",
+    "sample_temperature",
+    "top_k",
+    "samples",
+    "split",
+    "precision",
+    "backend",
+    "signals",
+    "lora",
+    "compile",
+    "limit",
+)
+
+
+def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> Planned:
+    """Resolve everything, and find out what there is to do, without doing any of it."""
+    from plad_bench.execute import recording
+    from plad_bench.plan import backends, boardfile, matrix, spec
+
+    registry = state.registry
+    # A trial's conditions must not become those of the board that a run with no options goes to.
+    name = options["board"] or (TRIAL_BOARD if options["limit"] else DEMO_BOARD)
+    if os.sep in name or name in {".", ".."}:
+        raise UsageError(f"{name!r} is not a name for a board", "Use one word; --boards-dir says where it lies.")
+    directory = options["boards_dir"].expanduser() / name
+    # Nor do a trial's conditions bind the next one, unless its board was named.
+    unbound = options["limit"] and not options["board"]
+    board = boardfile.BoardFile() if unbound else boardfile.read(directory / "board.toml")
+    explicit = {name: options[name] for name in _PROTOCOL}
+    if explicit["backend"] == "auto":  # a board that exists has chosen
+        explicit["backend"] = None if board.protocol else backends.best(gpu=bool(gpus))
+    tasks = spec.choose(registry, "task", options["task"])
+    run = spec.build(
+        registry,
+        task=options["task"],
+        methods=options["methods"],
+        student=options["student"],
+        teacher=options["teacher"],
+        pairs=options["pairs"],
+        metrics=options["metrics"] or ",".join(board.metrics),
+        seeds=options["seeds"] or board.seeds_asked or 1,
+        threads=options["threads"],
+        # What neither the command nor the board says, the device does: bf16 on a GPU, the task's float32 on a CPU.
+        overrides={
+            t.label: ({"precision": "bf16"} if gpus else {}) | boardfile.overrides(board, t.component.name, explicit)
+            for t in tasks
+        },
+    )
+    cells = matrix.cells(run, registry)
+    protocols: dict[str, Protocol] = {t.component.name: run.protocols[t.label] for t in tasks}
+    metrics = [m.label for chosen in run.metrics.values() for m in chosen]
+    shipped = [p for t in tasks if (p := t.component.artifacts()) is not None]
+    planned = Planned(
+        cells=cells,
+        todo=[],
+        cached=[],
+        board=boardfile.merged(board, name, protocols, metrics, run.seeds),
+        directory=directory,
+        store=open_store(options["store"], shipped),
+    )
+    for cell in cells:
+        record = recording.recorded(directory / "cells", cell)
+        if cell.skip:
+            continue
+        again = options["rerun"] == "all" or (options["rerun"] == "stale" and record and recording.stale(record))
+        if record is not None and not again:
+            planned.cached.append(cell)
+        elif options["rerun"] != "failed" or recording.failed(directory / "cells", cell):
+            planned.todo.append(cell)
+    return planned
+
+
+def gpus_of(options: Mapping[str, Any]) -> tuple[int, ...]:
+    """The GPUs to use: those named, none, or all that the driver shows."""
+    text = options["gpus"].strip()
+    if text == "none":
+        return ()
+    # As CUDA counts them: from 0, whatever the numbers of the devices that a container was given.
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    several = Path("/dev").glob("nvidia[0-9]*") if visible is None else filter(None, visible.split(","))
+    present = range(0 if visible == "-1" else len(list(several)))
+    if not text:
+        return tuple(present)
+    try:
+        wanted = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--gpus {text!r}: not a list of indices", "Write 0 or 0,1, or none.") from None
+    if absent := set(wanted) - set(present):
+        raise MissingError(f"no GPU {', '.join(map(str, sorted(absent)))} on this machine", "See --gpus in --help.")
+    return wanted
