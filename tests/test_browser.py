@@ -82,8 +82,8 @@ class Reader:
     def requests(self):
         """Every address that was asked for since the page was opened, but for those of the browser's own first tab."""
         events = (json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance"))
-        asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
-        return [url for url in asked if not url.startswith("chrome://")]
+        asked = [e["params"] for e in events if e["method"] == "Network.requestWillBeSent"]
+        return [a["request"]["url"] for a in asked if not a["documentURL"].startswith("chrome://")]
 
     def width(self, pixels):
         self.driver.execute_cdp_cmd(

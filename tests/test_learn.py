@@ -142,8 +142,8 @@ def test_the_train_stage_leaves_the_teacher_as_it_was(tmp_path, monkeypatch):
     world, seen = tiny.World(tmp_path), []
 
     class Spy(objectives.TokenLoss):
-        def __init__(self, student, teacher, params):
-            super().__init__(student, teacher, params)
+        def __init__(self, student, teacher, params, **more):
+            super().__init__(student, teacher, params, **more)
             seen.append((teacher, {k: v.clone() for k, v in teacher.state_dict().items()}))
 
     monkeypatch.setattr(objectives, "TokenLoss", Spy)
