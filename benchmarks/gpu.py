@@ -43,7 +43,7 @@ TINY = {"num_key_value_heads": 2, "num_attention_heads": 2, "max_position_embedd
 SHAPES["tiny-teacher"] = TINY | {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
 SHAPES["tiny-student"] = TINY | {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
 TIED = {"3b", "1b", "tiny-student"}
-PEAKS = {  # bf16 FLOP/s without sparsity, from NVIDIA's data sheets; the first name found in the device's
+PEAKS = {  # bf16 FLOP/s without sparsity, as remembered: check the data sheet; the first name found in the device's
     "B200": 2.25e15,
     "H200": 9.89e14,
     "H100 PCIe": 7.56e14,
@@ -261,7 +261,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--max-new-tokens", type=int, default=256)
-    parser.add_argument("--peak-tflops", type=float, help="of the device in bf16; default: as its data sheet says")
+    parser.add_argument("--peak-tflops", type=float, help="of the device in bf16; default: as remembered here")
     parser.add_argument("--work", type=Path, help="where models and store go; default: a temporary directory")
     given = parser.parse_args()
     if absent := missing():
