@@ -2,6 +2,7 @@
 
     python benchmarks/objectives.py                        # this machine's CPU, a few minutes
     python benchmarks/objectives.py --device cuda --width 2048 --layers 16 --length 512
+    python benchmarks/objectives.py --methods kd,jsd --modes chunked compiled --vocabularies 32768
 
 Random weights and tokens. A step is the forward and backward pass of one micro-batch; kd's includes the teacher's
 forward pass. Dense is the model's own logits, [B, T, V]; chunked takes hidden states through the output head. Each
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import time
 
-MODES = ("dense", "chunked")
+MODES = ("dense", "chunked", "compiled")
 
 
 def model(vocabulary: int, width: int, layers: int, device: str, dtype: str) -> object:
@@ -43,6 +44,7 @@ def measure(given: argparse.Namespace) -> None:
     """Run one cell and print its figures as JSON."""
     import torch
 
+    from plad_bench.contract.records import TokenObjective
     from plad_bench.contract.registry import Registry
     from plad_bench.learn.objectives import PairLoss, PairScores, TokenLoss
     from plad_bench.learn.predictions import Predictor
@@ -63,10 +65,10 @@ def measure(given: argparse.Namespace) -> None:
 
     batch = collate([sequence() for _ in range(given.batch)], 0, given.device)
     tokens = int(batch.valid.sum())
-    if given.method == "kd":
+    if isinstance(method.objective, TokenObjective):
         teacher = model(given.vocabulary, given.width, given.layers, given.device, "float32")
         teacher.eval().requires_grad_(False)  # noqa: FBT003  torch's own signature
-        loss = TokenLoss(student, teacher, params, rows=rows)
+        loss = TokenLoss(student, teacher, params, rows=rows, compiled=given.mode == "compiled")
         arguments = {"term": method.objective.terms[0], "batch": batch, "total": tokens}
     else:
         loss = PairLoss(student, method.objective, params, rows=rows)
@@ -94,22 +96,24 @@ def measure(given: argparse.Namespace) -> None:
 
 def table(given: argparse.Namespace) -> None:
     """Run all cells, each mode `turns` times, and print the medians."""
-    print("| step | vocabulary | dense s | chunked s | time | dense MB | chunked MB | memory | chunks |")
+    one, other = given.modes
+    print(f"| step | vocabulary | {one} s | {other} s | time | {one} MB | {other} MB | memory | chunks |")
     print("| :-- | --: | --: | --: | --: | --: | --: | --: | --: |")
     for method in given.methods.split(","):
         for vocabulary in given.vocabularies:
-            found: dict[str, list[dict[str, float]]] = {mode: [] for mode in MODES}
+            found: dict[str, list[dict[str, float]]] = {mode: [] for mode in given.modes}
             for _ in range(given.turns):
-                for mode in MODES:
+                for mode in given.modes:
                     found[mode].append(cell(given, method, vocabulary, mode))
-            (dense_s, s), (dense_b, b) = (
-                [statistics.median(one[what] for one in found[mode]) for mode in MODES] for what in ("seconds", "bytes")
+            (base_s, s), (base_b, b) = (
+                [statistics.median(run[what] for run in found[mode]) for mode in given.modes]
+                for what in ("seconds", "bytes")
             )
-            one = found["chunked"][0]
-            chunks = -(-one["tokens"] // max(1, one["chunk"]))
+            last = found[other][0]
+            chunks = -(-last["tokens"] // max(1, last["chunk"]))
             print(
-                f"| {method} | {vocabulary:,} | {dense_s:.2f} | {s:.2f} | {s / dense_s:.2f} "
-                f"| {dense_b / 1e6:,.0f} | {b / 1e6:,.0f} | {b / dense_b:.2f} | {chunks:.0f} |",
+                f"| {method} | {vocabulary:,} | {base_s:.2f} | {s:.2f} | {s / base_s:.2f} "
+                f"| {base_b / 1e6:,.0f} | {b / 1e6:,.0f} | {b / base_b:.2f} | {chunks:.0f} |",
                 flush=True,
             )
 
@@ -129,6 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--methods", default="kd,plad")
+    parser.add_argument("--modes", nargs=2, default=["dense", "chunked"], choices=MODES)
     parser.add_argument("--vocabularies", type=int, nargs="+", default=[4096, 32768, 131072])
     parser.add_argument("--batch", type=int, default=16, help="sequences of a micro-batch")
     parser.add_argument("--prompt", type=int, default=64, help="tokens of a prompt")
