@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import threading
 import types
@@ -181,6 +183,14 @@ def test_a_bad_value_from_a_variable_names_the_variable(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main(["run", "--steps", "many"])
     assert "PLAD_BENCH_RUN_STEPS" not in capsys.readouterr().err
+
+
+def test_no_variable_that_is_exported_here_reaches_a_test():
+    code = "import runpy, sys; runpy.run_path(sys.argv[1]); import os; print([n for n in os.environ if 'PLAD' in n])"
+    conftest = Path(__file__).with_name("conftest.py")
+    environment = {**os.environ, "PLAD_BENCH_RUN_STEPS": "7", "PLAD_BENCH_STORE": "/nowhere"}
+    shown = subprocess.run([sys.executable, "-c", code, conftest], env=environment, capture_output=True, check=True)
+    assert shown.stdout.decode().strip() == "[]"
 
 
 # ------------------------------------------------------------------------------------------------- the built-in checks

@@ -89,6 +89,22 @@ def test_prompts_longer_than_the_context_are_counted_when_the_data_is_there(plac
     assert fit.no_room(limited, lambda key: tmp_path if key == limited.plan.data.key else None) == ""
 
 
+def test_a_tokenizer_that_cuts_texts_hides_no_prompt_that_is_too_long(place, tmp_path):
+    from tokenizers import Tokenizer
+
+    models.save(tiny.llama(seed=3, max_position_embeddings=40), tiny.tokenizer(), tmp_path / "cutting")
+    file = tmp_path / "cutting" / "tokenizer.json"
+    cutting = Tokenizer.from_file(str(file))
+    cutting.enable_truncation(8)
+    cutting.save(str(file))
+    prompt = files.Prompt(id="0", split="test", prompt="the old river " * 30, references=(), meta={})
+    files.write_prompts(tmp_path, [prompt], ["test"])
+    found = cells(tmp_path / "cutting", place / "student", max_new_tokens=20)["student"]
+    assert fit.no_room(found, lambda key: tmp_path if key == found.plan.data.key else None).startswith(
+        "1 of 1 test prompts are longer than the 20 tokens"
+    )
+
+
 def test_a_model_from_scratch_has_a_context_too():
     built = spec.build(
         tiny.registry(),
