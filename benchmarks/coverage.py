@@ -67,14 +67,14 @@ def tied(scores: Array) -> float:
     return float(ties / scores.shape[1])
 
 
-def found(rng: np.random.Generator, share: float, shape: tuple[int, int, int], methods: int) -> float:
-    """Share of comparisons that find a method better than the rest by twice the (median) minimum that boards print."""
+def found(rng: np.random.Generator, share: float, shape: tuple[int, int, int], methods: int, times: float) -> float:
+    """Share of comparisons that find a method better than the rest by some times the (median) minimum of the boards."""
     n, seeds, examples = shape
     own = normal(rng, share, (methods * n, seeds, examples), paired=True).reshape(methods, *shape)
     boards = own / np.sqrt(2) + rng.normal(0, np.sqrt(examples), (n, 1, examples))  # a difference has variance 1
     compared = [stats.pairwise(stats.moments(list(board))) for board in boards.swapaxes(0, 1)]
     printed = float(np.median([pairs.minimum(0, 1) for pairs in compared]))
-    boards[0] += 2 * printed
+    boards[0] += times * printed
     hits = []
     for board in boards.swapaxes(0, 1):
         pairs = stats.pairwise(stats.moments(list(board)))
@@ -119,7 +119,7 @@ def coverage(rng: np.random.Generator, boards: int, examples: int) -> Iterator[l
 def equals(rng: np.random.Generator, boards: int, examples: int) -> Iterator[list[str]]:
     """Rows of the second table."""
     for seeds, (rate, train) in product((3, 5, 10), ((0.1, 0.0), (0.1, 0.3), (0.5, 0.1))):
-        scores = binary(rng, rate, train, (boards // 2, seeds, examples), 4)
+        scores = binary(rng, rate, train, (boards, seeds, examples), 4)
         shares = (covered(scores[2] - scores[3]), tied(scores[:2]), tied(scores))
         yield [str(seeds), f"{rate:g}", f"{train:g}", *(f"{share:.1%}" for share in shares)]
 
@@ -128,7 +128,8 @@ def power(rng: np.random.Generator, boards: int, examples: int) -> Iterator[list
     """Rows of the third table."""
     for seeds, (name, share) in product((3, 5, 10), REGIMES.items()):
         shape = (boards // 8, seeds, examples)
-        yield [str(seeds), name, *(f"{found(rng, share, shape, methods):.1%}" for methods in (2, 4))]
+        cases = product((2, 4, 8), (1, 2))
+        yield [str(seeds), name, *(f"{found(rng, share, shape, methods, times):.1%}" for methods, times in cases)]
 
 
 def main(boards: int = 4000, examples: int = 300) -> None:
@@ -138,7 +139,8 @@ def main(boards: int = 4000, examples: int = 300) -> None:
     print(f"{boards} boards of {examples} examples; standard error of a share of 95 %: {error:.1f} points")
     table("Seeds, Seed variance, One method, Paired difference, Gap closed, Gap shown", coverage(rng, boards, examples))
     table("Seeds, Mean, Training seeds, Difference covered, 2 equal tie, 4 equal tie", equals(rng, boards, examples))
-    table("Seeds, Seed variance, Found among 2, Found among 4", power(rng, boards, examples))
+    found = ", ".join(f"{what} of {methods}" for methods in (2, 4, 8) for what in ("Once", "Twice"))
+    table(f"Seeds, Seed variance, {found}", power(rng, boards, examples))
 
 
 if __name__ == "__main__":

@@ -67,7 +67,8 @@ def test_a_comparison_says_what_the_board_says_of_the_pair(boards, a, b):
     assert one["difference"] == pytest.approx(sign * group.pairs.difference[i, k], rel=1e-12)
     assert one["high"] - one["difference"] == pytest.approx(group.pairs.half_width(i, k))
     assert one["p"] == pytest.approx(group.pairs.p(i, k))
-    assert one["minimum"] == pytest.approx(group.pairs.minimum(i, k))
+    assert one["minimum"] == pytest.approx(group.pairs.minimum(i, k, tests=1))
+    assert one["minimum"] < group.pairs.minimum(i, k)  # which is of a test among all pairs of the board
     assert one["a"] == pytest.approx(group.rows[i].estimates[group.primary.name].value)
 
 
@@ -79,6 +80,8 @@ def test_several_metrics_are_adjusted_together_and_direction_decides_the_verdict
     assert found["length"]["better"] is None
     raw = sorted(one["p"] for one in found.values())
     assert sorted(one["p_holm"] for one in found.values())[0] == pytest.approx(min(3 * raw[0], 1))
+    (alone,) = compared(boards, "sft", "plad", "--board", "one", "--metric", "rouge-l")["comparisons"]
+    assert found["rouge-l"]["minimum"] > alone["minimum"]  # one of three tests finds less than a test alone
     swapped = compared(boards, "plad", "sft", "--board", "one")["comparisons"][0]
     assert (swapped["verdict"], swapped["difference"]) == ("better", -found["missing-slots"]["difference"])
 

@@ -135,6 +135,8 @@ def test_ranks_are_dense_and_only_significance_leaves_a_group():
 def test_minimum_detectable_difference_is_the_formula():
     expected = (scipy_stats.t.ppf(0.975, 4) + scipy_stats.t.ppf(0.8, 4)) * 0.3
     assert float(stats.minimum_detectable(0.3, 4.0)) == pytest.approx(expected)
+    of_six = (scipy_stats.t.ppf(1 - 0.025 / 6, 4) + scipy_stats.t.ppf(0.8, 4)) * 0.3
+    assert float(stats.minimum_detectable(0.3, 4.0, 6)) == pytest.approx(of_six)
 
 
 def test_gap_closed_is_a_ratio_with_fiellers_interval_and_blank_without_a_gap():
@@ -167,8 +169,9 @@ def test_equal_methods_tie():
 
 
 def test_twice_the_printed_minimum_is_found():
-    assert benchmark.found(rng(), 0.5, (150, 5, 100), 2) >= 0.95
-    assert benchmark.found(rng(), 0.5, (150, 5, 100), 4) >= 0.80
+    assert benchmark.found(rng(), 0.5, (150, 5, 100), 2, 2) >= 0.95
+    assert benchmark.found(rng(), 0.9, (150, 3, 100), 4, 2) >= 0.95
+    assert 0.6 <= benchmark.found(rng(), 0.5, (150, 5, 100), 4, 1) <= 0.95
 
 
 def test_gap_closed_holds_the_truth():

@@ -51,7 +51,7 @@ class Comparison:
     p_holm: float
     """Adjusted over all the comparisons made together."""
     minimum: float
-    """Minimum detectable difference."""
+    """Minimum detectable difference, of a test among all those made together."""
     seeds: int
     examples: int
 
@@ -125,11 +125,12 @@ def compare(
             f"{a.board}:{a.label} and {b.board}:{b.label} were not both run on any one teacher and student{where}",
             "Compare methods of one task, teacher and student.",
         )
-    compared: list[Comparison] = []
+    asked: list[tuple[list[Cell], list[Cell], MetricInfo]] = []
     for key in shared:
         ours, theirs = _alike(*_paired(_read(a, key, complain), _read(b, key, complain)))
         names = metrics or [_primary(ours, a.settings)]
-        compared += [_one(ours, theirs, _metric([*ours, *theirs], name)) for name in names]
+        asked += [(ours, theirs, _metric([*ours, *theirs], name)) for name in names]
+    compared = [_one(*each, tests=len(asked)) for each in asked]
     adjusted = stats.holm(np.array([one.p for one in compared]))
     return [replace(one, p_holm=float(p)) for one, p in zip(compared, adjusted, strict=True)]
 
@@ -214,7 +215,7 @@ def _metric(cells: Sequence[Cell], name: str) -> MetricInfo:
     return declared.pop()
 
 
-def _one(a: Sequence[Cell], b: Sequence[Cell], metric: MetricInfo) -> Comparison:
+def _one(a: Sequence[Cell], b: Sequence[Cell], metric: MetricInfo, tests: int) -> Comparison:
     moments = stats.moments([matrix(cells, metric.name) for cells in (a, b)])
     pairs = stats.pairwise(moments)
     difference, half, p = float(pairs.difference[0, 1]), pairs.half_width(0, 1), pairs.p(0, 1)
@@ -231,7 +232,7 @@ def _one(a: Sequence[Cell], b: Sequence[Cell], metric: MetricInfo) -> Comparison
         high=difference + half,
         p=p,
         p_holm=p,
-        minimum=pairs.minimum(0, 1),
+        minimum=pairs.minimum(0, 1, tests),
         seeds=moments.seeds,
         examples=moments.examples,
     )

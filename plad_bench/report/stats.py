@@ -127,10 +127,10 @@ class Pairwise:
         """Without adjustment."""
         return float(p_value(*self.moments.contrast(i, k)))
 
-    def minimum(self, i: int, k: int) -> float:
-        """Minimum detectable difference: (t.975 + t.80) standard errors."""
+    def minimum(self, i: int, k: int, tests: int | None = None) -> float:
+        """Minimum detectable difference, where so many tests are made together; None for all pairs."""
         _, stderr, df = self.moments.contrast(i, k)
-        return float(minimum_detectable(stderr, df))
+        return float(minimum_detectable(stderr, df, tests or len(self.difference) * (len(self.difference) - 1) // 2))
 
     def reordered(self, order: Sequence[int]) -> Pairwise:
         """The same with methods in another order."""
@@ -245,11 +245,15 @@ def quantile(df: Array | float, level: float) -> Array:
     return np.asarray(stdtrit(df, 0.5 + level / 2))
 
 
-def minimum_detectable(stderr: Array | float, df: Array | float) -> Array:
-    """The true difference that a two-sided test at 5 % finds with a chance of 80 %: (t.975 + t.80) standard errors."""
+def minimum_detectable(stderr: Array | float, df: Array | float, tests: int = 1) -> Array:
+    """The true difference that one of a family of tests finds with a chance of 80 %, whatever the others find.
+
+    (t.975 + t.80) standard errors for a single two-sided test at 5 %; of several, Holm's first step asks the best for
+    5 % / tests.
+    """
     from scipy.special import stdtrit
 
-    return np.asarray((quantile(df, LEVEL) + stdtrit(df, POWER)) * stderr)
+    return np.asarray((quantile(df, 1 - (1 - LEVEL) / tests) + stdtrit(df, POWER)) * stderr)
 
 
 def holm(p: Array) -> Array:
