@@ -324,9 +324,9 @@ def _pairwise(group: Group) -> Section:
     note = (
         f"{'All pairs' if every else 'Each method against the best'}, by ",
         Said(metric.name, 60),
-        f". The interval of a difference is not adjusted; p and detectable are, over all {len(rows) * (len(rows) - 1) // 2} "
-        "pairs. Detectable: the true difference that this board finds in about 80 % of cases; a tie says no more than that "
-        "the difference is likely below it.",
+        ". The interval of a difference is not adjusted; p and detectable are, over all "
+        f"{len(rows) * (len(rows) - 1) // 2} pairs. Detectable: the true difference that this board finds in about "
+        "80 % of cases; a tie says no more than that the difference is likely below it.",
     )
     return Section("pairs", ("Pairwise comparisons",), table=Table(columns, tuple(body)), note=note)
 
