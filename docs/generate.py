@@ -50,9 +50,9 @@ plad-bench run --metrics 'slot-errors,perplexity,token-ece,calibration[scorer=sl
 ```
 
 *Needs* names what a metric reads beside prompt, references and response: `teacher`, the teacher's responses;
-`checkpoint`, the evaluated model; `teacher-logits`, the teacher's model; `scores`, the values of another metric for the
-same responses. Where a teacher gives text alone, or two tokenizers differ, the metric is absent: the record and the
-page say why, and the cell counts.
+`checkpoint`, the evaluated model; `teacher-logits`, the teacher's model; `references`, those of the task; `scores`, the
+values of another metric for the same responses. Where a teacher gives text alone, two tokenizers differ, or a task has
+no references, the metric is absent: the record and the page say why, and the cell counts.
 
 Any metric with a direction can be a *scorer*: of another metric, of a method, of a pair builder (there, one that reads
 text alone or brings its own model). So win rates are made of parts:

@@ -353,7 +353,7 @@ def _words(selector: str) -> Callable[[Any], list[float]]:
 
 
 def _reads_text(metric: Any) -> bool:
-    return not metric.needs - {records.Need.TEACHER}
+    return not metric.needs - {records.Need.TEACHER, records.Need.REFERENCES}
 
 
 def _values(metric: Any, examples: list[records.Scored]) -> list[float]:

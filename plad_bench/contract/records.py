@@ -63,6 +63,8 @@ class Need(StrEnum):
     """The evaluated model."""
     TEACHER_LOGITS = "teacher-logits"
     """The teacher's model; where a teacher has none to give, the cell does without the metric."""
+    REFERENCES = "references"
+    """The task's references; where a task has none, the cell does without the metric."""
     SCORES = "scores"
     """The values of the metric that its parameter `scorer` names, for the same responses."""
 
@@ -210,6 +212,9 @@ class Task(Component):
     """Selectors of the default metrics; the first one ranks."""
     student: str
     """Selector of the default student."""
+    references: Callable[[Any], bool] = lambda params: True
+    """params -> whether its examples have references. Without them the warm start learns from the teacher's responses,
+    and what reads references is skipped or absent."""
     near_duplicates: Literal["report", "drop"] = "report"
     """What becomes of a prompt that another, evaluated one nearly repeats: it is counted and named, or left out too."""
     require: Callable[[Any], None] = lambda params: None

@@ -23,6 +23,7 @@ from plad_bench.plan.fit import Find, is_encoder_decoder, no_room, tokenizers_di
 from plad_bench.plan.names import slug
 from plad_bench.plan.spec import Chosen, RunSpec, choose
 from plad_bench.plan.stages import Plan, Stage, metrics_needs
+from plad_bench.plan.unreferenced import has_references, why_absent, why_unrunnable
 
 if TYPE_CHECKING:
     from plad_bench.contract.registry import Registry
@@ -69,9 +70,13 @@ class Cell:
         objective = self.method.component.objective
         scorer = None
         if isinstance(objective, PairObjective) and (named := objective.scorer(self.method.params)):
-            (scorer,) = choose(self.registry, "metric", named)
+            scorer = self.metric(named)
             _check_scorer(scorer)
         return self.plan.distill(self.method, self.pairs, scorer, self.orders)
+
+    def metric(self, selector: str) -> Chosen:
+        """The metric that a selector names."""
+        return choose(self.registry, "metric", selector)[0]
 
     @functools.cached_property
     def orders(self) -> Chosen | None:
@@ -137,8 +142,8 @@ def _measured(cell: Cell) -> Cell:
 
 
 def _combinations(spec: RunSpec, registry: Registry) -> Iterator[Cell]:
-    (sft,) = choose(registry, "method", "sft")
     for task in spec.tasks:
+        (sft,) = choose(registry, "method", "sft" if has_references(task) else "seqkd")
         for student in spec.students[task.label]:
             teachers = spec.teachers or _default_teacher(student, registry)
             for teacher in teachers:
@@ -159,7 +164,8 @@ def _combinations(spec: RunSpec, registry: Registry) -> Iterator[Cell]:
                     )
                     for row in REFERENCE_ROWS:
                         if seed == 0 or row == "warmup" or (row == "student" and _is_scratch(student)):
-                            yield cell(method=None, row=row)
+                            reference = cell(method=None, row=row)
+                            yield replace(reference, skip=skip_reason(reference))
                     for method in spec.methods:
                         uses_pairs = isinstance(method.component.objective, PairObjective)
                         for builder in spec.pairs if uses_pairs else (None,):
@@ -172,9 +178,9 @@ def _combinations(spec: RunSpec, registry: Registry) -> Iterator[Cell]:
 
 def skip_reason(cell: Cell) -> str:
     """Why this teacher and this student cannot serve this method; empty if they can. Needs no model to be loaded."""
-    method = cell.method
-    if method is None:
-        return ""
+    reason, method = why_unrunnable(cell), cell.method
+    if reason or method is None:
+        return reason
     component, teacher = method.component, cell.teacher.component
     if refused := _refused(component.name, component.access, cell.teacher):
         return refused
@@ -200,8 +206,8 @@ def _pairs_reason(cell: Cell) -> str:
     if (metric := cell.orders) is not None:
         if metric.component.better is None:
             return f"{metric.label} has no direction, so {cell.pairs.label} cannot order by it"
-        if metric.component.needs:
-            needs = " and ".join(sorted(metric.component.needs))
+        if beyond := metric.component.needs - {Need.REFERENCES}:
+            needs = " and ".join(sorted(beyond))
             return f"{metric.label} needs the {needs} beside a response, so {cell.pairs.label} cannot order by it"
     needed = cell.pairs.component.samples(cell.pairs.params)
     there = cell.protocol.samples if cell.protocol.sample_temperature else 1
@@ -217,6 +223,8 @@ def absence_reason(cell: Cell, metric: Chosen) -> str:
     runs_teacher = Need.TEACHER_LOGITS in needs or (Need.CHECKPOINT in needs and is_teacher)
     if runs_teacher and (refused := _refused(name, Access.LOGITS, teacher)):
         return refused
+    if reason := why_absent(cell, metric):
+        return reason
     if Need.TEACHER_LOGITS in needs and not is_teacher:
         mine, other = (c.component.model(c.params) for c in (cell.student, teacher))
         if reason := _vocabulary_difference(mine, other):
@@ -248,7 +256,7 @@ def _plugins_reason(cell: Cell) -> str:
 
 def _check_scorer(scorer: Chosen) -> None:
     """See that a metric can score training pairs, where no model has been evaluated yet."""
-    if needs := metrics_needs(scorer) - {Need.TEACHER}:
+    if needs := metrics_needs(scorer) - {Need.TEACHER, Need.REFERENCES}:
         raise UsageError(
             f"{scorer.label} cannot score training pairs: it needs the {' and '.join(sorted(needs))} of an evaluation",
             "Name a scorer that reads text alone.",

@@ -11,6 +11,7 @@ from plad_bench.contract.params import content_hash, text_hash
 from plad_bench.contract.records import Component, Protocol
 from plad_bench.contract.registry import Registered, Registry
 from plad_bench.plan.selectors import parse
+from plad_bench.plan.unreferenced import has_references, reads_references
 
 if TYPE_CHECKING:
     from plad_bench.contract.params import Params
@@ -137,11 +138,24 @@ def build(
         teachers=choose(registry, "teacher", teacher) if teacher else (),
         methods=() if methods.strip() == "none" else choose(registry, "method", methods),
         pairs=choose(registry, "pair builder", pairs or "teacher-over-student"),
-        metrics={t.label: choose(registry, "metric", metrics or ",".join(t.component.metrics)) for t in tasks},
+        metrics={t.label: _metrics(registry, t, metrics) for t in tasks},
         protocols=protocols,
         seeds=seeds,
         threads=threads,
     )
+
+
+def _metrics(registry: Registry, task: Chosen, named: str) -> tuple[Chosen, ...]:
+    """The metrics named, or the task's own: of these none that reads references where it has none."""
+    if named:
+        return choose(registry, "metric", named)
+    every = choose(registry, "metric", ",".join(task.component.metrics))
+    kept = tuple(metric for metric in every if has_references(task) or not reads_references(metric))
+    if not kept:
+        raise NothingSelectedError(
+            f"all default metrics of {task.label} read references, and it has none", "Name others with --metrics."
+        )
+    return kept
 
 
 def protocol(task: Component, overrides: Mapping[str, Any]) -> Protocol:

@@ -119,7 +119,8 @@ class Plan:
     seed: int
     threads: int
     sft: Chosen
-    """Supervised fine-tuning: what the warm start and a teacher made from scratch are trained with."""
+    """Supervised fine-tuning, what the warm start and a teacher made from scratch are trained with: on references, or
+    on the teacher's responses where the task has none."""
 
     @functools.cached_property
     def data(self) -> Stage:
@@ -169,7 +170,9 @@ class Plan:
         p = self.protocol
         if p.warmup_steps == 0:
             return self.init
-        return self.train("warmup", self.sft, self.init, self.conditions(p.warmup_steps, p.warmup_lr))
+        (source,) = self.sft.component.objective.texts(self.sft.params)
+        conditions = self.conditions(p.warmup_steps, p.warmup_lr)
+        return self.train("warmup", self.sft, self.init, conditions, self.text(source))
 
     @functools.cached_property
     def teach(self) -> Stage:
@@ -204,7 +207,9 @@ class Plan:
 
     def text(self, source: Text) -> dict[str, Stage]:
         """The input that holds a source of text, if it is an artifact of its own."""
-        return {Text.TEACHER: {"teach": self.teach}, Text.SAMPLE: {"sample": self.sample}}.get(source, {})
+        if source is Text.TEACHER:
+            return {"teach": self.teach}
+        return {"sample": self.sample} if source is Text.SAMPLE else {}
 
     def pairs(self, builder: Chosen, scorer: Chosen | None, orders: Chosen | None = None) -> Stage:
         """Preference pairs, ordered by a metric where the builder does so, scored where the method asks for scores."""

@@ -11,7 +11,7 @@ from plad_bench_plugins.metrics._texts import means, on_references
 if TYPE_CHECKING:
     from torch import Tensor
 
-_NEEDS = frozenset({Need.CHECKPOINT, Need.TEACHER_LOGITS})
+_NEEDS = frozenset({Need.CHECKPOINT, Need.TEACHER_LOGITS, Need.REFERENCES})
 _COST = "one forward pass of student and teacher over the references"
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 
-from plad_bench import Metric, Params, Scored, Scorers
+from plad_bench import Metric, Need, Params, Scored, Scorers
 
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?|-?\.\d+")
 
@@ -41,6 +41,7 @@ RECORDS = (
         better="higher",
         unit="%",
         cost="text alone",
+        needs=frozenset({Need.REFERENCES}),
         formula="1 if the response's final number (after the last ####, or the last) is that of a reference, else 0",
         score=score,
     ),

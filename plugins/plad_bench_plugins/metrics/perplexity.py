@@ -46,7 +46,7 @@ RECORDS = (
         cost="one forward pass over the references",
         formula="sum over its references of -log q(y|x), divided by their tokens; exp of it is a perplexity. A row's "
         "value averages examples, not tokens",
-        needs=frozenset({Need.CHECKPOINT}),
+        needs=frozenset({Need.CHECKPOINT, Need.REFERENCES}),
         params=PerplexityParams,
         score=score,
     ),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import cache
 
-from plad_bench import Metric, Params, Scored, Scorers, param
+from plad_bench import Metric, Need, Params, Scored, Scorers, param
 
 
 class RougeParams(Params):
@@ -66,6 +66,7 @@ RECORDS = (
         unit="%",
         params=RougeParams,
         cost="text alone",
+        needs=frozenset({Need.REFERENCES}),
         formula="2PR/(P+R) of shared words with a reference, the best over the references (Lin 2004)",
         score=rouge_1,
     ),
@@ -76,6 +77,7 @@ RECORDS = (
         unit="%",
         params=RougeParams,
         cost="text alone",
+        needs=frozenset({Need.REFERENCES}),
         formula="2PR/(P+R) of shared pairs of neighbouring words, the best over the references",
         score=rouge_2,
     ),
@@ -86,6 +88,7 @@ RECORDS = (
         unit="%",
         params=RougeParams,
         cost="text alone",
+        needs=frozenset({Need.REFERENCES}),
         formula="2PR/(P+R) of the longest common subsequence of words, the best over the references",
         score=rouge_l,
     ),

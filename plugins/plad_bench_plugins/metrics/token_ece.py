@@ -72,7 +72,7 @@ RECORDS = (
         "examples. An example's value is E/N times the sum over its tokens of s_b (correct - confidence), with s_b the "
         "sign of accuracy_b - confidence_b in the cell: the mean over the E examples is exactly ECE. Intervals take "
         "the signs as given",
-        needs=frozenset({Need.CHECKPOINT}),
+        needs=frozenset({Need.CHECKPOINT, Need.REFERENCES}),
         params=ECEParams,
         score=score,
     ),

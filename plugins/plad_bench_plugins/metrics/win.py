@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from plad_bench import Metric, Params, Scored, Scorers, param
+from plad_bench import Metric, Need, Params, Scored, Scorers, param
 
 
 class WinTeacherParams(Params):
@@ -68,7 +68,7 @@ RECORDS = (
         summary="Share of responses that a scorer puts above the teacher's; a tie counts half.",
         better="higher",
         unit="%",
-        needs=frozenset({"teacher"}),
+        needs=frozenset({Need.TEACHER}),
         params=WinTeacherParams,
         cost="that of its scorer on two texts",
         formula="1 if scorer(y) > scorer(y_T), 0.5 on a tie, else 0",
@@ -79,6 +79,7 @@ RECORDS = (
         summary="Share of references that a scorer puts below the response; a tie counts half.",
         better="higher",
         unit="%",
+        needs=frozenset({Need.REFERENCES}),
         params=WinReferenceParams,
         cost="that of its scorer on two texts",
         formula="mean over the references r of 1 if scorer(y) > scorer(r), 0.5 on a tie, else 0; a scorer that "

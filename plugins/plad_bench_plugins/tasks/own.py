@@ -18,11 +18,17 @@ class FieldParams(Params):
 
     prompt: str = param("prompt", min_length=1, source="ours")
     """Field with the prompt."""
-    response: str = param("response", min_length=1, source="ours")
-    """Field with the reference response, or with a list of them."""
+    response: str = param("response", source="ours")
+    """Field with the reference response, or with a list of them; empty (response=) for prompts alone."""
+
+    def has_references(self) -> bool:
+        """Whether there are reference responses."""
+        return bool(self.response)
 
     def example(self, values: Mapping[str, Any]) -> Example:
         """The example of a row."""
+        if not self.response:
+            return Example(prompt=text(values, self.prompt), references=())
         given = values.get(self.response)
         if not isinstance(given, list):
             given = [given]
@@ -86,7 +92,7 @@ _PROTOCOL = Protocol(steps=1000, lr=1e-5, warmup_steps=1000, warmup_lr=1e-5, max
 RECORDS = (
     Task(
         name="jsonl",
-        summary="Your own files: rows with a prompt and a response.",
+        summary="Your own files: rows with a prompt and a response, or a prompt alone.",
         params=FilesParams,
         load=load_files,
         dataset="local files",
@@ -95,6 +101,7 @@ RECORDS = (
         protocol=_PROTOCOL,
         metrics=SUMMARY_METRICS,
         student="smollm-135m",
+        references=FilesParams.has_references,
         near_duplicates="drop",
         require=lambda params: require("jsonl", params.path, Hub(id="")),
     ),
@@ -109,6 +116,7 @@ RECORDS = (
         protocol=_PROTOCOL,
         metrics=SUMMARY_METRICS,
         student="smollm-135m",
+        references=HubParams.has_references,
         near_duplicates="drop",
         require=lambda params: require("hub", None, params.hub()),
     ),
