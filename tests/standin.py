@@ -1,9 +1,14 @@
-"""A stand-in for an OpenAI-compatible endpoint on loopback, which misbehaves on order and remembers."""
+"""A stand-in for an OpenAI-compatible endpoint on loopback, which misbehaves on order and remembers.
+
+With `upstream`, the base URL of a real server, it stands before that one and answers with what it answers.
+"""
 
 from __future__ import annotations
 
 import json
 import threading
+import urllib.error
+import urllib.request
 from collections import Counter
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,11 +18,13 @@ class Endpoint:
     """Answers with `reply(prompt)`; `faults(prompt, nth)` may name what goes wrong with the nth request for it.
 
     Faults: an HTTP status, optionally with headers and a text (503, {"Retry-After": "0"}, "why"), or one of "cut" (the
-    connection), "hang" (until the server closes), "garbage", "empty", "length", "no usage".
+    connection), "cut after" (the real server answered), "hang" (until the server closes), "garbage", "empty", "length",
+    "no usage".
     """
 
-    def __init__(self, reply=None, faults=lambda prompt, nth: None):
+    def __init__(self, reply=None, faults=lambda prompt, nth: None, upstream=None):
         self.reply = reply or (lambda prompt: f"about {prompt}")
+        self.upstream = upstream
         self.faults = faults
         self.asked, self.answered, self.bodies, self.keys = Counter(), Counter(), [], set()
         self.under_way = self.most_under_way = 0
@@ -66,6 +73,8 @@ class Endpoint:
             self.send(request, status, text.encode(), headers)
         elif fault == "garbage":
             self.send(request, 200, b'{"choices": [{"message"')
+        elif self.upstream and fault != "empty":
+            self.pass_on(request, body, prompt, cut=fault == "cut after")
         else:
             text = "" if fault == "empty" else self.reply(prompt)
             finish = "length" if fault == "length" else "stop"
@@ -76,6 +85,22 @@ class Endpoint:
             with self.lock:
                 self.answered[prompt] += 1
             self.send(request, 200, json.dumps(answer).encode())
+
+    def pass_on(self, request, body, prompt, *, cut):
+        url = self.upstream + request.path.removeprefix("/v1")
+        post = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})  # noqa: S310
+        try:
+            with urllib.request.urlopen(post, timeout=60) as answer:  # noqa: S310
+                status, data = answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            status, data = error.code, error.read()
+        if cut:
+            request.close_connection = True
+            return
+        if status == 200:
+            with self.lock:
+                self.answered[prompt] += 1
+        self.send(request, status, data)
 
     def send(self, request, status, data, headers=None):
         request.send_response(status)

@@ -79,15 +79,8 @@ def llama(seed: int = 0, vocabulary: int = 300, **more: Any) -> Any:
     """A Llama of one layer with random weights, in eval mode."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    config = LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        **_common(more),
-    )
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=vocabulary, **{**sizes, "num_key_value_heads": 2, **_common(more)})
     return _seeded(seed, LlamaForCausalLM, config)
 
 
