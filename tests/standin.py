@@ -88,9 +88,9 @@ class Endpoint:
 
     def pass_on(self, request, body, prompt, *, cut):
         url = self.upstream + request.path.removeprefix("/v1")
-        post = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})  # noqa: S310
+        post = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
         try:
-            with urllib.request.urlopen(post, timeout=60) as answer:  # noqa: S310
+            with urllib.request.urlopen(post, timeout=60) as answer:
                 status, data = answer.status, answer.read()
         except urllib.error.HTTPError as error:
             status, data = error.code, error.read()
