@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import types
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from plad_bench.cli import soundness
 from plad_bench.cli.doctor import examine
 from plad_bench.cli.main import cli, main
 from plad_bench.contract.registry import Registry
-from plad_bench_plugins.checks import hub, machine, packages
+from plad_bench_plugins.checks import backends, hub, machine, packages
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +105,19 @@ def test_a_check_that_raises_hangs_or_talks_nonsense_costs_its_own_line():
     assert "yielded str, not Finding" in nonsense[0].message
     assert fine == [well]
     assert not any(f.ok for f in (first[1], *raises, *nonsense))
+
+
+def test_a_slow_check_runs_only_when_that_is_asked_for(tmp_path):
+    source = """
+@hookimpl
+def plad_bench_checks():
+    yield Check(name="tape", summary="Is it long?", run=lambda: [Finding(ok=False, message="no")], slow=True)
+"""
+    before = plugin(tmp_path, source)
+    assert doctor(*before)["tape"][0]["message"] == "not run, for it takes a while: Is it long? (--slow)"
+    result = CliRunner().invoke(cli, [*before, "doctor", "--slow", "--json"], standalone_mode=False)
+    assert result.return_value == 1
+    assert {"check": "tape", "level": "failed", "message": "no", "remedy": ""} in json.loads(result.stdout)["findings"]
 
 
 # ---------------------------------------------------------------------------------------------- plad-bench's own state
@@ -267,3 +281,58 @@ def test_every_check_that_comes_with_plad_bench_has_a_question():
     own = soundness.own_checks(context, registry, Path("store"), Path("boards"))
     for check in [*own, *(r.component for found in registry.components("check").values() for r in found)]:
         assert check.summary.endswith("?")
+
+
+# ------------------------------------------------------------------------------------------------------------- backends
+
+
+def test_without_vllm_there_is_nothing_to_compare(monkeypatch):
+    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+    monkeypatch.setattr(backends, "_compared", lambda: pytest.fail("compared"))
+    ((level, message),) = found_by(backends.backends)
+    assert (level, message.split(":")[0]) == ("ok", "vLLM is not installed")
+
+
+@pytest.mark.parametrize(
+    ("found", "level", "message"),
+    [
+        ({"device": "cpu", "prompts": 4, "differing": []}, "ok", "give 4 equal greedy texts, float32 on cpu"),
+        (
+            {"device": "cuda:0", "prompts": 4, "differing": [["A w", 2]]},
+            "failed",
+            "1 of 4 greedy texts, float32 on cuda",
+        ),
+        ({"error": "vLLM failed: no device"}, "failed", "vLLM failed: no device"),
+    ],
+)
+def test_backends_that_part_are_a_finding_with_a_remedy(monkeypatch, found, level, message):
+    monkeypatch.setattr(backends, "find_spec", lambda name: "there")
+    monkeypatch.setattr(backends, "_compared", lambda: found)
+    (finding,) = backends.backends()
+    assert finding.level == level
+    assert message in finding.message
+    assert ("--backend transformers" in finding.remedy) == (level == "failed")
+
+
+def test_texts_are_compared_token_by_token(monkeypatch):
+    """The engine is faked: it says what transformers says, but for the third prompt's sixth token."""
+    from plad_bench.learn import models, parity
+    from plad_bench.learn.generation import generate
+
+    def engine(path, device, precision, prompts, rounds):
+        made = generate(*models.load(path, device, precision), prompts, rounds[0])
+        made[2] = replace(made[2], ids=(*made[2].ids[:5], 0, *made[2].ids[6:]))
+        return [made], 0
+
+    monkeypatch.setattr(parity.vllm_engine, "generate", engine)
+    assert parity.compare("cpu") == {
+        "device": "cpu",
+        "prompts": len(parity.PROMPTS),
+        "differing": [(parity.PROMPTS[2], 5)],
+    }
+
+
+def test_the_comparison_has_a_process_of_its_own_and_says_why_it_failed(monkeypatch, tmp_path):
+    (tmp_path / "vllm.py").write_text("raise ImportError('no such device')")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    assert backends._compared() == {"error": "vLLM failed: ImportError: no such device"}

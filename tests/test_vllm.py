@@ -16,6 +16,7 @@ from plad_bench.execute.store import Artifact
 from plad_bench.learn import vllm_engine
 from plad_bench.plan import backends, matrix, requirements, spec
 from plad_bench.plan.spec import protocol_values
+from plad_bench_plugins.checks import backends as checks
 
 needs_vllm = [pytest.mark.vllm, pytest.mark.skipif(find_spec("vllm") is None, reason="vllm is not installed")]
 
@@ -133,3 +134,9 @@ def test_a_model_that_it_cannot_run_is_a_failed_stage_with_its_reason(world, tmp
     with pytest.raises(StageError, match="vLLM failed: ") as caught:
         made((tmp_path, odd), tmp_path, "vllm")
     assert "--backend transformers" in caught.value.remedy
+
+
+@pytest.mark.parametrize("marked", [pytest.param(None, marks=needs_vllm)])
+def test_doctor_finds_that_both_backends_generate_the_same(marked):
+    (finding,) = checks.backends()
+    assert (finding.level, "16 equal greedy texts" in finding.message) == ("ok", True), finding

@@ -400,6 +400,8 @@ class Check(Component):
     """A check of `doctor`: one that raises or hangs costs only its own line."""
 
     run: Callable[[], Iterable[Finding]]
+    slow: bool = False
+    """It takes longer than one likes to wait, and is run with `--slow` only."""
 
 
 @dataclass(frozen=True, kw_only=True)

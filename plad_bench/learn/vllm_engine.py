@@ -71,6 +71,7 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
         with subprocess.Popen(
             [sys.executable, "-m", "plad_bench.learn.vllm_process", str(asked), str(made)],
             stdin=subprocess.PIPE,
+            stdout=2,  # it talks there, and this process's standard output may be data
             env={**ENVIRONMENT, **os.environ},
         ) as child:
             code = child.wait()

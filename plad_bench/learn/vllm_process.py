@@ -16,7 +16,7 @@ from plad_bench.learn.seeds import derive
 
 def main(asked: str, made: str) -> int:
     """Do the job of the file `asked`; write {ids, peak_memory_bytes}, or {error}, to `made`."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     job = json.loads(Path(asked).read_text())
     try:
         found = _generate(job)
@@ -71,7 +71,8 @@ def _peak(*, cpu: bool) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """End this process when its standard input is closed, as the end of whoever holds the other end closes it."""
     sys.stdin.buffer.read()
     os._exit(1)
 
