@@ -91,7 +91,9 @@ Put selectors with brackets in quotes, for the shell's sake. `all` selects every
 | 4 | a plugin is broken or malformed |
 | 5 | nothing selected |
 | 6 | stopped before `--max-cost` was exceeded; what was bought is kept |
-| 130 | interrupted |"""
+| 130 | interrupted |
+
+`plan`, and `run --dry-run`, end with the code that `run` would have had before its first stage: 0, 2, 3, 4 or 5."""
 
 
 def pages() -> dict[Path, str]:

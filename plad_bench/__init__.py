@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from plad_bench.contract.errors import MissingError, PladBenchError, StageError, UnmeasuredError, UsageError
     from plad_bench.contract.hookspecs import hookimpl
-    from plad_bench.contract.money import Price
+    from plad_bench.contract.money import Asks, Price
     from plad_bench.contract.params import MethodParams, PairParams, Params, param
     from plad_bench.contract.records import (
         Access,
@@ -57,7 +57,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "hookspecs": "hookimpl",
-    "money": "Price",
+    "money": "Asks Price",
     "params": "MethodParams PairParams Params param",
     "errors": "MissingError PladBenchError StageError UnmeasuredError UsageError",
     "records": "Access Asking BadRow Candidates Check Event Example Finding HubModel LaunchOptions Launcher "
@@ -70,6 +70,7 @@ _MODULE = {name: module for module, names in _HOME.items() for name in names.spl
 __all__ = [
     "Access",
     "Asking",
+    "Asks",
     "BadRow",
     "Candidates",
     "Check",

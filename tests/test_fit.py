@@ -171,7 +171,7 @@ def test_the_command_line_tells_plans_and_records_it(place, tmp_path, monkeypatc
     listed = json.loads(call("plan", "student", "--json").stdout)
     assert {row["state"] for row in listed["cells"]} == {"skipped"}
     assert listed["stages"] == []
-    assert listed["missing"] == ""
+    assert listed["stop"] == ""
     call("run", "student", "--board", "mine")
     records = [json.loads(path.read_text()) for path in tmp_path.rglob("cells/**/*.json")]
     assert {record["method"]["name"]: (record["status"], record["reason"]) for record in records} == {
@@ -183,6 +183,7 @@ def test_the_command_line_tells_plans_and_records_it(place, tmp_path, monkeypatc
     assert "a context of 128 tokens" in (tmp_path / "leaderboards" / "mine" / "README.md").read_text()
     (tmp_path / "nothing").mkdir()
     result = call("plan", str(tmp_path / "nothing"))
-    assert "Missing, so that run would stop" in result.stderr
+    assert result.return_value == 3
+    assert "run would stop: hf[path=nothing" in result.stderr
     assert "has no config.json" in result.stderr
     call("run", str(tmp_path / "nothing"), expect=MissingError)

@@ -89,7 +89,7 @@ def test_both_orders_are_asked_once_each_and_kept(tmp_path):
         ("poor 0", "good 0"),
     ]
     assert {body["temperature"] for body in server.bodies} == {0}
-    transcript = (made.out / win_judge.TRANSCRIPT).read_text()
+    transcript = (made.out / files.JOURNAL).read_text()
     assert len([line for line in transcript.splitlines() if line]) == 10
     assert made.counts == {"judged": 10, "unreadable": 0}
     assert server.keys == {f"Bearer {KEY}"}

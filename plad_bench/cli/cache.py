@@ -11,6 +11,7 @@ import click
 
 from plad_bench.cli.options import boards_option, echo_json, json_option, open_store, store_option
 from plad_bench.contract.errors import CorruptArtifactError, ExitCode
+from plad_bench.execute.stages.files import JOURNAL
 from plad_bench.execute.store import Artifact
 
 
@@ -83,8 +84,8 @@ def verify(store: Path, *, as_json: bool) -> int:
 def prune(boards_dir: Path, store: Path, *, days: float, dry_run: bool, as_json: bool) -> None:
     """Remove artifacts older than --days, but never the checkpoint of a recorded cell.
 
-    Recorded are the cells of the boards in --boards-dir. What is removed can be computed again: text that a teacher was
-    asked for, and may have cost money, stays.
+    Recorded are the cells of the boards in --boards-dir. What is removed can be computed again: what a teacher or a
+    judge was asked for, and may have cost money, stays.
     """
     opened = open_store(store)
     kept = _recorded(opened.artifacts(), boards_dir)
@@ -103,7 +104,7 @@ def prune(boards_dir: Path, store: Path, *, days: float, dry_run: bool, as_json:
 
 
 def _recorded(artifacts: Iterator[Artifact], boards: Path) -> set[str]:
-    """Keys of the responses of recorded cells, of the checkpoints that made them, and of text that was asked for."""
+    """Keys of the responses of recorded cells, of the checkpoints that made them, and of what was asked for."""
     from plad_bench.report import results
 
     keys = set()
@@ -115,7 +116,7 @@ def _recorded(artifacts: Iterator[Artifact], boards: Path) -> set[str]:
     kept = set()
     for artifact in artifacts:
         document = artifact.manifest["document"]
-        if artifact.key in keys or document["operation"] == "ask":
+        if artifact.key in keys or document["operation"] == "ask" or JOURNAL in artifact.manifest["files"]:
             kept |= {artifact.key, document["inputs"].get("model", artifact.key)}
     return kept
 

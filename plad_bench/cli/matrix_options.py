@@ -104,7 +104,7 @@ def execution_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--max-cost",
             type=click.FloatRange(0, min_open=True),
-            help="Stop before teachers, and judges with a price, cost more than this, in the currency of their prices.",
+            help="Stop before teachers and judges cost more than this, in the currency of their prices.",
         ),
         click.option(
             "--timeout", type=click.FloatRange(0), default=0, help="Stop a stage after this many seconds; 0 never."

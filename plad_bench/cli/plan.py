@@ -1,8 +1,8 @@
-"""The command plan: what run would do, and what that would ask of a teacher that is paid."""
+"""The command plan: what run would do, and what that would ask of endpoints that are paid."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,16 @@ from plad_bench.cli.matrix_options import execution_options, matrix_options
 from plad_bench.cli.options import echo_json, json_option
 from plad_bench.cli.planned import Planned, gpus_of, prepare
 from plad_bench.cli.state import State
-from plad_bench.contract.errors import MissingError
+from plad_bench.contract.errors import ExitCode, MissingError, PladBenchError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from plad_bench.execute.estimate import Estimate
+    from plad_bench.plan.stages import Stage
+
+WIDE = 10_000
+"""Columns of a table that is never broken: what is copied, such as a cell's id, stays whole."""
 
 
 @click.command(short_help="Show what run would do.")
@@ -26,62 +30,85 @@ if TYPE_CHECKING:
 @execution_options
 @json_option
 @click.pass_context
-def plan(ctx: click.Context, /, **options: Any) -> None:
-    """Show what `run` with the same options would do: cells, stages, what is cached and what is skipped, and why."""
-    show_plan(prepare(ctx.ensure_object(State), options, gpus_of(options)), as_json=options["as_json"])
+def plan(ctx: click.Context, /, **options: Any) -> int:
+    """Show what `run` with the same options would do: cells, stages, what is cached and what is skipped, and why.
+
+    Where run would stop before its first stage, for want of a model or of a price, the exit code is the one that run
+    would have.
+    """
+    return show_plan(prepare(ctx.ensure_object(State), options, gpus_of(options)), options)
 
 
-def show_plan(planned: Planned, *, as_json: bool) -> None:
-    """Print cells and stages with their state, and what is to be asked and bought."""
-    from plad_bench.execute import recording
+def show_plan(planned: Planned, options: Mapping[str, Any]) -> int:
+    """Print cells and stages with their state, and what is to be asked and bought; the exit code of a run."""
     from plad_bench.execute.estimate import estimates
-    from plad_bench.plan import requirements
 
-    stop = ""
+    stop: PladBenchError | None = None
     try:
-        requirements.check(planned.todo, planned.made)
-    except MissingError as error:
-        stop = str(error)
-        click.echo(f"Missing, so that run would stop: {stop}", err=True)
-    planned.skip_misfits()
+        planned.ready(options["max_cost"])
+    except PladBenchError as error:
+        stop = error
+        click.echo(f"run would stop: {stop}", err=True)
+    cells = _cells(planned)
+    stages = _stages(planned)
+    waiting = {key for key in stages if planned.store.find(key) is None}
+    try:
+        asked = estimates(planned.todo, planned.store)
+    except MissingError:  # no data, no questions to count: said above
+        asked = []
+    if options["as_json"]:
+        listed = [{"stage": s.name, "key": k, "cached": k not in waiting} for k, s in stages.items()]
+        questions = [asdict(e) for e in asked]
+        echo_json({"cells": cells, "stages": listed, "questions": questions, "stop": str(stop) if stop else ""})
+    else:
+        _print(cells, stages, waiting, asked)
+    return stop.exit_code if stop else ExitCode.OK
+
+
+def _cells(planned: Planned) -> list[dict[str, str]]:
+    from plad_bench.execute import recording
+
     rows = []
     cached = {cell.id for cell in planned.cached}
-    stages: dict[str, Any] = {}
     for cell in planned.cells:
         state = "skipped" if cell.skip else "cached" if cell.id in cached else "to run"
         record = recording.recorded(planned.directory / "cells", cell)
         if state == "cached" and record is not None and recording.stale(record):
             state = "cached (stale)"
         rows.append({"cell": cell.id, "state": state, "reason": cell.skip})
-        if state == "to run":
-            for score in cell.scores.values():
-                stages |= {stage.key: stage for stage in score.walk()}
-    try:
-        asked = estimates(planned.todo, planned.store)
-    except MissingError:  # no data, no questions to count: said above
-        asked = []
-    waiting = {key: stage for key, stage in stages.items() if planned.store.find(key) is None}
-    if as_json:
-        listed = [{"stage": s.name, "key": k, "cached": k not in waiting} for k, s in stages.items()]
-        questions = [asdict(e) for e in asked]
-        echo_json({"cells": rows, "stages": listed, "questions": questions, "missing": stop})
-        return
+    return rows
+
+
+def _stages(planned: Planned) -> dict[str, Stage]:
+    """The stages of cells that are to run, by key, in the order of the data flow: by how far a name is from data."""
+    stages = {stage.key: stage for cell in planned.todo for stage in cell.stages}
+    depth: dict[str, int] = {}
+    for key, stage in stages.items():  # inputs come first
+        depth[key] = 1 + max((depth[parent.key] for parent in stage.inputs.values()), default=-1)
+    furthest: dict[str, int] = {}
+    for key, stage in stages.items():
+        furthest[stage.name] = max(depth[key], furthest.get(stage.name, 0))
+    return dict(sorted(stages.items(), key=lambda item: furthest[item[1].name]))
+
+
+def _print(
+    cells: Sequence[Mapping[str, str]], stages: Mapping[str, Stage], waiting: set[str], asked: Sequence[Estimate]
+) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console(soft_wrap=True)
+    console = Console(width=WIDE, soft_wrap=True)
     table = Table("cell", "state", "reason", box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        table.add_row(*(escape(str(v)) for v in row.values()))
+    for row in cells:
+        table.add_row(*(escape(v) for v in row.values()))
     console.print(table)
-    names = list(dict.fromkeys(s.name for s in stages.values()))
     table = Table("stage", "to run", "cached", box=None, pad_edge=False, header_style="bold")
-    for name in names:
+    for name in dict.fromkeys(s.name for s in stages.values()):
         keys = [k for k, s in stages.items() if s.name == name]
         missing = sum(k in waiting for k in keys)
         table.add_row(name, str(missing), str(len(keys) - missing))
-    if names:
+    if stages:
         console.print()
         console.print(table)
     if asked:
@@ -98,14 +125,20 @@ def _questions(asked: Sequence[Estimate]) -> Table:
         box=None, pad_edge=False, header_style="bold",
     )  # fmt: skip
     for e in asked:
-        money = "no price given" if e.money is None else in_full(float(f"{e.money:.4g}"))
-        table.add_row(
-            escape(e.teacher),
-            e.stage,
-            *map(str, (e.questions, e.answered, e.tokens_in, e.tokens_out)),
-            money if e.paid else "-",
-        )
+        counts = (e.questions, e.answered, e.tokens_in, e.tokens_out)
+        table.add_row(escape(e.asked), e.stage, *("?" if n is None else str(n) for n in counts), _money(e))
+    paid = [e.money for e in asked if e.paid and e.money is not None]
+    if len(paid) > 1:
+        table.add_row(*[""] * 5, "in all", in_full(float(f"{sum(paid):.4g}")))
     return table
+
+
+def _money(estimate: Estimate) -> str:
+    if not estimate.paid:
+        return "-"
+    if not estimate.priced:
+        return "no price given"
+    return "?" if estimate.money is None else in_full(float(f"{estimate.money:.4g}"))
 
 
 def in_full(amount: float) -> str:

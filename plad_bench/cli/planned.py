@@ -31,6 +31,27 @@ class Planned:
     directory: Path
     store: Store
 
+    def ready(self, max_cost: float | None) -> None:
+        """See that nothing stops the run before its first stage, and skip what does not fit.
+
+        Raises:
+            MissingError: a data set, a model, a teacher or a metric cannot be had.
+            UsageError: `max_cost` cannot be kept, since what something costs is not known.
+        """
+        from plad_bench.execute.estimate import estimates
+        from plad_bench.plan import requirements
+
+        try:
+            requirements.check(self.todo, self.made)
+        finally:
+            self.skip_misfits()
+        for estimate in estimates(self.todo, self.store) if max_cost else ():
+            if not estimate.priced:
+                raise UsageError(
+                    f"--max-cost cannot be kept: what {estimate.asked} costs is not known",
+                    "Give price_in= and price_out= per million tokens; 0 where asking is free.",
+                )
+
     def skip_misfits(self) -> None:
         """Skip what is to run with models that do not fit, told from those of their files that are here by now."""
         from plad_bench.plan.matrix import reconsidered

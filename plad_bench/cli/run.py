@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -15,10 +15,7 @@ from plad_bench.cli.options import echo_json, json_option
 from plad_bench.cli.plan import in_full, show_plan
 from plad_bench.cli.planned import Planned, gpus_of, prepare
 from plad_bench.cli.state import State
-from plad_bench.contract.errors import ExitCode, NothingSelectedError, UsageError
-
-if TYPE_CHECKING:
-    pass
+from plad_bench.contract.errors import ExitCode, NothingSelectedError
 
 
 @click.command(short_help="Plan, execute, record and render a comparison.")
@@ -37,8 +34,7 @@ def run(ctx: click.Context, /, **options: Any) -> int:
     gpus = gpus_of(options)
     planned = prepare(state, options, gpus)
     if options["dry_run"]:
-        show_plan(planned, as_json=options["as_json"])
-        return ExitCode.OK
+        return show_plan(planned, options)
     return _execute(state, planned, options, gpus)
 
 
@@ -47,14 +43,11 @@ def _execute(state: State, planned: Planned, options: Mapping[str, Any], gpus: t
     from plad_bench.contract.records import LaunchOptions
     from plad_bench.execute.engine import Options
     from plad_bench.execute.runs import Run
-    from plad_bench.plan import boardfile, requirements, spec
+    from plad_bench.plan import boardfile, spec
 
     if not planned.cells:
         raise NothingSelectedError("the selection matches nothing", "See `plad-bench plugins`.")
-    requirements.check(planned.todo, planned.made)
-    planned.skip_misfits()
-    if options["max_cost"]:
-        _refuse_unpriced(planned)
+    planned.ready(options["max_cost"])
     run_state = Run(
         store=planned.store,
         board=planned.directory,
@@ -162,14 +155,3 @@ def _bad_rows(planned: Planned) -> str:
             ]
             lines[record.task.selector] = "; the first: ".join(told) + "\n"
     return "".join(lines.values())
-
-
-def _refuse_unpriced(planned: Planned) -> None:
-    from plad_bench.execute.estimate import estimates
-
-    for estimate in estimates(planned.todo, planned.store):
-        if estimate.paid and estimate.money is None:
-            raise UsageError(
-                f"--max-cost cannot be kept: what {estimate.teacher} costs is not known",
-                "Give price_in= and price_out= per million tokens; 0 where asking is free.",
-            )

@@ -25,6 +25,21 @@ class Price:
         return (tokens_in * self.per_million_in + tokens_out * self.per_million_out) / 1e6
 
 
+@dataclass(frozen=True, kw_only=True)
+class Asks:
+    """What is asked of an endpoint about one prompt, or about one response to it."""
+
+    questions: int
+    texts: int = 0
+    """Responses that a question quotes beside the prompt, each as long as the protocol lets it be."""
+    extra_in: int = 0
+    """Tokens of a question beside those."""
+    tokens_out: int
+    """The most that an answer has."""
+    price: Price | None
+    """None if nobody said."""
+
+
 @dataclass
 class Purse:
     """What a run may spend. Processes share it through a file that holds what is spent or promised so far.

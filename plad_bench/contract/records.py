@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from plad_bench.contract.money import Price, Purse
+from plad_bench.contract.money import Asks, Price, Purse
 from plad_bench.contract.params import MethodParams, PairParams, Params
 
 if TYPE_CHECKING:
@@ -239,6 +239,9 @@ class Metric(Component):
     """Values of `Need`: become inputs of its score stage."""
     require: Callable[[Any], None] = lambda params: None
     """params -> nothing; raises MissingError, before any work, if it cannot be computed here."""
+    asks: Callable[[Any], Asks] | None = None
+    """params -> what it asks of an endpoint about each response; no function if it costs no money. It pays from
+    `Tools.purse`."""
     score: str | Callable[[Sequence[Scored], Any, Tools], Sequence[float] | Mapping[str, float]]
     """(examples, params, tools) -> one value per example, NaN where it has none. A metric with examples of its own
     gives a mapping from their names instead."""

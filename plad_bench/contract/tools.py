@@ -63,6 +63,9 @@ class Tools:
     """A directory whose files stay in the store beside the values."""
     partial: Path
     """A directory that survives a kill, until the values are there."""
+    journal: Path
+    """Survives a kill, and stays with the values. What is written here, a line for each answered question, need not be
+    asked again."""
     counts: dict[str, float]
     """Counts for the manifest: what was dropped, cut, asked."""
     purse: Purse

@@ -1,84 +1,186 @@
-"""What a run will ask of teachers that are no models of ours, in tokens and money, before anything is asked."""
+"""What a run will ask of endpoints, for teachers and for metrics, in tokens and money, before anything is asked."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
+from plad_bench.contract.money import Asks
 from plad_bench.contract.records import Example
 from plad_bench.contract.registry import resolve
-from plad_bench.execute.stages.ask import JOURNAL
 from plad_bench.execute.stages.data import split
-from plad_bench.execute.stages.files import Prompt, read_prompts
+from plad_bench.execute.stages.files import JOURNAL, Prompt, read_prompts
 from plad_bench.execute.store import Store
 from plad_bench.plan.matrix import Cell
+from plad_bench.plan.spec import Chosen
 from plad_bench.plan.stages import Stage
 
 BYTES_PER_TOKEN = 4
 """Of a prompt, about: English text under a large vocabulary."""
 
+_Number = TypeVar("_Number", int, float)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What one stage has still to ask."""
+    """What stages of one name have still to ask of one endpoint. None is what only the run will know."""
 
-    teacher: str
+    asked: str
+    """The teacher, or the metric."""
     stage: str
-    questions: int
-    """Prompts, times the samples of each."""
+    questions: int | None
     answered: int
     """Of these, by an earlier run."""
-    tokens_in: int
+    tokens_in: int | None
     """About, of what is not answered yet."""
-    tokens_out: int
+    tokens_out: int | None
     """At most."""
     paid: bool
     """Whether asking costs money."""
+    priced: bool
+    """Whether anybody said how much, or it costs none."""
     money: float | None
-    """At most, in the currency of the prices; None if they are not known."""
+    """At most, in the currency of the prices."""
+
+    def __add__(self, other: Estimate) -> Estimate:
+        return Estimate(
+            asked=self.asked,
+            stage=self.stage,
+            questions=_sum(self.questions, other.questions),
+            answered=self.answered + other.answered,
+            tokens_in=_sum(self.tokens_in, other.tokens_in),
+            tokens_out=_sum(self.tokens_out, other.tokens_out),
+            paid=self.paid,
+            priced=self.priced,
+            money=_sum(self.money, other.money),
+        )
+
+
+@dataclass(frozen=True)
+class _Asker:
+    """Who asks in a stage, and what of each prompt; None where that depends on what the stage makes of its input."""
+
+    cell: Cell
+    chosen: Chosen
+    stage: Stage
+    asks: Asks | None
+    paid: bool
+    priced: bool
 
 
 def estimates(cells: Iterable[Cell], store: Store) -> list[Estimate]:
-    """One for each stage that is to ask a teacher; reads the task's data where no earlier run did."""
-    found: dict[str, Estimate] = {}
-    for cell in cells:
-        for stage in cell.stages:
-            if stage.operation == "ask" and stage.key not in found and store.find(stage.key) is None:
-                found[stage.key] = _estimate(cell, stage, store)
+    """One for each teacher or metric, and name of the stage that asks; reads a task's data where no run did."""
+    found: dict[tuple[str, str], Estimate] = {}
+    seen: set[tuple[str, str]] = set()
+    prompts = _Prompts(store)
+    for asker in (asker for cell in cells for asker in _askers(cell)):
+        label, stage = asker.chosen.label, asker.stage
+        if (label, stage.key) not in seen and store.find(stage.key) is None:
+            seen.add((label, stage.key))
+            one, key = _estimate(asker, store, prompts), (label, stage.name)
+            found[key] = found[key] + one if key in found else one
     return list(found.values())
 
 
-def _estimate(cell: Cell, stage: Stage, store: Store) -> Estimate:
-    teacher = cell.teacher
-    prompts = _prompts(cell, stage, store)
+def _askers(cell: Cell) -> Iterator[_Asker]:
+    for stage in cell.stages:
+        if stage.operation == "ask":
+            yield _teacher(cell, stage)
+        if stage.operation == "pairs":
+            for scorer in (cell.orders, cell.scorer):
+                yield from _scorers(cell, scorer, stage)
+    for metric in cell.metrics:
+        if metric.label in cell.scores:
+            yield from _metrics(cell, metric, cell.scores[metric.label])
+
+
+def _teacher(cell: Cell, stage: Stage) -> _Asker:
+    component = cell.teacher.component
+    price = component.price(cell.teacher.params) if component.price else None
+    asks = Asks(
+        questions=stage.spec.get("samples", 1),
+        extra_in=price.extra_in if price else 0,
+        tokens_out=stage.spec["max_new_tokens"] + (price.extra_out if price else 0),
+        price=price,
+    )
+    paid = component.price is not None
+    return _Asker(cell, cell.teacher, stage, asks, paid, price is not None or not paid)
+
+
+def _metrics(cell: Cell, metric: Chosen, stage: Stage) -> Iterator[_Asker]:
+    """The metric of a score stage, if it asks, and those that it scores by."""
+    if metric.component.asks is not None:
+        asks = metric.component.asks(metric.params)
+        yield _Asker(cell, metric, stage, asks, paid=True, priced=asks.price is not None)
+    if metric.scorer is not None and "scores" in stage.inputs:
+        yield from _metrics(cell, metric.scorer, stage.inputs["scores"])
+    else:
+        yield from _scorers(cell, metric.scorer, stage)
+
+
+def _scorers(cell: Cell, metric: Chosen | None, stage: Stage) -> Iterator[_Asker]:
+    """A metric that another component has score whatever texts it likes, and those that it scores by itself."""
+    if metric is None:
+        return
+    if metric.component.asks is not None:
+        price = metric.component.asks(metric.params).price
+        yield _Asker(cell, metric, stage, None, paid=True, priced=price is not None)
+    yield from _scorers(cell, metric.scorer, stage)
+
+
+def _estimate(asker: _Asker, store: Store, prompts: _Prompts) -> Estimate:
+    stage, asks = asker.stage, asker.asks
     journal = store.partial(stage.key) / JOURNAL
     lines = journal.read_bytes().splitlines() if journal.is_file() else []
-    questions = len(prompts) * stage.spec.get("samples", 1)
-    answered = min(questions, sum(bool(line.strip()) for line in lines))
-    left = questions - answered
-    price = teacher.component.price(teacher.params) if teacher.component.price else None
-    size = sum(len(p.prompt.encode()) for p in prompts) / BYTES_PER_TOKEN * left / max(1, len(prompts))
-    tokens_in = round(size + left * (price.extra_in if price else 0))
-    tokens_out = left * (stage.spec["max_new_tokens"] + (price.extra_out if price else 0))
+    answered = sum(bool(line.strip()) for line in lines)
+    questions = tokens_in = tokens_out = money = None
+    if asks is not None:
+        decoded = stage if stage.operation == "ask" else stage.inputs["responses"]
+        every = prompts.of(asker.cell, decoded)
+        questions = len(every) * asks.questions
+        answered = min(questions, answered)
+        left = questions - answered
+        size = sum(len(p.prompt.encode()) for p in every) / BYTES_PER_TOKEN / max(1, len(every))
+        tokens_in = round(left * (size + asks.texts * decoded.spec["max_new_tokens"] + asks.extra_in))
+        tokens_out = left * asks.tokens_out
+        money = asks.price.of(tokens_in, tokens_out) if asks.price else None
     return Estimate(
-        teacher=teacher.label,
+        asked=asker.chosen.label,
         stage=stage.name,
         questions=questions,
         answered=answered,
         tokens_in=tokens_in,
         tokens_out=tokens_out,
-        paid=teacher.component.price is not None,
-        money=price.of(tokens_in, tokens_out) if price else None,
+        paid=asker.paid,
+        priced=asker.priced,
+        money=money,
     )
 
 
-def _prompts(cell: Cell, stage: Stage, store: Store) -> Sequence[Prompt]:
-    name, limit = stage.spec["split"], stage.spec.get("limit", 0)
-    data = store.find(stage.inputs["data"].key)
-    if data is not None:
-        return read_prompts(data, name, limit)
-    task = cell.task
+class _Prompts:
+    """The prompts of splits, each read once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: dict[tuple[str, str, int], Sequence[Prompt]] = {}
+
+    def of(self, cell: Cell, decoded: Stage) -> Sequence[Prompt]:
+        """Those that a stage answers: of its data, or of the task itself where no run has made that yet."""
+        name, limit = decoded.spec["split"], decoded.spec.get("limit", 0)
+        key = (decoded.inputs["data"].key, name, limit)
+        if key not in self._known:
+            data = self._store.find(key[0])
+            self._known[key] = read_prompts(data, name, limit) if data else _loaded(cell.task, name, limit)
+        return self._known[key]
+
+
+def _loaded(task: Chosen, name: str, limit: int) -> list[Prompt]:
     task.component.require(task.params)
     examples = (e for e in resolve(task.component.load)(task.params) if isinstance(e, Example))
     return list(itertools.islice((p for p in split(examples) if p.split == name), limit or None))
+
+
+def _sum(one: _Number | None, other: _Number | None) -> _Number | None:
+    return None if one is None or other is None else one + other

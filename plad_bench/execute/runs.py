@@ -17,6 +17,7 @@ from plad_bench.contract.money import Purse
 from plad_bench.contract.records import Event, LauncherSession
 from plad_bench.execute import provenance, recording
 from plad_bench.execute.engine import Engine, Failure, Options, Running, Watcher
+from plad_bench.execute.stages.files import JOURNAL
 from plad_bench.execute.store import Artifact, Store
 from plad_bench.plan.matrix import Cell
 from plad_bench.plan.stages import Stage
@@ -142,6 +143,9 @@ class Run:
                 own.append(cell.checkpoint)
             for stage in own:
                 place = self.store.place(stage.key)
+                if (place / JOURNAL).is_file():  # nor is a judge, where the response is the same again
+                    self.store.partial(stage.key).mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(place / JOURNAL, self.store.partial(stage.key) / JOURNAL)
                 if place.is_dir():
                     self.store.discard(place)
 

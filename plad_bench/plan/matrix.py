@@ -67,16 +67,18 @@ class Cell:
             return self.responses if self.teacher.component.model is None else self.plan.teacher_model
         if self.method is None:
             return {"student": self.plan.init, "warmup": self.plan.warmup}[self.row]
-        objective = self.method.component.objective
-        scorer = None
-        if isinstance(objective, PairObjective) and (named := objective.scorer(self.method.params)):
-            scorer = self.metric(named)
-            _check_scorer(scorer)
-        return self.plan.distill(self.method, self.pairs, scorer, self.orders)
+        return self.plan.distill(self.method, self.pairs, self.scorer, self.orders)
 
-    def metric(self, selector: str) -> Chosen:
-        """The metric that a selector names."""
-        return choose(self.registry, "metric", selector)[0]
+    @functools.cached_property
+    def scorer(self) -> Chosen | None:
+        """The metric whose scores of chosen and rejected the method reads."""
+        objective = self.method.component.objective if self.method else None
+        named = objective.scorer(self.method.params) if self.method and isinstance(objective, PairObjective) else None
+        if not named:
+            return None
+        (scorer,) = choose(self.registry, "metric", named)
+        _check_scorer(scorer)
+        return scorer
 
     @functools.cached_property
     def orders(self) -> Chosen | None:

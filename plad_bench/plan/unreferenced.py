@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from plad_bench.contract.records import Need, PairObjective, Text, TokenObjective
+from plad_bench.contract.records import Need, Text, TokenObjective
 
 if TYPE_CHECKING:
     from plad_bench.plan.matrix import Cell
@@ -40,9 +40,8 @@ def _readers(cell: Cell) -> Iterator[str]:
             yield f"{name} follows the loss on validation references"
     if cell.pairs is not None and Text.REFERENCE in cell.pairs.component.needs:
         yield f"{cell.pairs.label} makes pairs with references"
-    scorer = objective.scorer(params) if isinstance(objective, PairObjective) else None
-    if scorer and reads_references(cell.metric(scorer)):
-        yield f"{name} trains on scores by {scorer}, which reads references"
+    if cell.scorer is not None and reads_references(cell.scorer):
+        yield f"{name} trains on scores by {cell.scorer.label}, which reads references"
 
 
 def why_absent(cell: Cell, metric: Chosen) -> str:

@@ -6,11 +6,9 @@ from plad_bench.contract.errors import StageError
 from plad_bench.contract.records import Asking, Question
 from plad_bench.contract.registry import resolve
 from plad_bench.execute.stages.data import signature
-from plad_bench.execute.stages.files import RESPONSES, read_prompts, response_row, write_lines
+from plad_bench.execute.stages.files import JOURNAL, RESPONSES, read_prompts, response_row, write_lines
 from plad_bench.execute.worker import Context
 
-JOURNAL = "answers.jsonl"
-"""In the stage's partial directory: a line for each question that is answered."""
 LISTED = 100
 """How many empty responses are listed by the id of their prompt."""
 

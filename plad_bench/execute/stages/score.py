@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from plad_bench.contract.errors import StageError, UnmeasuredError
 from plad_bench.contract.records import Need, Response, Scored
 from plad_bench.contract.registry import resolve
 from plad_bench.contract.tools import Scorer, Tools
-from plad_bench.execute.stages.files import MODEL, VALUES, read_prompts, read_responses, scored
+from plad_bench.execute.stages.files import JOURNAL, MODEL, VALUES, read_prompts, read_responses, scored
 from plad_bench.execute.worker import Context
 from plad_bench.plan.spec import Chosen, choose
 
@@ -36,6 +37,8 @@ def run(context: Context) -> None:
     named = values if isinstance(values, Mapping) else dict(zip((e.id for e in examples), values, strict=True))
     by_id = {name: None if math.isnan(value) else value for name, value in named.items()}
     (context.out / VALUES).write_text(json.dumps(by_id))
+    if tools.journal.is_file():
+        shutil.copyfile(tools.journal, context.out / JOURNAL)
 
 
 def measure(
@@ -71,6 +74,7 @@ class _Tools(Tools):
         self._responses, self._teacher = responses or {}, teacher or {}
         self._models: dict[str, LanguageModel] = {}
         self.device, self.kept, self.partial = context.device, context.out, context.partial
+        self.journal = context.partial / JOURNAL
         self.counts, self.purse = context.counts, context.purse
 
     def __call__(self, selector: str) -> Scorer:

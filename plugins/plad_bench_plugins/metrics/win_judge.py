@@ -1,22 +1,20 @@
 """Win rate by a language model that is asked which of two responses is better, over an OpenAI-compatible endpoint.
 
 Each pair is judged in both orders, since judges prefer a place. Every answer is kept as it arrives, so that an
-interrupted stage asks nothing twice, and stays as transcript.jsonl beside the values.
+interrupted stage asks nothing twice, and stays beside the values.
 """
 
 from __future__ import annotations
 
 import math
 import re
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from plad_bench import Metric, MissingError, Need, Scored, StageError, Tools, param
+from plad_bench import Asks, Metric, MissingError, Need, Scored, StageError, Tools, param
 from plad_bench_plugins._openai import Answer, EndpointParams, ask
 
-TRANSCRIPT = "transcript.jsonl"
 SYSTEM = (
     "You compare two responses to the same request. Judge how well each does what is asked: whether it is right, "
     "complete, relevant and well written. Neither their order nor their length is a reason to prefer one. "
@@ -54,6 +52,12 @@ def require(params: JudgeParams) -> None:
         ) from None
 
 
+def asks(params: JudgeParams) -> Asks:
+    """Both orders of the two responses to a prompt."""
+    words = len((SYSTEM + TEXT).encode()) // 4
+    return Asks(questions=2, texts=2, extra_in=words, tokens_out=params.max_tokens, price=params.price)
+
+
 def score(examples: Sequence[Scored], params: JudgeParams, tools: Tools) -> list[float]:
     """Mean over both orders of 1 where the response wins, 0.5 on a tie, 0 where the teacher's does.
 
@@ -66,8 +70,7 @@ def score(examples: Sequence[Scored], params: JudgeParams, tools: Tools) -> list
         if not _same(e)
         for order in ("first", "second")
     }
-    journal = tools.partial / TRANSCRIPT
-    answers = ask(params, questions, journal, purse=tools.purse, progress=tools.progress, counts=tools.counts)
+    answers = ask(params, questions, tools.journal, purse=tools.purse, progress=tools.progress, counts=tools.counts)
     wins = {id_: win(answer, first=id_.endswith("/first")) for id_, answer in answers.items()}
     unreadable = [id_ for id_, value in wins.items() if math.isnan(value)]
     tools.counts |= {"judged": len(wins), "unreadable": len(unreadable)}
@@ -78,8 +81,6 @@ def score(examples: Sequence[Scored], params: JudgeParams, tools: Tools) -> list
             f"{said!r}",
             "Raise max_tokens= for a judge that thinks aloud, take another judge, or raise max_unreadable=.",
         )
-    if journal.is_file():
-        shutil.copyfile(journal, tools.kept / TRANSCRIPT)
     return [_value(name, e, wins) for name, e in named]
 
 
@@ -129,6 +130,7 @@ RECORDS = (
         "verdict cannot be read; equal texts are a tie unasked",
         needs=frozenset({Need.TEACHER}),
         require=require,
+        asks=asks,
         params=JudgeParams,
         score=score,
     ),
