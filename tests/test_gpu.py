@@ -30,40 +30,62 @@ SEQUENCES = [Tokens([0, 5, 6, 7], [8, 9, 1]), Tokens([0, 11], [12, 13, 14, 15, 1
 
 
 class Started:
-    """A process that was asked for."""
+    """A process that was asked for, and has ended."""
+
+    all: list = []  # noqa: RUF012
 
     def __init__(self, command, *, env, **more):
-        self.visible = env["CUDA_VISIBLE_DEVICES"]
+        self.all.append((env["CUDA_VISIBLE_DEVICES"], command[-1]))
 
     def poll(self):
         return 0
+
+    def kill(self):
+        pass
+
+    def wait(self):
+        return 0
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """What each process that was asked for sees, and its rank."""
+    monkeypatch.setattr(local.subprocess, "Popen", Started)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(Started, "all", [])
+    return Started.all
 
 
 @pytest.mark.parametrize(
     ("visible", "counted", "seen"),
     [("4,6", (0, 1), ["4", "6"]), ("GPU-8a,GPU-9b", (0, 1), ["GPU-8a", "GPU-9b"]), ("2", (0,), ["2"]), ("-1", (), [])],
 )
-def test_slots_are_the_gpus_that_the_user_lets_us_see(tmp_path, monkeypatch, visible, counted, seen):
+def test_slots_are_the_gpus_that_the_user_lets_us_see(tmp_path, monkeypatch, started, visible, counted, seen):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    monkeypatch.setattr(local.subprocess, "Popen", Started)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert gpus_of({"gpus": ""}) == counted
     if counted:
         session = local.LocalSession(LaunchOptions(workers=1, threads=1, gpus=counted))
-        started = [session.start(tmp_path / "job", tmp_path / "log", slot) for slot in range(session.slots)]
-        assert [process._process.visible for process in started] == seen
+        for slot in range(session.slots):
+            session.start(tmp_path / "job", tmp_path / "log", [slot])
+        assert started == [(gpu, "0") for gpu in seen]
     with pytest.raises(MissingError, match="no GPU 7"):
         gpus_of({"gpus": "7"})
 
 
-def test_a_machine_without_the_variable_counts_from_zero(tmp_path, monkeypatch):
+def test_a_machine_without_the_variable_counts_from_zero(tmp_path, monkeypatch, started):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(local.subprocess, "Popen", Started)
     monkeypatch.setattr(Path, "glob", lambda self, pattern: iter([self / "nvidia3", self / "nvidia5"]))
     assert gpus_of({"gpus": ""}) == (0, 1)
     session = local.LocalSession(LaunchOptions(workers=1, threads=1, gpus=(0, 1)))
-    assert session.start(tmp_path / "job", tmp_path / "log", 1)._process.visible == "1"
+    session.start(tmp_path / "job", tmp_path / "log", [1])
+    assert started == [("1", "0")]
+
+
+def test_each_rank_sees_the_gpu_of_its_slot_alone(tmp_path, monkeypatch, started):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6,7")
+    session = local.LocalSession(LaunchOptions(workers=1, threads=1, gpus=(0, 1, 2)))
+    session.start(tmp_path / "job", tmp_path / "log", [0, 2])
+    assert started == [("4", "0"), ("7", "1")]
 
 
 @pytest.mark.slow

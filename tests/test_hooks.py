@@ -201,7 +201,7 @@ class Here(LauncherSession):
     slots = 1
     device = "cpu"
 
-    def start(self, job, log, slot):
+    def start(self, job, log, slots):
         from plad_bench.execute import worker
 
         log.touch()

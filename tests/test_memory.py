@@ -37,7 +37,7 @@ class Small(LauncherSession):
     def __init__(self):
         self.tried = []
 
-    def start(self, job, log, slot):
+    def start(self, job, log, slots):
         asked = json.loads(job.read_text())
         self.tried.append((asked["micro_batch"], asked["checkpointing"]))
         return Ended(OUT_OF_MEMORY)

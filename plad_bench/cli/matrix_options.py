@@ -92,6 +92,13 @@ def execution_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--workers", type=click.IntRange(1), help="Stages at a time on CPUs.  [default: cores / threads]"),
         click.option(
+            "--ranks",
+            type=click.IntRange(1),
+            default=1,
+            show_default=True,
+            help="Slots (GPUs, or CPU slots) that share each training, a process in each.",
+        ),
+        click.option(
             "--retries",
             type=click.IntRange(0),
             default=1,

@@ -67,6 +67,7 @@ def _execute(state: State, planned: Planned, options: Mapping[str, Any], gpus: t
         planned.todo,
         open_session=lambda: launcher.component.open(launcher.params, launch),
         threads=options["threads"],
+        ranks=options["ranks"],
         options=Options(options["retries"], options["max_failures"], options["timeout"], options["max_cost"] or 0.0),
         watcher=watcher(len(planned.todo)),
         afresh=options["rerun"] in {"stale", "all"},

@@ -570,14 +570,17 @@ class LaunchOptions:
 
 
 class LauncherSession:
-    """An open launcher: a fixed number of slots, each running one stage at a time in a clean process."""
+    """An open launcher: a fixed number of slots. A stage runs in one of them or in several, a clean process in each."""
 
     slots: int
     device: str
     """The device a stage sees: cpu or cuda:0."""
 
-    def start(self, job: Path, log: Path, slot: int) -> StageProcess:
-        """Start `plad_bench.execute.worker` on a job file in a slot, its output going to `log`."""
+    def start(self, job: Path, log: Path, slots: Sequence[int]) -> StageProcess:
+        """Start `plad_bench.execute.worker` on a job file in each slot, as ranks 0, 1, ... of one stage.
+
+        Their output goes to `log`. The stage ends with rank 0, and no rank outlives it; a rank that fails ends it.
+        """
         raise NotImplementedError
 
     def close(self) -> None:

@@ -6,12 +6,13 @@ It works backwards from the stages that are asked for, so an intermediate whose 
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from plad_bench.contract.errors import PladBenchError
+from plad_bench.contract.errors import PladBenchError, UsageError
 from plad_bench.contract.files import unwritable
 from plad_bench.contract.records import LauncherSession, StageProcess
 from plad_bench.execute.store import Artifact, Store
@@ -38,13 +39,13 @@ class Failure:
 
 @dataclass
 class Running:
-    """A stage in a slot."""
+    """A stage in its slots."""
 
     stage: Stage
     process: StageProcess
     job: Path
     log: Path
-    slot: int
+    slots: Sequence[int]
     began: float
 
     def progress(self) -> dict[str, float]:
@@ -65,7 +66,7 @@ class Thrift:
     """Whether activations are computed again for their gradients instead of being kept."""
 
     def more(self, batch: int) -> Thrift | None:
-        """The next that takes less, of a global batch; None if there is none."""
+        """The next that takes less, of a process's share of the global batch; None if there is none."""
         size = self.micro_batch or batch
         if size // 2 < SMALL and not self.checkpointing:
             return replace(self, checkpointing=True)
@@ -110,6 +111,8 @@ class Engine:
     plugins: Sequence[Path] = ()
     options: Options = field(default_factory=Options)
     watcher: Watcher = field(default_factory=Watcher)
+    ranks: int = 1
+    """Slots that a training takes, a process in each."""
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
     _attempts: dict[str, int] = field(default_factory=dict)
@@ -121,6 +124,9 @@ class Engine:
         """Make the stages of each goal; `settled` is called whenever one has ended. See artifacts and failures.
 
         A goal one of whose stages failed is given up, and with it whatever no other goal needs.
+
+        Raises:
+            UsageError: if the launcher has fewer slots than a training is to take.
         """
         self._goals = goals
         for stage in (stage for goal in goals for stage in goal):
@@ -132,6 +138,11 @@ class Engine:
         running: list[Running] = []
         told = 0.0
         try:
+            if session.slots < self.ranks:
+                raise UsageError(
+                    f"--ranks {self.ranks} wants as many slots, and there are {session.slots}",
+                    "Lower --ranks, or name more GPUs (--gpus) or CPU slots (--workers).",
+                )
             while self._waiting or running:
                 self._fill(session, running)
                 ended = [r for r in running if self._ended(r)]
@@ -196,14 +207,22 @@ class Engine:
         limit = self.options.max_failures
         if limit and len({f.log for f in self.failures.values()}) >= limit:
             return
-        free = [slot for slot in range(session.slots) if slot not in {r.slot for r in running}]
-        for slot, stage in zip(free, self._ready(), strict=False):
+        taken = {slot for r in running for slot in r.slots}
+        free = [slot for slot in range(session.slots) if slot not in taken]
+        for stage in self._ready():
+            wanted = self._ranks(stage)
+            if wanted > len(free):  # those behind it wait too, or small stages could keep a large one waiting for ever
+                break
+            slots, free = free[:wanted], free[wanted:]
             del self._waiting[stage.key]
-            one = self._start(session, stage, slot)
+            one = self._start(session, stage, slots)
             running.append(one)
             self.watcher.stage_started(one)
 
-    def _start(self, session: LauncherSession, stage: Stage, slot: int) -> Running:
+    def _ranks(self, stage: Stage) -> int:
+        return self.ranks if stage.operation == "train" else 1
+
+    def _start(self, session: LauncherSession, stage: Stage, slots: Sequence[int]) -> Running:
         name = f"{stage.name}-{stage.key[:12]}"
         job, log = self.run_directory / f"{name}.job", self.run_directory / f"{name}.log"
         document = {
@@ -216,6 +235,8 @@ class Engine:
             "plugins": [str(p) for p in self.plugins],
             "device": session.device,
             "threads": self.threads,
+            "ranks": len(slots),
+            "meeting": str(job.with_suffix(f".{secrets.token_hex(4)}.meeting")),
             **asdict(self._thrift.get(stage.key, Thrift())),
             "spent": str(self.spent_file),
             "max_cost": self.options.max_cost,
@@ -223,9 +244,10 @@ class Engine:
         try:
             job.parent.mkdir(parents=True, exist_ok=True)
             job.write_text(json.dumps(document))
+            job.with_suffix(".error").unlink(missing_ok=True)  # an earlier attempt's must not speak for this one
         except OSError as error:
             raise unwritable(job, error) from error
-        return Running(stage, session.start(job, log, slot), job, log, slot, time.monotonic())
+        return Running(stage, session.start(job, log, slots), job, log, slots, time.monotonic())
 
     def _ended(self, running: Running) -> bool:
         if running.process.poll() is not None:
@@ -266,7 +288,8 @@ class Engine:
     def _spare(self, stage: Stage) -> bool:
         if "batch" not in stage.spec:  # it trains nothing
             return False
-        thrift = self._thrift.get(stage.key, Thrift()).more(int(stage.spec["batch"]))
+        share = -(-int(stage.spec["batch"]) // self._ranks(stage))
+        thrift = self._thrift.get(stage.key, Thrift()).more(share)
         if thrift is not None:
             self._thrift[stage.key] = thrift
         return thrift is not None
@@ -278,11 +301,12 @@ class Engine:
         name, log = running.stage.name, running.log
         if self._timed_out(running):
             return Failure(name, f"took longer than {self.options.timeout_s:g} s (--timeout) and was stopped", log)
+        if code is not None and code < 0:  # what other ranks reported is but that this one was gone
+            return Failure(name, f"its process was killed by signal {-code}", log)
         try:
             report: Mapping[str, str] = json.loads(running.job.with_suffix(".error").read_text())
         except (OSError, ValueError):
-            how = f"was killed by signal {-code}" if code is not None and code < 0 else f"exited with code {code}"
-            return Failure(name, f"its process {how}", log)
+            return Failure(name, f"its process exited with code {code}", log)
         message = ". ".join(part.rstrip(".") for part in (report["message"], report["remedy"]) if part)
         kind = report["kind"]
         return Failure(name, message, log, missing=kind == "missing", budget=kind == "budget")

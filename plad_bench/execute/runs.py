@@ -56,6 +56,7 @@ class Run:
         *,
         open_session: Callable[[], LauncherSession],
         threads: int,
+        ranks: int = 1,
         options: Options,
         watcher: CellWatcher,
         afresh: bool,
@@ -89,6 +90,7 @@ class Run:
             self.plugins,
             options,
             _Both(state, watcher, self.registry),
+            ranks,
         )
         pending = list(todo)
 

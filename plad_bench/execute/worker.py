@@ -1,8 +1,8 @@
-"""One stage in one clean process: read a job file, compute, seal the artifact.
+"""One stage in one clean process, or in several that share it: read a job file, compute, seal the artifact.
 
-A job is a JSON file: {store, shipped, stage, document, key, inputs, job, plugins, device, threads, micro_batch,
-checkpointing, spent, max_cost}. The result is the artifact in the store, or `<job>.error` with what went wrong. Nothing
-else crosses.
+A job is a JSON file: {store, shipped, stage, document, key, inputs, job, plugins, device, threads, ranks, meeting,
+micro_batch, checkpointing, spent, max_cost}. The result is the artifact in the store, which the first rank puts there,
+or `<job>.error` with what went wrong. Nothing else crosses.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import os
 import resource
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -59,6 +60,12 @@ class Context:
     """Whether a training computes activations again instead of keeping them."""
     purse: Purse = field(default_factory=Purse)
     """What the run may spend."""
+    rank: int = 0
+    """Which of the processes that share the stage this is. The first alone writes and tells."""
+    ranks: int = 1
+    """How many there are."""
+    meeting: Path | None = None
+    """The file through which they find each other."""
     _last: float = 0.0
 
     def chosen(self, role: str, values: Mapping[str, Any] | None = None) -> Chosen:
@@ -72,7 +79,7 @@ class Context:
     def progress(self, step: int, total: int, **values: float) -> None:
         """Tell whoever watches; at most five times a second."""
         now = time.monotonic()
-        if now - self._last < 0.2 and step < total:
+        if self.rank or (now - self._last < 0.2 and step < total):
             return
         self._last = now
         line = json.dumps({"step": step, "total": total, **{k: round(v, 5) for k, v in values.items()}})
@@ -82,15 +89,13 @@ class Context:
         temporary.replace(self._progress)
 
 
-def main(job_file: str) -> int:
-    """Run the stage of a job file and return the exit code."""
+def main(job_file: str, rank: str = "0") -> int:
+    """Run the stage of a job file, as one of its ranks, and return the exit code."""
     path = Path(job_file)
     job = json.loads(path.read_text())
-    # The engine reads this when the process is gone; a stale one of an earlier attempt must not speak for this one.
     report = path.with_suffix(".error")
-    report.unlink(missing_ok=True)
     try:
-        _run(job, path.with_suffix(".progress"))
+        _run(job, path.with_suffix(".progress"), int(rank))
     except OutOfMemoryError as error:
         _report(report, error)
         return OUT_OF_MEMORY
@@ -110,17 +115,21 @@ def main(job_file: str) -> int:
     return 0
 
 
-def _run(job: Mapping[str, Any], progress: Path) -> None:
+def _run(job: Mapping[str, Any], progress: Path, rank: int) -> None:
     from filelock import FileLock
 
     store = Store(Path(job["store"]), [Path(p) for p in job["shipped"]])
     key = job["key"]
+    if rank:  # it waits for the first, which has the lock, and makes nothing of its own
+        with tempfile.TemporaryDirectory() as nothing:
+            _compute(job, store, Path(nothing), progress, rank)
+        return
     with FileLock(store.lock(key)):
         if store.find(key) is not None:  # another run made it while this one waited
             return
         staging = store.stage_directory(key)
         try:
-            facts = _compute(job, store, staging, progress)
+            facts = _compute(job, store, staging, progress, rank)
             store.commit(staging, job["document"], key, facts)
         except OSError as error:
             raise unwritable(store.root, error) from error
@@ -131,7 +140,7 @@ def _run(job: Mapping[str, Any], progress: Path) -> None:
                 shutil.rmtree(staging, ignore_errors=True)
 
 
-def _compute(job: Mapping[str, Any], store: Store, staging: Path, progress: Path) -> dict[str, Any]:
+def _compute(job: Mapping[str, Any], store: Store, staging: Path, progress: Path, rank: int) -> dict[str, Any]:
     inputs = {}
     for role, input_key in job["inputs"].items():
         artifact = store.find(input_key)
@@ -156,16 +165,20 @@ def _compute(job: Mapping[str, Any], store: Store, staging: Path, progress: Path
         _progress=progress,
         checkpointing=job["checkpointing"],
         purse=Purse(Path(job["spent"]), job["max_cost"] or float("inf")),
+        rank=rank,
+        ranks=job["ranks"],
+        meeting=Path(job["meeting"]),
     )
     run: Callable[[Context], None] = import_module(f"plad_bench.execute.stages.{operation}").run
     began, cpu = time.perf_counter(), _processor_time()
     _set_threads(job["threads"], operation)
     run(context)
     seconds, cpu_seconds = time.perf_counter() - began, _processor_time() - cpu
+    # A share of a CPU is busy for its processor time: what else the machine did meanwhile is no cost of ours.
+    busy = cpu_seconds / job["threads"] if job["device"] == "cpu" else seconds
     return {
         "counts": context.counts,
-        # A share of a CPU is busy for its processor time: what else the machine did meanwhile is no cost of ours.
-        "cost": {**context.cost, "device_seconds": cpu_seconds / job["threads"] if job["device"] == "cpu" else seconds},
+        "cost": {**context.cost, "device_seconds": busy * job["ranks"]},
         "notes": context.notes,
         "seconds": seconds,
         "provenance": {
@@ -175,6 +188,7 @@ def _compute(job: Mapping[str, Any], store: Store, staging: Path, progress: Path
             "threads": job["threads"],
             "micro_batch": job["micro_batch"],
             **({"checkpointing": True} if job["checkpointing"] else {}),
+            **({"ranks": job["ranks"]} if job["ranks"] > 1 else {}),
         },
     }
 
@@ -199,6 +213,8 @@ def _disk_is_full(error: Exception) -> bool:
 
 
 def _report(path: Path, error: PladBenchError) -> None:
+    if path.exists():  # the rank that failed first has said why; the others only lost it
+        return
     kinds = {MissingError: "missing", BudgetError: "budget"}
     kind = next((kind for error_class, kind in kinds.items() if isinstance(error, error_class)), "failed")
     text = json.dumps({"kind": kind, "message": error.message, "remedy": error.remedy})
@@ -207,4 +223,4 @@ def _report(path: Path, error: PladBenchError) -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    raise SystemExit(main(sys.argv[1]))
+    raise SystemExit(main(*sys.argv[1:]))

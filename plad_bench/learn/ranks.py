@@ -6,13 +6,36 @@ sampled text cross. In a single process all of this is nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 from torch import distributed, nn
 
 T = TypeVar("T")
+_PATIENCE = timedelta(days=365)
+"""The first may wait long for another run's lock. Who starts the ranks sees when one has died, and ends the others."""
+
+
+@contextmanager
+def together(rank: int, count: int, meeting: Path | None, device: str) -> Iterator[None]:
+    """Be one of several, which find each other through a file that was not there before; alone, nothing happens."""
+    if count == 1:
+        yield
+        return
+    distributed.init_process_group(
+        "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl",
+        store=distributed.FileStore(str(meeting), count),  # type: ignore[attr-defined]  # exported without saying so
+        rank=rank,
+        world_size=count,
+        timeout=_PATIENCE,
+        device_id=None if device == "cpu" else torch.device(device),
+    )
+    yield
+    distributed.destroy_process_group()
 
 
 def rank() -> int:

@@ -35,6 +35,13 @@ _SAMPLED = (Text.STUDENT, Text.REPLAY)
 
 def run(context: Context) -> None:
     """Write model/, and curve.jsonl with the loss and what else the method reports."""
+    from plad_bench.learn import ranks
+
+    with ranks.together(context.rank, context.ranks, context.meeting, context.device):
+        _train(context)
+
+
+def _train(context: Context) -> None:
     from plad_bench.learn import adapters, models, sequences, training
 
     spec = context.spec
@@ -61,6 +68,8 @@ def run(context: Context) -> None:
         progress=context.progress,
         memory=memory,
     )
+    if context.rank:
+        return
     context.cost["tokens_trained"] = result.tokens
     context.cost["tokens_read"] = result.read
     context.cost["step_milliseconds"] = statistics.median(result.milliseconds)

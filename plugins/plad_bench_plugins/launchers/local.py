@@ -1,4 +1,4 @@
-"""The local launcher: one stage per slot on this machine.
+"""The local launcher: slots on this machine, one for a stage, or several that share a training.
 
 CPU slots fork from a server process that has torch imported, so a stage starts in tens of milliseconds; nothing
 parallel runs in the server before the fork. GPU slots start a fresh interpreter that sees one device. Either kind
@@ -14,12 +14,14 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import IO
 
 from plad_bench import Launcher, LauncherSession, LaunchOptions, Params, StageProcess
+from plad_bench_plugins.launchers._together import Together
 
 _PRELOAD = "plad_bench_plugins.launchers._preload"
 
@@ -34,15 +36,21 @@ class LocalSession(LauncherSession):
         self._running: list[StageProcess] = []
         os.environ["OMP_NUM_THREADS"] = str(options.threads)
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
         if not self.gpus:
             self._context = multiprocessing.get_context("forkserver")
             self._context.set_forkserver_preload([_PRELOAD])
 
-    def start(self, job: Path, log: Path, slot: int) -> StageProcess:
-        """Fork, or start, the worker of a slot."""
-        process = _Fresh(job, log, self.gpus[slot]) if self.gpus else _Forked(self._context, job, log)
+    def start(self, job: Path, log: Path, slots: Sequence[int]) -> StageProcess:
+        """Fork, or start, a worker for each slot."""
+        process = Together([self._worker(job, log, slot, rank) for rank, slot in enumerate(slots)])
         self._running = [p for p in self._running if p.poll() is None] + [process]
         return process
+
+    def _worker(self, job: Path, log: Path, slot: int, rank: int) -> StageProcess:
+        if self.gpus:
+            return _Fresh(job, log, rank, self.gpus[slot])
+        return _Forked(self._context, job, log, rank)
 
     def close(self) -> None:
         """Kill what runs."""
@@ -51,10 +59,10 @@ class LocalSession(LauncherSession):
 
 
 class _Forked(StageProcess):
-    def __init__(self, context: multiprocessing.context.ForkServerContext, job: Path, log: Path) -> None:
+    def __init__(self, context: multiprocessing.context.ForkServerContext, job: Path, log: Path, rank: int) -> None:
         reader, self._alive = context.Pipe(duplex=False)
         self._process: ForkServerProcess = context.Process(
-            target=_child, args=(str(job), str(log), reader), daemon=True
+            target=_child, args=(str(job), str(log), str(rank), reader), daemon=True
         )
         self._process.start()
         reader.close()
@@ -68,13 +76,13 @@ class _Forked(StageProcess):
 
 
 class _Fresh(StageProcess):
-    def __init__(self, job: Path, log: Path, gpu: int) -> None:
+    def __init__(self, job: Path, log: Path, rank: int, gpu: int) -> None:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         one = visible[gpu] if any(visible) else str(gpu)  # the driver's own may be some of the machine's
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": one}
         with log.open("ab") as stream:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "plad_bench_plugins.launchers.local", str(job)],
+                [sys.executable, "-m", "plad_bench_plugins.launchers.local", str(job), str(rank)],
                 stdin=subprocess.PIPE,
                 stdout=stream,
                 stderr=stream,
@@ -90,7 +98,7 @@ class _Fresh(StageProcess):
         self._process.wait()
 
 
-def _child(job: str, log: str, alive: Connection) -> None:
+def _child(job: str, log: str, rank: str, alive: Connection) -> None:
     """In the forked process: output to the log, no interest in Ctrl-C, death with the driver."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with Path(log).open("ab", buffering=0) as stream:
@@ -99,7 +107,7 @@ def _child(job: str, log: str, alive: Connection) -> None:
     _die_with(alive)
     from plad_bench.execute import worker
 
-    raise SystemExit(worker.main(job))
+    raise SystemExit(worker.main(job, rank))
 
 
 def _die_with(pipe: Connection | IO[bytes]) -> None:
@@ -126,4 +134,4 @@ if __name__ == "__main__":
     _die_with(sys.stdin.buffer)
     from plad_bench.execute import worker
 
-    raise SystemExit(worker.main(sys.argv[1]))
+    raise SystemExit(worker.main(*sys.argv[1:]))
