@@ -83,6 +83,8 @@ class Hub:
                 (n, d) for r in self.models.values() for n, d in r.files.items() if _sha256(d) == found[1]
             )
             return self._send_file(request, name, data, {"ETag": f'"{found[1]}"'})
+        if found := re.fullmatch(r"/api/(?:model|dataset)s/([^/]+/[^/]+)/auth-check", path):
+            return self._check(request, found[1])
         if found := re.fullmatch(
             r"/api/(?:model|dataset)s/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+))?/?", path
         ):
@@ -124,17 +126,26 @@ class Hub:
         }
         _send(request, 200, json.dumps(info if what == "revision" else listed).encode())
 
-    def _resolve(self, request: BaseHTTPRequestHandler, name: str, revision: str, file: str) -> None:
-        repository = self._allowed(request, name, revision)
-        if repository is None:
-            return
-        commit = {"X-Repo-Commit": repository.sha}
+    def _check(self, request: BaseHTTPRequestHandler, name: str) -> None:
+        """Whether who asks may have the files."""
+        if (repository := self._allowed(request, name, "main")) and not self._refused(request, repository):
+            _send(request, 200, b"{}")
+
+    def _refused(self, request: BaseHTTPRequestHandler, repository: Repository) -> bool:
+        """Whether the files of a repository are not for who asks, after that was sent."""
         if repository.gated:
             status = 403 if _token(request) else 401
             _send(request, status, b"", {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted"})
         elif repository.forbidden:
             _send(request, 403, b"", {"X-Error-Message": "Please enable access to public gated repositories"})
-        elif file not in repository.files:
+        return repository.gated or repository.forbidden
+
+    def _resolve(self, request: BaseHTTPRequestHandler, name: str, revision: str, file: str) -> None:
+        repository = self._allowed(request, name, revision)
+        if repository is None or self._refused(request, repository):
+            return
+        commit = {"X-Repo-Commit": repository.sha}
+        if file not in repository.files:
             _send(request, 404, b"", {**commit, "X-Error-Code": "EntryNotFound"})
         elif _is_large(file):
             data = repository.files[file]

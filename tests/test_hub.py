@@ -93,7 +93,7 @@ def test_the_check_before_a_run_downloads_no_weights(hub):
     requirements.check(cells())
     assert [asked for asked in hub.asked if asked.startswith("GET") and "safetensors" in asked] == []
     assert (contract.located("org/llama", None) / "tokenizer.json").is_file()
-    assert contract.lacking(contract.located("org/llama", None)) == contract.NO_WEIGHTS
+    assert contract.lacking(contract.located("org/llama", None), "") == contract.NO_WEIGHTS
 
 
 def test_a_model_that_is_cached_whole_needs_no_hub(hub):

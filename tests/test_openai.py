@@ -199,8 +199,10 @@ def test_an_answer_that_cannot_be_kept_is_paid_for_all_the_same(tmp_path):
 
 def test_a_purse_that_cannot_be_read_is_no_empty_one(tmp_path):
     (tmp_path / "purse").write_text("")
-    with pytest.raises(ValueError, match="float"):
+    with pytest.raises(MissingError, match="cannot be read from purse") as caught:
         Purse(tmp_path / "purse", limit=1.0).reserve(0.1)
+    assert "start the command again" in caught.value.remedy
+    assert (tmp_path / "purse").read_text() == ""
 
 
 def test_a_kill_while_a_purse_is_written_forgets_nothing(tmp_path, monkeypatch):

@@ -339,6 +339,24 @@ def test_data_sets_come_through_the_real_client(tmp_path):
     assert refused[2][0] == "task hub: data set org/private is not on the hub, or is private"
 
 
+def test_a_gated_data_set_is_told_before_any_work(monkeypatch, tmp_path):
+    pytest.importorskip("datasets")
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    rows(tmp_path / "data.jsonl", {"prompt": "One?", "response": "1"})
+    with hubserver.serving() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        open_ = hub.publish("someone/data", tmp_path)
+        _rows.require("hub", None, HUB)
+        open_.gated = True
+        with pytest.raises(MissingError, match="task hub: data set someone/data is gated") as caught:
+            _rows.require("hub", None, HUB)
+        assert "Ask for access" in caught.value.remedy
+
+
 def test_a_hub_that_is_down_is_told_before_any_work(monkeypatch, tmp_path):
     from huggingface_hub import constants
 

@@ -209,12 +209,19 @@ def test_recorded_names_bad_rows_and_missing_prompts(tmp_path, data):
     file = lines(tmp_path / "said.jsonl", [*good, *bad])
     with pytest.raises(StageError) as caught:
         asked(tmp_path, data, "recorded", path=str(file))
-    assert "lack 1 of the 6 prompts of the split train, among them id5" in caught.value.message
-    assert "5 rows cannot be used: said.jsonl, line 6: not JSON" in caught.value.message
+    assert "teacher recorded: 5 of 10 rows cannot be used: said.jsonl, line 6: not JSON" in caught.value.message
     assert "said.jsonl, line 7: no field response; said.jsonl, line 8: no field prompt" in caught.value.message
-    lines(file, [*good, *bad, {"id": "id5", "response": "x"}])
+    assert "and 2 more" in caught.value.message
+    elsewhere = [{"id": f"other{i}", "response": "x"} for i in range(100)]
+    lines(file, [*bad, *elsewhere, *good])
+    with pytest.raises(StageError) as caught:
+        asked(tmp_path, data, "recorded", path=str(file))
+    assert "lack 1 of the 6 prompts of the split train, among them id5" in caught.value.message
+    assert "; 5 rows cannot be used, the first is said.jsonl, line 1: not JSON" in caught.value.message
+    lines(file, [*bad, *elsewhere, *good, {"id": "id5", "response": "x"}])
     _, context = asked(tmp_path, data, "recorded", path=str(file))
     assert context.counts["bad_rows"] == len(context.notes["bad_rows"]) == 5
+    assert context.counts["rows_of_other_prompts"] == 100
 
 
 def test_a_recorded_file_is_known_by_its_content(tmp_path):

@@ -49,6 +49,9 @@ def show_plan(planned: Planned, options: Mapping[str, Any]) -> int:
     except PladBenchError as error:
         stop = error
         click.echo(f"run would stop: {stop}", err=True)
+    remarks = planned.remarks()
+    for remark in remarks:
+        click.echo(f"Note: {remark}", err=True)
     cells = _cells(planned)
     stages = _stages(planned)
     waiting = {key for key in stages if planned.store.find(key) is None}
@@ -59,7 +62,8 @@ def show_plan(planned: Planned, options: Mapping[str, Any]) -> int:
     if options["as_json"]:
         listed = [{"stage": s.name, "key": k, "cached": k not in waiting} for k, s in stages.items()]
         questions = [asdict(e) for e in asked]
-        echo_json({"cells": cells, "stages": listed, "questions": questions, "stop": str(stop) if stop else ""})
+        said = {"stop": str(stop) if stop else "", "remarks": remarks}
+        echo_json({"cells": cells, "stages": listed, "questions": questions, **said})
     else:
         _print(cells, stages, waiting, asked)
     return stop.exit_code if stop else ExitCode.OK

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from plad_bench.plan.boardfile import BoardFile
     from plad_bench.plan.matrix import Cell
 
+SLOW = 1e-4
+"""A learning rate for fine-tuning: below it, random weights stay near random for thousands of steps."""
+
 
 @dataclass
 class Planned:
@@ -67,6 +70,22 @@ class Planned:
     def made(self, key: str) -> bool:
         """Whether the result of a stage is in the store."""
         return self.store.find(key) is not None
+
+    def remarks(self) -> list[str]:
+        """What may not be meant, a line each: students from random weights that are to learn at a fine-tuning rate."""
+        from plad_bench.contract.records import ScratchModel
+
+        found: dict[str, None] = {}
+        for cell in self.todo:
+            p = cell.protocol
+            rates = {"--warmup-lr": p.warmup_lr if p.warmup_steps else SLOW, "--lr": p.lr}
+            slow = [f"{option} {rate:g}" for option, rate in rates.items() if rate < SLOW]
+            if slow and isinstance(cell.student.component.model(cell.student.params), ScratchModel):
+                found[
+                    f"{cell.student.label} on {cell.task.label} begins from random weights: {' and '.join(slow)} "
+                    "teaches it next to nothing (the demo takes --warmup-lr 3e-3 --lr 1e-3)."
+                ] = None
+        return list(found)
 
     @property
     def skipped(self) -> list[Cell]:

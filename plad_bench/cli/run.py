@@ -81,6 +81,8 @@ def _announce(planned: Planned) -> None:
         click.echo(
             f"{len(planned.todo)} to run, {len(planned.cached)} cached, {len(planned.skipped)} skipped", err=True
         )
+    for remark in planned.remarks():
+        click.echo(f"Note: {remark}", err=True)
     for cell in planned.skipped:
         if cell.seed == 0:
             click.echo(f"skipped: {cell.row}: {cell.skip}", err=True)
@@ -141,18 +143,18 @@ def _signals(planned: Planned) -> str:
 
 
 def _bad_rows(planned: Planned) -> str:
-    """How many rows of the data are no examples, a line for each task that has such, and the first of them."""
+    """How many rows of a task or of a recorded teacher are none, a line for each that has such, and the first."""
     from plad_bench.execute import recording
     from plad_bench.report.text import printable
 
     lines: dict[str, str] = {}
     for cell in planned.cells:
         record = recording.recorded(planned.directory / "cells", cell)
-        if record and (count := record.counts.get("data.bad_rows")):
-            first = record.provenance.get("notes", {}).get("data", {}).get("bad_rows", [])[:1]
-            told = [
-                f"{count:.0f} row{'s' if count > 1 else ''} of {record.task.selector} left out",
-                *map(printable, first),
-            ]
-            lines[record.task.selector] = "; the first: ".join(told) + "\n"
+        if record is None:
+            continue
+        for stage, whose in (("data", record.task.selector), ("teach", record.teacher.selector)):
+            if count := record.counts.get(f"{stage}.bad_rows"):
+                first = record.provenance.get("notes", {}).get(stage, {}).get("bad_rows", [])[:1]
+                told = [f"{count:.0f} row{'s' if count > 1 else ''} of {whose} left out", *map(printable, first)]
+                lines[whose] = "; the first: ".join(told) + "\n"
     return "".join(lines.values())

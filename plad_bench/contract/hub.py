@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from plad_bench.contract.errors import MissingError
 
@@ -32,13 +33,62 @@ def located(model: str, revision: str | None) -> Path | None:
     return Path(config).parent if isinstance(config, str) else None
 
 
-def lacking(directory: Path) -> tuple[str, ...]:
-    """The files of weights that a directory lacks; `NO_WEIGHTS` if it has none at all."""
+def settings(file: Path, what: str) -> dict[str, Any]:
+    """A JSON file of a model; empty if there is none, or it holds no object.
+
+    Raises:
+        MissingError: if it cannot be read; `what` begins the message.
+    """
+    if not file.is_file():
+        return {}
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise MissingError(f"{what}: {file.name} cannot be read: {error}", "Repair or download it again.") from None
+    return value if isinstance(value, dict) else {}
+
+
+def lacking(directory: Path, what: str) -> tuple[str, ...]:
+    """The files of weights that a directory lacks; `NO_WEIGHTS` if it has none at all.
+
+    Raises:
+        MissingError: if the index that names them cannot be read.
+    """
     if not any(directory.glob("*.safetensors")):
         return NO_WEIGHTS
-    index = directory / "model.safetensors.index.json"
-    shards = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else set()
-    return tuple(name for name in sorted(shards) if not (directory / name).is_file())
+    shards = settings(directory / "model.safetensors.index.json", what).get("weight_map") or {}
+    names = sorted({str(name) for name in shards.values()}) if isinstance(shards, dict) else []
+    return tuple(name for name in names if not (directory / name).is_file())
+
+
+def check_weights(directory: Path, what: str) -> None:
+    """See that a directory holds all of a model's weights.
+
+    Raises:
+        MissingError: if a file lacks, or was cut short, or is no safetensors file.
+    """
+    if files := lacking(directory, what):
+        raise incomplete(what, files)
+    for file in sorted(directory.glob("*.safetensors")):
+        if not _is_whole(file):
+            raise MissingError(
+                f"{what}: {file.name} is no safetensors file, or only its beginning",
+                "Copy or download it again; in a git clone `git lfs pull` fetches it.",
+            )
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a safetensors file is as long as its header says."""
+    with file.open("rb") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        if not 0 < size <= file.stat().st_size - 8:
+            return False
+        try:
+            header = json.loads(stream.read(size))
+            ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+            return False
+    return 8 + size + max(ends, default=0) == file.stat().st_size
 
 
 def incomplete(what: str, files: tuple[str, ...]) -> MissingError:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from plad_bench.contract.errors import BudgetError
+from plad_bench.contract.errors import BudgetError, MissingError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +57,24 @@ class Purse:
 
     @property
     def spent(self) -> float:
-        """Spent or promised so far."""
+        """Spent or promised so far.
+
+        Raises:
+            MissingError: if the file cannot be read: nothing more may be spent then.
+        """
         if self.file is None:
             return self._spent
         try:
-            return float(self.file.read_text(encoding="ascii"))
+            if not math.isfinite(spent := float(self.file.read_text(encoding="ascii"))):
+                raise ValueError(f"{spent} is no amount")  # noqa: TRY301
         except FileNotFoundError:
             return 0.0
+        except (OSError, ValueError) as error:
+            raise MissingError(
+                f"what this run has spent cannot be read from {self.file.name}: {error}",
+                "What was bought is kept: start the command again, which counts anew.",
+            ) from error
+        return spent
 
     def reserve(self, amount: float) -> None:
         """Promise an amount.

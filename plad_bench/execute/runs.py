@@ -130,10 +130,10 @@ class Run:
             with watcher:
                 engine.run([list(cell.scores.values()) for cell in todo], settled)
         finally:
-            self.spent = Purse(engine.spent_file).spent
             state.finish(complete=not (pending or self.unpaid))
             self.registry.notify(Event(kind="run_finished", name=name, status="finished", data=counts))
             _forget_old(self.store.runs)
+        self.spent = Purse(engine.spent_file).spent
         return counts
 
     def _discard(self, cells: Sequence[Cell]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,7 @@ def resolve(model_id: str, revision: str | None) -> dict[str, str | None]:
     else:
         path, what = _download(model_id, revision), f"model {model_id}"
         revision = path.name
-    if files := hub.lacking(path):
-        raise hub.incomplete(what, files)
+    hub.check_weights(path, what)
     return {"id": model_id, "revision": revision}
 
 
@@ -85,10 +85,36 @@ def load(path: Path, device: str, precision: str) -> tuple[PreTrainedModel, PreT
     """
     source, name = located(path)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    kind = AutoModelForSeq2SeqLM if AutoConfig.from_pretrained(source).is_encoder_decoder else AutoModelForCausalLM
-    model = kind.from_pretrained(source, dtype=dtype, use_safetensors=True, trust_remote_code=False)
+    with _loading(f"model {name}", source):
+        apart = AutoConfig.from_pretrained(source).is_encoder_decoder
+        kind: Any = AutoModelForSeq2SeqLM if apart else AutoModelForCausalLM
+        model, info = kind.from_pretrained(
+            source, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        )
+    if absent := sorted(info["missing_keys"] & {parameter for parameter, _ in model.named_parameters()}):
+        raise MissingError(f"model {name} has no weights {absent[0]}", "Give a model with a trained language head.")
     move: Any = model.to
     return move(device).eval(), load_tokenizer(source, name)
+
+
+@contextmanager
+def _loading(what: str, source: Path) -> Iterator[None]:
+    """Turn whatever transformers says of files that it cannot load into a MissingError."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # transformers and the libraries under it raise many kinds
+        text = str(error).strip().replace(str(source), source.name) or "nothing"
+        said = f"{type(error).__name__}: {text.splitlines()[0][:300]}"
+        if "trust_remote_code" in text:
+            said = "it needs code that comes with it, which is never run"
+        elif "ignore_mismatched_sizes" in text:
+            said = "its weights have other shapes than its config.json says"
+        raise MissingError(
+            f"{what} cannot be loaded: {said}",
+            "Download or save it again, or give a language model that this version of transformers knows.",
+        ) from error
 
 
 def located(path: Path) -> tuple[Path, str]:
@@ -108,7 +134,8 @@ def located(path: Path) -> tuple[Path, str]:
         )
     # From the directory of its files: loading by id asks the hub again, which may be down by now.
     here = hub.located(pointer["id"], pointer["revision"])
-    return here if here and not hub.lacking(here) else _download(pointer["id"], pointer["revision"]), name
+    whole = here is not None and not hub.lacking(here, f"model {name}")
+    return here if here and whole else _download(pointer["id"], pointer["revision"]), name
 
 
 def load_tokenizer(source: Path, name: str) -> PreTrainedTokenizerBase:
@@ -119,7 +146,8 @@ def load_tokenizer(source: Path, name: str) -> PreTrainedTokenizerBase:
     Raises:
         MissingError: if it has no end token.
     """
-    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    with _loading(f"the tokenizer of {name}", source):
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     if tokenizer.eos_token_id is None:
         raise hub.no_end_token(name)
     if tokenizer.pad_token_id is None:

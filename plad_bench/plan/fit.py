@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plad_bench.contract import hub
+from plad_bench.contract.errors import MissingError
 
 if TYPE_CHECKING:
     from plad_bench.contract.records import HubModel
@@ -33,10 +34,7 @@ def tokenizers_differ(student: HubModel, teacher: HubModel) -> bool:
 
 def is_encoder_decoder(model: HubModel) -> bool:
     """Whether a published model certainly is one; False where its files are not here."""
-    directory = hub.located(model.id, model.revision)
-    if directory is None or not (directory / "config.json").is_file():
-        return False
-    return bool(json.loads((directory / "config.json").read_text(encoding="utf-8")).get("is_encoder_decoder"))
+    return bool(_config(hub.located(model.id, model.revision)).get("is_encoder_decoder"))
 
 
 def no_room(cell: Cell, find: Find) -> str:
@@ -82,14 +80,22 @@ def _context(init: Stage) -> tuple[int | None, str]:
     """Tokens that a model can attend to, None where its files do not say, and what to call it."""
     if "context" in init.spec:
         return init.spec["context"], "the model from scratch"
-    directory = hub.located(init.job["id"], init.job["revision"]) if "id" in init.job else None
-    if directory is None or not (directory / "config.json").is_file():
+    if "id" not in init.job:
         return None, ""
-    config: dict[str, Any] = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    text = {**config, **config.get("text_config", {})}
+    config = _config(hub.located(init.job["id"], init.job["revision"]))
+    part = config.get("text_config")
+    text = {**config, **(part if isinstance(part, dict) else {})}
     known = None if text.get("is_encoder_decoder") else text.get("max_position_embeddings") or text.get("n_positions")
     name = Path(init.job["id"]).name if Path(init.job["id"]).is_absolute() else init.job["id"]
-    return known, name
+    return known if isinstance(known, int) else None, name
+
+
+def _config(directory: Path | None) -> dict[str, Any]:
+    """What a model's files say of it; empty where they are not here, or broken, which the check before a run tells."""
+    try:
+        return hub.settings(directory / "config.json", "") if directory is not None else {}
+    except MissingError:
+        return {}
 
 
 def _tokenizer(init: Stage, find: Find) -> Path | None:
@@ -112,11 +118,9 @@ def _prompts(file: Path, limit: int) -> tuple[str, ...]:
 def _too_long(texts: Sequence[str], tokenizer: Path, room: int) -> int:
     """How many texts have more tokens than there is room for. None has more tokens than bytes: few need encoding."""
     candidates = [text.strip() for text in texts if len(text.encode()) + _NORMALISED > room]
-    if not candidates:
+    loaded = _loaded(tokenizer) if candidates else None
+    if loaded is None:
         return 0
-    from tokenizers import Tokenizer
-
-    loaded = Tokenizer.from_file(str(tokenizer))
     loaded.no_truncation()
     return sum(len(loaded.encode(text, add_special_tokens=False).ids) > room for text in candidates)
 
@@ -125,11 +129,22 @@ def _too_long(texts: Sequence[str], tokenizer: Path, room: int) -> int:
 def _differ(one: Path, other: Path) -> bool:
     if filecmp.cmp(one, other, shallow=False):
         return False
-    return _vocabulary(one) != _vocabulary(other)
+    both = _vocabulary(one), _vocabulary(other)
+    return None not in both and both[0] != both[1]
 
 
 @functools.lru_cache(maxsize=4)
-def _vocabulary(file: Path) -> dict[str, int]:
+def _vocabulary(file: Path) -> dict[str, int] | None:
+    """Token ids by token; None if the file is no tokenizer."""
+    loaded = _loaded(file)
+    return dict(loaded.get_vocab(with_added_tokens=True)) if loaded else None
+
+
+def _loaded(file: Path) -> Any:
+    """The tokenizer of a file; None if it is none, which the stage that needs it tells."""
     from tokenizers import Tokenizer
 
-    return dict(Tokenizer.from_file(str(file)).get_vocab(with_added_tokens=True))
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception:  # noqa: BLE001  the library has no kind of error of its own
+        return None

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 from plad_bench.contract import hub
 from plad_bench.contract.errors import MissingError
@@ -16,6 +14,8 @@ from plad_bench.plan.matrix import Cell
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json")
 _WITHOUT_DEFAULTS = {"PreTrainedTokenizerFast", "TokenizersBackend"}
 """Tokenizer classes that have no special tokens but those that their files name."""
+_SILENT = ("MaskedLM", "Classification", "QuestionAnswering", "MultipleChoice")
+"""Parts of the names of architectures that transformers would load as language models, without a trained head."""
 
 
 def check(cells: Iterable[Cell], made: Callable[[str], bool] = lambda key: False) -> None:
@@ -56,13 +56,12 @@ def _check_model(model: HubModel, label: str) -> None:
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise MissingError(f"{label}: {path.name} has no config.json", "Give a directory in Hugging Face format.")
-        if files := hub.lacking(path):
-            raise hub.incomplete(f"{label}: {path.name}", files)
+        hub.check_weights(path, f"{label}: {path.name}")
         _check_files(path, f"{label}: {path.name}")
         return
     what = f"{label}: model {model.id}"
     cached = hub.located(model.id, model.revision)
-    if cached is None or hub.lacking(cached):
+    if cached is None or hub.lacking(cached, what):
         cached = _fetch(model, what)
     _check_files(cached, what)
 
@@ -85,24 +84,17 @@ def _fetch(model: HubModel, what: str) -> Path:
 
 def _check_files(directory: Path, what: str) -> None:
     """See that the configuration and the tokenizer can be what they must."""
-    config = _read(directory / "config.json", what)
-    if not (config.get("model_type") or config.get("architectures")):
+    config = hub.settings(directory / "config.json", what)
+    architectures = config.get("architectures") or []
+    if not (config.get("model_type") or architectures):
         raise MissingError(f"{what}: config.json names no model_type", "Give a model in Hugging Face format.")
-    settings = _read(directory / "tokenizer_config.json", what)
+    if architectures and any(kind in str(architectures[0]) for kind in _SILENT):
+        raise MissingError(f"{what} is a {architectures[0]}, which writes no text", "Give a language model.")
+    hub.settings(directory / "tokenizer.json", what)
+    settings = hub.settings(directory / "tokenizer_config.json", what)
     if directory.is_dir() and not (settings or any((directory / name).is_file() for name in _TOKENIZERS)):
         raise MissingError(f"{what} has no tokenizer", "Save one beside it: tokenizer.save_pretrained(DIR).")
-    named = {**_read(directory / "special_tokens_map.json", what), **settings}
+    named = {**hub.settings(directory / "special_tokens_map.json", what), **settings}
     bare = settings.get("tokenizer_class") in _WITHOUT_DEFAULTS
     if named.get("eos_token") is None and (bare or "eos_token" in named):
         raise hub.no_end_token(what)
-
-
-def _read(file: Path, what: str) -> dict[str, Any]:
-    """A JSON file of a model; empty if there is none."""
-    if not file.is_file():
-        return {}
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MissingError(f"{what}: {file.name} cannot be read: {error}", "Repair or download it again.") from None
-    return value if isinstance(value, dict) else {}

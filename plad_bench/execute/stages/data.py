@@ -9,16 +9,13 @@ from collections.abc import Iterable, Sequence
 from plad_bench.contract.errors import StageError
 from plad_bench.contract.records import BadRow, Example, Origin
 from plad_bench.contract.registry import resolve
+from plad_bench.contract.rows import LISTED, leave_out, log
 from plad_bench.execute.stages.files import Prompt, words, write_prompts
 from plad_bench.execute.stages.near import near_duplicates
 from plad_bench.execute.worker import Context
 
 SHARES = {"train": 80, "validation": 8, "test": 12}
 """Percent of the prompts that each split gets."""
-MAX_BAD = 0.05
-"""Share of bad rows beyond which the data is taken to be other data than the task reads."""
-LISTED = 10
-"""How many bad rows and near-duplicates are listed one by one."""
 
 
 def run(context: Context) -> None:
@@ -41,11 +38,7 @@ def run(context: Context) -> None:
 
 
 def _usable(context: Context, task: str, rows: Iterable[Example | BadRow | Origin]) -> list[Example]:
-    """The examples; bad rows are counted, the first ones listed in the log and in the notes.
-
-    Raises:
-        StageError: if more than MAX_BAD of the rows are bad.
-    """
+    """The examples; the rows that are none are left out. Errors as `rows.leave_out`."""
     examples: list[Example] = []
     bad: list[BadRow] = []
     for row in rows:
@@ -55,18 +48,7 @@ def _usable(context: Context, task: str, rows: Iterable[Example | BadRow | Origi
             bad.append(row)
         else:
             examples.append(row)
-    if not bad:
-        return examples
-    total = len(examples) + len(bad)
-    context.counts["bad_rows"] = len(bad)
-    context.notes["bad_rows"] = listed = [f"{b.where}: {b.reason}" for b in bad[:LISTED]]
-    _log(f"{len(bad)} of {total} rows are left out", listed)
-    if len(bad) > MAX_BAD * total:
-        raise StageError(
-            f"task {task}: {len(bad)} of {total} rows cannot be used: {'; '.join(listed[:3])}"
-            + (f"; and {len(bad) - 3} more" if len(bad) > 3 else ""),
-            "Correct the rows, or name the right file and fields.",
-        )
+    leave_out(bad, len(examples) + len(bad), f"task {task}", context.counts, context.notes)
     return examples
 
 
@@ -78,7 +60,7 @@ def _without_near_duplicates(context: Context, prompts: list[Prompt], *, drop: b
     found = near_duplicates(prompts)
     if found:
         what = f"{len(found)} prompts nearly repeat one of a later split"
-        _log(f"{what} and are left out" if drop else what, [str(near) for near in found[:LISTED]])
+        log(f"{what} and are left out" if drop else what, [str(near) for near in found[:LISTED]])
         context.notes["near_duplicates"] = {
             "prompts": len(found),
             "dropped": drop,
@@ -89,10 +71,6 @@ def _without_near_duplicates(context: Context, prompts: list[Prompt], *, drop: b
     context.counts["near_duplicates_dropped"] = len(found)
     gone = {near.prompt.id for near in found}
     return [p for p in prompts if p.id not in gone]
-
-
-def _log(head: str, lines: Sequence[str]) -> None:
-    print(f"{head}; the first ones:", *lines, sep="\n  ", flush=True)  # noqa: T201  the stage's log
 
 
 def split(examples: Iterable[Example]) -> list[Prompt]:

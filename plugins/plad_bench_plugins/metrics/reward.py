@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,13 +31,9 @@ def require(params: RewardParams) -> None:
 
         with hub.asking(what, model.id, model.revision):
             config = Path(hf_hub_download(model.id, "config.json", revision=model.revision))
-    elif files := hub.lacking(Path(model.id)):
-        raise hub.incomplete(what, files)
-    try:
-        found = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MissingError(f"{what}: config.json cannot be read: {error}", "Give a Hugging Face model.") from None
-    kinds = found.get("architectures") or []
+    else:
+        hub.check_weights(Path(model.id), what)
+    kinds = hub.settings(config, what).get("architectures") or []
     if not any(kind.endswith("ForSequenceClassification") for kind in kinds):
         raise MissingError(
             f"{what} is no sequence classifier but {', '.join(kinds) or 'of no architecture that it names'}",

@@ -267,7 +267,10 @@ def _resolved(task: str, hub: Hub) -> str | None:
     what, how = f"task {task}: data set {hub.id}", f"{hub.id} --repo-type dataset"
     instead = f"{_instead(task)}; what was loaded before is read with HF_HUB_OFFLINE=1"
     with asking(what, how, hub.revision, instead):
-        return HfApi().dataset_info(hub.id, revision=hub.revision, timeout=10).sha
+        info = HfApi().dataset_info(hub.id, revision=hub.revision, timeout=10)
+        if info.gated:  # whoever may not read it is told all the same what it is
+            HfApi().auth_check(hub.id, repo_type="dataset")
+    return info.sha
 
 
 def _shadowed(hub: Hub) -> None:

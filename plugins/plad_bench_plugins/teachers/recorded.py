@@ -9,10 +9,8 @@ from typing import Any, Self
 from pydantic import model_validator
 
 from plad_bench import Access, Asking, BadRow, MissingError, Params, Question, Response, StageError, Teacher, param
+from plad_bench.contract.rows import leave_out
 from plad_bench_plugins.tasks._rows import UnfitError, files_of, from_files
-
-LISTED = 10
-"""How many bad rows are listed one by one."""
 
 
 class RecordedParams(Params):
@@ -54,12 +52,12 @@ def responses(questions: Sequence[Question], params: RecordedParams, asking: Ask
     A row is matched by its id, or else by its prompt, whatever the case, spacing, punctuation and order of its words.
 
     Raises:
-        StageError: if a question has none; the bad rows, which may be why, are named too.
+        StageError: if a question has none; the bad rows, which may be why, are named too. Or as `rows.leave_out`.
     """
     by_id: dict[str, list[Response]] = {q.id: [] for q in questions}
     by_prompt = {asking.same(q.prompt): q.id for q in questions}
     bad: list[BadRow] = []
-    elsewhere = 0
+    used = elsewhere = 0
     for row in from_files(params.files()):
         try:
             if isinstance(row, BadRow):
@@ -73,14 +71,13 @@ def responses(questions: Sequence[Question], params: RecordedParams, asking: Ask
             continue
         if found in by_id:
             by_id[found] += given
+            used += 1
         else:
             elsewhere += 1
     asking.counts["rows_of_other_prompts"] = elsewhere
-    listed = [f"{b.where}: {b.reason}" for b in bad[:LISTED]]
-    if bad:
-        asking.counts["bad_rows"], asking.notes["bad_rows"] = len(bad), listed
+    leave_out(bad, len(bad) + used + elsewhere, "teacher recorded", asking.counts, asking.notes)
     if missing := [id_ for id_, found_ in by_id.items() if not found_]:
-        unread = f"; {len(bad)} rows cannot be used: {'; '.join(listed[:3])}" if bad else ""
+        unread = f"; {len(bad)} rows cannot be used, the first is {bad[0].where}: {bad[0].reason}" if bad else ""
         raise StageError(
             f"the recorded responses lack {len(missing)} of the {len(questions)} prompts of the split {asking.split}, "
             f"among them {', '.join(missing[:3])}{unread}",
