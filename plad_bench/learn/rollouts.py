@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import Cache, DynamicCache, EncoderDecoderCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from plad_bench.contract.errors import StageError
 from plad_bench.contract.records import Sampling
 from plad_bench.learn import ranks
 from plad_bench.learn.generation import check_room, end_tokens, padded
@@ -40,16 +40,11 @@ class Rollouts:
     """Counts tokens_generated and teacher_tokens_scored."""
 
     def check(self, prompts: Sequence[list[int]]) -> None:
-        """See that the student can be sampled while it trains, and that every prompt leaves room for a response.
+        """See that every prompt leaves room for a response.
 
         Raises:
-            StageError: if it is an encoder-decoder, or a prompt leaves no room.
+            StageError: if one does not.
         """
-        if self.student.config.is_encoder_decoder:
-            raise StageError(
-                "the student is an encoder-decoder, which cannot be sampled while it trains",
-                "Choose a method on fixed text.",
-            )
         check_room(encoder(self.student, self.tokenizer), prompts, self.max_new_tokens)
 
     @torch.no_grad()
@@ -95,21 +90,22 @@ class Rollouts:
         return torch.rand(self.max_new_tokens, 2, dtype=torch.float64, generator=generator)
 
     def _sample(self, prompts: Sequence[list[int]], noise: Tensor, sampling: Sampling) -> list[list[int]]:
-        ids, mask = padded(prompts, self.tokenizer.pad_token_id, self.student.device)
         models = [self.student]
         if self.teacher is not None and (sampling.teacher_mix or sampling.verify_top_k):
             models.append(self.teacher)
-        readers = [_Reader(model, ids, mask, sampling.temperature, len(self.tokenizer)) for model in models]
+        readers = [_reader(model, prompts, self.tokenizer, sampling.temperature) for model in models]
+        if any(isinstance(reader, _Decoder) for reader in readers):
+            sampling = replace(sampling, draft=1)
         ends = end_tokens(self.student.generation_config, self.tokenizer)
         responses: list[list[int]] = [[] for _ in prompts]
         open_ = set(range(len(prompts)))
-        last, made = ids[:, -1:], torch.zeros(len(prompts), 1, dtype=torch.long, device=ids.device)
+        made = torch.zeros(len(prompts), 1, dtype=torch.long, device=noise.device)
         while open_:
             # Rows that have ended go on until all have; what they say is dropped.
-            positions = (made + torch.arange(sampling.draft, device=ids.device)).clamp_max(self.max_new_tokens - 1)
+            positions = (made + torch.arange(sampling.draft, device=noise.device)).clamp_max(self.max_new_tokens - 1)
             numbers = noise.gather(1, positions[..., None].expand(-1, -1, 2))
-            block, kept = _block(readers, last, numbers, sampling)
-            last, made = block.gather(1, kept - 1), made + kept
+            block, kept = _block(readers, numbers, sampling)
+            made = made + kept
             for row, (tokens, count) in enumerate(zip(block.tolist(), kept[:, 0].tolist(), strict=True)):
                 if row not in open_:
                     continue
@@ -127,28 +123,27 @@ class Rollouts:
         self.cost[name] = self.cost.get(name, 0) + tokens
 
 
-def _block(readers: Sequence[_Reader], last: Tensor, numbers: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+def _block(readers: Sequence[_Reader], numbers: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     """The next tokens of B texts, [B, D], and how many of them count, [B, 1].
 
     Args:
         readers: the student and, where it has a hand in it, the teacher; both have read all but the last token.
-        last: that token of every text, [B, 1].
         numbers: in [0, 1), [B, D, 2].
         sampling: how to sample.
 
     """
     student, teacher = readers[0], readers[-1]
-    token, proposed = last, []
+    own, theirs, proposed = student.last, teacher.last, []
     for number in numbers[..., 0].unbind(1):
-        distribution = student.read(token)
+        distribution = student.read(own)
         if sampling.teacher_mix:
-            distribution = torch.lerp(distribution, teacher.read(token), sampling.teacher_mix)
-        token = draw(distribution, number[:, None])
-        proposed.append(token)
+            distribution = torch.lerp(distribution, teacher.read(theirs), sampling.teacher_mix)
+        own = theirs = draw(distribution, number[:, None])
+        proposed.append(own)
     block = torch.cat(proposed, 1)
-    kept = torch.full_like(last, block.shape[1])
+    kept = torch.full_like(own, block.shape[1])
     if sampling.verify_top_k:
-        distribution = teacher.read(torch.cat([last, block[:, :-1]], 1))
+        distribution = teacher.read(torch.cat([teacher.last, block[:, :-1]], 1))
         likeliest = distribution.topk(min(sampling.verify_top_k, distribution.shape[-1])).indices
         right = (likeliest == block[..., None]).any(-1).long().cumprod(1).sum(1, keepdim=True)
         place = torch.arange(block.shape[1], device=block.device)
@@ -156,6 +151,8 @@ def _block(readers: Sequence[_Reader], last: Tensor, numbers: Tensor, sampling: 
         kept = (right + 1).clamp_max(block.shape[1])
         for reader in readers:
             reader.keep(place < kept)
+    for reader in readers:
+        reader.last = block.gather(1, kept - 1)
     return block, kept
 
 
@@ -169,16 +166,23 @@ def draw(distribution: Tensor, numbers: Tensor) -> Tensor:
 class _Reader:
     """A model part of the way through B texts, with cached keys and values; what it read in vain is masked."""
 
+    last: Tensor
+    """The token of every text that it is to read next, [B, 1]."""
+
     def __init__(
-        self, model: PreTrainedModel, prompts: Tensor, mask: Tensor, temperature: float, vocabulary: int
+        self, model: PreTrainedModel, prompts: Sequence[list[int]], pad: int, temperature: float, vocabulary: int
     ) -> None:
-        """Read all but the last token of left-padded prompts, [B, T]."""
+        """Read all but the last token of the prompts."""
         self.model, self.temperature, self.vocabulary = model, temperature, vocabulary
-        self.known = inspect.signature(model.forward).parameters
-        self.cache = DynamicCache(config=model.config)
-        self.mask = mask[:, :0]
-        if prompts.shape[1] > 1:
-            self._logits(prompts[:, :-1], mask[:, :-1], 1)
+        self._begin(prompts, pad)
+
+    def _begin(self, prompts: Sequence[list[int]], pad: int) -> None:
+        ids, mask = padded(prompts, pad, self.model.device)
+        self.known = inspect.signature(self.model.forward).parameters
+        self.cache: Cache = DynamicCache(config=self.model.config)
+        self.mask, self.last = mask[:, :0], ids[:, -1:]
+        if ids.shape[1] > 1:
+            self._logits(ids[:, :-1], mask[:, :-1], 1)
 
     def read(self, tokens: Tensor) -> Tensor:
         """Go on by tokens [B, N] and return the softened distribution after each, [B, N, V]."""
@@ -202,3 +206,37 @@ class _Reader:
             **{name: value for name, value in options.items() if name in self.known},
         )
         return output.logits
+
+
+class _Decoder(_Reader):
+    """The second half of an encoder-decoder, whose first has read the prompts.
+
+    Its positions are those of its cache, so it may read nothing in vain: it goes on token by token.
+    """
+
+    def _begin(self, prompts: Sequence[list[int]], pad: int) -> None:
+        ids, self.mask = padded(prompts, pad, self.model.device, left=False)
+        encoder: Any = self.model.get_encoder()
+        self.encoded = encoder(input_ids=ids, attention_mask=self.mask)
+        self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        self.last = torch.full_like(ids[:, :1], self.model.config.decoder_start_token_id)
+
+    def keep(self, which: Tensor) -> None:
+        """All of it counts."""
+
+    def _logits(self, tokens: Tensor, _mask: Tensor, _last: int) -> Tensor:
+        output = self.model(
+            encoder_outputs=self.encoded,
+            attention_mask=self.mask,
+            decoder_input_ids=tokens,
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        return output.logits
+
+
+def _reader(
+    model: PreTrainedModel, prompts: Sequence[list[int]], tokenizer: PreTrainedTokenizerBase, temperature: float
+) -> _Reader:
+    kind = _Decoder if model.config.is_encoder_decoder else _Reader
+    return kind(model, prompts, tokenizer.pad_token_id, temperature, len(tokenizer))

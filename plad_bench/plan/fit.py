@@ -32,11 +32,6 @@ def tokenizers_differ(student: HubModel, teacher: HubModel) -> bool:
     return len(files) == 2 and all(file.is_file() for file in files) and _differ(*files)
 
 
-def is_encoder_decoder(model: HubModel) -> bool:
-    """Whether a published model certainly is one; False where its files are not here."""
-    return bool(_config(hub.located(model.id, model.revision)).get("is_encoder_decoder"))
-
-
 def no_room(cell: Cell, find: Find) -> str:
     """Why a model that the cell generates with has no room for its prompts; empty if it has, or nobody knows yet."""
     for stage in cell.stages:

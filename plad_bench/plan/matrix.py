@@ -16,10 +16,9 @@ from plad_bench.contract.records import (
     PairObjective,
     Protocol,
     ScratchModel,
-    Text,
     TokenObjective,
 )
-from plad_bench.plan.fit import Find, is_encoder_decoder, no_room, tokenizers_differ
+from plad_bench.plan.fit import Find, no_room, tokenizers_differ
 from plad_bench.plan.names import slug
 from plad_bench.plan.spec import Chosen, RunSpec, choose
 from plad_bench.plan.stages import Plan, Stage, metrics_needs
@@ -186,15 +185,10 @@ def skip_reason(cell: Cell) -> str:
     component, teacher = method.component, cell.teacher.component
     if refused := _refused(component.name, component.access, cell.teacher):
         return refused
-    student = cell.student.component.model(cell.student.params)
-    samples = isinstance(component.objective, TokenObjective) and Text.STUDENT in component.objective.texts(
-        method.params
-    )
-    if samples and isinstance(student, HubModel) and is_encoder_decoder(student):
-        return f"{component.name} samples from the student while it trains, which an encoder-decoder cannot do here"
     if isinstance(component.objective, TokenObjective) and component.objective.teacher_logits:
         if teacher.model is None:
             return _refused(component.name, Access.LOGITS, cell.teacher)
+        student = cell.student.component.model(cell.student.params)
         reason = _vocabulary_difference(student, teacher.model(cell.teacher.params))
         if component.shared_vocabulary and reason:
             return f"{component.name} compares logits token by token, but {reason}"
