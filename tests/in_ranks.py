@@ -14,6 +14,7 @@ import tiny
 import torch
 from torch import distributed
 
+from plad_bench.contract.thrift import Thrift
 from plad_bench.learn import ranks, training
 from plad_bench.learn.objectives import PairLoss, PairScores, TokenLoss
 from plad_bench.learn.rollouts import Rollouts
@@ -27,7 +28,7 @@ SEQUENCES = [  # ragged: seven do not divide by two or three, and their lengths 
 METHODS = {name: found[0].component for name, found in tiny.registry().components("method").items()}
 
 
-def steps(name, student, micro_batch, cost):
+def steps(name, student, cost):
     """The module and the steps of a token method, its fixed text being SEQUENCES."""
     method = METHODS[name]
     params = tiny.registry().configure(method, {})
@@ -49,12 +50,11 @@ def steps(name, student, micro_batch, cost):
         seed=0,
         pad=2,
         device="cpu",
-        micro_batch=micro_batch,
     )
     return module, made.at, made
 
 
-def pairs(name, student, micro_batch):
+def pairs(name, student):
     """The module and the steps of a pair method."""
     method = METHODS[name]
     module = PairLoss(student, method.objective, tiny.registry().configure(method, {}))
@@ -63,25 +63,38 @@ def pairs(name, student, micro_batch):
         count = 0 if number == STEPS - 1 else BATCH - number  # the last step has no pair: all were dropped
         chosen = [s[0] for s in SEQUENCES[:count]]
         rejected = [s[0] for s in SEQUENCES[::-1][:count]]
-        size = ranks.even(micro_batch, len(chosen))
-        step = training.Step([], sum(len(s.response) for s in chosen + rejected))
-        for i in range(0, len(chosen), size):
-            batch = collate(chosen[i : i + size] + rejected[i : i + size], 2)
-            known = torch.full((len(chosen[i : i + size]),), -20.0)
-            scores = PairScores(known, known - 1, known / 10, known / 20)
-            step.micro.append(
-                lambda module, batch=batch, scores=scores: module(batch=batch, scores=scores, total=len(chosen))
-            )
-        return step
+
+        def micro(size):
+            size, made = ranks.even(size, count), []
+            for i in range(0, count, size):
+                batch = collate(chosen[i : i + size] + rejected[i : i + size], 2)
+                known = torch.full((len(chosen[i : i + size]),), -20.0)
+                scores = PairScores(known, known - 1, known / 10, known / 20)
+                made.append(lambda module, batch=batch, scores=scores: module(batch=batch, scores=scores, total=count))
+            return made
+
+        return training.Step(micro, count, sum(len(s.response) for s in chosen + rejected))
 
     return module, at, None
 
 
-def trained(name, micro_batch, directory):
+def small(model):
+    """Let the last rank's device hold two sequences at a time."""
+
+    def check(_, __, given):
+        if ranks.rank() == ranks.count() - 1 and len(given["input_ids"]) > 2:
+            raise MemoryError
+
+    model.register_forward_pre_hook(check, with_kwargs=True)
+
+
+def trained(name, how, directory):
     """Train, and return weights, curve and counts."""
-    student, cost = tiny.llama(1), {}
+    student, cost, thrift = tiny.llama(1), {}, Thrift(0 if how == "small" else int(how))
+    if how == "small":
+        small(student)
     kind = pairs if hasattr(METHODS[name].objective, "reference") else steps
-    module, at, memory = kind(name, student, micro_batch, *([] if kind is pairs else [cost]))
+    module, at, memory = kind(name, student, *([] if kind is pairs else [cost]))
     result = training.train(
         module,
         at,
@@ -93,12 +106,14 @@ def trained(name, micro_batch, directory):
         checkpoint=directory / f"{name}-{ranks.rank()}.pt",
         progress=lambda *_, **__: None,
         memory=memory,
+        thrift=thrift,
     )
     return {
         "weights": {key: value.tolist() for key, value in student.state_dict().items()},
         "curve": result.curve,
         "tokens": result.tokens,
         "cost": cost,
+        "micro_batch": thrift.micro_batch,
         "memory": memory.state()["schedule"] if memory else {},
     }
 
@@ -139,7 +154,7 @@ def main(directory, cases):
         distributed.init_process_group("gloo")
     for case in cases:
         name, how = case.split(":")
-        found = wrapped(name, how) if how in {"ddp", "fsdp"} else trained(name, int(how), directory)
+        found = wrapped(name, how) if how in {"ddp", "fsdp"} else trained(name, how, directory)
         if ranks.rank() == 0:
             (directory / f"{name}-{how}-{ranks.count()}.json").write_text(json.dumps(found))
     if distributed.is_initialized():

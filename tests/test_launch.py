@@ -21,7 +21,6 @@ from plad_bench import LauncherSession, LaunchOptions, StageProcess
 from plad_bench.contract.errors import UsageError
 from plad_bench.execute.engine import Engine, Options, Watcher
 from plad_bench.execute.store import Store
-from plad_bench.execute.worker import OUT_OF_MEMORY
 from plad_bench.plan.stages import Stage
 from plad_bench_plugins.launchers import local
 from plad_bench_plugins.launchers._together import Together
@@ -99,8 +98,7 @@ class Scripted(StageProcess):
         ([(0, 0), (None, 0)], 0),
         ([(0, 0), (1, 0)], 0),  # it lost the first when that left
         ([(None, 0), (1, 0)], 1),
-        ([(1, 0), (OUT_OF_MEMORY, 0)], OUT_OF_MEMORY),
-        ([(1, 0), (-9, 0), (OUT_OF_MEMORY, 0)], -9),
+        ([(1, 0), (-9, 0), (1, 0)], -9),
         ([(-9, 1), (1, 0)], -9),  # the first died between two looks, and the other of that
     ],
 )
@@ -148,18 +146,6 @@ def test_more_ranks_than_slots_are_refused_before_anything_starts(store):
     with pytest.raises(UsageError, match="--ranks 2 wants as many slots, and there are 1"):
         run(store, training(), session=lambda: session)
     assert session.started == []
-
-
-def test_memory_is_spared_from_a_ranks_share_of_the_batch(store):
-    tried = []
-
-    class Small(Recorder):
-        def start(self, job, log, slots):
-            tried.append(json.loads(job.read_text())["micro_batch"])
-            return Scripted(OUT_OF_MEMORY)
-
-    run(store, training(batch=31), session=lambda: Small(2))
-    assert tried == [0, 8, 4, 4, 2, 1]
 
 
 # -------------------------------------------------------------------------------------------- ranks on this machine

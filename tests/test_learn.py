@@ -476,7 +476,7 @@ def test_a_loss_that_is_not_finite_stops_the_stage_and_names_the_step():
 
     def step_at(number):
         scale = math.inf if number == 4 else 1.0
-        return training.Step([lambda m: (m(torch.ones(1, 1)).sum() * scale, {})], 1)
+        return training.Step(lambda size: [lambda m: (m(torch.ones(1, 1)).sum() * scale, {})], 1, 1)
 
     with pytest.raises(StageError, match="step 4"):
         training.train(

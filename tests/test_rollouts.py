@@ -15,6 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from plad_bench import Access, Method, Sampling, StageError, Term, Text, TokenObjective
 from plad_bench.contract.registry import Registry
+from plad_bench.contract.thrift import Thrift
 from plad_bench.execute import recording
 from plad_bench.learn import training
 from plad_bench.learn.objectives import TokenLoss
@@ -117,7 +118,7 @@ def test_a_batch_with_caches_says_what_a_plain_loop_says(model, sampling):
 
 
 def test_a_text_depends_on_seed_step_and_example_and_on_nothing_else():
-    roll, one_by_one = rollouts(), rollouts(batch=1)
+    roll, one_by_one = rollouts(), rollouts(thrift=Thrift(1))
     everyone = roll.sample(PROMPTS, EXAMPLES, 3, WITHOUT)
     torch.manual_seed(99)
     state = torch.get_rng_state()
@@ -213,7 +214,7 @@ class Asked(Rollouts):
         return [[3, 100 + step, END] for _ in prompts]
 
 
-def steps_of(method, params, *, student=None, roll=None, steps=30, batch=4, micro_batch=0, seed=0):
+def steps_of(method, params, *, student=None, roll=None, steps=30, batch=4, seed=0):
     """The steps of a method on four prompts with two responses each from every source."""
     student = student or llama(0)
     cost: dict[str, float] = {}
@@ -233,7 +234,6 @@ def steps_of(method, params, *, student=None, roll=None, steps=30, batch=4, micr
         seed=seed,
         pad=PAD,
         device="cpu",
-        micro_batch=micro_batch,
     )
 
 
@@ -292,7 +292,7 @@ def test_distillm_replays_what_it_sampled_and_samples_while_there_is_nothing_to_
 
 def responses_of(step):
     """The responses in a step's batches."""
-    labels = [row[row != -100].tolist() for micro in step.micro for row in micro.keywords["batch"].labels]
+    labels = [row[row != -100].tolist() for micro in step.micro(0) for row in micro.keywords["batch"].labels]
     return sorted(labels)
 
 
@@ -307,9 +307,9 @@ def test_fixed_text_is_picked_as_ever_and_a_method_without_rollouts_samples_noth
 # --------------------------------------------------------------------------------------------- gradients and formulas
 
 
-def gradient_of(step, module):
+def gradient_of(step, module, size=0):
     module.zero_grad()
-    for micro in step.micro:
+    for micro in step.micro(size):
         micro(module)[0].backward()
     return torch.cat([p.grad.flatten() for p in module.parameters()])
 
@@ -340,9 +340,9 @@ def sampling_of(name):
 
 @pytest.mark.parametrize("name", ["opd", "minillm"])
 def test_micro_batches_of_a_policy_gradient_add_up(name):
-    whole, parts = (steps_of(METHODS[name], {}, micro_batch=size) for size in (0, 1))
-    assert len(parts.at(0).micro) == 4
-    torch.testing.assert_close(gradient_of(parts.at(0), parts.module), gradient_of(whole.at(0), whole.module))
+    whole, parts = (steps_of(METHODS[name], {}) for _ in range(2))
+    assert len(parts.at(0).micro(1)) == 4
+    torch.testing.assert_close(gradient_of(parts.at(0), parts.module, 1), gradient_of(whole.at(0), whole.module))
 
 
 def test_opd_on_two_tokens():

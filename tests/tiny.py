@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from plad_bench.contract.registry import Registry
+from plad_bench.contract.thrift import Thrift
 from plad_bench.execute.stages import files
 from plad_bench.execute.store import Artifact
 from plad_bench.execute.worker import Context
@@ -142,7 +143,7 @@ def context(directory: Path, *, name: str = "stage", **given: Any) -> Context:
     out, partial = directory / name / "out", directory / name / "partial"
     out.mkdir(parents=True, exist_ok=True)
     partial.mkdir(parents=True, exist_ok=True)
-    nothing: dict[str, Any] = {"spec": {}, "job": {}, "inputs": {}, "micro_batch": 0, "device": "cpu"}
+    nothing: dict[str, Any] = {"spec": {}, "job": {}, "inputs": {}, "device": "cpu"}
     return Context(
         **{**nothing, "registry": registry(), **given},
         out=out,
@@ -167,6 +168,8 @@ class World:
     prompts: int = 12
     inputs: dict[str, Artifact] = field(default_factory=dict)
     runs: int = 0
+    last: Context | None = None
+    """What the last stage was given."""
 
     def __post_init__(self) -> None:
         ids = [f"example-{i:02d}" for i in range(self.prompts)]
@@ -223,13 +226,15 @@ class World:
             inputs=self.inputs,
             **given,
         )
+        self.last = made
         import_module(f"plad_bench.execute.stages.{operation}").run(made)
         facts = {"counts": made.counts, "cost": made.cost, "notes": made.notes}
         return Artifact(made.out, {"document": {"stage": operation, "spec": spec}, **facts})
 
     def train(self, method: str, *, name: str = "", params: Any = None, **spec: Any) -> Artifact:
         """Train the student by a method."""
-        given = {key: spec.pop(key) for key in ("micro_batch", "checkpointing", "device") if key in spec}
+        thrift = Thrift(**{key: spec.pop(key) for key in ("micro_batch", "checkpointing") if key in spec})
+        given = {"thrift": thrift, **{key: spec.pop(key) for key in ("device",) if key in spec}}
         usual = {"steps": 3, "lr": 1e-3, "batch": 6, "seed": 0, "precision": "float32"}
         job = {"method": named("method", method, **(params or {}))}
         return self.run("train", {**usual, **spec}, job=job, name=name, **given)

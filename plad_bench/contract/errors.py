@@ -72,7 +72,3 @@ class StageError(PladBenchError):
 
 class UnmeasuredError(StageError):
     """A metric cannot be had for this cell, for a reason its message explains; the cell counts without it."""
-
-
-class OutOfMemoryError(StageError):
-    """The device has too little memory for the micro-batch."""

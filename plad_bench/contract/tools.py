@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from plad_bench.contract.money import Purse
     from plad_bench.contract.records import Response, Scored
+    from plad_bench.contract.thrift import Thrift
 
 Scorer: TypeAlias = "Callable[[Sequence[Scored]], Sequence[float]]"
 """The values of a metric for any examples, oriented so that higher is better."""
@@ -70,6 +71,8 @@ class Tools:
     """Counts for the manifest: what was dropped, cut, asked."""
     purse: Purse
     """What may be spent on asking."""
+    thrift: Thrift
+    """How the stage spares its device's memory."""
 
     def __call__(self, selector: str) -> Scorer:
         """The scoring function of a metric."""

@@ -9,19 +9,16 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from plad_bench.contract.errors import PladBenchError, UsageError
 from plad_bench.contract.files import unwritable
 from plad_bench.contract.records import LauncherSession, StageProcess
 from plad_bench.execute.store import Artifact, Store
-from plad_bench.execute.worker import OUT_OF_MEMORY
 from plad_bench.plan.stages import Stage
 
 _POLL_S = 0.02
-SMALL = 4
-"""Below this micro-batch a device is idle for much of a step, so activations are computed twice before."""
 
 
 @dataclass(frozen=True)
@@ -54,23 +51,6 @@ class Running:
             return json.loads(self.job.with_suffix(".progress").read_text())  # type: ignore[no-any-return]
         except (OSError, ValueError):
             return {}
-
-
-@dataclass(frozen=True)
-class Thrift:
-    """How a training spares its device's memory. No result depends on it but by rounding, so no key holds it."""
-
-    micro_batch: int = 0
-    """Sequences per forward pass; 0: the whole batch."""
-    checkpointing: bool = False
-    """Whether activations are computed again for their gradients instead of being kept."""
-
-    def more(self, batch: int) -> Thrift | None:
-        """The next that takes less, of a process's share of the global batch; None if there is none."""
-        size = self.micro_batch or batch
-        if size // 2 < SMALL and not self.checkpointing:
-            return replace(self, checkpointing=True)
-        return replace(self, micro_batch=size // 2) if size > 1 else None
 
 
 @dataclass(frozen=True)
@@ -116,7 +96,6 @@ class Engine:
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
     _attempts: dict[str, int] = field(default_factory=dict)
-    _thrift: dict[str, Thrift] = field(default_factory=dict)
     _waiting: dict[str, Stage] = field(default_factory=dict)
     _goals: Sequence[Sequence[Stage]] = ()
 
@@ -237,7 +216,6 @@ class Engine:
             "threads": self.threads,
             "ranks": len(slots),
             "meeting": str(job.with_suffix(f".{secrets.token_hex(4)}.meeting")),
-            **asdict(self._thrift.get(stage.key, Thrift())),
             "spent": str(self.spent_file),
             "max_cost": self.options.max_cost,
         }
@@ -272,9 +250,8 @@ class Engine:
             self._need(stage)
             return
         failure = self._failure(running, code)
-        out_of_memory = code == OUT_OF_MEMORY and self._spare(stage)
         killed = code is not None and code < 0 and not self._timed_out(running)
-        if out_of_memory or (killed and self._again(stage)):
+        if killed and self._again(stage):
             self._need(stage)
         else:
             self.failures[stage.key] = failure
@@ -284,15 +261,6 @@ class Engine:
     def _again(self, stage: Stage) -> bool:
         self._attempts[stage.key] = self._attempts.get(stage.key, 0) + 1
         return self._attempts[stage.key] <= self.options.retries
-
-    def _spare(self, stage: Stage) -> bool:
-        if "batch" not in stage.spec:  # it trains nothing
-            return False
-        share = -(-int(stage.spec["batch"]) // self._ranks(stage))
-        thrift = self._thrift.get(stage.key, Thrift()).more(share)
-        if thrift is not None:
-            self._thrift[stage.key] = thrift
-        return thrift is not None
 
     def _timed_out(self, running: Running) -> bool:
         return bool(self.options.timeout_s) and time.monotonic() - running.began > self.options.timeout_s

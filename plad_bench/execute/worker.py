@@ -1,8 +1,8 @@
 """One stage in one clean process, or in several that share it: read a job file, compute, seal the artifact.
 
 A job is a JSON file: {store, shipped, stage, document, key, inputs, job, plugins, device, threads, ranks, meeting,
-micro_batch, checkpointing, spent, max_cost}. The result is the artifact in the store, which the first rank puts there,
-or `<job>.error` with what went wrong. Nothing else crosses.
+spent, max_cost}. The result is the artifact in the store, which the first rank puts there, or `<job>.error` with what
+went wrong. Nothing else crosses.
 """
 
 from __future__ import annotations
@@ -21,18 +21,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plad_bench.contract.errors import BudgetError, MissingError, OutOfMemoryError, PladBenchError, StageError
+from plad_bench.contract.errors import BudgetError, MissingError, PladBenchError, StageError
 from plad_bench.contract.files import unwritable, write_atomically
 from plad_bench.contract.money import Purse
 from plad_bench.contract.registry import Registry
+from plad_bench.contract.thrift import Thrift
 from plad_bench.execute import provenance
 from plad_bench.execute.store import Artifact, Store
 
 if TYPE_CHECKING:
     from plad_bench.plan.spec import Chosen
-
-OUT_OF_MEMORY = 75
-"""Exit code of a worker whose device was too small: try again in a way that takes less memory."""
 
 
 @dataclass
@@ -47,7 +45,6 @@ class Context:
     partial: Path
     """Survives a kill."""
     device: str
-    micro_batch: int
     registry: Registry
     counts: dict[str, float]
     """Kept in the manifest: what was dropped, cut, counted."""
@@ -56,8 +53,8 @@ class Context:
     notes: dict[str, Any]
     """Kept in the manifest: what a reader should know, such as a fall-back taken."""
     _progress: Path
-    checkpointing: bool = False
-    """Whether a training computes activations again instead of keeping them."""
+    thrift: Thrift = field(default_factory=Thrift)
+    """How the device's memory is spared; the stage finds out."""
     purse: Purse = field(default_factory=Purse)
     """What the run may spend."""
     rank: int = 0
@@ -96,9 +93,6 @@ def main(job_file: str, rank: str = "0") -> int:
     report = path.with_suffix(".error")
     try:
         _run(job, path.with_suffix(".progress"), int(rank))
-    except OutOfMemoryError as error:
-        _report(report, error)
-        return OUT_OF_MEMORY
     except PladBenchError as error:
         _report(report, error)
         print(error, file=sys.stderr)  # noqa: T201  the stage's log
@@ -157,13 +151,11 @@ def _compute(job: Mapping[str, Any], store: Store, staging: Path, progress: Path
         out=staging,
         partial=partial,
         device=job["device"],
-        micro_batch=job["micro_batch"],
         registry=Registry.load([Path(p) for p in job["plugins"]]),
         counts={},
         cost={},
         notes={},
         _progress=progress,
-        checkpointing=job["checkpointing"],
         purse=Purse(Path(job["spent"]), job["max_cost"] or float("inf")),
         rank=rank,
         ranks=job["ranks"],
@@ -186,8 +178,8 @@ def _compute(job: Mapping[str, Any], store: Store, staging: Path, progress: Path
             "packages": provenance.packages(),
             "device": provenance.device_name(job["device"]),
             "threads": job["threads"],
-            "micro_batch": job["micro_batch"],
-            **({"checkpointing": True} if job["checkpointing"] else {}),
+            "micro_batch": context.thrift.micro_batch,
+            **({"checkpointing": True} if context.thrift.checkpointing else {}),
             **({"ranks": job["ranks"]} if job["ranks"] > 1 else {}),
         },
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from plad_bench.contract import hub
 from plad_bench.contract.errors import MissingError
+from plad_bench.contract.thrift import Thrift
+from plad_bench.learn.memory import fit, slices
 from plad_bench.learn.models import context_length, resolve
 
 BATCH = 32
@@ -19,7 +22,15 @@ BATCH = 32
 class Classifier:
     """A sequence classifier and its tokenizer."""
 
-    def __init__(self, model_id: str, revision: str | None, device: str, counts: dict[str, float]) -> None:
+    def __init__(
+        self,
+        model_id: str,
+        revision: str | None,
+        device: str,
+        counts: dict[str, float],
+        *,
+        thrift: Thrift | None = None,
+    ) -> None:
         """Load it, downloading it if need be.
 
         Raises:
@@ -38,7 +49,7 @@ class Classifier:
                 "Name a reward model, or another model saved with a trained classification head.",
             )
         self.model = model.to(device).eval()
-        self.counts = counts
+        self.counts, self.thrift = counts, thrift or Thrift()
         # The last token is found by looking for padding; where that is the end token, or there is none, texts go alone.
         pad = self.tokenizer.pad_token_id
         self.alone = pad is None or pad == self.tokenizer.eos_token_id
@@ -52,18 +63,22 @@ class Classifier:
         """The logits of each (prompt, response), by the chat template or as a pair, cut at the prompt's beginning."""
         encoded = [self._encode(*text) for text in texts]
         ordered = sorted(range(len(texts)), key=lambda i: len(encoded[i]["input_ids"]))
-        size = 1 if self.alone else BATCH
         found: dict[int, list[float]] = {}
-        for start in range(0, len(ordered), size):
-            indices = ordered[start : start + size]
-            rows = [encoded[i] for i in indices]
-            batch: Any = {k: torch.tensor([row[k] for row in rows]) for k in rows[0]} if self.alone else self._pad(rows)
-            logits = self.model(**{name: value.to(self.model.device) for name, value in batch.items()}).logits
-            found |= dict(zip(indices, logits.float().tolist(), strict=True))
+        for indices in slices(ordered, 1 if self.alone else BATCH):
+            read = functools.partial(self._read, [encoded[i] for i in indices])
+            found |= zip(indices, fit(read, len(indices), self.thrift, what="reading one text"), strict=True)
             progress(len(found), len(texts))
         return [found[i] for i in range(len(texts))]
 
-    def _pad(self, rows: list[dict[str, list[int]]]) -> Any:
+    def _read(self, several: Sequence[dict[str, list[int]]], size: int) -> list[list[float]]:
+        logits: list[list[float]] = []
+        for rows in slices(several, size):
+            batch: Any = {k: torch.tensor([row[k] for row in rows]) for k in rows[0]} if self.alone else self._pad(rows)
+            found = self.model(**{name: value.to(self.model.device) for name, value in batch.items()}).logits
+            logits += found.float().tolist()
+        return logits
+
+    def _pad(self, rows: Any) -> Any:
         return self.tokenizer.pad(rows, return_tensors="pt")
 
     def _encode(self, prompt: str, response: str) -> dict[str, list[int]]:

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from plad_bench.contract.errors import UnmeasuredError
 from plad_bench.contract.records import Response
+from plad_bench.contract.thrift import Thrift
 from plad_bench.contract.tools import LanguageModel
 from plad_bench.learn import models
 from plad_bench.learn.divergences import cross_entropy
 from plad_bench.learn.generation import Decoding, generate
+from plad_bench.learn.memory import fit, slices
 from plad_bench.learn.predictions import Predictor, parts
-from plad_bench.learn.sequences import Encoder, collate, micro_batches
+from plad_bench.learn.sequences import Encoder, Tokens, collate, micro_batches
 
 BATCH = 32
 
@@ -25,7 +27,16 @@ BATCH = 32
 class Evaluated(LanguageModel):
     """A model of the store."""
 
-    def __init__(self, path: Path, device: str, precision: str, max_new_tokens: int, counts: dict[str, float]) -> None:
+    def __init__(  # noqa: PLR0917  what a stage knows of it
+        self,
+        path: Path,
+        device: str,
+        precision: str,
+        max_new_tokens: int,
+        counts: dict[str, float],
+        thrift: Thrift | None = None,
+    ) -> None:
+        self.thrift = thrift or Thrift()
         self.model, self.tokenizer = models.load(path, device, precision)
         self.encoder = models.encoder(self.model, self.tokenizer, counts)
         self.max_new_tokens = max_new_tokens
@@ -43,25 +54,35 @@ class Evaluated(LanguageModel):
         predictors = [Predictor(m.model) for m in (self, beside) if m is not None]
         measured: dict[int, NDArray[np.float64]] = {}
         for indices in micro_batches(items, BATCH):
-            batch = collate([items[i] for i in indices], self.tokenizer.pad_token_id, str(self.model.device))
-            labels = batch.labels[:, batch.start :][batch.valid]
-            predictions = [predictor.constant(batch) for predictor in predictors]
-            values = []
-            for part in parts(len(labels), min(p.chunk for p in predictions)):
-                with torch.inference_mode():
-                    logits = [p.logits(part).float() for p in predictions]
-                    shared = min(z.shape[-1] for z in logits)  # vocabularies that differ only in padding
-                    values.append(function(*(z[:, :shared] for z in logits), labels[part]))
-            rows = torch.cat(values).double().cpu().split(batch.valid.sum(1).tolist())
-            measured |= {i: row.numpy() for i, row in zip(indices, rows, strict=True)}
+
+            def rows(size: int, indices: list[int] = indices) -> list[NDArray[np.float64]]:
+                made = (self._rows(predictors, [items[i] for i in some], function) for some in slices(indices, size))
+                return [row for part in made for row in part]
+
+            measured |= zip(indices, fit(rows, len(indices), self.thrift, what="reading one text"), strict=True)
         return [measured[i] for i in range(len(items))]
+
+    def _rows(
+        self, predictors: Sequence[Predictor], items: Sequence[Tokens], function: Callable[..., Tensor]
+    ) -> list[NDArray[np.float64]]:
+        """The function at the response tokens of a few texts, [T, K] for each."""
+        batch = collate(items, self.tokenizer.pad_token_id, str(self.model.device))
+        labels = batch.labels[:, batch.start :][batch.valid]
+        predictions = [predictor.constant(batch) for predictor in predictors]
+        values = []
+        for part in parts(len(labels), min(p.chunk for p in predictions)):
+            with torch.inference_mode():
+                logits = [p.logits(part).float() for p in predictions]
+                shared = min(z.shape[-1] for z in logits)  # vocabularies that differ only in padding
+                values.append(function(*(z[:, :shared] for z in logits), labels[part]))
+        return [row.numpy() for row in torch.cat(values).double().cpu().split(batch.valid.sum(1).tolist())]
 
     def logprobs(self, texts: Sequence[tuple[str, Response]]) -> list[NDArray[np.float64]]:
         return [row[:, 0] for row in self.measure(texts, _logprob)]
 
     def sample(self, prompts: Sequence[str], *, temperature: float, top_k: int = 0, seed: int = 0) -> list[Response]:
         decoding = Decoding(max_new_tokens=self.max_new_tokens, temperature=temperature, top_k=top_k, seed=seed)
-        return generate(self.model, self.tokenizer, prompts, decoding)
+        return generate(self.model, self.tokenizer, prompts, decoding, thrift=self.thrift)
 
 
 def _logprob(logits: Tensor, labels: Tensor) -> Tensor:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+)
 
 from plad_bench.contract.errors import StageError
 from plad_bench.contract.records import Response
+from plad_bench.contract.thrift import Thrift
+from plad_bench.learn.memory import fit, slices
 from plad_bench.learn.models import encoder as encoder_of
 from plad_bench.learn.seeds import derive
 from plad_bench.learn.sequences import Encoder
@@ -36,12 +47,15 @@ def generate(
     prompts: Sequence[str],
     decoding: Decoding,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    thrift: Thrift | None = None,
 ) -> list[Response]:
     """One response for each prompt, in their order.
 
     Raises:
-        StageError: if a prompt leaves no room for the response in the model's context.
+        StageError: if a prompt leaves no room for the response in the model's context, or the device none for one.
     """
+    thrift = thrift or Thrift()
     encoder = encoder_of(model, tokenizer)
     encoded = [encoder.prompt(p) for p in prompts]
     check_room(encoder, encoded, decoding.max_new_tokens)
@@ -49,11 +63,18 @@ def generate(
     longest_first = sorted(range(len(prompts)), key=lambda i: (-len(encoded[i]), i))
     ends = end_tokens(model.generation_config, tokenizer)
     begin = {"decoder_start_token_id": model.config.decoder_start_token_id} if encoder.encoder_decoder else {}
-    model.generation_config = _config(decoding, tokenizer, ends, begin)
+    model.generation_config = GenerationConfig(
+        max_new_tokens=decoding.max_new_tokens,
+        do_sample=False,  # _Draws samples
+        eos_token_id=sorted(ends),
+        pad_token_id=tokenizer.pad_token_id,
+        **begin,
+    )
     for start in range(0, len(prompts), BATCH):
         indices = longest_first[start : start + BATCH]
-        torch.manual_seed(derive(decoding.seed, "generate", start))
-        for i, ids in zip(indices, _batch(model, tokenizer, [encoded[i] for i in indices]), strict=True):
+        seed = derive(decoding.seed, "generate", start)
+        batch = functools.partial(_batch, model, tokenizer, [encoded[i] for i in indices], decoding, seed)
+        for i, ids in zip(indices, fit(batch, len(indices), thrift, what="generating one response"), strict=True):
             responses[i] = response_of(encoder, ids, ends)
         progress(len(responses), len(prompts))
     return [responses[i] for i in range(len(prompts))]
@@ -67,26 +88,43 @@ def response_of(encoder: Encoder, ids: Sequence[int], ends: set[int]) -> Respons
     return Response(text=text, ids=tuple(kept), tokenizer=encoder.hash, finished=end is not None)
 
 
-def _batch(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]]) -> list[list[int]]:
-    apart = model.config.is_encoder_decoder
-    ids, mask = padded(prompts, tokenizer.pad_token_id, model.device, left=not apart)
-    generate_: Any = model.generate
-    output = generate_(input_ids=ids, attention_mask=mask)
-    return [list(row) for row in output[:, 1 if apart else ids.shape[1] :].tolist()]
+def _batch(  # noqa: PLR0917  what a batch depends on
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[list[int]],
+    decoding: Decoding,
+    seed: int,
+    size: int,
+) -> list[list[int]]:
+    """Token ids of a response to each prompt, `size` of them at a time, which changes none but by rounding."""
+    apart, made = model.config.is_encoder_decoder, []
+    for rows in slices(range(len(prompts)), size):
+        ids, mask = padded([prompts[i] for i in rows], tokenizer.pad_token_id, model.device, left=not apart)
+        draws = [_Draws(decoding, seed, len(prompts), list(rows), model.device)] if decoding.temperature > 0 else []
+        generate_: Any = model.generate
+        output = generate_(input_ids=ids, attention_mask=mask, logits_processor=LogitsProcessorList(draws))
+        made += [list(row) for row in output[:, 1 if apart else ids.shape[1] :].tolist()]
+    return made
 
 
-def _config(
-    decoding: Decoding, tokenizer: PreTrainedTokenizerBase, ends: set[int], begin: Mapping[str, int]
-) -> GenerationConfig:
-    sampling = {"temperature": decoding.temperature, "top_k": decoding.top_k, "top_p": 1.0}
-    return GenerationConfig(
-        max_new_tokens=decoding.max_new_tokens,
-        do_sample=decoding.temperature > 0,
-        eos_token_id=sorted(ends),
-        pad_token_id=tokenizer.pad_token_id,
-        **begin,
-        **(sampling if decoding.temperature > 0 else {}),
-    )
+class _Draws(LogitsProcessor):
+    """Makes the likeliest token a sampled one: the very one that `do_sample` would draw for the row in a whole batch.
+
+    torch.multinomial divides probabilities by exponential numbers and takes the largest. These are drawn here for all
+    rows of the batch, whichever of them are at hand.
+    """
+
+    def __init__(self, decoding: Decoding, seed: int, count: int, rows: list[int], device: torch.device) -> None:
+        self.count, self.rows = count, rows
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.warpers = LogitsProcessorList([TemperatureLogitsWarper(decoding.temperature)])
+        if decoding.top_k:
+            self.warpers.append(TopKLogitsWarper(decoding.top_k))
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        probabilities = self.warpers(input_ids, scores).softmax(-1)
+        numbers = torch.empty((self.count, scores.shape[1]), device=scores.device)
+        return probabilities / numbers.exponential_(1, generator=self.generator)[self.rows]
 
 
 def check_room(encoder: Encoder, prompts: Sequence[list[int]], max_new_tokens: int) -> None:

@@ -23,6 +23,7 @@ from transformers import (
 
 from plad_bench.contract import hub
 from plad_bench.contract.errors import MissingError
+from plad_bench.learn.memory import is_short, room_for
 from plad_bench.learn.seeds import derive
 from plad_bench.learn.sequences import Encoder
 
@@ -82,19 +83,22 @@ def load(path: Path, device: str, precision: str) -> tuple[PreTrainedModel, PreT
 
     Raises:
         MissingError: if the tokenizer has no end token.
+        StageError: if the device has no room for the model.
     """
     source, name = located(path)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    with _loading(f"model {name}", source):
-        apart = AutoConfig.from_pretrained(source).is_encoder_decoder
-        kind: Any = AutoModelForSeq2SeqLM if apart else AutoModelForCausalLM
-        model, info = kind.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
-        )
-    if absent := sorted(info["missing_keys"] & {parameter for parameter, _ in model.named_parameters()}):
-        raise MissingError(f"model {name} has no weights {absent[0]}", "Give a model with a trained language head.")
-    move: Any = model.to
-    return move(device).eval(), load_tokenizer(source, name)
+    with room_for(f"the model {name}"):
+        with _loading(f"model {name}", source):
+            apart = AutoConfig.from_pretrained(source).is_encoder_decoder
+            kind: Any = AutoModelForSeq2SeqLM if apart else AutoModelForCausalLM
+            model, info = kind.from_pretrained(
+                source, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+            )
+        if absent := sorted(info["missing_keys"] & {parameter for parameter, _ in model.named_parameters()}):
+            raise MissingError(f"model {name} has no weights {absent[0]}", "Give a model with a trained language head.")
+        move: Any = model.to
+        model = move(device).eval()
+    return model, load_tokenizer(source, name)
 
 
 @contextmanager
@@ -102,9 +106,9 @@ def _loading(what: str, source: Path) -> Iterator[None]:
     """Turn whatever transformers says of files that it cannot load into a MissingError."""
     try:
         yield
-    except MemoryError:
-        raise
     except Exception as error:  # transformers and the libraries under it raise many kinds
+        if is_short(error):
+            raise
         text = str(error).strip().replace(str(source), source.name) or "nothing"
         said = f"{type(error).__name__}: {text.splitlines()[0][:300]}"
         if "trust_remote_code" in text:

@@ -75,6 +75,15 @@ def gather(mine: list[T]) -> list[T]:
     return whole
 
 
+def least(size: int) -> int:
+    """The smallest of the ranks' sizes, 0 meaning no limit."""
+    if not _several():
+        return size
+    sizes: list[int] = [0] * count()
+    distributed.all_gather_object(sizes, size)
+    return min((one for one in sizes if one), default=0)
+
+
 def add_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Make every gradient the sum over ranks. A rank that had no work has gradients of zero."""
     if not _several():

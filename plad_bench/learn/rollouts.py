@@ -18,8 +18,10 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, EncoderDecoderCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from plad_bench.contract.records import Sampling
+from plad_bench.contract.thrift import Thrift
 from plad_bench.learn import ranks
 from plad_bench.learn.generation import check_room, end_tokens, padded
+from plad_bench.learn.memory import fit, slices
 from plad_bench.learn.models import context_length, encoder
 from plad_bench.learn.seeds import derive
 
@@ -34,10 +36,10 @@ class Rollouts:
     max_new_tokens: int
     seed: int
     precision: str = "float32"
-    batch: int = 0
-    """Responses sampled at a time; 0 samples all at once."""
     cost: dict[str, float] = field(default_factory=dict)
     """Counts tokens_generated and teacher_tokens_scored."""
+    thrift: Thrift = field(default_factory=Thrift)
+    """How memory is spared."""
 
     def check(self, prompts: Sequence[list[int]]) -> None:
         """See that every prompt leaves room for a response.
@@ -71,16 +73,19 @@ class Rollouts:
         self, prompts: Sequence[list[int]], examples: Sequence[str], step: int, sampling: Sampling
     ) -> list[list[int]]:
         noise = torch.stack([self._noise(step, example) for example in examples]).to(self.student.device)
-        size = self.batch or len(prompts)
+        before = dict(self.cost)
+
+        def responses(size: int) -> list[list[int]]:
+            self.cost.clear()
+            self.cost.update(before)
+            rows = slices(range(len(prompts)), size)
+            return [r for part in rows for r in self._sample([prompts[i] for i in part], noise[list(part)], sampling)]
+
         training = self.student.training
         self.student.eval()
         try:
             with torch.autocast(self.student.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                return [
-                    response
-                    for i in range(0, len(prompts), size)
-                    for response in self._sample(prompts[i : i + size], noise[i : i + size], sampling)
-                ]
+                return fit(responses, len(prompts), self.thrift, what="sampling of one response")
         finally:
             self.student.train(training)
 

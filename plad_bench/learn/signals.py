@@ -22,7 +22,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from plad_bench.contract.errors import StageError
+from plad_bench.contract.thrift import Thrift
 from plad_bench.learn.divergences import log_softmax
+from plad_bench.learn.memory import fit, slices
 from plad_bench.learn.predictions import Predictions, Predictor, parts, vocabulary_size
 from plad_bench.learn.sequences import Batch, Tokens, collate, micro_batches
 
@@ -142,6 +144,7 @@ def write(  # noqa: PLR0917  what a teacher says of which sequences, to where
     pad: int,
     device: str,
     progress: Callable[[int, int], None],
+    thrift: Thrift | None = None,
 ) -> dict[str, float]:
     """Write the teacher's signals of all the sequences, each once, and return their number of tokens and bytes.
 
@@ -154,10 +157,12 @@ def write(  # noqa: PLR0917  what a teacher says of which sequences, to where
         pad: its pad token.
         device: where the teacher is.
         progress: told of sequences done and of all.
+        thrift: how memory is spared.
 
     Raises:
-        StageError: if the disk has no room for the files.
+        StageError: if the disk has no room for the files, or the device none for one sequence.
     """
+    thrift = thrift or Thrift()
     vocabulary = vocabulary_size(predictor.model)
     k = min(k, vocabulary)
     unique = list({digest(sequence): sequence for sequence in sequences}.items())
@@ -170,9 +175,14 @@ def write(  # noqa: PLR0917  what a teacher says of which sequences, to where
     ids = np.lib.format.open_memmap(directory / _IDS, mode="w+", dtype=np.int32, shape=(tokens, k)) if k else None
     done = 0
     for indices in micro_batches([sequence for _, sequence in unique], BATCH):
-        batch = collate([unique[i][1] for i in indices], pad, device)
-        rows = np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in indices])
-        _write_batch(predictor.constant(batch), batch, rows, logprobs, ids)
+
+        def write_(size: int, indices: list[int] = indices) -> None:
+            for some in slices(indices, size):
+                batch = collate([unique[i][1] for i in some], pad, device)
+                rows = np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in some])
+                _write_batch(predictor.constant(batch), batch, rows, logprobs, ids)
+
+        fit(write_, len(indices), thrift, what="the teacher's reading of one text")
         done += len(indices)
         progress(done, len(unique))
     logprobs.flush()

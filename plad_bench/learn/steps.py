@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from plad_bench.contract.errors import StageError
 from plad_bench.contract.records import Term, Text, TokenObjective
+from plad_bench.contract.thrift import Thrift
 from plad_bench.learn import ranks, sequences
+from plad_bench.learn.memory import fit
 from plad_bench.learn.objectives import TokenLoss
 from plad_bench.learn.rollouts import Rollouts
 from plad_bench.learn.seeds import derive
@@ -50,10 +52,10 @@ class TokenSteps:
     seed: int
     pad: int
     device: str
-    micro_batch: int
-    """Sequences trained on at a time; 0 takes all at once."""
     signals: Sequence[Signals] = ()
     """Teacher distributions that were computed before training."""
+    thrift: Thrift = field(default_factory=Thrift)
+    """How memory is spared where a loss is taken beside the steps."""
 
     def __post_init__(self) -> None:
         schedule = self.objective.schedule
@@ -63,13 +65,15 @@ class TokenSteps:
 
     def at(self, number: int) -> Step:
         """The step of a number."""
-        self.module.params, step = self._effective(number), Step([], 0)
-        for index, term in enumerate(self.terms):
-            chosen = self._sequences(index, term, number)
-            step.tokens += sum(len(s.response) for s in chosen)
-            step.read += sum(map(len, chosen))
-            step.micro += self._micro_steps(term, chosen)
-        return step
+        self.module.params = self._effective(number)
+        chosen = [(term, self._sequences(index, term, number)) for index, term in enumerate(self.terms)]
+        every = [s for _, some in chosen for s in some]
+        return Step(
+            self._micro(chosen),
+            max((ranks.even(0, len(some)) for _, some in chosen), default=0),
+            sum(len(s.response) for s in every),
+            read=sum(map(len, every)),
+        )
 
     def after(self, number: int, loss: float) -> dict[str, float]:
         """Tell the schedule of a step's loss and, when it is time, of the validation loss; return its numbers."""
@@ -131,10 +135,21 @@ class TokenSteps:
             self.replay[index] = (self.replay[index] + made)[-sampling.replay :]
         return made
 
-    def _micro_steps(self, term: Term, chosen: Sequence[Tokens]) -> list[MicroStep]:
+    def _micro(self, chosen: Sequence[tuple[Term, Sequence[Tokens]]]) -> Callable[[int], list[MicroStep]]:
+        """The micro-batches of every term's sequences; what they ask of the teacher counts once, however often made."""
+        before = dict(self.cost)
+
+        def micro(size: int) -> list[MicroStep]:
+            self.cost.clear()
+            self.cost.update(before)
+            return [step for term, some in chosen for step in self._micro_steps(term, some, size)]
+
+        return micro
+
+    def _micro_steps(self, term: Term, chosen: Sequence[Tokens], size: int) -> list[MicroStep]:
         total = sum(len(s.response) for s in chosen)
         steps: list[MicroStep] = []
-        for indices in sequences.micro_batches(chosen, ranks.even(self.micro_batch, len(chosen))):
+        for indices in sequences.micro_batches(chosen, ranks.even(size, len(chosen))):
             some = [chosen[i] for i in indices]
             known = self._known(some)
             batch = sequences.collate(some, self.pad, self.device)
@@ -159,10 +174,15 @@ class TokenSteps:
     def _validation_loss(self) -> float:
         """The objective on the validation sequences, whatever text its terms train on."""
         self.module.eval()
-        micro = [step for term in self.terms for step in self._micro_steps(term, self.validation)]
-        loss = sum(float(step(self.module)[0]) for step in micro)
-        self.module.train()
-        return loss
+        micro = self._micro([(term, self.validation) for term in self.terms])
+
+        def loss(size: int) -> float:
+            return sum(float(step(self.module)[0]) for step in micro(size))
+
+        try:
+            return fit(loss, len(self.validation), self.thrift, what="the validation loss of one sequence")
+        finally:
+            self.module.train()
 
 
 def choice(shares: Mapping[Text, float], *scope: object) -> Text:

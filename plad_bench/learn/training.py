@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,14 +16,18 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from plad_bench.contract.errors import OutOfMemoryError, StageError
+from plad_bench.contract.errors import StageError
+from plad_bench.contract.thrift import Thrift
 from plad_bench.learn import ranks
+from plad_bench.learn.memory import fit, is_short, room_for
 from plad_bench.learn.seeds import derive
 
 WARMUP_SHARE = 0.05
 CLIP_NORM = 1.0
 LOG_EVERY = 10
 
+_Spared = Callable[[Callable[[int], dict[str, float]], int], dict[str, float]]
+"""`fit` with what it learns."""
 MicroStep = Callable[[nn.Module], tuple[Tensor, dict[str, float]]]
 """(wrapped module) -> loss of one micro-batch, already divided by the global batch's count, and what to log."""
 
@@ -31,7 +36,10 @@ MicroStep = Callable[[nn.Module], tuple[Tensor, dict[str, float]]]
 class Step:
     """One optimiser step: its micro-batches, and how many tokens it trains on."""
 
-    micro: list[MicroStep]
+    micro: Callable[[int], Sequence[MicroStep]]
+    """(sequences or pairs in each at most) -> the micro-batches; called again with fewer where these do not fit."""
+    most: int
+    """Sequences or pairs that the largest has where nothing limits it."""
     tokens: int
     read: int = 0
     """Those and their prompts'."""
@@ -81,16 +89,17 @@ def train(
     checkpoint: Path,
     progress: Callable[..., None],
     memory: Memory | None = None,
+    thrift: Thrift | None = None,
+    recompute: Callable[[], None] | None = None,
 ) -> Result:
     """Run `steps` optimiser steps and return the curves.
 
     `step_at` is a function of the step's number and, where there is one, of the model and the memory as they are at
     that step, and dropout one of the seed and the step, so a run that goes on from its checkpoint trains on exactly
-    what an undisturbed one would have.
+    what an undisturbed one would have. `thrift` and `recompute` are those of learn/memory.py.
 
     Raises:
-        StageError: if the loss is no longer finite.
-        OutOfMemoryError: if the device is too small for the micro-batch.
+        StageError: if the loss is no longer finite, or the device too small for a micro-batch of one.
     """
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if precision == "bf16" else "no")
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=lr)
@@ -99,50 +108,78 @@ def train(
     result, first = _resume(checkpoint, accelerator.unwrap_model(module), optimizer, memory)
     module.train()
     every = max(25, steps // 10)
-    try:
-        for number in range(first, steps):
-            began = time.perf_counter()
-            step = step_at(number)
-            torch.manual_seed(derive(seed, "step", number, *ranks.own()))
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(number, steps, lr)
-            values = _update(module, optimizer, accelerator, step, number)
-            result.tokens += step.tokens
-            result.read += step.read
-            result.milliseconds.append(round(1000 * (time.perf_counter() - began), 3))
-            if memory is not None:
-                values |= memory.after(number, values["loss"])
-            if number % LOG_EVERY == 0 or number == steps - 1:
-                result.curve.append({"step": number, "lr": learning_rate(number, steps, lr), **values})
-            progress(number + 1, steps, **values)
-            if (number + 1) % every == 0 and number + 1 < steps:
-                _save(checkpoint, accelerator.unwrap_model(module), optimizer, result, number + 1, memory)
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemoryError(f"out of memory on {device}: {error}") from error
+    thrift = thrift or Thrift()
+    spared: _Spared = functools.partial(fit, thrift=thrift, recompute=recompute)
+    for number in range(first, steps):
+        began = time.perf_counter()
+        step = step_at(number)
+        thrift.micro_batch = ranks.least(thrift.micro_batch)  # what a rank learned while it sampled holds for all
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(number, steps, lr)
+        values = _update(module, optimizer, accelerator, step, number, seed, spared)
+        result.tokens += step.tokens
+        result.read += step.read
+        result.milliseconds.append(round(1000 * (time.perf_counter() - began), 3))
+        if memory is not None:
+            values |= memory.after(number, values["loss"])
+        if number % LOG_EVERY == 0 or number == steps - 1:
+            result.curve.append({"step": number, "lr": learning_rate(number, steps, lr), **values})
+        progress(number + 1, steps, **values)
+        if (number + 1) % every == 0 and number + 1 < steps:
+            _save(checkpoint, accelerator.unwrap_model(module), optimizer, result, number + 1, memory)
     return result
 
 
-def _update(
-    module: nn.Module, optimizer: torch.optim.Optimizer, accelerator: Accelerator, step: Step, number: int
+def _update(  # noqa: PLR0917  everything that a step is
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    accelerator: Accelerator,
+    step: Step,
+    number: int,
+    seed: int,
+    spared: _Spared,
 ) -> dict[str, float]:
-    values: dict[str, float] = {"loss": 0.0}
-    for micro in ranks.share(step.micro):
-        loss, report = micro(module)
-        accelerator.backward(loss)
-        values["loss"] += float(loss.detach())
-        for name, value in report.items():
-            values[name] = values.get(name, 0.0) + value
-    values = ranks.add(values)
+    def gradients(size: int) -> dict[str, float]:
+        optimizer.zero_grad(set_to_none=True)
+        torch.manual_seed(derive(seed, "step", number, *ranks.own()))
+        return _gradients(module, accelerator, step.micro(size))
+
+    values = spared(gradients, step.most)
     if not math.isfinite(values["loss"]):
         raise StageError(
             f"the loss is {values['loss']} at step {number}",
             "Lower the learning rate (--lr or [lr=...]); at the first step, check the loss and the data.",
         )
-    if step.micro:  # without, no gradient is none of zero: the optimiser leaves the weights alone
-        ranks.add_gradients(module.parameters())
-        values["gradient_norm"] = float(accelerator.clip_grad_norm_(module.parameters(), CLIP_NORM))
-    optimizer.step()
+    with room_for("an update of the weights"):
+        if step.most:  # without, no gradient is none of zero: the optimiser leaves the weights alone
+            ranks.add_gradients(module.parameters())
+            values["gradient_norm"] = float(accelerator.clip_grad_norm_(module.parameters(), CLIP_NORM))
+        optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+    return values
+
+
+def _gradients(module: nn.Module, accelerator: Accelerator, micro: Sequence[MicroStep]) -> dict[str, float]:
+    """Add up the gradients of this rank's micro-batches, and the losses of all ranks'.
+
+    Raises:
+        MemoryError: on every rank, if one of several has too little memory.
+    """
+    values: dict[str, float] = {"loss": 0.0, "short": 0.0}
+    try:
+        for one in ranks.share(micro):
+            loss, report = one(module)
+            accelerator.backward(loss)
+            values["loss"] += float(loss.detach())
+            for name, value in report.items():
+                values[name] = values.get(name, 0.0) + value
+    except Exception as error:
+        if ranks.count() == 1 or not is_short(error):
+            raise
+        values["short"] = 1.0  # the others wait for this rank's values
+    values = ranks.add(values)
+    if values.pop("short"):
+        raise MemoryError("one of several processes has too little memory")
     return values
 
 

@@ -53,7 +53,7 @@ def _with_transformers(context: Context, prompts: Sequence[str], rounds: Sequenc
         def progress(done: int, _: int, before: int = before, total: int = total) -> None:
             context.progress(before + done, total)
 
-        made.append(generate(model, tokenizer, prompts, decoding, progress=progress))
+        made.append(generate(model, tokenizer, prompts, decoding, progress, thrift=context.thrift))
     context.cost["peak_memory_bytes"] = models.peak_memory(context.device)
     return made
 

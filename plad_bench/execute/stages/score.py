@@ -75,7 +75,7 @@ class _Tools(Tools):
         self._models: dict[str, LanguageModel] = {}
         self.device, self.kept, self.partial = context.device, context.out, context.partial
         self.journal = context.partial / JOURNAL
-        self.counts, self.purse = context.counts, context.purse
+        self.counts, self.purse, self.thrift = context.counts, context.purse, context.thrift
 
     def __call__(self, selector: str) -> Scorer:
         (metric,) = choose(self._context.registry, "metric", selector)
@@ -111,7 +111,7 @@ class _Tools(Tools):
             made = self._context.inputs["responses"].manifest["document"]["spec"]
             path = self._context.inputs[role].path / MODEL
             self._models[role] = Evaluated(
-                path, self.device, made["precision"], made["max_new_tokens"], self._context.counts
+                path, self.device, made["precision"], made["max_new_tokens"], self.counts, self.thrift
             )
         return self._models[role]
 

@@ -27,5 +27,6 @@ def run(context: Context) -> None:
         tokenizer.pad_token_id,
         context.device,
         context.progress,
+        context.thrift,
     )
     context.cost["peak_memory_bytes"] = models.peak_memory(context.device)

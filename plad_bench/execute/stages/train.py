@@ -27,7 +27,7 @@ from plad_bench.execute.worker import Context
 
 if TYPE_CHECKING:
     from plad_bench.learn.sequences import Encoder, Tokens
-    from plad_bench.learn.training import Memory, Step
+    from plad_bench.learn.training import Memory, MicroStep, Step
 
 _SAMPLED = (Text.STUDENT, Text.REPLAY)
 """Text that training makes itself."""
@@ -47,7 +47,7 @@ def _train(context: Context) -> None:
     spec = context.spec
     method = context.chosen("method")
     model, tokenizer = models.load(context.inputs["model"].path / MODEL, context.device, "float32")
-    if context.checkpointing:
+    if context.thrift.checkpointing:
         models.checkpoint(model)
     encoder = models.encoder(model, tokenizer, context.counts)
     prompts = read_prompts(context.inputs["data"], "train", context.spec.get("limit", 0))
@@ -67,6 +67,8 @@ def _train(context: Context) -> None:
         checkpoint=context.partial / "checkpoint.pt",
         progress=context.progress,
         memory=memory,
+        thrift=context.thrift,
+        recompute=functools.partial(models.checkpoint, model),
     )
     if context.rank:
         return
@@ -164,8 +166,8 @@ def _token_steps(
             max_new_tokens=spec["max_new_tokens"],
             seed=spec["seed"],
             precision=spec["precision"],
-            batch=context.micro_batch,
             cost=context.cost,
+            thrift=context.thrift,
         )
         rollouts.check(corpus.encoded)
     # Parameters that follow a schedule would be compiled anew at every step.
@@ -185,8 +187,8 @@ def _token_steps(
         seed=spec["seed"],
         pad=tokenizer.pad_token_id,
         device=context.device,
-        micro_batch=context.micro_batch,
         signals=signals,
+        thrift=context.thrift,
     )
     return module, steps.at, steps
 
@@ -211,13 +213,17 @@ def _pair_steps(
             if available:  # a prompt whose pair was dropped keeps its place in the order, and trains nothing
                 rows.append(available[pick(len(available), seed, number, corpus.prompts[i].id)])
         both = [row[side] for row in rows for side in ("chosen", "rejected")]
-        step = Step([], sum(len(s.response) for s in both), read=sum(map(len, both)))
-        for indices in micro_batches([r["chosen"] for r in rows], ranks.even(context.micro_batch, len(rows))):
+        tokens, read = sum(len(s.response) for s in both), sum(map(len, both))
+        return Step(functools.partial(micro, rows), ranks.even(0, len(rows)) if rows else 0, tokens, read=read)
+
+    def micro(rows: Sequence[dict[str, Any]], size: int) -> list[MicroStep]:
+        steps: list[MicroStep] = []
+        for indices in micro_batches([r["chosen"] for r in rows], ranks.even(size, len(rows))):
             group = [rows[i] for i in indices]
             batch = collate([r["chosen"] for r in group] + [r["rejected"] for r in group], pad, context.device)
             scores = PairScores(**{name: stack(group, name, context.device) for name in vars(PairScores())})
-            step.micro.append(functools.partial(_call, batch=batch, scores=scores, total=len(rows)))
-        return step
+            steps.append(functools.partial(_call, batch=batch, scores=scores, total=len(rows)))
+        return steps
 
     return PairLoss(model, method.component.objective, method.params), step_at, None
 

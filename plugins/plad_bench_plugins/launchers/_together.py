@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from plad_bench import StageProcess
-from plad_bench.execute.worker import OUT_OF_MEMORY
 
 
 class Together(StageProcess):
@@ -16,14 +15,14 @@ class Together(StageProcess):
         self._code: int | None = None
 
     def poll(self) -> int | None:
-        """What the first rank exited with, or, where some failed, what explains it: a signal, then want of memory."""
+        """What the first rank exited with, or, where some failed, what explains it: a signal first."""
         if self._code is None:
             codes = self._poll()
             if codes[0] == 0:
                 self._end(0)
             elif any(codes):
                 # It may have failed because another did before it, which by now has ended.
-                self._end(min(filter(None, self._poll()), key=lambda code: (code > 0, code != OUT_OF_MEMORY)))
+                self._end(min(filter(None, self._poll()), key=lambda code: code > 0))
         return self._code
 
     def kill(self) -> None:

@@ -62,11 +62,14 @@ def score(examples: Sequence[Scored], params: LMEvalParams, tools: Tools) -> dic
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
 
+    from plad_bench.learn.memory import fit
+
     model = tools.checkpoint()
     manager = _manager(params)
-    try:
-        found = simple_evaluate(
-            model=HFLM(pretrained=model.model, tokenizer=model.tokenizer, device=tools.device, batch_size=16),
+
+    def evaluate(size: int) -> Any:
+        return simple_evaluate(
+            model=HFLM(pretrained=model.model, tokenizer=model.tokenizer, device=tools.device, batch_size=size),
             tasks=params.names,
             task_manager=manager,
             num_fewshot=params.num_fewshot,
@@ -75,6 +78,9 @@ def score(examples: Sequence[Scored], params: LMEvalParams, tools: Tools) -> dic
             bootstrap_iters=0,
             log_samples=True,
         )
+
+    try:
+        found = fit(evaluate, 16, tools.thrift, what="one request of lm-eval's")
     except (ConnectionError, FileNotFoundError) as error:
         said = str(error).splitlines()[0]
         raise MissingError(f"the data of {params.tasks} cannot be had: {said}", "Connect to the hub, once.") from error
