@@ -136,12 +136,28 @@ def _with_index(directory):
     (directory / "model.safetensors").rename(directory / "model-1.safetensors")
 
 
+def _edit(directory, **values):
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | values))
+
+
+def _weights(directory):
+    return directory / "model.safetensors"
+
+
+_INDEX = "model.safetensors.index.json"
 DAMAGE = {
     "no configuration": (lambda d: (d / "config.json").unlink(), "model has no config.json"),
     "no weights": (lambda d: (d / "model.safetensors").unlink(), "model has no safetensors file"),
     "a missing shard": (_with_index, "model lacks model-2.safetensors"),
     "no tokenizer": (lambda d: [p.unlink() for p in d.glob("tokenizer*")], "model has no tokenizer"),
     "no end token": (_without_end, "has no end token"),
+    "half an index": (lambda d: (d / _INDEX).write_text('{"weight'), f"model: {_INDEX} cannot be read"),
+    "a pointer of git lfs": (lambda d: _weights(d).write_text("version https://git-lfs\n"), "is no safetensors file"),
+    "weights cut short": (lambda d: _weights(d).write_bytes(_weights(d).read_bytes()[:-8]), "or only its beginning"),
+    "half a tokenizer": (lambda d: (d / "tokenizer.json").write_text('{"model'), "tokenizer.json cannot be read"),
+    "bytes": (lambda d: (d / "config.json").write_bytes(b"\xff\xfe"), "config.json cannot be read"),
+    "a reward model": (lambda d: _edit(d, architectures=["LlamaForSequenceClassification"]), "writes no text"),
     "half a file": (lambda d: (d / "config.json").write_text('{"model'), "config.json cannot be read"),
     "another kind of file": (lambda d: (d / "config.json").write_text("[]"), "names no model_type"),
 }
@@ -151,7 +167,40 @@ DAMAGE = {
 def test_a_directory_that_is_no_model_is_refused_before_any_work(place, tmp_path, case):
     damage, message = DAMAGE[case]
     with pytest.raises(MissingError, match=message) as caught:
-        requirements.check(cells(damaged(place, tmp_path, damage), place / "gpt2").values())
+        requirements.check(cells(damaged(place, tmp_path, damage), place / "gpt2", methods="gkd").values())
+    assert caught.value.remedy
+    assert str(tmp_path) not in caught.value.message
+
+
+@pytest.mark.parametrize("part", [None, [], {"max_position_embeddings": 40}])
+def test_a_configuration_within_the_configuration_may_be_nothing(place, tmp_path, part):
+    """As some multimodal models publish theirs."""
+    directory = damaged(place, tmp_path, lambda d: _edit(d, text_config=part))
+    found = cells(directory, place / "gpt2", methods="none", max_new_tokens=64)
+    requirements.check(found.values())
+    assert bool(fit.no_room(found["student"], nowhere)) == bool(part)
+
+
+UNLOADABLE = {
+    "an unknown kind": (lambda d: _edit(d, model_type="nosuch"), "does not recognize this architecture"),
+    "code of its own": (
+        lambda d: _edit(d, model_type="nosuch", auto_map={"AutoConfig": "x.Y"}),
+        "it needs code that comes with it, which is never run",
+    ),
+    "other shapes": (lambda d: _edit(d, hidden_size=32), "its weights have other shapes than its config.json says"),
+    "more layers": (lambda d: _edit(d, num_hidden_layers=2), r"has no weights model\.layers\.1\."),
+    "no tokenizer": (lambda d: (d / "tokenizer.json").write_text("{}"), "the tokenizer of model cannot be loaded"),
+}
+
+
+@pytest.mark.parametrize("case", UNLOADABLE)
+def test_what_only_loading_can_tell_is_a_missing_prerequisite_too(place, tmp_path, case):
+    damage, message = UNLOADABLE[case]
+    directory = damaged(place, tmp_path, damage)
+    requirements.check(cells(directory, place / "gpt2").values())
+    (tmp_path / models.POINTER).write_text(json.dumps(models.resolve(str(directory), None)))
+    with pytest.raises(MissingError, match=message) as caught:
+        models.load(tmp_path, "cpu", "float32")
     assert caught.value.remedy
     assert str(tmp_path) not in caught.value.message
 

@@ -152,7 +152,8 @@ def _bad_rows(planned: Planned) -> str:
         record = recording.recorded(planned.directory / "cells", cell)
         if record is None:
             continue
-        for stage, whose in (("data", record.task.selector), ("teach", record.teacher.selector)):
+        teacher = record.teacher.selector
+        for stage, whose in (("data", record.task.selector), ("teach", teacher), ("generate", teacher)):
             if count := record.counts.get(f"{stage}.bad_rows"):
                 first = record.provenance.get("notes", {}).get(stage, {}).get("bad_rows", [])[:1]
                 told = [f"{count:.0f} row{'s' if count > 1 else ''} of {whose} left out", *map(printable, first)]

@@ -1,0 +1,162 @@
+"""What users get wrong, through the entry point: the exit code, one message with a remedy, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import hubserver
+import pytest
+import tiny
+from standin import endpoint
+
+from plad_bench.cli.main import main
+from plad_bench.contract.errors import MissingError
+from plad_bench.contract.money import Purse
+from plad_bench.learn import models
+
+PLUGIN = str(Path(__file__).parent / "plugins" / "mini.py")
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A directory with a model."""
+    place = tmp_path_factory.mktemp("published") / "model"
+    models.save(tiny.llama(seed=1), tiny.tokenizer(), place)
+    return place
+
+
+@pytest.fixture
+def place(published, tmp_path, monkeypatch):
+    """An empty directory to run in, beside a hub with things that may not be had; nobody is logged in."""
+    from huggingface_hub import constants
+
+    with hubserver.serving() as hub:
+        hub.publish("org/model", published)
+        hub.publish("org/gated", published, gated=True)
+        hub.publish("org/private", published, private=True)
+        for name, values in (("ENDPOINT", hub.url), ("HF_HUB_OFFLINE", False), ("HF_HUB_CACHE", str(tmp_path / "hub"))):
+            monkeypatch.setattr(constants, name, values)
+        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+        monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
+        for name in ("HF_TOKEN", "OPENAI_API_KEY"):
+            monkeypatch.delenv(name, raising=False)
+        (tmp_path / "work").mkdir()
+        monkeypatch.chdir(tmp_path / "work")
+        monkeypatch.setenv("PLAD_BENCH_STORE", str(tmp_path / "store"))
+        (tmp_path / "work" / "half").mkdir()
+        (tmp_path / "work" / "half" / "config.json").write_text('{"model')
+        (tmp_path / "work" / "half" / "model.safetensors").write_bytes((published / "model.safetensors").read_bytes())
+        (tmp_path / "work" / "empty").mkdir()
+        (tmp_path / "work" / "notes.txt").write_text("hello")
+        yield hub
+
+
+BAD = {
+    "no such model": ("--student 'hf[id=org/none]'", 3, "model org/none is not on the hub", "Check the name"),
+    "a gated model": ("--student 'hf[id=org/gated]'", 3, "model org/gated is gated", "Ask for access"),
+    "no token": ("--student 'hf[id=org/private]'", 3, "org/private is not on the hub, or is private", "hf auth login"),
+    "no such directory": ("--student 'hf[path=nowhere]'", 3, "no directory", "Give path="),
+    "no model's directory": ("--student 'hf[path=empty]'", 3, "empty has no config.json", "Hugging Face format"),
+    "half a configuration": ("--student 'hf[path=half]'", 3, "config.json cannot be read", "Repair or download"),
+    "no such data set": ("--task 'hub[id=org/none]'", 3, "data set org/none is not on the hub", "Check the name"),
+    "a gated data set": ("--task 'hub[id=org/gated]'", 3, "data set org/gated is gated", "Ask for access"),
+    "no such file": ("--task 'jsonl[path=nowhere.jsonl]'", 3, "nowhere.jsonl does not exist", "Give a file"),
+    "a file of another kind": ("--task 'tldr[path=notes.txt]'", 3, "holds no .jsonl", "Give a file"),
+    "no file named": ("--task jsonl", 2, "give path=FILE", ""),
+    "no recorded file": ("--teacher 'recorded[path=nowhere.jsonl]'", 3, "nowhere.jsonl is or holds no", "Give a file"),
+    "no key": ("--teacher 'openai[model=m]'", 3, "OPENAI_API_KEY is not set", ""),
+}
+
+
+@pytest.mark.parametrize("verb", ["run", "plan"])
+@pytest.mark.parametrize("case", BAD)
+def test_it_is_told_before_any_work(place, capsys, tmp_path, case, verb):
+    pytest.importorskip("datasets")
+    wrong, code, message, remedy = BAD[case]
+    with pytest.raises(SystemExit) as ended:
+        main([verb, "--student", "tiny", "--teacher", "small", "--methods", "seqkd,gkd", *shlex.split(wrong)])
+    captured = capsys.readouterr()
+    assert ended.value.code == code, captured.err
+    assert message in captured.err
+    assert remedy in captured.err
+    assert "Traceback" not in captured.err
+    assert not (tmp_path / "store").exists()
+    assert not (tmp_path / "work" / "leaderboards").exists()
+
+
+def test_teachers_that_cannot_teach_fail_their_cells_with_the_reason(tmp_path):
+    """Of one run: an endpoint that is down, one that says nothing, and a file with bad lines."""
+    examples = runpy.run_path(PLUGIN)["examples"](None)
+    good = [json.dumps({"prompt": e.prompt, "response": e.references[0]}) for e in examples]
+    bad = ['{"prompt": "x"', b'{"prompt": "\xff"}'.decode("latin-1")]
+    (tmp_path / "few.jsonl").write_text("\n".join([*good, *bad]), encoding="latin-1")
+    (tmp_path / "many.jsonl").write_text("\n".join([*good, *bad * 10]), encoding="latin-1")
+    with endpoint(reply=lambda prompt: "") as server:
+        teachers = (
+            "recorded[path=few.jsonl]",
+            "recorded[path=many.jsonl]",
+            f"openai[model=mute,base_url={server.url}]",
+            "openai[model=away,base_url=http://127.0.0.1:9/v1,retries=0]",
+        )
+        made = subprocess.run(
+            [
+                *(sys.executable, "-m", "plad_bench", "-p", PLUGIN, "run", "--task", "mini", "--methods", "none"),
+                *("--teacher", ",".join(teachers), "--metrics", "length", "--limit", "8", "--board", "mine"),
+                *("--warmup-steps", "1", "--max-new-tokens", "4", "--gpus", "none", "--workers", "1"),
+            ],
+            cwd=tmp_path,
+            env={**os.environ, "PLAD_BENCH_STORE": str(tmp_path / "store"), "OPENAI_API_KEY": "k"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert made.returncode == 1, made.stderr
+    assert "Traceback" not in made.stderr
+    told = made.stderr
+    assert "2 rows of recorded[path=few.jsonl" in told
+    assert "20 of 220 rows cannot be used: many.jsonl, line 201: not JSON" in told
+    assert "many.jsonl, line 202: not UTF-8 at byte 13" in told
+    assert "every response of teacher openai[model=mute" in told
+    assert "the endpoint of away cannot be reached: no connection" in told
+    assert told.count("\nfailed: ") == 3
+
+
+def test_a_purse_of_nonsense_buys_nothing(tmp_path):
+    for content in ("", "nan", "inf", "12,5", "\x00"):
+        (tmp_path / "spent").write_text(content)
+        with pytest.raises(MissingError, match="what this run has spent cannot be read from spent"):
+            Purse(tmp_path / "spent", limit=1.0).reserve(0.1)
+        assert (tmp_path / "spent").read_text() == content
+
+
+def test_random_weights_at_a_fine_tuning_rate_are_remarked_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PLAD_BENCH_STORE", str(tmp_path / "store"))
+    rows = [json.dumps({"prompt": f"question {i}", "response": f"answer {i}"}) for i in range(90)]
+    (tmp_path / "mine.jsonl").write_text("\n".join(rows))
+    plan = ["plan", "--task", "jsonl[path=mine.jsonl]", "--student", "scratch", "--methods", "sft"]
+
+    def remarks(*more):
+        with pytest.raises(SystemExit) as ended:
+            main([*plan, "--json", *more])
+        assert ended.value.code == 0
+        captured = capsys.readouterr()
+        said = json.loads(captured.out)["remarks"]
+        assert all(f"Note: {remark}" in captured.err for remark in said)
+        return said
+
+    (remark,) = remarks()
+    assert "scratch on jsonl[path=mine.jsonl" in remark
+    assert "--warmup-lr 1e-05 and --lr 1e-05" in remark
+    (remark,) = remarks("--warmup-lr", "3e-3")
+    assert "weights: --lr 1e-05" in remark
+    assert remarks("--warmup-lr", "3e-3", "--lr", "1e-3") == []
+    assert remarks("--warmup-steps", "0", "--lr", "1e-3") == []
