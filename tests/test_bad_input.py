@@ -19,6 +19,7 @@ from plad_bench.cli.main import main
 from plad_bench.contract.errors import MissingError
 from plad_bench.contract.money import Purse
 from plad_bench.learn import models
+from plad_bench_plugins.tasks import _rows
 
 PLUGIN = str(Path(__file__).parent / "plugins" / "mini.py")
 
@@ -90,6 +91,25 @@ def test_it_is_told_before_any_work(place, capsys, tmp_path, case, verb):
     assert "Traceback" not in captured.err
     assert not (tmp_path / "store").exists()
     assert not (tmp_path / "work" / "leaderboards").exists()
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret.jsonl").write_text("{}")
+    opened = Path.open
+
+    def refuse(path, *arguments, **more):  # root may read everything, so permissions are no test
+        if path.name == "secret.jsonl":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *arguments, **more)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "--task", "jsonl[path=secret.jsonl]", "--student", "tiny"])
+    assert ended.value.code == 3
+    assert "secret.jsonl cannot be read: Permission denied\n  Make it readable" in capsys.readouterr().err
+    with pytest.raises(MissingError, match=r"secret\.jsonl cannot be read"):
+        list(_rows.from_files([tmp_path / "secret.jsonl"]))
 
 
 def test_teachers_that_cannot_teach_fail_their_cells_with_the_reason(tmp_path):

@@ -180,11 +180,14 @@ def test_a_list_in_json_and_parquet_are_read_too(registry, tmp_path):
     assert nothing == BadRow(where="b.parquet, row 2", reason="no field prompt")
 
 
-@pytest.mark.parametrize(("name", "text"), [("x.json", "[1,"), ("x.parquet", "PAR1")])
-def test_a_file_that_cannot_be_read_at_all_is_named(registry, tmp_path, name, text):
+UTF_16 = "prompt,response\na,b\n".encode("utf-16")
+
+
+@pytest.mark.parametrize(("name", "content"), [("x.json", b"[1,"), ("x.parquet", b"PAR1"), ("x.csv", UTF_16)])
+def test_a_file_that_cannot_be_read_at_all_is_named(registry, tmp_path, name, content):
     from plad_bench import StageError
 
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_bytes(content)
     with pytest.raises(StageError, match=f"{name} is not") as caught:
         load(registry, f"jsonl[path={tmp_path}]")
     assert caught.value.remedy

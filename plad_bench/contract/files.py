@@ -1,4 +1,4 @@
-"""Writing a file so that it is never half there."""
+"""Writing a file so that it is never half there, and what to say of one that cannot be read or written."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ def write_atomically(path: Path, data: bytes) -> None:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
         raise unwritable(path, error) from error
+
+
+def unreadable(name: str, error: OSError) -> MissingError:
+    """The error for a file of the user's that cannot be read."""
+    return MissingError(f"{name} cannot be read: {error.strerror or error}", "Make it readable, or give another.")
 
 
 def unwritable(path: Path, error: OSError) -> MissingError:

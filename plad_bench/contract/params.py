@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from plad_bench.contract.files import unreadable
+
 
 class Params(BaseModel):
     """Base of every component's parameters: immutable, ranges checked, unknown names refused.
@@ -105,13 +107,20 @@ def text_hash(text: str) -> str:
 
 
 def content_hash(path: Path) -> str:
-    """sha256 over the names and bytes of a file, or of every file below a directory; "absent" if there is none."""
+    """sha256 over the names and bytes of a file, or of every file below a directory; "absent" if there is none.
+
+    Raises:
+        MissingError: if a file cannot be read.
+    """
     if not path.exists():
         return "absent"
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     digest = hashlib.sha256()
     for file in files:
         name = file.name if file == path else file.relative_to(path).as_posix()
-        with file.open("rb") as stream:
-            digest.update(f"{name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+        try:
+            with file.open("rb") as stream:
+                digest.update(f"{name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+        except OSError as error:
+            raise unreadable(name, error) from error
     return f"sha256:{digest.hexdigest()}"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from plad_bench import BadRow, Example, MissingError, Origin, Params, StageError, UsageError, param
+from plad_bench.contract.files import unreadable
 from plad_bench.contract.hub import asking
 
 
@@ -115,9 +116,17 @@ def text(values: Mapping[str, Any], field: str) -> str:
 
 
 def from_files(files: Iterable[Path]) -> Iterator[Row | BadRow]:
-    """Every row of every file."""
+    """Every row of every file.
+
+    Raises:
+        StageError: for a file that is broken as a whole.
+        MissingError: for one that may not be read.
+    """
     for file in files:
-        yield from _READERS[file.suffix.lower()](file)
+        try:
+            yield from _READERS[file.suffix.lower()](file)
+        except OSError as error:
+            raise unreadable(file.name, error) from error
 
 
 def files_of(path: Path) -> list[Path]:
@@ -185,6 +194,10 @@ def _csv(file: Path) -> Iterator[Row | BadRow]:
     # what is not UTF-8 comes through as lone surrogates, so that `text` refuses the row and not the whole file
     with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         reader = csv.DictReader(stream, delimiter="\t" if file.suffix.lower() == ".tsv" else ",")
+        try:
+            "".join(reader.fieldnames or ()).encode()
+        except UnicodeEncodeError:
+            raise StageError(f"the header of {file.name} is not UTF-8", "Save the file as UTF-8.") from None
         while True:
             try:
                 values = next(reader)
