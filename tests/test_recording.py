@@ -98,7 +98,7 @@ def test_scores_and_values_agree(cell, artifacts, tmp_path):
     assert (record.metrics["rouge-l"].value, record.metrics["rouge-l"].n) == (0.5, 2)
     file = (tmp_path / cell.id).with_suffix(".json").with_name(record.scores.file)
     ids, columns = results.read_scores(file, record.scores.sha256)
-    assert ids == ["a", "b"]
+    assert ids == ("a", "b")
     np.testing.assert_array_equal(columns["rouge-l"], [0.25, 0.75])
 
 

@@ -136,7 +136,7 @@ def test_scores_round_trip_with_gaps_and_the_same_bytes(tmp_path):
     assert data == results.scores_bytes(["x", "y"], dict(reversed(columns.items())))
     (tmp_path / "s.parquet").write_bytes(data)
     ids, read = results.read_scores(tmp_path / "s.parquet", digest(data), 2)
-    assert ids == ["x", "y"]
+    assert ids == ("x", "y")
     np.testing.assert_array_equal(read["b"], columns["b"])
     np.testing.assert_array_equal(read["a"], [0.0, 1.0])
 

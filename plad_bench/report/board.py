@@ -15,7 +15,7 @@ import numpy as np
 
 from plad_bench.plan import boardfile
 from plad_bench.plan.boardfile import BoardFile, Prices
-from plad_bench.report import samples, stats
+from plad_bench.report import collector, samples, stats
 from plad_bench.report.cells import Cell, Complain, Problem, consistent, found, matrix, with_scores
 from plad_bench.report.labels import labels
 from plad_bench.report.results import REFERENCE_METHODS, Record, is_prompt
@@ -157,6 +157,7 @@ class Board:
         return len(self.used)
 
 
+@collector.paused()
 def load(directory: Path) -> Board:
     """Read a board: board.toml and cells/**/*.json with their scores.
 

@@ -45,7 +45,7 @@ class Cell:
     method: str
     """Identity of the method: everything of it that is resolved."""
     scores: Mapping[str, Array] = field(default_factory=dict)
-    ids: tuple[str, ...] = ()
+    ids: results.Ids = ()
 
     @classmethod
     def of(cls, path: Path, file: str) -> Cell:
@@ -145,15 +145,12 @@ def with_scores(cells: Iterable[Cell], complain: Complain) -> list[Cell]:
     Examples that metrics bring themselves are those of any cell, and NaN where a cell has not been scored on them.
     """
     read: list[Cell] = []
-    interned: dict[tuple[str, ...], tuple[str, ...]] = {}
     for cell in cells:
         try:
-            with_own = scored(cell)
+            read.append(scored(cell))
         except RecordError as error:
             complain(cell, error.message)
-            continue
-        read.append(replace(with_own, ids=interned.setdefault(with_own.ids, with_own.ids)))
-    sets = {ids: frozenset(filter(results.is_prompt, ids)) for ids in interned}
+    sets = {ids: frozenset(filter(results.is_prompt, ids)) for ids in {cell.ids for cell in read}}
     counts = Counter(sets[cell.ids] for cell in read)
     if not counts:
         return []
@@ -185,7 +182,7 @@ def aligned(cell: Cell, order: tuple[str, ...]) -> Cell:
 def matrix(cells: Sequence[Cell], metric: str) -> Array:
     """Scores [S, E] of a metric that every cell has, on the prompts or on the examples that the metric brings."""
     rows = _rows(cells[0].ids, metric.partition("[")[0])
-    return np.stack([cell.scores[metric][rows] for cell in cells])
+    return np.array([cell.scores[metric][rows] for cell in cells])  # quicker than np.stack
 
 
 @lru_cache(maxsize=256)
@@ -211,14 +208,14 @@ def scored(cell: Cell) -> Cell:
             raise RecordError(f"was edited: {name} is {metric.value} over {metric.n}, its scores give {value} over {n}")
         if not _close(metric.stderr, stderr, scale=abs(value or 0.0)):
             raise RecordError(f"was edited: the error of {name} is {metric.stderr}, its scores give {stderr}")
-    return replace(cell, scores=scores, ids=tuple(ids))
+    return replace(cell, scores=scores, ids=ids)
 
 
 def _summaries(record: Record, scores: Mapping[str, Array]) -> Iterable[tuple[float | None, int, float | None]]:
     """Mean, count and standard error of the scores of each metric of a record, in its order; see results.summarise."""
     if not record.metrics:
         return ()
-    values = np.stack([scores[name] for name in record.metrics])
+    values = np.array([scores[name] for name in record.metrics])
     there = ~np.isnan(values)
     n = there.sum(axis=1)
     mean = np.where(there, values, 0.0).sum(axis=1) / np.maximum(n, 1)

@@ -16,6 +16,8 @@ from functools import cache
 from typing import Any
 from urllib.parse import quote
 
+from markupsafe import Markup, escape
+
 from plad_bench.report import content, plots, text
 from plad_bench.report.board import Board, Group
 from plad_bench.report.content import Line, Link, Name, Said, Section, Strong
@@ -82,8 +84,6 @@ def render_index(title: str, sections: Iterable[Section]) -> str:
 
 
 def _part(group: Group) -> Part:
-    from markupsafe import Markup
-
     counts: dict[str, int] = {}
     for row in group.rows:
         counts[content.access(row)] = counts.get(content.access(row), 0) + 1
@@ -137,25 +137,29 @@ def _page(template: str, *, script: Any, **values: Any) -> str:
     policy = (
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
     )
-    return draw(template, style=style, script=script, policy=policy, pieces=_pieces, key=_key, **values)
+    return draw(template, style=style, script=script, policy=policy, line=_line, named=_named, key=_key, **values)
 
 
-def _pieces(line: Line) -> list[tuple[str, str, str]]:
-    """(kind, words, address) of the pieces of a line."""
-    return [_piece(piece) for piece in line]
+def _line(line: Line) -> Markup:
+    return Markup().join(map(_piece, line))
 
 
-def _piece(piece: str | Name | Said | Strong | Link) -> tuple[str, str, str]:
+def _piece(piece: str | Name | Said | Strong | Link) -> Markup:
     match piece:
         case Name(words):
-            return "name", text.clean(words, 120), ""
+            return _named(text.clean(words, 120))
         case Said(words, limit):
-            return "said", text.clean(words, limit), ""
+            return escape(text.clean(words, limit))
         case Strong(words):
-            return "strong", words, ""
+            return Markup("<strong>{}</strong>").format(words)
         case Link(words, folder):
-            return "link", text.clean(words, 120), f"{quote(folder)}/index.html"
-    return "ours", re.sub(" (?=[↑↓])", "\N{NO-BREAK SPACE}", piece), ""
+            return Markup('<a href="{}/index.html">{}</a>').format(quote(folder), text.clean(words, 120))
+    return escape(re.sub(" (?=[↑↓])", "\N{NO-BREAK SPACE}", piece))
+
+
+def _named(words: str) -> Markup:
+    """A name, which may break after a comma."""
+    return Markup("<code>{}</code>").format(escape(words).replace(",", Markup(",<wbr>")))
 
 
 def _key(number: float | None) -> str:
@@ -164,16 +168,12 @@ def _key(number: float | None) -> str:
 
 
 @cache
-def _style() -> Any:
-    from markupsafe import Markup
-
+def _style() -> Markup:
     return Markup(source("page.css") + draw("plot.css.j2"))  # noqa: S704  files of ours, as they are
 
 
 @cache
-def _script() -> Any:
-    from markupsafe import Markup
-
+def _script() -> Markup:
     return Markup(source("page.js"))  # noqa: S704  a file of ours, as it is
 
 

@@ -276,7 +276,9 @@ def _placed(
     boxes: list[Box] = []
     for point, name in wanted:
         width = _width(name)
-        for obstacles, (dx, dy, anchor) in product(([*dots, *bars, *steps], dots), _places()):
+        reach = (point.x - width - 12, point.y - 85, point.x + width + 12, point.y + 86)
+        near, only = ([box for box in of if _overlap(box, reach)] for of in ([*dots, *bars, *steps], dots))
+        for obstacles, (dx, dy, anchor) in product((near, only), _places()):
             x, y = point.x + dx, point.y + dy
             start = {"start": x, "middle": x - width / 2, "end": x - width}[anchor]
             box = (start - 2, y - 11, start + width + 2, y + 4)

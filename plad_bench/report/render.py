@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from plad_bench.plan.names import UNLISTED, slug
-from plad_bench.report import html, index, markdown, plots
+from plad_bench.report import collector, html, index, markdown, plots
 from plad_bench.report.board import Board, load
 
 
@@ -19,6 +19,7 @@ def render_board(directory: Path, sections: Sequence[str] = ()) -> dict[Path, by
     return render(load(directory), directory, sections)
 
 
+@collector.paused()
 def render(board: Board, directory: Path, sections: Sequence[str] = ()) -> dict[Path, bytes]:
     """The same for a board that was loaded already."""
     sections = [section.encode(errors="replace").decode() for section in sections]

@@ -11,8 +11,9 @@ import io
 import json
 import math
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -38,6 +39,9 @@ FileName = Annotated[str, StringConstraints(pattern=rf"\A{_PART}\z", max_length=
 CellId = Annotated[str, StringConstraints(pattern=rf"\A{_PART}(/{_PART})*\z", max_length=1000)]
 """A relative path with plain names only, so that no record can point outside its board."""
 Sha256 = Annotated[str, StringConstraints(pattern=r"\A[0-9a-f]{64}\z")]
+
+Ids: TypeAlias = tuple[str, ...]
+"""Of the examples of a scores file, in its order."""
 
 
 class _Part(BaseModel):
@@ -260,7 +264,7 @@ def scores_bytes(ids: list[str], columns: dict[str, np.ndarray]) -> bytes:
     return sink.getvalue()
 
 
-def read_scores(path: Path, sha256: str, examples: int | None = None) -> tuple[list[str], dict[str, np.ndarray]]:
+def read_scores(path: Path, sha256: str, examples: int | None = None) -> tuple[Ids, dict[str, np.ndarray]]:
     """Example ids and the columns of a scores file, after checking its hash and, where given, its count of examples.
 
     Raises:
@@ -277,25 +281,43 @@ def read_scores(path: Path, sha256: str, examples: int | None = None) -> tuple[l
     if hashlib.sha256(data).hexdigest() != sha256:
         raise RecordError(f"{path.name}: is not the file its record names (the hash differs)", remedy)
     try:
-        with pq.ParquetFile(pa.BufferReader(data)) as file:
+        with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False) as file:  # it is all there
             if examples is not None and file.metadata.num_rows != examples:
                 raise RecordError(
                     f"{path.name}: has {file.metadata.num_rows} examples, its record says {examples}", remedy
                 )
             table = file.read(use_threads=False)
-        examples_column = table["example"]
+        ids = _ids(table.select(["example"]))
         names = [name for name in table.column_names if name != "example"]
         columns = table.select(names)
         numbers = set(columns.schema.types) <= {pa.float64()}
         values = _matrix(columns) if numbers and names else np.empty((0, len(table)))
     except (pa.ArrowException, KeyError, ValueError, TypeError, OSError, OverflowError, MemoryError) as error:
         raise RecordError(f"{path.name}: is not a table of scores: {error}", remedy) from None
-    ids = examples_column.to_pylist()
-    if examples_column.type != pa.string() or examples_column.null_count or len(set(ids)) < len(ids):
+    if ids is None:
         raise RecordError(f"{path.name}: an example has no id, or one id stands for several", remedy)
     if not numbers or (np.abs(values) > LARGEST_SCORE).any():
         raise RecordError(f"{path.name}: not all scores are numbers of at most {LARGEST_SCORE:g}", remedy)
     return ids, dict(zip(names, values, strict=True))
+
+
+def _ids(table: Any) -> Ids | None:
+    """The strings of a table's only column; None if it holds others, or one is missing or there twice."""
+    import pyarrow as pa
+
+    if table.schema.types != [pa.string()] or table[0].null_count:
+        return None
+    batches = table.combine_chunks().to_batches()
+    return _distinct(batches[0].serialize().to_pybytes()) if batches else ()
+
+
+@lru_cache(maxsize=8)
+def _distinct(batch: bytes) -> Ids | None:
+    """The strings of a serialised column, which nearly all cells of a board share; None if one is there twice."""
+    import pyarrow as pa
+
+    ids = tuple(pa.ipc.read_record_batch(pa.py_buffer(batch), pa.schema([("", pa.string())]))[0].to_pylist())
+    return ids if len(set(ids)) == len(ids) else None
 
 
 def _matrix(table: Any) -> np.ndarray:
