@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+import subprocess
 
 import hostile
 import numpy as np
@@ -97,8 +98,8 @@ def test_latex_has_the_ranked_table_with_references_above(boards):
     assert len(lines) == 1 + 3 + 5
     assert {line.count("&") for line in lines} == {5}
     assert r"plad{[}loss=margin{]}" in body
-    assert r"missing{-}slots (\%) $\downarrow$" in lines[0]
-    assert re.search(r"^1 & \S+ & \d+\.\d+ \$\\pm\$ \d", body, re.MULTILINE)
+    assert r"missing{-}slots\\(\%) $\downarrow$" in lines[0]
+    assert re.search(r"^1 & \\raggedright \S+ & \d+\.\d+ \$\\pm\$ \d", body, re.MULTILINE)
 
 
 def test_the_note_on_daggers_in_latex_comes_with_one_and_not_with_a_method_so_named(tmp_path):
@@ -262,7 +263,8 @@ def test_hostile_text_stays_a_string_of_jsonl(evil):
 def test_hostile_text_is_text_in_latex(evil):
     text = exported(evil, "latex", "b")
     commands = {"usepackage", "begin", "end", "centering", "caption", "toprule", "midrule", "bottomrule", "pm", "dag",
-                "textsuperscript", "uparrow", "downarrow", "dots"}  # fmt: skip
+                "textsuperscript", "uparrow", "downarrow", "dots", "small", "smallskip", "setlength", "tabcolsep",
+                "raggedright", "hspace"}  # fmt: skip
     names = set(re.findall(r"\\([a-zA-Z]+)", text))
     assert {name for name in names if name not in commands and not name.startswith("text")} == set()
     lines = [line for line in text.splitlines() if line.endswith(r" \\")]
@@ -277,6 +279,40 @@ def test_hostile_text_is_text_in_a_card(evil):
     assert set(data) == {"library_name", "pipeline_tag", "tags", "model-index"}
     hostile.assert_no_markup(body)
     assert yaml.safe_load(exported(evil, "model-index", "kd.s0"))["model-index"] == data["model-index"]
+
+
+def compiled(directory, text):
+    """What pdflatex says of a minimal document with the two packages that the first line of an export names."""
+    packages = r"\usepackage{booktabs}\usepackage[T1]{fontenc}"
+    document = f"\\documentclass{{article}}{packages}\\begin{{document}}\n{text}\n\\clearpage\\end{{document}}\n"
+    (directory / "paper.tex").write_text(document, encoding="utf-8")
+    command = ["pdflatex", "-draftmode", "-halt-on-error", "-interaction=nonstopmode", "paper.tex"]
+    made = subprocess.run(command, cwd=directory, capture_output=True, check=False)
+    assert made.returncode == 0, made.stdout.decode(errors="replace")[-2000:]
+    return made.stdout.decode(errors="replace")
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex with booktabs")
+def test_latex_compiles_whatever_a_record_holds(tmp_path):
+    for place, text in enumerate(VALID):
+        hostile.board(tmp_path / f"b{place}", text)
+    letters = latex.escape("".join(map(chr, range(0x20, 0x250))), 1000)
+    said = compiled(tmp_path, exported(tmp_path, "latex") + letters)
+    assert "Missing character" not in said
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex with booktabs")
+def test_latex_fits_on_the_page(tmp_path):
+    rng = np.random.default_rng(0)
+    for method in ("teacher", "kd", "plad[beta=1,logprob=mean,sft_weight=3]"):
+        columns = {f"metric-{k}[scorer=slot-errors]": (100 * rng.random(9), "lower", "words") for k in range(7)}
+        data, scores = record(method, 0, columns=columns)
+        put(tmp_path / "b", data, scores)
+    (tmp_path / "b" / "board.toml").touch()
+    text = exported(tmp_path, "latex", "b")
+    assert text.count(r"\begin{table}") > 1
+    assert all(text.count(rf"metric{{-}}{k}\\") == 1 for k in range(7))
+    assert "Overfull" not in compiled(tmp_path, text)
 
 
 @pytest.mark.parametrize("text", hostile.TEXTS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from plad_bench.report import content, text
 from plad_bench.report.board import Board, Group, MetricInfo, Row
@@ -37,9 +37,15 @@ _SPECIAL = {
 }
 
 
+WIDTH = 88
+"""Characters of small type on a line of the class article, about: a wider table is dealt to several."""
+_LABEL = 26
+"""Of these, those that the names of methods may take; a longer one is broken after a comma."""
+
+
 def render(board: Board) -> str:
-    """A booktabs table for each group of a board that has rows."""
-    tables = [_table(board, group) for group in board.groups if group.rows or group.references]
+    """The booktabs tables of each group of a board that has rows."""
+    tables = [table for group in board.groups if group.rows or group.references for table in _tables(board, group)]
     return "\n".join(["% Needs \\usepackage{booktabs} and \\usepackage[T1]{fontenc}.", *(tables or [""])])
 
 
@@ -55,30 +61,76 @@ def _character(c: str) -> str:
     return c if latin else f"U+{ord(c):04X}"
 
 
-def _table(board: Board, group: Group) -> str:
-    places = {metric.name: content.decimals(group, metric) for metric in group.metrics}
-    head = ["", "Method", *map(_header, group.metrics), "Seeds"]
-    rows = [_line(_cells(group, row, places)) for row in group.rows]
-    references = [_line(_cells(group, row, places)) for row in group.references]
+def _tables(board: Board, group: Group) -> Iterator[str]:
+    """A group's metrics in as many tables as their width asks for."""
+    columns = [_column(group, metric) for metric in group.metrics]
+    rows = (*group.references, *group.rows)
+    names = min(max(len(text.clean(row.label)) for row in rows), _LABEL)
+    parts = _dealt([max(map(_width, column)) + 2 for column in columns], WIDTH - names - 12)
+    for place, part in enumerate(parts):
+        of = f" ({place + 1} of {len(parts)})" if len(parts) > 1 else ""
+        yield _table(_caption(board, group, of), group, [columns[k] for k in part], names)
+
+
+def _dealt(widths: Sequence[int], room: int) -> list[list[int]]:
+    """The places of columns, in order, in parts that fit into the room; at least one in each."""
+    parts: list[list[int]] = [[]]
+    for k, width in enumerate(widths):
+        if parts[-1] and sum(widths[i] for i in parts[-1]) + width > room:
+            parts.append([])
+        parts[-1].append(k)
+    return parts
+
+
+def _width(cell: str) -> int:
+    return max(map(len, cell.split("\n")))
+
+
+def _column(group: Group, metric: MetricInfo) -> list[str]:
+    """Head and values of a metric, unescaped; a head has two lines, and a third where parameters are named."""
+    line = content.header(metric)
+    name, *rest = (piece if isinstance(piece, str) else text.clean(piece.text, 60) for piece in line)
+    head = "\n".join(filter(None, (*name.replace("[", "\n[").split("\n"), "".join(rest).strip())))
+    places = content.decimals(group, metric)
+    rows = (*group.references, *group.rows)
+    return [head, *(content.value(row.estimates.get(metric.name), metric, places) for row in rows)]
+
+
+def _caption(board: Board, group: Group, of: str) -> str:
     primary = f", ranked by {escape(group.primary.name)}" if group.primary and group.pairs is not None else ""
-    caption = (
-        f"{escape(board.title)}: {escape(group.task)}, {escape(group.student)} taught by {escape(group.teacher)}"
+    return (
+        f"{escape(board.title)}{of}: {escape(group.task)}, {escape(group.student)} taught by {escape(group.teacher)}"
         f"{primary}; {group.examples} examples. Means with 95{{\\,}}\\% intervals."
     )
+
+
+def _table(caption: str, group: Group, columns: Sequence[Sequence[str]], names: int) -> str:
+    rows = (*group.references, *group.rows)
+    heads, *values = zip(*columns, strict=True) if columns else [(), *(() for _ in rows)]
+    lines = [
+        _line([str(row.rank or ""), _label(row), *map(escape, cells), content.seeds(row)])
+        for row, cells in zip(rows, values, strict=True)
+    ]
+    first = len(group.references)
     dagger = _SPECIAL["\N{DAGGER}"]
-    if any(dagger in line for line in (*rows, *references)):
+    if any("\N{DAGGER}" in cell for cells in values for cell in cells):
         caption += f" {dagger} One record: over examples only."
-    body = [*references, *([r"\midrule"] if references and rows else []), *rows]
+    between = [r"\midrule"] if group.references and group.rows else []
     return "\n".join(
         [
             r"\begin{table}",
             r"\centering",
             f"\\caption{{{caption}}}",
-            f"\\begin{{tabular}}{{rl{'r' * (len(group.metrics) + 1)}}}",
+            r"\smallskip",
+            r"\small",
+            r"\setlength{\tabcolsep}{4pt}",
+            f"\\begin{{tabular}}{{rp{{{names / 2:g}em}}{'r' * (len(columns) + 1)}}}",
             r"\toprule",
-            _line(head),
+            _line(["", "Method", *map(_head, heads), "Seeds"]),
             r"\midrule",
-            *body,
+            *lines[:first],
+            *between,
+            *lines[first:],
             r"\bottomrule",
             r"\end{tabular}",
             r"\end{table}",
@@ -87,14 +139,15 @@ def _table(board: Board, group: Group) -> str:
     )
 
 
-def _header(metric: MetricInfo) -> str:
-    line = content.header(metric)
-    return escape("".join(piece if isinstance(piece, str) else text.clean(piece.text, 60) for piece in line))
+def _head(cell: str) -> str:
+    """The lines of a head above one another."""
+    lines = r"\\".join(map(escape, cell.split("\n")))
+    return rf"\begin{{tabular}}[b]{{@{{}}r@{{}}}}{lines}\end{{tabular}}"
 
 
-def _cells(group: Group, row: Row, places: dict[str, int]) -> list[str]:
-    values = [content.value(row.estimates.get(m.name), m, places[m.name]) for m in group.metrics]
-    return [str(row.rank or ""), escape(row.label), *map(escape, values), content.seeds(row)]
+def _label(row: Row) -> str:
+    """The name of a method, which may break after a comma."""
+    return r"\raggedright " + escape(row.label).replace("{,}", r"{,}\hspace{0pt}")
 
 
 def _line(cells: Sequence[str]) -> str:
