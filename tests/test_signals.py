@@ -15,7 +15,7 @@ from plad_bench.learn import signals
 from plad_bench.learn.objectives import TokenLoss, token_losses
 from plad_bench.learn.predictions import Predictor
 from plad_bench.learn.sequences import Tokens, collate
-from plad_bench.learn.signals import Events, Signals, of_events
+from plad_bench.learn.signals import Events, Loaded, Signals, of_events
 from plad_bench.plan.stages import kept_tokens
 
 V = 300
@@ -35,16 +35,8 @@ RAGGED = [
 
 def written(directory, k, sequences=RAGGED, teacher=None, rows=0, tokenizer="mine"):
     directory.mkdir(exist_ok=True)
-    cost = signals.write(
-        directory,
-        Predictor(teacher or tiny.llama(2), rows),
-        sequences,
-        k,
-        tokenizer,
-        2,
-        "cpu",
-        lambda *_: None,
-    )
+    reader = Loaded(Predictor(teacher or tiny.llama(2), rows), 2, "cpu")
+    cost = signals.write(directory, reader, sequences, k, tokenizer, lambda *_: None)
     return Signals(directory, "mine"), cost
 
 

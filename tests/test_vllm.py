@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sys
 from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import tiny
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from plad_bench.contract.errors import MissingError, StageError
-from plad_bench.execute.stages import generate
+from plad_bench.execute.stages import generate, signals
 from plad_bench.execute.stages.files import Prompt, read_lines, write_prompts
 from plad_bench.execute.store import Artifact
-from plad_bench.learn import vllm_engine
-from plad_bench.plan import backends, matrix, requirements, spec
+from plad_bench.learn import vllm_engine, vllm_process
+from plad_bench.learn.sequences import Encoder, Tokens
+from plad_bench.learn.signals import Signals, of_events
+from plad_bench.plan import backends, fit, matrix, requirements, spec
 from plad_bench.plan.spec import protocol_values
 from plad_bench_plugins.checks import backends as checks
 
+STAND_IN = Path(__file__).parent / "engines"
 needs_vllm = [pytest.mark.vllm, pytest.mark.skipif(find_spec("vllm") is None, reason="vllm is not installed")]
 
 
@@ -43,7 +52,61 @@ def test_a_vllm_teacher_gives_text_that_vllm_generates(tmp_path):
     found = cells(teacher=f"vllm[path={tmp_path}]")
     assert found["teacher"].responses.spec["backend"] == found["seqkd"].plan.teach.spec["backend"] == "vllm"
     assert found["student"].responses.spec["backend"] == "transformers"
-    assert "provides text" in found["kd"].skip
+    assert "provides top-k" in found["kd"].skip
+
+
+def signalled(methods, **more):
+    """The cells of methods with a vllm teacher, by row, whose signals are of the 8 likeliest tokens."""
+    place = {"student": f"hf[path={STAND_IN}]", "teacher": f"vllm[path={Path(__file__).parent}]"}
+    run = spec.build(tiny.registry(), task="demo", methods=methods, overrides={"demo": {"signals": "top-8"}}, **place)
+    return {cell.row: cell for cell in matrix.cells(run, tiny.registry())}
+
+
+def test_top_k_signals_let_a_vllm_teacher_serve_methods_on_fixed_text():
+    found = signalled("kd,kd[data=teacher],akl,tvd,opd,distillm,gkd,uld")
+    reasons = {row: cell.skip for row, cell in found.items()}
+    assert [row for row, reason in reasons.items() if not reason][3:] == ["kd", "kd[data=teacher]", "akl"]
+    assert reasons["opd"].startswith("opd needs the teacher's logits; vllm[path=tests-")
+    assert reasons["opd"].endswith("provides top-k")  # it asks the teacher of what the student writes
+
+
+def test_no_stage_of_a_vllm_teacher_loads_it_elsewhere():
+    (kd,) = (c for c in signalled("kd").values() if c.row == "kd")
+    readers = [s for s in kd.stages if kd.plan.teacher_model in s.inputs.values()]
+    assert {s.name for s in readers} == {"generate", "signals-reference"}
+    assert {s.spec["backend"] for s in readers} == {"vllm"}
+
+
+def test_what_top_k_would_let_run_says_so():
+    place = f"path={Path(__file__).parent}"
+    for signals_, hint in (("live", True), ("dense", True)):
+        found = cells(student=f"hf[{place}]", teacher=f"vllm[{place}]", overrides={"demo": {"signals": signals_}})
+        assert found["kd"].skip.endswith("(--signals top-64 makes do with these)") is hint
+
+
+def test_signals_of_other_teachers_have_the_key_they_had():
+    found = cells(overrides={"demo": {"signals": "top-8", "backend": "vllm"}})
+    (made,) = (s for s in found["kd"].stages if s.operation == "signals")
+    assert "backend" not in made.spec
+
+
+def test_a_model_that_vllm_cannot_run_is_known_before_any_work(monkeypatch, tmp_path):
+    monkeypatch.setattr(backends, "_for_cpus", lambda: True)
+    found = cells(overrides={"demo": {"backend": "vllm"}})
+    assert fit.not_for_vllm(found["teacher"]) == ""  # heads of 32
+    assert fit.not_for_vllm(found["seqkd"]).startswith("the model from scratch has attention heads of 16 dimensions;")
+    assert matrix.reconsidered(found["seqkd"], lambda key: None).skip == fit.not_for_vllm(found["seqkd"])
+    assert fit.not_for_vllm(cells()["seqkd"]) == ""
+    told = {"model_type": "x", "hidden_size": 64, "num_attention_heads": 4}
+    for more, reason in (
+        ({}, "has attention heads of 16 dimensions"),
+        ({"head_dim": 128}, ""),
+        ({"is_encoder_decoder": True, "head_dim": 128}, "is an encoder-decoder"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(told | more))
+        assert reason in fit.not_for_vllm(cells(teacher=f"vllm[path={tmp_path}]")["teacher"])
+    monkeypatch.setattr(backends, "_for_cpus", lambda: False)
+    assert fit.not_for_vllm(found["seqkd"]) == ""
 
 
 def test_auto_takes_vllm_where_it_can_run(monkeypatch):
@@ -64,13 +127,36 @@ def test_without_vllm_nothing_begins(monkeypatch):
     requirements.check(found, made=lambda key: True)
 
 
-def test_an_engine_that_ends_without_an_answer_fails_the_stage(monkeypatch):
+def test_an_engine_that_ends_without_an_answer_fails_the_stage(monkeypatch, tmp_path):
     monkeypatch.setattr(vllm_engine.sys, "executable", "/bin/false")
     with pytest.raises(StageError, match="vLLM failed: its process ended with code 1"):
-        vllm_engine._run({})
+        vllm_engine._run(tmp_path, {})
 
 
-# ------------------------------------------------------------------------------------------------------- with vLLM
+@pytest.mark.parametrize("k", [1, 3, 12])
+def test_events_are_made_of_the_likeliest_tokens_and_the_label(k):
+    torch.manual_seed(0)
+    logprobs = (3 * torch.randn(50, 12)).log_softmax(-1)
+    labels = torch.randint(12, (50,))
+    found = []
+    for row, label in zip(logprobs, labels, strict=True):
+        kept = {*row.topk(k).indices.tolist(), int(label)}
+        found.append({t: SimpleNamespace(logprob=float(row[t]), rank=1 + int((row > row[t]).sum())) for t in kept})
+    ids, made = vllm_process.events(found, labels.tolist(), k, whole=k == 12)
+    likeliest = logprobs.topk(k).indices
+    expected = of_events(logprobs, likeliest, labels)
+    np.testing.assert_array_equal(ids, likeliest)
+    np.testing.assert_allclose(np.exp(made), expected.exp(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(made[:, :-1], expected[:, :-1])
+
+
+def test_a_tail_below_rounding_is_small_and_not_nothing():
+    sure = [{5: SimpleNamespace(logprob=0.0, rank=1)}]
+    assert vllm_process.events(sure, [5], 1, whole=False)[1][0, 2] == pytest.approx(np.log(1.2e-7), abs=0.1)
+    assert vllm_process.events(sure, [5], 1, whole=True)[1][0, 2] < -1e38
+
+
+# ---------------------------------------------------------------------------------------------------- with an engine
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +169,13 @@ def world(tmp_path_factory):
     LlamaForCausalLM(config).save_pretrained(directory / "model")
     tiny.tokenizer().save_pretrained(directory / "model")
     prompts = [
-        Prompt(id=f"id{i:02}", split="train", prompt=tiny.sentence(i, 3 + i), references=("x",), meta={})
+        Prompt(
+            id=f"id{i:02}",
+            split="train",
+            prompt=tiny.sentence(i, 3 + i),
+            references=(tiny.sentence(i + 50, 1 + i % 4),),
+            meta={},
+        )
         for i in range(12)
     ]
     write_prompts(directory, prompts, ["train"])
@@ -140,3 +232,41 @@ def test_a_model_that_it_cannot_run_is_a_failed_stage_with_its_reason(world, tmp
 def test_doctor_finds_that_both_backends_generate_the_same(marked):
     (finding,) = checks.backends()
     assert (finding.level, "16 equal greedy texts" in finding.message) == ("ok", True), finding
+
+
+@pytest.mark.parametrize(
+    ("engine", "k"), [("stand-in", 20), ("stand-in", 300), pytest.param("vllm", 20, marks=needs_vllm)]
+)
+def test_signals_of_the_engine_are_those_of_the_loaded_model(world, tmp_path, monkeypatch, engine, k):
+    if engine == "stand-in":
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(STAND_IN), *sys.path]))
+    _, inputs = world
+    given = {"text": "reference", "k": k, "precision": "float32", "threads": 1}
+    made = []
+    for more in ({"backend": "vllm"}, {}):
+        inputs = {"data": inputs["data"], "teacher": world[1]["model"]}
+        made.append(tiny.context(tmp_path, name=f"to-{len(made)}", spec=given | more, inputs=inputs))
+        signals.run(made[-1])
+        assert not list(made[-1].partial.iterdir())
+    tokenizer = Encoder(tiny.tokenizer(), 256).hash
+    theirs, ours = (Signals(context.out, tokenizer) for context in made)
+    assert made[0].cost["teacher_tokens_scored"] == made[1].cost["teacher_tokens_scored"] > 20
+    assert made[0].cost["peak_memory_bytes"] > 1e8
+    assert theirs.offsets == ours.offsets
+    if k < 300:  # else the order of the very unlikely ones is a matter of rounding
+        np.testing.assert_array_equal(theirs.ids, ours.ids)
+    np.testing.assert_allclose(np.exp(theirs.logprobs), np.exp(ours.logprobs), rtol=1e-4, atol=2e-6)
+    np.testing.assert_allclose(theirs.logprobs[:, :-1], ours.logprobs[:, :-1], rtol=1e-4, atol=1e-4)
+
+
+def test_a_text_that_fills_the_context_is_read_to_its_end(world, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(STAND_IN), *sys.path]))
+    directory, _ = world
+    served = vllm_engine.Served(directory / "model", "cpu", "float32", directory, {})
+    full = Tokens([0] + [5] * 200, [7] * 55)
+    put, told = [], []
+    served.read([full, Tokens([0], [3])], 2, lambda *said: put.append(said), lambda *done: told.append(done))
+    ((places, said, ids),) = put
+    assert len(full) == served.encoder.context
+    assert (places.tolist(), said.shape, ids.shape) == (list(range(56)), (56, 4), (56, 2))
+    assert told == [(2, 2)]

@@ -13,8 +13,9 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -135,76 +136,116 @@ def of_events(logprobs: Tensor, ids: Tensor, labels: Tensor) -> Tensor:
 # ---------------------------------------------------------------------------------------------------------- the files
 
 
+Put = Callable[[np.ndarray, np.ndarray, np.ndarray | None], None]
+"""Takes what is said of n response tokens: their places [n] among those of all sequences; log-probabilities, [n, V], or
+those of the events of `Events`, [n, k + 2]; and then the k likeliest tokens, [n, k]."""
+
+
+class Reader(Protocol):
+    """A teacher that reads text and says what it would have said."""
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens it tells apart."""
+
+    def read(self, sequences: Sequence[Tokens], k: int, put: Put, progress: Callable[[int, int], None]) -> None:
+        """Put down every response token, be it more than once, in any order; tell of sequences read and of all."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A teacher that is loaded here."""
+
+    predictor: Predictor
+    pad: int
+    """A token to pad with."""
+    device: str
+    thrift: Thrift = field(default_factory=Thrift)
+    """How memory is spared."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Its logits per token."""
+        return vocabulary_size(self.predictor.model)
+
+    def read(self, sequences: Sequence[Tokens], k: int, put: Put, progress: Callable[[int, int], None]) -> None:
+        """As in Reader.
+
+        Raises:
+            StageError: if the device has no room for one sequence.
+        """
+        offsets, done = offsets_of(sequences), 0
+        for indices in micro_batches(sequences, BATCH):
+
+            def work(size: int, indices: list[int] = indices) -> None:
+                for some in slices(indices, size):
+                    places = np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in some])
+                    self._read(collate([sequences[i] for i in some], self.pad, self.device), places, k, put)
+
+            fit(work, len(indices), self.thrift, what="the teacher's reading of one text")
+            done += len(indices)
+            progress(done, len(sequences))
+
+    @torch.no_grad()
+    def _read(self, batch: Batch, places: np.ndarray, k: int, put: Put) -> None:
+        predictions, labels = self.predictor.constant(batch), batch.labels[:, batch.start :][batch.valid]
+        for part in parts(len(labels), predictions.chunk):
+            found, ids = log_softmax(predictions.logits(part)), None
+            if k:
+                likeliest = found.topk(k).indices
+                found, ids = of_events(found, likeliest, labels[part]), likeliest.int().cpu().numpy()
+            put(places[part], found.cpu().numpy(), ids)
+
+
+def offsets_of(sequences: Sequence[Tokens]) -> np.ndarray:
+    """Where the response tokens of each sequence begin among those of all, and their number."""
+    return np.cumsum([0, *(len(sequence.response) for sequence in sequences)])
+
+
 def write(  # noqa: PLR0917  what a teacher says of which sequences, to where
     directory: Path,
-    predictor: Predictor,
+    teacher: Reader,
     sequences: Sequence[Tokens],
     k: int,
     tokenizer: str,
-    pad: int,
-    device: str,
     progress: Callable[[int, int], None],
-    thrift: Thrift | None = None,
 ) -> dict[str, float]:
     """Write the teacher's signals of all the sequences, each once, and return their number of tokens and bytes.
 
     Args:
         directory: where.
-        predictor: the teacher.
+        teacher: who reads them.
         sequences: what it reads.
         k: how many of the likeliest tokens are kept; 0 keeps the log-probability of every token.
         tokenizer: hash of the tokenizer that the sequences belong to.
-        pad: its pad token.
-        device: where the teacher is.
         progress: told of sequences done and of all.
-        thrift: how memory is spared.
 
     Raises:
-        StageError: if the disk has no room for the files, or the device none for one sequence.
+        StageError: if the disk has no room for the files, or the teacher cannot read.
     """
-    thrift = thrift or Thrift()
-    vocabulary = vocabulary_size(predictor.model)
-    k = min(k, vocabulary)
-    unique = list({digest(sequence): sequence for sequence in sequences}.items())
-    offsets = np.cumsum([0, *(len(sequence.response) for _, sequence in unique)])
-    tokens, width = int(offsets[-1]), k + 2 if k else vocabulary
+    k = min(k, teacher.vocabulary)
+    unique = {digest(sequence): sequence for sequence in sequences}
+    offsets = offsets_of(list(unique.values()))
+    tokens, width = int(offsets[-1]), k + 2 if k else teacher.vocabulary
     _expect_room(directory, tokens * (4 * width + 4 * k))
     np.save(directory / _OFFSETS, offsets)
-    np.save(directory / _HASHES, np.frombuffer(b"".join(hash_ for hash_, _ in unique), dtype=np.uint8).reshape(-1, 32))
+    np.save(directory / _HASHES, np.frombuffer(b"".join(unique), dtype=np.uint8).reshape(-1, 32))
     logprobs = np.lib.format.open_memmap(directory / _LOGPROBS, mode="w+", dtype=np.float32, shape=(tokens, width))
     ids = np.lib.format.open_memmap(directory / _IDS, mode="w+", dtype=np.int32, shape=(tokens, k)) if k else None
-    done = 0
-    for indices in micro_batches([sequence for _, sequence in unique], BATCH):
 
-        def write_(size: int, indices: list[int] = indices) -> None:
-            for some in slices(indices, size):
-                batch = collate([unique[i][1] for i in some], pad, device)
-                rows = np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in some])
-                _write_batch(predictor.constant(batch), batch, rows, logprobs, ids)
+    def put(places: np.ndarray, said: np.ndarray, likeliest: np.ndarray | None) -> None:
+        logprobs[places] = said
+        if ids is not None:
+            ids[places] = likeliest
 
-        fit(write_, len(indices), thrift, what="the teacher's reading of one text")
-        done += len(indices)
-        progress(done, len(unique))
+    teacher.read(list(unique.values()), k, put, progress)
     logprobs.flush()
     if ids is not None:
         ids.flush()
-    (directory / _ABOUT).write_text(json.dumps({"k": k, "vocabulary": vocabulary, "tokenizer": tokenizer}))
+    about = {"k": k, "vocabulary": teacher.vocabulary, "tokenizer": tokenizer}
+    (directory / _ABOUT).write_text(json.dumps(about))
     size = sum(file.stat().st_size for file in directory.iterdir())
     return {"teacher_tokens_scored": float(tokens), "signals_bytes": float(size)}
-
-
-@torch.no_grad()
-def _write_batch(
-    predictions: Predictions, batch: Batch, rows: np.ndarray, logprobs: np.ndarray, ids: np.ndarray | None
-) -> None:
-    labels = batch.labels[:, batch.start :][batch.valid]
-    for part in parts(len(labels), predictions.chunk):
-        found = log_softmax(predictions.logits(part))
-        if ids is not None:
-            likeliest = found.topk(ids.shape[1]).indices
-            found = of_events(found, likeliest, labels[part])
-            ids[rows[part]] = likeliest.int().cpu().numpy()
-        logprobs[rows[part]] = found.cpu().numpy()
 
 
 class Signals:

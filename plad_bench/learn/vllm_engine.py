@@ -1,4 +1,4 @@
-"""Generating responses with vLLM's offline engine, in a process of its own that ends with this one."""
+"""vLLM's offline engine, in a process of its own that ends with this one: it generates responses, and scores text."""
 
 from __future__ import annotations
 
@@ -7,27 +7,33 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import AutoConfig, GenerationConfig
 
 from plad_bench.contract.errors import StageError
 from plad_bench.contract.records import Response
 from plad_bench.learn import models
 from plad_bench.learn.generation import Decoding, check_room, end_tokens, response_of
-from plad_bench.learn.sequences import Encoder
+from plad_bench.learn.sequences import Encoder, Tokens
+from plad_bench.learn.signals import Put
+from plad_bench.learn.vllm_process import FILES
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # it has a process of its own already
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # stages in other slots would be bound to the same cores
     "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",  # a text that fills the context is read with one token more, never used
     "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_NO_USAGE_STATS": "1",
 }
 """Unless the user's environment says otherwise."""
+_PART = 65536
+"""Tokens whose signals are copied at a time."""
 
 
 def generate(
@@ -38,24 +44,82 @@ def generate(
     Raises:
         StageError: if a prompt leaves no room for the response, or vLLM fails.
     """
+    source, encoder = _described(path)
+    encoded = [encoder.prompt(p) for p in prompts]
+    most = max(decoding.max_new_tokens for decoding in rounds)
+    check_room(encoder, encoded, most)
+    ends = end_tokens(_published(source), encoder.tokenizer)
+    with tempfile.TemporaryDirectory() as directory:
+        made = _run(
+            Path(directory),
+            {
+                **_engine(source, device, precision),
+                "context": max(map(len, encoded), default=0) + most,
+                "prompts": encoded,
+                "ends": sorted(ends),
+                "rounds": [asdict(decoding) for decoding in rounds],
+            },
+        )
+    return [[response_of(encoder, ids, ends) for ids in answers] for answers in made["ids"]], made["peak_memory_bytes"]
+
+
+@dataclass
+class Served:
+    """A teacher whose text the engine reads: a Reader of learn/signals.py that is never loaded here."""
+
+    path: Path
+    device: str
+    precision: str
+    directory: Path
+    """For what the engine hands back; emptied again."""
+    counts: dict[str, float]
+    peak_memory_bytes: int = 0
+    """Once it has read."""
+
+    def __post_init__(self) -> None:
+        self.source, self.encoder = _described(self.path, self.counts)
+
+    @property
+    def vocabulary(self) -> int:
+        """Its logits per token."""
+        return int(AutoConfig.from_pretrained(self.source).get_text_config().vocab_size)
+
+    def read(self, sequences: Sequence[Tokens], k: int, put: Put, progress: Callable[[int, int], None]) -> None:
+        """As in Reader, k being at least 1. The tail is what the events' probabilities leave of one.
+
+        Raises:
+            StageError: if vLLM fails.
+        """
+        with tempfile.TemporaryDirectory(dir=self.directory) as directory:
+            made = _run(
+                Path(directory),
+                {
+                    **_engine(self.source, self.device, self.precision),
+                    "context": max(map(len, sequences)) + 1,  # it always generates a token
+                    "sequences": [(sequence.prompt, sequence.response) for sequence in sequences],
+                    "k": k,
+                    "whole": k == self.vocabulary,
+                },
+            )
+            self.peak_memory_bytes = made["peak_memory_bytes"]
+            logprobs, ids = (np.load(Path(directory) / name, mmap_mode="r") for name in FILES)
+            for start in range(0, len(ids), _PART):
+                part = slice(start, start + _PART)
+                put(np.arange(len(ids))[part], logprobs[part], ids[part])
+        progress(len(sequences), len(sequences))
+
+
+def _described(path: Path, counts: dict[str, float] | None = None) -> tuple[Path, Encoder]:
+    """The directory with a model's files, and what encodes text for it."""
     source, name = models.located(path)
     config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    encoder = Encoder(models.load_tokenizer(source, name), models.context_of(config))
-    encoded = [encoder.prompt(p) for p in prompts]
-    check_room(encoder, encoded, max(decoding.max_new_tokens for decoding in rounds))
-    ends = end_tokens(_published(source), encoder.tokenizer)
-    made = _run(
-        {
-            "model": str(source.resolve()),
-            "device": device,
-            "dtype": "bfloat16" if precision == "bf16" else "float32",
-            "context": encoder.context,
-            "prompts": encoded,
-            "ends": sorted(ends),
-            "rounds": [asdict(decoding) for decoding in rounds],
-        }
-    )
-    return [[response_of(encoder, ids, ends) for ids in answers] for answers in made["ids"]], made["peak_memory_bytes"]
+    tokenizer = models.load_tokenizer(source, name)
+    return source, Encoder(tokenizer, models.context_of(config), {} if counts is None else counts)
+
+
+def _engine(source: Path, device: str, precision: str) -> dict[str, Any]:
+    dtype = "bfloat16" if precision == "bf16" else "float32"
+    return {"model": str(source.resolve()), "device": device, "dtype": dtype}
 
 
 def _published(source: Path) -> GenerationConfig | None:
@@ -63,20 +127,20 @@ def _published(source: Path) -> GenerationConfig | None:
     return GenerationConfig.from_pretrained(source) if there else None
 
 
-def _run(job: dict[str, Any]) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as directory:
-        asked, made = Path(directory) / "job.json", Path(directory) / "made.json"
-        asked.write_text(json.dumps(job))
-        # The child watches its standard input, whose other end closes when this process ends, however it does.
-        with subprocess.Popen(
-            [sys.executable, "-m", "plad_bench.learn.vllm_process", str(asked), str(made)],
-            stdin=subprocess.PIPE,
-            stdout=2,  # it talks there, and this process's standard output may be data
-            env={**ENVIRONMENT, **os.environ},
-        ) as child:
-            code = child.wait()
-        found: dict[str, Any] = json.loads(made.read_text()) if made.is_file() else {}
-    if "ids" not in found:
+def _run(directory: Path, job: dict[str, Any]) -> dict[str, Any]:
+    """What the engine's process says of a job, whose files lie in a directory."""
+    asked, made = directory / "job.json", directory / "made.json"
+    asked.write_text(json.dumps(job))
+    # The child watches its standard input, whose other end closes when this process ends, however it does.
+    with subprocess.Popen(
+        [sys.executable, "-m", "plad_bench.learn.vllm_process", str(asked), str(made)],
+        stdin=subprocess.PIPE,
+        stdout=2,  # it talks there, and this process's standard output may be data
+        env={**ENVIRONMENT, **os.environ},
+    ) as child:
+        code = child.wait()
+    found: dict[str, Any] = json.loads(made.read_text()) if made.is_file() else {}
+    if "peak_memory_bytes" not in found:
         raise StageError(
             f"vLLM failed: {found.get('error', f'its process ended with code {code}')}",
             "The log says more. --backend transformers does without it.",

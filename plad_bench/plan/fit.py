@@ -6,12 +6,13 @@ import filecmp
 import functools
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plad_bench.contract import hub
 from plad_bench.contract.errors import MissingError
+from plad_bench.plan import backends
 
 if TYPE_CHECKING:
     from plad_bench.contract.records import HubModel
@@ -74,23 +75,55 @@ def _root(stage: Stage) -> Stage:
 def _context(init: Stage) -> tuple[int | None, str]:
     """Tokens that a model can attend to, None where its files do not say, and what to call it."""
     if "context" in init.spec:
-        return init.spec["context"], "the model from scratch"
-    if "id" not in init.job:
-        return None, ""
-    config = _config(hub.located(init.job["id"], init.job["revision"]))
-    part = config.get("text_config")
-    text = {**config, **(part if isinstance(part, dict) else {})}
+        return init.spec["context"], _name(init)
+    text = _config(init)
     known = None if text.get("is_encoder_decoder") else text.get("max_position_embeddings") or text.get("n_positions")
-    name = Path(init.job["id"]).name if Path(init.job["id"]).is_absolute() else init.job["id"]
-    return known if isinstance(known, int) else None, name
+    return known if isinstance(known, int) else None, _name(init)
 
 
-def _config(directory: Path | None) -> dict[str, Any]:
-    """What a model's files say of it; empty where they are not here, or broken, which the check before a run tells."""
+def _config(init: Stage) -> dict[str, Any]:
+    """What a published model says of its text; empty where its files are not here, or broken, as a run tells first."""
+    directory = hub.located(init.job["id"], init.job["revision"]) if "id" in init.job else None
     try:
-        return hub.settings(directory / "config.json", "") if directory is not None else {}
+        config = hub.settings(directory / "config.json", "") if directory is not None else {}
     except MissingError:
         return {}
+    part = config.get("text_config")
+    return {**config, **(part if isinstance(part, dict) else {})}
+
+
+def _name(init: Stage) -> str:
+    if "id" not in init.job:
+        return "the model from scratch"
+    return Path(init.job["id"]).name if Path(init.job["id"]).is_absolute() else str(init.job["id"])
+
+
+def not_for_vllm(cell: Cell) -> str:
+    """Why vLLM cannot run a model that it is to run for the cell; empty if it can, or nobody knows yet."""
+    run = (s.inputs.get("model") or s.inputs["teacher"] for s in cell.stages if s.spec.get("backend") == "vllm")
+    return next(filter(None, (_not_for_vllm(_root(model)) for model in run)), "")
+
+
+def _not_for_vllm(init: Stage) -> str:
+    config = {**init.spec, **_config(init)}
+    if config.get("is_encoder_decoder"):
+        return f"{_name(init)} is an encoder-decoder, which vLLM does not run here (--backend transformers does)"
+    sizes, size = backends.head_sizes(), _head_size(config)
+    if size is None or sizes is None or size in sizes:
+        return ""
+    return (
+        f"{_name(init)} has attention heads of {size} dimensions; vLLM on a CPU runs those of "
+        f"{', '.join(map(str, sizes))} (--backend transformers runs any)"
+    )
+
+
+def _head_size(config: Mapping[str, Any]) -> int | None:
+    """Dimensions of an attention head, as a configuration or the specification of a model from scratch has them."""
+    said, width, heads = (
+        next((config[name] for name in names if isinstance(config.get(name), int) and config[name] > 0), None)
+        for names in (("head_dim",), ("width", "hidden_size", "n_embd"), ("heads", "num_attention_heads", "n_head"))
+    )
+    return said or (width // heads if width and heads else None)
 
 
 def _tokenizer(init: Stage, find: Find) -> Path | None:

@@ -18,7 +18,7 @@ from plad_bench.contract.records import (
     ScratchModel,
     TokenObjective,
 )
-from plad_bench.plan.fit import Find, no_room, tokenizers_differ
+from plad_bench.plan.fit import Find, no_room, not_for_vllm, tokenizers_differ
 from plad_bench.plan.names import slug
 from plad_bench.plan.spec import Chosen, RunSpec, choose
 from plad_bench.plan.stages import Plan, Stage, metrics_needs
@@ -133,7 +133,7 @@ def reconsidered(cell: Cell, find: Find) -> Cell:
     `find` gives the directory of an artifact by its key.
     """
     cell = _measured(replace(cell, skip=skip_reason(cell)))
-    return cell if cell.skip else replace(cell, skip=no_room(cell, find))
+    return cell if cell.skip else replace(cell, skip=no_room(cell, find) or not_for_vllm(cell))
 
 
 def _measured(cell: Cell) -> Cell:
@@ -183,8 +183,8 @@ def skip_reason(cell: Cell) -> str:
     if reason or method is None:
         return reason
     component, teacher = method.component, cell.teacher.component
-    if refused := _refused(component.name, component.access, cell.teacher):
-        return refused
+    if refused := _refused(component.name, cell.plan.access(method), cell.teacher):
+        return refused + _way_out(cell)
     if isinstance(component.objective, TokenObjective) and component.objective.teacher_logits:
         if teacher.model is None:
             return _refused(component.name, Access.LOGITS, cell.teacher)
@@ -235,6 +235,13 @@ def _refused(name: str, access: Access, teacher: Chosen) -> str:
         return ""
     offers = list(Access)[best].value if best >= 0 else "nothing"
     return f"{name} needs the teacher's {access.value}; {teacher.label} provides {offers}"
+
+
+def _way_out(cell: Cell) -> str:
+    """How a teacher that gives its likeliest tokens can serve the method; empty if it cannot."""
+    kept = replace(cell.plan, protocol=replace(cell.protocol, signals="top-64"))
+    can = cell.method is not None and not _refused("", kept.access(cell.method), cell.teacher)
+    return " (--signals top-64 makes do with these)" if can else ""
 
 
 def _plugins_reason(cell: Cell) -> str:

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from plad_bench.contract.errors import UsageError
 from plad_bench.contract.params import content_hash
-from plad_bench.contract.records import HubModel, ModelSource, Need, PairObjective, Text, TokenObjective, Training
+from plad_bench.contract.records import (
+    Access,
+    HubModel,
+    ModelSource,
+    Need,
+    PairObjective,
+    Text,
+    TokenObjective,
+    Training,
+)
 
 if TYPE_CHECKING:
     from plad_bench.contract.records import Protocol
@@ -254,14 +263,28 @@ class Plan:
 
     def _teacher_of(self, method: Chosen, texts: Sequence[Text]) -> dict[str, Stage]:
         """What training asks the teacher's distributions of: what was computed before it, and the teacher itself."""
+        cached, live = self._known(method, texts)
+        k = kept_tokens(self.protocol.signals) or 0
+        inputs = {f"signals-{text}": self.signals(text, k) for text in cached}
+        return {**inputs, "teacher": self.teacher_model} if live else inputs
+
+    def _known(self, method: Chosen, texts: Sequence[Text]) -> tuple[list[Text], bool]:
+        """The sources of text whose teacher distributions are computed first, and whether training asks for more."""
+        keeps = kept_tokens(self.protocol.signals) is not None and method.component.shared_vocabulary
+        cached = [text for text in texts if text in FIXED and keeps]
+        schedule = method.component.objective.schedule
+        return cached, len(cached) < len(texts) or (schedule is not None and schedule.validates)
+
+    def access(self, method: Chosen) -> Access:
+        """What a method asks of its teacher here: logits while it trains, or only what signals keep of them."""
         component = method.component
-        k = kept_tokens(self.protocol.signals)
-        cached = [text for text in texts if text in FIXED and k is not None and component.shared_vocabulary]
-        inputs = {f"signals-{text}": self.signals(text, k or 0) for text in cached}
-        schedule = component.objective.schedule
-        if len(cached) < len(texts) or (schedule is not None and schedule.validates):
-            inputs["teacher"] = self.teacher_model
-        return inputs
+        declared: Access = component.access
+        if not isinstance(component.objective, TokenObjective) or not component.objective.teacher_logits:
+            return declared
+        _, live = self._known(method, component.objective.texts(method.params))
+        if not live and kept_tokens(self.protocol.signals) and declared is Access.LOGITS:
+            return Access.TOP_K
+        return max(declared, Access.LOGITS, key=lambda access: access.tier)
 
     def signals(self, text: Text, k: int) -> Stage:
         """The teacher's distribution at every token of a source of text. Ignores the run's seed where the text does."""
@@ -271,6 +294,7 @@ class Plan:
             "precision": self.protocol.precision,
             "threads": self.threads,
             **self._limit(),
+            **({"backend": "vllm"} if self.teacher.component.backend == "vllm" else {}),
         }
         inputs = {"data": self.data, "teacher": self.teacher_model, **self.text(text)}
         return Stage(f"signals-{text}", "signals", spec, inputs)
