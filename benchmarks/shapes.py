@@ -2,12 +2,12 @@
 
     python benchmarks/shapes.py --data DIR > shapes.md
 
-DIR holds `tldr` and `hh`, each a file or a directory that the task of that name reads (docs/tasks.md). 500 records of
-each take 25 minutes of one core (--workers 2 halves that). Makes small Llama, GPT-NeoX and T5 models, a student and a
-teacher of each; trains them to go on with the first halves of the prompts, so that there is something to adapt; then
-runs every shape, with LoRA and without, on both tasks, where the teacher first learns from the references. All of it
-is `plad-bench run`, and the tables that are printed are made of its records. With --work DIR models, boards and the
-store stay there, and the same command goes on where it stopped. Exit code 1 if a cell failed.
+DIR holds `tldr` and `hh`, each a directory that the task of that name reads (docs/tasks.md). 500 records of each take
+about 20 minutes of one core. Makes small Llama, GPT-NeoX and T5 models, a student and a teacher of each; trains them to
+go on with the first halves of the prompts, so that there is something to adapt; then runs every shape, with LoRA and
+without, on both tasks, where the teacher first learns from the references. All of it is `plad-bench run`, and the
+tables that are printed are made of its records. With --work PLACE models, boards and the store stay there, and the same
+command goes on where it stopped. Exit code 1 if a cell failed.
 """
 
 from __future__ import annotations
@@ -187,7 +187,9 @@ class Work:
         for record in records:
             if record["method"]["name"] == "warmup":
                 name = next(n for n in wanted if f"path={n}-" in record["student"]["selector"])
-                self.call("export", "checkpoint", record["cell"], f"base/{name}")
+                known = (self.directory / "base" / name).is_dir()
+                if not known and (code := self.call("export", "checkpoint", record["cell"], f"base/{name}").returncode):
+                    raise SystemExit(code)
 
     def matrix(self, shape: str, *, lora: bool) -> list[dict[str, Any]]:
         """Both tasks with the models of a shape."""
@@ -235,7 +237,7 @@ class Setting:
         """What was done, and what that took."""
         costs = [r.get("cost") or {} for r in self.records.values()]
         tokens = sum(cost.get("tokens_trained", 0) for cost in costs)
-        seconds = sum(cost.get("device_seconds", 0) for cost in costs)
+        seconds = sum(cost.get("train_device_seconds", 0) for cost in costs)
         left = {r["reason"] or r["error"] for r in self.records.values() if r["status"] in {"skipped", "failed"}}
         counts = " | ".join(str(self.counts[status]) for status in ("done", "skipped", "failed"))
         return f"| {self.name} | {counts} | {tokens:,.0f} | {seconds:,.0f} | {'; '.join(sorted(left))} |"
@@ -277,7 +279,7 @@ def page(found: Sequence[Setting]) -> str:
     lines = [
         f"Python {platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}.",
         "",
-        "| setting | done | skipped | failed | tokens trained | seconds | why |",
+        "| setting | done | skipped | failed | tokens trained | training s | why not |",
         "| :-- | --: | --: | --: | --: | --: | :-- |",
         *(setting.line() for setting in found),
         "",
