@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -168,16 +169,17 @@ def _wait_for(condition, seconds=120):
 
 
 def _start(directory):
-    return subprocess.Popen(
-        [*PROGRAM, *FEWER],
-        cwd=directory,
-        env={**os.environ, "PLAD_BENCH_STORE": str(directory / "store")},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        # a shell that started the tests in the background may have had them ignore Ctrl-C
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  no threads here
-    )
+    with (directory / "said").open("wb") as said:
+        return subprocess.Popen(
+            [*PROGRAM, *FEWER],
+            cwd=directory,
+            env={**os.environ, "PLAD_BENCH_STORE": str(directory / "store")},
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            start_new_session=True,
+            # a shell that started the tests in the background may have had them ignore Ctrl-C
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  no threads here
+        )
 
 
 def _jobs(directory, stage):
@@ -222,9 +224,14 @@ def test_a_worker_that_is_killed_is_started_again(done, tmp_path):
 def test_ctrl_c_exits_130_and_leaves_nothing_running(tmp_path):
     driver = _start(tmp_path)
     _wait_for(lambda: _jobs(tmp_path, "teacher"))
-    os.kill(driver.pid, signal.SIGINT)
+    for _ in range(3):  # the impatient press it again
+        os.killpg(driver.pid, signal.SIGINT)
+        time.sleep(0.01)
     assert driver.wait(timeout=60) == 130
     _wait_for(lambda: not _workers(driver.pid), 30)
+    said = (tmp_path / "said").read_text()
+    assert f"To resume: {shlex.join(['plad-bench', *FEWER])}\n" in said
+    assert said.rstrip().endswith("Interrupted.")
 
 
 @pytest.mark.parametrize("flip", ["responses.jsonl", "manifest.json"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -123,6 +124,8 @@ def cli(ctx: click.Context, *, debug: bool) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupted)
     debug = "--debug" in given or bool(os.environ.get("PLAD_BENCH_DEBUG"))
     try:
         code = cli.main(given, prog_name="plad-bench", standalone_mode=False)
@@ -145,6 +148,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitCode.OK)
+
+
+def _interrupted(_signal: int, _frame: object) -> None:
+    """Stop in order at the first Ctrl-C; another one in the meantime would only break that off half-way."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _variable_of(error: click.ClickException) -> str:

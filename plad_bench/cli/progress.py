@@ -34,21 +34,6 @@ def watcher(cells: int) -> CellWatcher:
     return Bars(cells) if sys.stderr.isatty() else Lines(cells)
 
 
-def describe(stage: Stage) -> str:
-    """A stage as a reader knows it: warmup (seed 1), distill plad (seed 0), generate with warmup (seed 1)."""
-    if stage.name == "generate":
-        maker = stage.inputs.get("model")
-        return f"generate with {describe(maker) if maker else 'teacher'}"
-    words = [stage.name]
-    if stage.name == "distill":
-        method = stage.spec["method"]
-        words.append(method["name"])
-    seed = stage.spec.get("seed")
-    if seed is not None and stage.name not in {"teacher", "teach"}:
-        words.append(f"(seed {seed})")
-    return " ".join(words)
-
-
 def numbers(progress: dict[str, float]) -> str:
     """The loss of a training stage, and of a pair method how it orders its pairs."""
     return "  ".join(f"{word} {progress[name]:.3g}" for name, word in _SHOWN.items() if name in progress)
@@ -79,18 +64,16 @@ class Bars(CellWatcher):
 
     def stage_started(self, running: Running) -> None:
         if running.stage.name not in _QUIET:
-            self.bars[running.stage.key] = self.progress.add_task(describe(running.stage), total=None, note="")
+            self.bars[running.stage.key] = self.progress.add_task(running.stage.label, total=None, note="")
 
     def stage_finished(self, stage: Stage, artifact: Artifact | None, failure: Failure | None) -> None:
         if (bar := self.bars.pop(stage.key, None)) is not None:
             self.progress.remove_task(bar)
         if failure is not None:
-            self.progress.console.print(f"[red]failed[/] {describe(stage)}: ", end="")
+            self.progress.console.print(f"[red]failed[/] {stage.label}: ", end="")
             self.progress.console.print(failure.message, markup=False, highlight=False)
         elif artifact is not None and stage.name not in _QUIET:
-            self.progress.console.print(
-                f"[dim]{describe(stage)}  {artifact.manifest['seconds']:.1f} s[/]", highlight=False
-            )
+            self.progress.console.print(f"[dim]{stage.label}  {artifact.manifest['seconds']:.1f} s[/]", highlight=False)
 
     def tick(self, running: Sequence[Running], waiting: int) -> None:
         for one in running:
@@ -112,16 +95,16 @@ class Lines(CellWatcher):
 
     def stage_finished(self, stage: Stage, artifact: Artifact | None, failure: Failure | None) -> None:
         if failure is not None:
-            self._say(f"failed {describe(stage)}: {failure.message}")
+            self._say(f"failed {stage.label}: {failure.message}")
         elif artifact is not None and stage.name not in _QUIET:
-            self._say(f"{describe(stage)} done in {artifact.manifest['seconds']:.1f} s")
+            self._say(f"{stage.label} done in {artifact.manifest['seconds']:.1f} s")
 
     def tick(self, running: Sequence[Running], waiting: int) -> None:
         if time.monotonic() - self.told < _PLAIN_EVERY_S:
             return
         for one in running:
             if (values := one.progress()) and one.stage.name not in _QUIET:
-                self._say(f"{describe(one.stage)} {values['step']:g}/{values['total']:g} {numbers(values)}".rstrip())
+                self._say(f"{one.stage.label} {values['step']:g}/{values['total']:g} {numbers(values)}".rstrip())
 
     def cell_finished(self, cell: Cell, record: Any) -> None:
         self.done += 1

@@ -62,16 +62,22 @@ def _execute(state: State, planned: Planned, options: Mapping[str, Any], gpus: t
     workers = options["workers"] or max(1, (os.cpu_count() or 1) // options["threads"])
     launch = LaunchOptions(workers=workers, threads=options["threads"], gpus=gpus)
     _announce(planned)
-    counts = run_state.execute(
-        planned.cells,
-        planned.todo,
-        open_session=lambda: launcher.component.open(launcher.params, launch),
-        threads=options["threads"],
-        ranks=options["ranks"],
-        options=Options(options["retries"], options["max_failures"], options["timeout"], options["max_cost"] or 0.0),
-        watcher=watcher(len(planned.todo)),
-        afresh=options["rerun"] in {"stale", "all"},
-    )
+    try:
+        counts = run_state.execute(
+            planned.cells,
+            planned.todo,
+            open_session=lambda: launcher.component.open(launcher.params, launch),
+            threads=options["threads"],
+            ranks=options["ranks"],
+            options=Options(
+                options["retries"], options["max_failures"], options["timeout"], options["max_cost"] or 0.0
+            ),
+            watcher=watcher(len(planned.todo)),
+            afresh=options["rerun"] in {"stale", "all"},
+        )
+    except KeyboardInterrupt:
+        click.echo(f"\n{_resume()}", err=True)
+        raise
     return _finish(planned, run_state, counts, options)
 
 
@@ -121,8 +127,12 @@ def _finish(planned: Planned, run_state: Any, counts: Mapping[str, int], options
             err=True,
         )
     if run_state.failures or run_state.unpaid:
-        click.echo(f"To resume: {shlex.join(['plad-bench', *sys.argv[1:]])}", err=True)
+        click.echo(_resume(), err=True)
     return code
+
+
+def _resume() -> str:
+    return f"To resume: {shlex.join(['plad-bench', *sys.argv[1:]])}"
 
 
 def _signals(planned: Planned) -> str:
@@ -136,9 +146,11 @@ def _signals(planned: Planned) -> str:
     rate = costs[0]["signals_device_seconds"] / costs[0]["signals_tokens"]
     once = {(cost["signals_bytes"], cost["signals_device_seconds"]) for cost in costs}
     read = sum(cost.get("teacher_tokens_cached", 0) for cost in costs)
+    size, seconds = (sum(values) for values in zip(*once, strict=True))
+    several = "s" if len(costs) > 1 else ""
     return (
-        f"Signals: {sum(size for size, _ in once) / 1e6:,.1f} MB and {sum(s for _, s in once):,.1f} s of the teacher, "
-        f"once. {len(costs)} trainings read {read:,.0f} tokens of them: about {read * rate:,.0f} s of it saved.\n"
+        f"Signals: {size / 1e6:,.1f} MB and {seconds:,.1f} s of the teacher, once. {len(costs)} training{several} read "
+        f"{read:,.0f} tokens of them: about {read * rate:,.0f} s of it saved.\n"
     )
 
 

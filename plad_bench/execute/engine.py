@@ -122,6 +122,7 @@ class Engine:
                     f"--ranks {self.ranks} wants as many slots, and there are {session.slots}",
                     "Lower --ranks, or name more GPUs (--gpus) or CPU slots (--workers).",
                 )
+            self.watcher.tick(running, len(self._waiting))  # the first stage may be long in starting
             while self._waiting or running:
                 self._fill(session, running)
                 ended = [r for r in running if self._ended(r)]

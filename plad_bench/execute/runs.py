@@ -202,7 +202,7 @@ class State(Watcher):
             "stages": {"finished": self.stages, "waiting": self.waiting},
             "running": [
                 {
-                    "stage": r.stage.name,
+                    "stage": r.stage.label,
                     "key": r.stage.key[:12],
                     "seconds": round(time.monotonic() - r.began, 1),
                     **r.progress(),

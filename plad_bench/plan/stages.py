@@ -88,6 +88,16 @@ class Stage:
             "inputs": {role: stage.key for role, stage in sorted(self.inputs.items())},
         }
 
+    @property
+    def label(self) -> str:
+        """As a reader knows it: warmup (seed 1), distill plad (seed 0), generate with warmup (seed 1)."""
+        if self.name == "generate":
+            maker = self.inputs.get("model")
+            return f"generate with {maker.label if maker else 'teacher'}"
+        method = f" {self.spec['method']['name']}" if self.name == "distill" else ""
+        seed = None if self.name in {"teacher", "teach"} else self.spec.get("seed")
+        return f"{self.name}{method}" + ("" if seed is None else f" (seed {seed})")
+
     @functools.cached_property
     def key(self) -> str:
         """sha256 of the canonical JSON of the document."""
