@@ -64,7 +64,7 @@ def test_slots_are_the_gpus_that_the_user_lets_us_see(tmp_path, monkeypatch, sta
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert gpus_of({"gpus": ""}) == counted
     if counted:
-        session = local.LocalSession(LaunchOptions(workers=1, threads=1, gpus=counted))
+        session = local.LocalSession(LaunchOptions(workers=1, threads=1, gpus=counted, store=tmp_path))
         for slot in range(session.slots):
             session.start(tmp_path / "job", tmp_path / "log", [slot])
         assert started == [(gpu, "0") for gpu in seen]
@@ -76,14 +76,14 @@ def test_a_machine_without_the_variable_counts_from_zero(tmp_path, monkeypatch, 
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(Path, "glob", lambda self, pattern: iter([self / "nvidia3", self / "nvidia5"]))
     assert gpus_of({"gpus": ""}) == (0, 1)
-    session = local.LocalSession(LaunchOptions(workers=1, threads=1, gpus=(0, 1)))
+    session = local.LocalSession(LaunchOptions(workers=1, threads=1, gpus=(0, 1), store=tmp_path))
     session.start(tmp_path / "job", tmp_path / "log", [1])
     assert started == [("1", "0")]
 
 
 def test_each_rank_sees_the_gpu_of_its_slot_alone(tmp_path, monkeypatch, started):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6,7")
-    session = local.LocalSession(LaunchOptions(workers=1, threads=1, gpus=(0, 1, 2)))
+    session = local.LocalSession(LaunchOptions(workers=1, threads=1, gpus=(0, 1, 2), store=tmp_path))
     session.start(tmp_path / "job", tmp_path / "log", [0, 2])
     assert started == [("4", "0"), ("7", "1")]
 

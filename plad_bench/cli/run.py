@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Mapping
@@ -59,8 +58,7 @@ def _execute(state: State, planned: Planned, options: Mapping[str, Any], gpus: t
     if planned.todo or any(not run_state.has_skip(cell) for cell in planned.skipped):
         planned.store.prepare()
     (launcher,) = spec.choose(state.registry, "launcher", options["launcher"])
-    workers = options["workers"] or max(1, (os.cpu_count() or 1) // options["threads"])
-    launch = LaunchOptions(workers=workers, threads=options["threads"], gpus=gpus)
+    launch = LaunchOptions(workers=options["workers"], threads=options["threads"], gpus=gpus, store=planned.store.root)
     _announce(planned)
     try:
         counts = run_state.execute(

@@ -562,11 +562,16 @@ class PairBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchOptions:
-    """What a launcher is told: worker slots, threads per CPU slot, GPU indices (empty: CPU)."""
+    """What a launcher is told."""
 
-    workers: int
+    workers: int | None
+    """CPU slots; None: as many as there is room for."""
     threads: int
+    """Of a slot."""
     gpus: tuple[int, ...]
+    """Indices of this machine's GPUs to use; empty: CPU."""
+    store: Path
+    """Where jobs and results lie. Every slot must see it."""
 
 
 class LauncherSession:

@@ -15,7 +15,7 @@ from typing import Any
 import plad_bench
 
 PACKAGES = ("plad-bench", "torch", "transformers", "tokenizers", "accelerate", "numpy", "rouge-score")
-_PLACES = ("--store", "--boards-dir")
+_PLACES = ("--store", "--boards-dir", "--launcher")
 _COMPUTES = ("contract", "execute/stages", "learn", "plan")
 """The parts of the harness whose code can change a number."""
 
@@ -74,7 +74,7 @@ def device_name(device: str) -> str:
 
 
 def command(arguments: Sequence[str]) -> str:
-    """A command line as another machine would type it: no place of a store or a board, no host, no directory."""
+    """A command line as another machine would type it: no place of a store, a board or slots, no host, no directory."""
     import shlex
 
     kept: list[str] = []

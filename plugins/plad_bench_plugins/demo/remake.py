@@ -35,7 +35,7 @@ def main(store: Path) -> None:
     registry = Registry.load()
     cell = teacher_cell(registry)
     (launcher,) = spec.choose(registry, "launcher", "local")
-    options = LaunchOptions(workers=2, threads=1, gpus=())
+    options = LaunchOptions(workers=2, threads=1, gpus=(), store=store)
     opened = Store(store)
     opened.prepare()
     engine = Engine(opened, lambda: launcher.component.open(launcher.params, options), store / "remake", threads=1)

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -31,7 +31,7 @@ class LocalSession(LauncherSession):
 
     def __init__(self, options: LaunchOptions) -> None:
         self.gpus = options.gpus
-        self.slots = len(options.gpus) or options.workers
+        self.slots = room(options)
         self.device = "cuda:0" if options.gpus else "cpu"
         self._running: list[StageProcess] = []
         os.environ["OMP_NUM_THREADS"] = str(options.threads)
@@ -77,18 +77,7 @@ class _Forked(StageProcess):
 
 class _Fresh(StageProcess):
     def __init__(self, job: Path, log: Path, rank: int, gpu: int) -> None:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        one = visible[gpu] if any(visible) else str(gpu)  # the driver's own may be some of the machine's
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": one}
-        with log.open("ab") as stream:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "plad_bench_plugins.launchers.local", str(job), str(rank)],
-                stdin=subprocess.PIPE,
-                stdout=stream,
-                stderr=stream,
-                env=environment,
-                start_new_session=True,
-            )
+        self._process = fresh(job, log, rank, {"CUDA_VISIBLE_DEVICES": visible(gpu)})
 
     def poll(self) -> int | None:
         return self._process.poll()
@@ -96,6 +85,30 @@ class _Fresh(StageProcess):
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
+
+
+def room(options: LaunchOptions) -> int:
+    """How many slots this machine has."""
+    return len(options.gpus) or options.workers or max(1, (os.cpu_count() or 1) // options.threads)
+
+
+def visible(gpu: int) -> str:
+    """CUDA_VISIBLE_DEVICES for one of the GPUs that the driver sees, which may be some of the machine's."""
+    own = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return own[gpu] if any(own) else str(gpu)
+
+
+def fresh(job: Path, log: Path, rank: int, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start a worker in an interpreter of its own, which ends when this process does."""
+    with log.open("ab") as stream:
+        return subprocess.Popen(
+            [sys.executable, "-m", "plad_bench_plugins.launchers.local", str(job), str(rank)],
+            stdin=subprocess.PIPE,
+            stdout=stream,
+            stderr=stream,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        )
 
 
 def _child(job: str, log: str, rank: str, alive: Connection) -> None:
@@ -114,8 +127,9 @@ def _die_with(pipe: Connection | IO[bytes]) -> None:
     """End this process at once when the other end of the pipe is closed."""
 
     def watch() -> None:
-        with contextlib.suppress(EOFError, OSError):
-            pipe.recv() if isinstance(pipe, Connection) else pipe.read()
+        with contextlib.suppress(OSError):
+            # Not pipe.read(), whose lock a process that ends meanwhile would find taken, and abort.
+            os.read(pipe.fileno(), 1)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
