@@ -69,6 +69,8 @@ def test_a_context_that_new_tokens_fill_concerns_whoever_generates_with_that_mod
         "seqkd": filled,
         **dict.fromkeys(["student", "warmup", "sft", "kd"], ""),
     }
+    reading = cells(place / "student", place / "short", "gkd", max_new_tokens=40)["gkd"]
+    assert fit.no_room(reading, nowhere) == filled  # the teacher reads what the student says
     found = cells(place / "gpt2", place / "student", max_new_tokens=128)
     assert fit.no_room(found["sft"], nowhere) == "gpt2 has a context of 128 tokens, which 128 new tokens fill"
 

@@ -9,9 +9,10 @@ import pytest
 import tiny
 import torch
 
-from plad_bench import Text, TokenObjective, UsageError
+from plad_bench import Response, Text, TokenObjective, UsageError
 from plad_bench.contract.errors import StageError
-from plad_bench.learn import signals
+from plad_bench.learn import models, signals
+from plad_bench.learn.evaluation import Evaluated
 from plad_bench.learn.objectives import TokenLoss, token_losses
 from plad_bench.learn.predictions import Predictor
 from plad_bench.learn.sequences import Tokens, collate
@@ -33,9 +34,9 @@ RAGGED = [
 ]
 
 
-def written(directory, k, sequences=RAGGED, teacher=None, rows=0, tokenizer="mine"):
+def written(directory, k, sequences=RAGGED, teacher=None, rows=0, tokenizer="mine", words=0):
     directory.mkdir(exist_ok=True)
-    reader = Loaded(Predictor(teacher or tiny.llama(2), rows), 2, "cpu")
+    reader = Loaded(Predictor(teacher or tiny.llama(2), rows), 2, "cpu", words=words)
     cost = signals.write(directory, reader, sequences, k, tokenizer, lambda *_: None)
     return Signals(directory, "mine"), cost
 
@@ -334,3 +335,90 @@ def test_what_signals_cost_and_saved_is_in_the_record(tmp_path):
     about = json.loads((signalled(world, 5).path / "signals.json").read_text())
     assert about["k"] == 5
     assert about["vocabulary"] == V
+
+
+# ------------------------------------------------------------------------------- padding, and contexts that differ
+
+
+def padded(model, rows, mass=6.0):
+    """The model with `rows` tokens more that no tokenizer knows, each likelier than any other."""
+    wide = tiny.llama(0, vocabulary=V + rows)
+    own = {name: weight for name, weight in model.state_dict().items() if "embed" not in name and "lm_head" not in name}
+    wide.load_state_dict(own, strict=False)
+    with torch.no_grad():
+        for part in ("embed_tokens", "lm_head"):
+            (theirs,), (mine,) = ([w for n, w in m.named_parameters() if part in n] for m in (wide, model))
+            theirs[:V] = mine
+            theirs[V:] = mass * mine[5]
+    return wide
+
+
+@pytest.mark.parametrize("k", [0, 4])
+def test_a_teachers_padding_is_in_no_distribution_and_in_no_tail(tmp_path, k):
+    world, worlds = tiny.World(tmp_path / "plain"), tiny.World(tmp_path / "padded")
+    worlds.model("teacher", padded(tiny.llama(2), 20))
+    plain, wide = (signalled(w, k).path for w in (world, worlds))
+    for file in ("logprobs.npy", *(["ids.npy"] if k else [])):
+        np.testing.assert_allclose(np.load(wide / file), np.load(plain / file), rtol=1e-4, atol=1e-5)
+    assert json.loads((wide / "signals.json").read_text())["vocabulary"] == V
+    heavy, _ = written(tmp_path / "unaware", 4, teacher=padded(tiny.llama(2), 20))
+    aware, _ = written(tmp_path / "aware", 4, teacher=padded(tiny.llama(2), 20), words=V)
+    assert np.abs(heavy.logprobs[:, 0] - aware.logprobs[:, 0]).max() > 0.1  # the padding has a weight that would show
+
+
+@pytest.mark.parametrize("k", [None, 0, 4, V])
+@pytest.mark.parametrize("method", ["kd", "rkl", "akl"])
+def test_a_loss_is_the_same_with_a_padded_teacher_and_a_padded_student(tmp_path, method, k):
+    settings = tiny.registry().configure(METHODS[method], {})
+    term = METHODS[method].objective.terms[0]
+
+    def value(student, teacher, directory):
+        known = None
+        if k is not None:
+            known = written(directory, k, teacher=teacher, words=V)[0].target(RAGGED)
+        return TokenLoss(student, teacher, settings)(term, collate(RAGGED, 2), 12, known)[0].item()
+
+    student, teacher = tiny.llama(1), tiny.llama(2)
+    plain = value(student, teacher, tmp_path / "plain")
+    assert value(student, padded(teacher, 20), tmp_path / "teacher") == pytest.approx(plain, rel=1e-4)
+    if k is not None:  # live, the padding that both have is compared, too
+        assert value(padded(student, 10), padded(teacher, 20), tmp_path / "both") == pytest.approx(plain, rel=1e-4)
+
+
+def test_a_token_that_a_text_says_is_no_padding():
+    assert signals.words(tiny.tokenizer(), RAGGED) == V
+    assert signals.words(tiny.tokenizer(), [Tokens([0, 5], [310, 1])]) == 311
+
+
+@pytest.mark.parametrize("k", [None, 0, 4])
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_text_is_cut_to_a_teachers_shorter_context_and_counted(tmp_path, kind, k):
+    world = tiny.World(tmp_path)
+    world.model("teacher", tiny.ARCHITECTURES[kind](2, max_position_embeddings=8))
+    if k is not None:
+        signalled(world, k)
+        del world.inputs["teacher"]
+    whole = tiny.World(tmp_path / "whole").train("kd", steps=2)
+    cut = world.train("kd", steps=2)
+    assert whole.manifest["counts"].get("cut_sequences", 0) == 0
+    assert cut.manifest["counts"]["cut_sequences"] > 0
+    assert cut.manifest["cost"]["tokens_read"] < whole.manifest["cost"]["tokens_read"]
+
+
+def test_a_teacher_that_has_no_room_for_what_the_student_says_is_refused(tmp_path):
+    world = tiny.World(tmp_path)
+    world.model("teacher", tiny.gpt2(2, max_position_embeddings=12))
+    with pytest.raises(StageError, match="the teacher's context of 12 leaves beside 6 new tokens"):
+        world.train("gkd", max_new_tokens=6)
+
+
+def test_a_metric_reads_no_more_than_both_can(tmp_path):
+    models.save(tiny.llama(1), tiny.tokenizer(), tmp_path / "student")
+    models.save(tiny.gpt2(2, max_position_embeddings=9), tiny.tokenizer(), tmp_path / "teacher")
+    counts = {}
+    student, teacher = (Evaluated(tmp_path / name, "cpu", "float32", 8, counts) for name in ("student", "teacher"))
+    text = [("red house", Response(text="a small tower near the old bridge"))]
+    (alone,) = student.measure(text, lambda logits, labels: logits[:, :1])
+    (both,) = student.measure(text, lambda logits, other, labels: other[:, :1] - logits[:, :1], teacher)
+    assert len(both) < len(alone)
+    assert counts == {"cut_sequences": 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,8 @@ class Evaluated(LanguageModel):
         if beside is not None and Encoder(beside.tokenizer, 0).hash != self.encoder.hash:
             raise UnmeasuredError("student and teacher have different tokenizers, so their logits cannot be compared")
         encoder = self.encoder
+        if beside is not None:  # cut to what both can read, and counted where it is
+            encoder = replace(encoder, context=min(encoder.context, models.context_length(beside.model)))
         items = [encoder.sequence(encoder.prompt(prompt), encoder.response(response)) for prompt, response in texts]
         predictors = [Predictor(m.model) for m in (self, beside) if m is not None]
         measured: dict[int, NDArray[np.float64]] = {}

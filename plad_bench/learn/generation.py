@@ -127,7 +127,7 @@ class _Draws(LogitsProcessor):
         return probabilities / numbers.exponential_(1, generator=self.generator)[self.rows]
 
 
-def check_room(encoder: Encoder, prompts: Sequence[list[int]], max_new_tokens: int) -> None:
+def check_room(encoder: Encoder, prompts: Sequence[list[int]], max_new_tokens: int, context: str = "a context") -> None:
     """See that every prompt leaves room for a response.
 
     Raises:
@@ -137,7 +137,7 @@ def check_room(encoder: Encoder, prompts: Sequence[list[int]], max_new_tokens: i
     if too_long := [ids for ids in prompts if len(ids) > room]:
         beginning = encoder.tokenizer.decode(too_long[0], skip_special_tokens=True)[:60]
         raise StageError(
-            f"{len(too_long)} prompts are longer than the {room} tokens that a context of {encoder.context} leaves "
+            f"{len(too_long)} prompts are longer than the {room} tokens that {context} of {encoder.context} leaves "
             f"beside {max_new_tokens} new tokens; the first begins {beginning!r}",
             "Lower --max-new-tokens, or take a model with a longer context.",
         )

@@ -42,12 +42,14 @@ class Rollouts:
     """How memory is spared."""
 
     def check(self, prompts: Sequence[list[int]]) -> None:
-        """See that every prompt leaves room for a response.
+        """See that every prompt leaves room for a response, in the student and in a teacher that reads it.
 
         Raises:
             StageError: if one does not.
         """
-        check_room(encoder(self.student, self.tokenizer), prompts, self.max_new_tokens)
+        for model, role in ((self.student, "student"), (self.teacher, "teacher")):
+            if model is not None:
+                check_room(encoder(model, self.tokenizer), prompts, self.max_new_tokens, f"the {role}'s context")
 
     @torch.no_grad()
     def sample(

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from transformers import PreTrainedTokenizerBase
 
 from plad_bench.contract.errors import StageError
 from plad_bench.contract.thrift import Thrift
@@ -102,6 +103,8 @@ class Events:
     """[N, k + 2]: the likeliest tokens, the label (-inf where it is one of them), the tail."""
     ids: Tensor
     """[N, k], the likeliest tokens."""
+    vocabulary: int = 0
+    """Of how many tokens the tail has the rest; 0: of all that the student knows."""
 
     @property
     def chunk(self) -> int:
@@ -111,8 +114,9 @@ class Events:
     def meet(self, part: slice, student: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Student and teacher log-probabilities of the events, [n, k + 2], and the labels' places among them, [n].
 
-        A token beyond the student's vocabulary, which is the padding of the teacher's, is no event of either.
+        The padding of neither vocabulary is in the tail. A token beyond the student's is no event of either.
         """
+        student = student[:, : self.vocabulary or None]
         ids = self.ids[part]
         beyond = max(0, int(ids.max()) + 1 - student.shape[-1]) if ids.numel() else 0
         ids = ids.to(student.device)
@@ -162,11 +166,14 @@ class Loaded:
     device: str
     thrift: Thrift = field(default_factory=Thrift)
     """How memory is spared."""
+    words: int = 0
+    """How many tokens its tokenizer knows: logits beyond are padding, and in no distribution. 0: all that it has."""
 
     @property
     def vocabulary(self) -> int:
-        """Its logits per token."""
-        return vocabulary_size(self.predictor.model)
+        """Its logits per token, without padding."""
+        size = vocabulary_size(self.predictor.model)
+        return min(size, self.words or size)
 
     def read(self, sequences: Sequence[Tokens], k: int, put: Put, progress: Callable[[int, int], None]) -> None:
         """As in Reader.
@@ -190,11 +197,17 @@ class Loaded:
     def _read(self, batch: Batch, places: np.ndarray, k: int, put: Put) -> None:
         predictions, labels = self.predictor.constant(batch), batch.labels[:, batch.start :][batch.valid]
         for part in parts(len(labels), predictions.chunk):
-            found, ids = log_softmax(predictions.logits(part)), None
+            found, ids = log_softmax(predictions.logits(part)[:, : self.vocabulary]), None
             if k:
                 likeliest = found.topk(k).indices
                 found, ids = of_events(found, likeliest, labels[part]), likeliest.int().cpu().numpy()
             put(places[part], found.cpu().numpy(), ids)
+
+
+def words(tokenizer: PreTrainedTokenizerBase, sequences: Sequence[Tokens]) -> int:
+    """How many tokens a tokenizer knows, or texts say beside: these are no padding."""
+    said = (token for sequence in sequences for token in sequence.response)
+    return max([*tokenizer.get_vocab().values(), *said]) + 1
 
 
 def offsets_of(sequences: Sequence[Tokens]) -> np.ndarray:
@@ -209,6 +222,7 @@ def write(  # noqa: PLR0917  what a teacher says of which sequences, to where
     k: int,
     tokenizer: str,
     progress: Callable[[int, int], None],
+    context: int = 0,
 ) -> dict[str, float]:
     """Write the teacher's signals of all the sequences, each once, and return their number of tokens and bytes.
 
@@ -219,6 +233,7 @@ def write(  # noqa: PLR0917  what a teacher says of which sequences, to where
         k: how many of the likeliest tokens are kept; 0 keeps the log-probability of every token.
         tokenizer: hash of the tokenizer that the sequences belong to.
         progress: told of sequences done and of all.
+        context: to how many tokens the sequences were cut; 0 says nothing of it.
 
     Raises:
         StageError: if the disk has no room for the files, or the teacher cannot read.
@@ -242,7 +257,7 @@ def write(  # noqa: PLR0917  what a teacher says of which sequences, to where
     logprobs.flush()
     if ids is not None:
         ids.flush()
-    about = {"k": k, "vocabulary": teacher.vocabulary, "tokenizer": tokenizer}
+    about = {"k": k, "vocabulary": teacher.vocabulary, "tokenizer": tokenizer, "context": context}
     (directory / _ABOUT).write_text(json.dumps(about))
     size = sum(file.stat().st_size for file in directory.iterdir())
     return {"teacher_tokens_scored": float(tokens), "signals_bytes": float(size)}
@@ -261,6 +276,9 @@ class Signals:
         if about["tokenizer"] != tokenizer:
             raise StageError("the teacher's signals are of another tokenizer than the student's")
         self.k: int = about["k"]
+        self.vocabulary: int = about["vocabulary"]
+        self.context: int = about.get("context", 0)
+        """To how many tokens sequences were cut; 0 where nobody said."""
         self.logprobs = np.load(directory / _LOGPROBS, mmap_mode="r")
         self.ids = np.load(directory / _IDS, mmap_mode="r") if self.k else None
         offsets, hashes = np.load(directory / _OFFSETS), np.load(directory / _HASHES)
@@ -279,7 +297,7 @@ class Signals:
         rows = np.concatenate(spans)
         if self.ids is None:
             return Whole(Predictions(torch.from_numpy(rows), self._read, max(1, len(rows))))
-        return Events(self._read(torch.from_numpy(rows)), torch.from_numpy(self.ids[rows]).long())
+        return Events(self._read(torch.from_numpy(rows)), torch.from_numpy(self.ids[rows]).long(), self.vocabulary)
 
     def _read(self, rows: Tensor) -> Tensor:
         return torch.from_numpy(self.logprobs[rows.numpy()])

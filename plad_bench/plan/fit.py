@@ -36,16 +36,18 @@ def tokenizers_differ(student: HubModel, teacher: HubModel) -> bool:
 def no_room(cell: Cell, find: Find) -> str:
     """Why a model that the cell generates with has no room for its prompts; empty if it has, or nobody knows yet."""
     for stage in cell.stages:
-        if "max_new_tokens" in stage.spec and "model" in stage.inputs:
-            reason = _no_room(stage, find)
+        if "max_new_tokens" not in stage.spec:
+            continue
+        for role in ("model", "teacher"):  # within a training a teacher reads what the student says
+            reason = _no_room(stage, _root(stage.inputs[role]), find) if role in stage.inputs else ""
             if reason:
                 return reason
     return ""
 
 
-def _no_room(stage: Stage, find: Find) -> str:
-    """`no_room` of one stage that generates, be it within a training."""
-    model, new = _root(stage), stage.spec["max_new_tokens"]
+def _no_room(stage: Stage, model: Stage, find: Find) -> str:
+    """`no_room` of one stage that generates, be it within a training, and one model that it takes."""
+    new = stage.spec["max_new_tokens"]
     context, name = _context(model)
     if context is None:
         return ""

@@ -26,8 +26,10 @@ def _with_transformers(context: Context) -> None:
     path = context.inputs["teacher"].path / MODEL
     model, tokenizer = models.load(path, context.device, context.spec["precision"])
     encoder = models.encoder(model, tokenizer, context.counts)
-    teacher = signals.Loaded(Predictor(model), tokenizer.pad_token_id, context.device, context.thrift)
-    _write(context, teacher, encoder)
+    sequences = _sequences(context, encoder)
+    words = signals.words(tokenizer, sequences)
+    teacher = signals.Loaded(Predictor(model), tokenizer.pad_token_id, context.device, context.thrift, words)
+    _write(context, teacher, encoder, sequences)
     context.cost["peak_memory_bytes"] = models.peak_memory(context.device)
 
 
@@ -36,18 +38,22 @@ def _with_vllm(context: Context) -> None:
 
     path = context.inputs["teacher"].path / MODEL
     teacher = vllm_engine.Served(path, context.device, context.spec["precision"], context.partial, context.counts)
-    _write(context, teacher, teacher.encoder)
+    _write(context, teacher, teacher.encoder, _sequences(context, teacher.encoder))
     context.cost["peak_memory_bytes"] = teacher.peak_memory_bytes
 
 
-def _write(context: Context, teacher: Reader, encoder: Encoder) -> None:
-    from plad_bench.learn import signals
-
-    text, k = Text(context.spec["text"]), context.spec["k"]
+def _sequences(context: Context, encoder: Encoder) -> list[Tokens]:
     prompts = read_prompts(context.inputs["data"], "train", context.spec.get("limit", 0))
     corpus = Corpus(prompts, [encoder.prompt(p.prompt) for p in prompts], encoder)
-    sequences: list[Tokens] = [sequence for several in corpus.responses(context, text) for sequence in several]
-    context.cost |= signals.write(context.out, teacher, sequences, k, encoder.hash, context.progress)
+    return [sequence for several in corpus.responses(context, Text(context.spec["text"])) for sequence in several]
+
+
+def _write(context: Context, teacher: Reader, encoder: Encoder, sequences: list[Tokens]) -> None:
+    from plad_bench.learn import signals
+
+    context.cost |= signals.write(
+        context.out, teacher, sequences, context.spec["k"], encoder.hash, context.progress, encoder.context
+    )
 
 
 _BACKENDS = {"transformers": _with_transformers, "vllm": _with_vllm}

@@ -158,6 +158,11 @@ def _token_steps(
                 raise StageError(f"{method.label} compares logits, but student and teacher have different tokenizers")
             corpus.teachers = theirs
         teacher.requires_grad_(False)  # noqa: FBT003  torch's own signature
+    # Sequences are cut to what both can read, and counted where they are.
+    read = [models.context_length(teacher)] if teacher is not None and corpus.teachers is None else []
+    corpus.encoder.context = min(
+        [corpus.encoder.context, *read, *(signal.context for signal in signals if signal.context)]
+    )
     if Text.STUDENT in texts:
         rollouts = Rollouts(
             model,
