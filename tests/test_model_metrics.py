@@ -301,7 +301,7 @@ def test_two_vocabularies_cost_the_metric():
 
 
 def test_a_need_that_does_not_exist_is_a_broken_record():
-    with pytest.raises(ValueError, match="odd needs logits; there are: teacher, checkpoint, .*references"):
+    with pytest.raises(ValueError, match=r"odd needs logits; there are: teacher, checkpoint, .*references"):
         Metric(name="odd", summary="", better=None, needs=frozenset({"logits", Need.TEACHER}), score=lambda e, p, t: [])
 
 
