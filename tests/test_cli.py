@@ -313,6 +313,7 @@ def test_what_cannot_run_and_rows_left_out_are_said(tmp_path):
     result = plad_bench(
         *("run", "--task", "jsonl[path=mine.jsonl]", "--teacher", "recorded[path=said.jsonl]", "--student", "tiny"),
         *("--methods", "kd", "--limit", "4", "--warmup-steps", "1", "--max-new-tokens", "4", "--metrics", "length"),
+        *("--warmup-lr", "3e-3", "--lr", "1e-3"),
         cwd=tmp_path,
     )
     assert result.returncode == 0, result.stderr
