@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,9 +18,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from plad_bench.contract.errors import MissingError, StageError
 from plad_bench.execute.stages import generate, signals
-from plad_bench.execute.stages.files import Prompt, read_lines, write_prompts
+from plad_bench.execute.stages.files import Prompt, read_lines, response_of, response_row, write_prompts
 from plad_bench.execute.store import Artifact
-from plad_bench.learn import vllm_engine, vllm_process
+from plad_bench.learn import models, vllm_engine, vllm_process
 from plad_bench.learn.sequences import Encoder, Tokens
 from plad_bench.learn.signals import Signals, of_events
 from plad_bench.plan import backends, fit, matrix, requirements, spec
@@ -257,6 +258,30 @@ def test_signals_of_the_engine_are_those_of_the_loaded_model(world, tmp_path, mo
         np.testing.assert_array_equal(theirs.ids, ours.ids)
     np.testing.assert_allclose(np.exp(theirs.logprobs), np.exp(ours.logprobs), rtol=1e-4, atol=2e-6)
     np.testing.assert_allclose(theirs.logprobs[:, :-1], ours.logprobs[:, :-1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("engine", ["stand-in", pytest.param("vllm", marks=needs_vllm)])
+def test_a_teachers_responses_keep_their_log_probabilities(world, tmp_path, monkeypatch, engine):
+    if engine == "stand-in":
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(STAND_IN), *sys.path]))
+    rows, _ = made(world, tmp_path, "vllm", logprobs=True)
+    plain, _ = made(world, tmp_path, "transformers")
+    model, tokenizer = models.load(world[0] / "model", "cpu", "float32")
+    encoder, end = Encoder(tokenizer, 256), tokenizer.eos_token_id
+    for number, (row, other) in enumerate(zip(rows, plain, strict=True)):
+        response = response_of(row[0])
+        assert response_row(replace(response, logprobs=None)) == other[0]
+        prompt = encoder.prompt(tiny.sentence(number, 3 + number))
+        said = [*response.ids, end] if response.finished else list(response.ids)
+        logits = model(torch.tensor([prompt + said])).logits[0, len(prompt) - 1 : -1]
+        expected = logits.log_softmax(-1).gather(1, torch.tensor(said)[:, None])[:, 0]
+        np.testing.assert_allclose(response.logprobs, expected.detach(), rtol=1e-3, atol=1e-4)
+
+
+def test_only_a_vllm_teachers_training_responses_keep_them(tmp_path):
+    found = cells(teacher=f"vllm[path={tmp_path}]")["seqkd"]
+    assert [s.name for s in found.stages if "logprobs" in s.spec] == ["teach"]
+    assert not [s for s in cells(overrides={"demo": {"backend": "vllm"}})["seqkd"].stages if "logprobs" in s.spec]
 
 
 def test_a_text_that_fills_the_context_is_read_to_its_end(world, monkeypatch):

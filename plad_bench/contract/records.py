@@ -465,6 +465,8 @@ class Response:
     """Hash of the tokenizer that the ids belong to."""
     finished: bool = True
     """False when the length limit cut it: no end token is then trained."""
+    logprobs: tuple[float, ...] | None = None
+    """Of each of `ids`, and of the end token if there is one, before any temperature; None where nobody kept them."""
 
 
 @dataclass(frozen=True, kw_only=True)

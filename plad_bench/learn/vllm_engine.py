@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,17 @@ _PART = 65536
 
 
 def generate(
-    path: Path, device: str, precision: str, prompts: Sequence[str], rounds: Sequence[Decoding]
+    path: Path,
+    device: str,
+    precision: str,
+    prompts: Sequence[str],
+    rounds: Sequence[Decoding],
+    *,
+    logprobs: bool = False,
 ) -> tuple[list[list[Response]], int]:
     """For each round one response to each prompt, in their order, and the most bytes in use.
 
-    Raises:
+    Responses have log-probabilities if these are asked for. Raises:
         StageError: if a prompt leaves no room for the response, or vLLM fails.
     """
     source, encoder = _described(path)
@@ -58,9 +64,21 @@ def generate(
                 "prompts": encoded,
                 "ends": sorted(ends),
                 "rounds": [asdict(decoding) for decoding in rounds],
+                "logprobs": logprobs,
             },
         )
-    return [[response_of(encoder, ids, ends) for ids in answers] for answers in made["ids"]], made["peak_memory_bytes"]
+    responses = [
+        [_response(encoder, ids, said, ends) for ids, said in zip(answers, saids, strict=True)]
+        for answers, saids in zip(made["ids"], made["logprobs"], strict=True)
+    ]
+    return responses, made["peak_memory_bytes"]
+
+
+def _response(encoder: Encoder, ids: Sequence[int], logprobs: Sequence[float] | None, ends: set[int]) -> Response:
+    response = response_of(encoder, ids, ends)
+    if logprobs is None:
+        return response
+    return replace(response, logprobs=tuple(logprobs[: len(response.ids or ()) + response.finished]))
 
 
 @dataclass

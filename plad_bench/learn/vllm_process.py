@@ -26,7 +26,7 @@ SCORED_AT_ONCE = 2048
 
 
 def main(asked: str, made: str) -> int:
-    """Do the job of the file `asked`; write {ids, peak_memory_bytes}, or {error}, to `made`, and FILES beside it."""
+    """Do the job of the file `asked`; write what it made, with {peak_memory_bytes}, or {error}, to `made`."""
     threading.Thread(target=end_with_parent, daemon=True).start()
     job = json.loads(Path(asked).read_text())
     try:
@@ -56,11 +56,22 @@ def _generate(job: dict[str, Any]) -> dict[str, Any]:
                     seed=derive(decoding["seed"], "vllm", number, i),  # no text depends on what runs beside it
                     stop_token_ids=job["ends"],
                     detokenize=False,
+                    logprobs=0 if job["logprobs"] else None,  # of no more than the token that was taken
                 )
             )
-    answers = [list(output.outputs[0].token_ids) for output in engine.generate(prompts, sampling)]
-    count = len(job["prompts"])
-    return {"ids": [answers[start : start + count] for start in range(0, len(answers), count)]}
+    answers = [output.outputs[0] for output in engine.generate(prompts, sampling)]
+    rounds = [answers[start : start + len(job["prompts"])] for start in range(0, len(answers), len(job["prompts"]))]
+    return {
+        "ids": [[list(answer.token_ids) for answer in answers] for answers in rounds],
+        "logprobs": [[_logprobs(answer) for answer in answers] for answers in rounds],
+    }
+
+
+def _logprobs(answer: Any) -> list[float] | None:
+    """What the engine says of each token of an answer, if that was asked for."""
+    if answer.logprobs is None:
+        return None
+    return [float(at[token].logprob) for at, token in zip(answer.logprobs, answer.token_ids, strict=True)]
 
 
 def _score(job: dict[str, Any], directory: Path) -> dict[str, Any]:

@@ -207,6 +207,7 @@ class Plan:
             seed=0,
             samples=p.samples,
             backend=backend,
+            logprobs=backend == "vllm",
         )
 
     @functools.cached_property
@@ -342,6 +343,7 @@ class Plan:
         seed: int,
         samples: int = 1,
         backend: str = "",
+        logprobs: bool = False,
     ) -> Stage:
         """Responses of a model to the prompts of a split; a temperature of 0 decodes greedily and once."""
         spec = {
@@ -349,6 +351,7 @@ class Plan:
             "precision": self.protocol.precision,
             "threads": self.threads,
             "backend": backend or self.protocol.backend,
+            **({"logprobs": True} if logprobs else {}),
         }
         return Stage(name, "generate", spec, {"data": self.data, "model": model})
 

@@ -34,7 +34,7 @@ class LLM:
         said = [None, *(self._said(row, token, k) for row, token in zip(logprobs, ids[1:], strict=False))]
         return SimpleNamespace(
             prompt_logprobs=said if k else None,
-            outputs=[SimpleNamespace(token_ids=self._continued(ids, sampling))],
+            outputs=[self._continued(ids, sampling)],
         )
 
     def _said(self, row, token, k):
@@ -46,8 +46,11 @@ class LLM:
     def _continued(self, ids, sampling):
         import torch
 
-        made = []
+        made, said = [], []
         while len(made) < sampling.max_tokens and not (made and made[-1] in getattr(sampling, "stop_token_ids", [])):
             with torch.no_grad():
-                made.append(int(self.model(torch.tensor([ids + made])).logits[0, -1].argmax()))
-        return made
+                logprobs = self.model(torch.tensor([ids + made])).logits[0, -1].float().log_softmax(-1)
+            made.append(int(logprobs.argmax()))
+            said.append({made[-1]: SimpleNamespace(logprob=float(logprobs.max()), rank=1)})
+        asked = getattr(sampling, "logprobs", None) is not None
+        return SimpleNamespace(token_ids=made, logprobs=said if asked else None)

@@ -72,13 +72,15 @@ def write_prompts(directory: Path, prompts: Sequence[Prompt], splits: Iterable[s
 def response_row(response: Response) -> dict[str, Any]:
     """A response as JSON."""
     ids = list(response.ids) if response.ids is not None else None
-    return {"text": response.text, "ids": ids, "tokenizer": response.tokenizer, "finished": response.finished}
+    row = {"text": response.text, "ids": ids, "tokenizer": response.tokenizer, "finished": response.finished}
+    return row if response.logprobs is None else {**row, "logprobs": list(response.logprobs)}
 
 
 def response_of(row: Mapping[str, Any]) -> Response:
     """A response from JSON."""
     ids = tuple(row["ids"]) if row["ids"] is not None else None
-    return Response(text=row["text"], ids=ids, tokenizer=row["tokenizer"], finished=row["finished"])
+    logprobs = tuple(row["logprobs"]) if "logprobs" in row else None
+    return Response(text=row["text"], ids=ids, tokenizer=row["tokenizer"], finished=row["finished"], logprobs=logprobs)
 
 
 def read_responses(artifact: Artifact, prompts: Sequence[Prompt]) -> dict[str, tuple[Response, ...]]:

@@ -62,7 +62,8 @@ def _with_vllm(context: Context, prompts: Sequence[str], rounds: Sequence[Decodi
     from plad_bench.learn import vllm_engine
 
     path = context.inputs["model"].path / MODEL
-    made, peak = vllm_engine.generate(path, context.device, context.spec["precision"], prompts, rounds)
+    said = context.spec.get("logprobs", False)
+    made, peak = vllm_engine.generate(path, context.device, context.spec["precision"], prompts, rounds, logprobs=said)
     context.cost["peak_memory_bytes"] = peak
     return made
 
