@@ -281,7 +281,29 @@ def test_show_prints_scores_parameters_and_samples(done):
     assert record["method"]["params"]["beta"] == record["method"]["params"]["beta"]
     assert len(record["samples"]) == 3
     assert record["samples"][0]["prompt"].startswith("thing[")
-    assert "rouge-l" in plad_bench("show", "plad/seed-1", cwd=done).stdout
+    printed = plad_bench("show", "plad/seed-1", cwd=done).stdout
+    assert "rouge-l" in printed
+    assert re.search(r"^  packages:$\n(    \S+: \S+$\n)+", printed, re.MULTILINE)
+    assert "{" not in printed
+
+
+def test_what_a_stage_noted_is_shown_a_line_each():
+    from plad_bench.cli.show import _told
+
+    notes = {
+        "data": {"bad_rows": ["a.csv, row 2: empty", "a.csv, row 9: empty"], "origin": {"id": "x", "revision": None}}
+    }
+    assert list(_told("notes", notes, "  ")) == [
+        "  notes:",
+        "    data:",
+        "      bad_rows:",
+        "        1: a.csv, row 2: empty",
+        "        2: a.csv, row 9: empty",
+        "      origin:",
+        "        id: x",
+        "        revision: None",
+    ]
+    assert list(_told("notes", {}, "")) == ["notes: none"]
 
 
 def test_show_puts_the_texts_of_a_prompt_side_by_side_while_the_store_has_them(done, tmp_path):

@@ -7,7 +7,9 @@ import pytest
 from click.testing import CliRunner
 from synthetic import component, put, record
 
+from plad_bench.cli.boards import render
 from plad_bench.cli.main import cli
+from plad_bench.contract.registry import Registry
 from plad_bench.report import stats
 from plad_bench.report.across import Standing, panels
 from plad_bench.report.board import load
@@ -78,6 +80,74 @@ def test_boards_of_other_seeds_or_of_the_same_task_are_not_taken_together(tmp_pa
     more = make(tmp_path, "more", {"opd": 9.0, **C}, task="a")
     (panel,) = panels([one, more, make(tmp_path, "d", B)])
     assert panel.boards == (("more", "a"), ("d", "d"))
+
+
+@pytest.mark.parametrize("few_first", [True, False])
+def test_of_two_boards_of_a_task_the_one_with_more_methods_counts(tmp_path, few_first):
+    few, many = ("a", "b") if few_first else ("b", "a")
+    boards = [
+        make(tmp_path, few, {"plad": 3.0, "kd": 1.0}, task="same"),
+        make(tmp_path, many, {"sft": 3.0, "kd": 2.0, "plad": 1.0}, task="same"),
+        make(tmp_path, "other", A),
+    ]
+    (panel,) = panels(sorted(boards, key=lambda board: board.name))
+    assert panel.boards == (("other", "other"), (many, "same"))
+    assert standings(panel) == {"kd": (1, 2), "plad": (2, 3), "sft": (3, 1)}
+
+
+def test_of_two_boards_of_a_task_with_as_many_methods_the_first_counts(tmp_path):
+    boards = [make(tmp_path, "a", A, task="same"), make(tmp_path, "b", B, task="same"), make(tmp_path, "other", C)]
+    (panel,) = panels(boards)
+    assert panel.boards == (("other", "other"), ("a", "same"))
+
+
+def test_ranks_are_by_the_statistics_of_the_methods_that_all_boards_have(tmp_path):
+    """Methods that only one board has tie there with others: rows and moments must stay together."""
+    extra = {"twin": 3.0, "kd": 3.0, "plad": 2.0, "other": 2.0, "sft": 1.0, "third": 1.0}
+    (panel,) = panels([make(tmp_path, "a", extra), make(tmp_path, "b", C)])
+    assert standings(panel) == {"kd": (1, 1), "plad": (2, 3), "sft": (3, 2)}
+
+
+def test_a_pair_that_differs_among_many_methods_alone_is_adjusted_among_the_few(tmp_path):
+    """Two methods that tie on a board of many pairs can differ among themselves: Holm counts the pairs of the panel."""
+    rng = np.random.default_rng(3)
+    seeds = np.array([0.0, 0.1, 0.2])
+    for name, methods in (("a", 12), ("b", 2)):
+        part = {**component(name), "licence": "x", "redistributable": False}
+        noise = rng.normal(0, 1, 200)
+        for k in range(methods):
+            for seed in range(3):
+                own = rng.normal(0, 0.3, 200)
+                columns = {"m": (noise + own + (0.15 if k == 0 else 0.0) + seeds[seed], "higher", "")}
+                put(tmp_path / name, *record(f"m{k:02}", seed, columns=columns, task=part))
+        (tmp_path / name / "board.toml").write_text("seeds_asked = 3\n")
+    boards = [load(tmp_path / name) for name in ("a", "b")]
+    (large,) = boards[0].groups
+    assert {row.rank for row in large.rows} == {1}
+    (panel,) = panels(boards)
+    assert standings(panel)["m00"] == (1, 1)
+    assert standings(panel)["m01"][0] == 2
+
+
+def test_run_refreshes_the_page_over_all_boards(boards):
+    leaderboard(boards)
+    make(boards, "c", C)
+    render(boards / "c", Registry.load())
+    assert "[`c`](c/README.md)" in (boards / "README.md").read_text()
+    assert leaderboard(boards, "--check").return_value == 0
+
+
+def test_a_board_that_is_not_listed_leaves_the_page_over_all_alone(boards):
+    render(boards / "quickstart", Registry.load())
+    assert not (boards / "README.md").exists()
+
+
+def test_a_broken_board_beside_costs_the_page_over_all_alone(boards, capsys):
+    (boards / "b" / "board.toml").write_text("seeds_asked = none")
+    render(boards / "a", Registry.load())
+    assert (boards / "a" / "README.md").exists()
+    assert not (boards / "README.md").exists()
+    assert "stays as it was" in capsys.readouterr().err
 
 
 def test_ties_are_as_on_the_board(tmp_path):

@@ -11,7 +11,7 @@ import click
 from plad_bench.cli.finding import find_boards
 from plad_bench.cli.options import boards_option, echo_json, json_option
 from plad_bench.cli.state import State
-from plad_bench.contract.errors import ExitCode
+from plad_bench.contract.errors import ExitCode, UsageError
 from plad_bench.contract.files import write_atomically
 
 if TYPE_CHECKING:
@@ -88,10 +88,22 @@ def _tell(report: Mapping[str, Mapping[str, list[str]]]) -> None:
 
 
 def render(directory: Path, registry: Any) -> None:
-    """Write the page and the plots of a board, and remove plots that are no longer its own."""
+    """Write the page and the plots of a board, remove plots no longer its own, and write the page over all boards."""
+    from plad_bench.plan.names import UNLISTED
     from plad_bench.report.board import load
+    from plad_bench.report.render import render_index
 
-    _write(_files(load(directory), directory, registry), directory)
+    board = load(directory)
+    _write(_files(board, directory, registry), directory)
+    if directory.name in UNLISTED:
+        return
+    found = find_boards((), directory.parent)
+    try:
+        boards = {name: board if name == directory.name else load(of) for name, of in found.items()}
+    except UsageError as error:
+        click.echo(f"The page over all boards stays as it was: {error.message}", err=True)
+    else:
+        _write(render_index(boards, directory.parent))
 
 
 def summary(directory: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -103,9 +104,22 @@ def _print_record(record: Record) -> None:
     }
     for name, values in facts.items():
         console.print(Text(name, style="bold"))
+        whole = name in {"counts", "cost"}
         for key, value in values.items():
-            whole = isinstance(value, float) and value.is_integer() and name in {"counts", "cost"}
-            console.print(Text(printable(f"  {key}: {int(value) if whole else value}")))
+            rounded = int(value) if whole and isinstance(value, float) and value.is_integer() else value
+            for line in _told(key, rounded, "  "):
+                console.print(Text(printable(line)))
+
+
+def _told(name: str, value: Any, indent: str) -> Iterator[str]:
+    """A fact on a line, or its parts, each on a line of its own, below its name."""
+    if not isinstance(value, dict | list):
+        yield f"{indent}{name}: {value}"
+        return
+    yield f"{indent}{name}:{'' if value else ' none'}"
+    parts = value.items() if isinstance(value, dict) else enumerate(value, 1)
+    for key, part in parts:
+        yield from _told(str(key), part, f"{indent}  ")
 
 
 def _print_samples(samples: list[dict[str, str]]) -> None:
