@@ -52,9 +52,16 @@ def server(request, model, tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
+    small = ["--gpu-memory-utilization=0.1", "--max-model-len=128"]
     commands = {
         "transformers": ["transformers.cli.transformers", "serve", str(model), "--device=cpu", "--dtype=float32"],
-        "vllm": ["vllm.entrypoints.openai.api_server", f"--model={model}", "--dtype=float32", "--enforce-eager"],
+        "vllm": [
+            "vllm.entrypoints.openai.api_server",
+            f"--model={model}",
+            "--dtype=float32",
+            "--enforce-eager",
+            *small,
+        ],
     }
     log = tmp_path_factory.mktemp("server") / "log"
     with log.open("w") as out:
@@ -62,7 +69,7 @@ def server(request, model, tmp_path_factory):
         process = subprocess.Popen([sys.executable, "-m", *commands[request.param], *where], stdout=out, stderr=out)
     url = f"http://127.0.0.1:{port}/v1"
     try:
-        late = time.monotonic() + 240
+        late = time.monotonic() + 600
         while not healthy(f"http://127.0.0.1:{port}/health"):
             assert process.poll() is None, log.read_text()[-3000:]
             assert time.monotonic() < late, log.read_text()[-3000:]
@@ -90,6 +97,11 @@ def greedy(directory, text):
     return tokenizer.decode(out, skip_special_tokens=True).strip(), len(ids[0]), len(out)
 
 
+def whole(texts):
+    """Without the beginnings of characters at their ends, which vLLM keeps back."""
+    return {id_: text.rstrip("\N{REPLACEMENT CHARACTER}") for id_, text in texts.items()}
+
+
 @pytest.mark.parametrize(("api", "form"), [("chat", "user: {}\nassistant:"), ("completions", "{}\n")])
 def test_faults_between_lose_nothing_and_ask_nothing_twice(server, model, api, form, tmp_path, monkeypatch):
     monkeypatch.setattr("plad_bench_plugins._openai.FIRST_WAIT_S", 0.001)
@@ -111,7 +123,7 @@ def test_faults_between_lose_nothing_and_ask_nothing_twice(server, model, api, f
         ask.run(context)
     told = {row["id"]: row["responses"][0]["text"] for row in read_lines(context.out / "responses.jsonl")}
     own = {f"id{i}": greedy(model, form.format(prompt)) for i, prompt in enumerate(PROMPTS)}
-    assert told == {id_: text for id_, (text, _, _) in own.items()}
+    assert whole(told) == whole({id_: text for id_, (text, _, _) in own.items()})
     assert len(set(told.values())) > 4
     assert set(between.answered.values()) == {1}
     assert len(between.answered) == len(PROMPTS)
