@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import tiny
@@ -88,13 +89,31 @@ def small(model):
     model.register_forward_pre_hook(check, with_kwargs=True)
 
 
+def full(at):
+    """The steps, where the last rank has no room for more than two sequences even before a model sees them."""
+
+    def short(number):
+        step = at(number)
+
+        def micro(size):
+            if ranks.rank() == ranks.count() - 1 and size > 2:
+                raise MemoryError
+            return step.micro(size)
+
+        return replace(step, micro=micro)
+
+    return short
+
+
 def trained(name, how, directory):
     """Train, and return weights, curve and counts."""
-    student, cost, thrift = tiny.llama(1), {}, Thrift(0 if how == "small" else int(how))
+    student, cost, thrift = tiny.llama(1), {}, Thrift(int(how) if how.isdecimal() else 0)
     if how == "small":
         small(student)
     kind = pairs if hasattr(METHODS[name].objective, "reference") else steps
     module, at, memory = kind(name, student, *([] if kind is pairs else [cost]))
+    if how == "full":
+        at = full(at)
     result = training.train(
         module,
         at,

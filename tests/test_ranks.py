@@ -14,7 +14,8 @@ import torch
 from plad_bench.learn import ranks
 
 HERE = Path(__file__).parent
-TRAININGS = ["kd:2", "kd:0", "plad:0", "dpo:1", "gkd:0", "minillm:0", "taid:3", "distillm:0", "plad:small", "gkd:small"]
+TRAININGS = ["kd:2", "kd:0", "plad:0", "dpo:1", "gkd:0", "minillm:0", "taid:3", "distillm:0"]
+TRAININGS += ["plad:small", "gkd:small", "kd:full"]
 WRAPPERS = [f"{name}:{how}" for name in ("kd", "plad") for how in ("ddp", "fsdp")]
 
 
@@ -76,6 +77,13 @@ def test_where_one_rank_is_short_of_memory_all_take_fewer_sequences(run, name):
     assert two["cost"] == run(f"{name}:0", 1)["cost"]
 
 
+def test_where_one_rank_has_no_room_for_the_batch_itself_all_take_fewer_sequences(run):
+    two = run("kd:full", 2)
+    assert two["micro_batch"] == 2
+    close(run("kd:0", 1)["weights"], two["weights"])
+    assert two["curve"][-1]["loss"] == pytest.approx(run("kd:0", 1)["curve"][-1]["loss"])
+
+
 @pytest.mark.parametrize("case", WRAPPERS)
 def test_losses_and_gradients_are_the_same_under_torchs_wrappers(run, case):
     one, two = run(case, 1), run(case, 2)
@@ -87,7 +95,7 @@ def test_the_runs_differ_where_they_should(run):
     """Or equal results would show nothing: the methods trained, and not to the same weights."""
     weights = {case: run(case, 1)["weights"] for case in TRAININGS}
     heads = {json.dumps(w["lm_head.weight"]) for w in weights.values()}
-    assert len(heads) >= len(TRAININGS) - 3  # kd, plad and gkd are there twice, and agree but for rounding
+    assert len(heads) >= len(TRAININGS) - 4  # kd is there thrice, plad and gkd twice, and agree but for rounding
     assert run("gkd:0", 1)["cost"]["tokens_generated"] > 0
 
 

@@ -142,7 +142,7 @@ def _update(  # noqa: PLR0917  everything that a step is
     def gradients(size: int) -> dict[str, float]:
         optimizer.zero_grad(set_to_none=True)
         torch.manual_seed(derive(seed, "step", number, *ranks.own()))
-        return _gradients(module, accelerator, step.micro(size))
+        return _gradients(module, accelerator, step, size)
 
     values = spared(gradients, step.most)
     if not math.isfinite(values["loss"]):
@@ -159,7 +159,7 @@ def _update(  # noqa: PLR0917  everything that a step is
     return values
 
 
-def _gradients(module: nn.Module, accelerator: Accelerator, micro: Sequence[MicroStep]) -> dict[str, float]:
+def _gradients(module: nn.Module, accelerator: Accelerator, step: Step, size: int) -> dict[str, float]:
     """Add up the gradients of this rank's micro-batches, and the losses of all ranks'.
 
     Raises:
@@ -167,7 +167,7 @@ def _gradients(module: nn.Module, accelerator: Accelerator, micro: Sequence[Micr
     """
     values: dict[str, float] = {"loss": 0.0, "short": 0.0}
     try:
-        for one in ranks.share(micro):
+        for one in ranks.share(step.micro(size)):
             loss, report = one(module)
             accelerator.backward(loss)
             values["loss"] += float(loss.detach())
