@@ -93,7 +93,8 @@ Put selectors with brackets in quotes, for the shell's sake. `all` selects every
 | 6 | stopped before `--max-cost` was exceeded; what was bought is kept |
 | 130 | interrupted |
 
-`plan`, and `run --dry-run`, end with the code that `run` would have had before its first stage: 0, 2, 3, 4 or 5."""
+`plan`, and `run --dry-run`, end with the code that `run` would have had before its first stage: 0, 2, 3, 4 or 5.
+They open no launcher, so what only that knows (slots for `--ranks`, the nodes of a Ray) is for `run` to find."""
 
 
 def pages() -> dict[Path, str]:

@@ -17,6 +17,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from plad_bench.contract.errors import MissingError, StageError
+from plad_bench.execute import recording
 from plad_bench.execute.stages import generate, signals
 from plad_bench.execute.stages.files import Prompt, read_lines, response_of, response_row, write_prompts
 from plad_bench.execute.store import Artifact
@@ -69,6 +70,16 @@ def test_top_k_signals_let_a_vllm_teacher_serve_methods_on_fixed_text():
     assert [row for row, reason in reasons.items() if not reason][3:] == ["kd", "kd[data=teacher]", "akl"]
     assert reasons["opd"].startswith("opd needs the teacher's logits; vllm[path=tests-")
     assert reasons["opd"].endswith("provides top-k")  # it asks the teacher of what the student writes
+
+
+def test_a_record_says_what_was_asked_of_the_teacher(tmp_path):
+    def access(found):
+        return {
+            row: recording.write_undone(tmp_path, c, None, []).method.access for row, c in found.items() if c.method
+        }
+
+    assert access(signalled("kd,seqkd,opd")) == {"kd": "top-k", "seqkd": "text", "opd": "token log-probs"}
+    assert access(cells()) == {"kd": "logits", "seqkd": "text"}
 
 
 def test_no_stage_of_a_vllm_teacher_loads_it_elsewhere():

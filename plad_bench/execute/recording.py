@@ -143,9 +143,10 @@ def _identity(cell: Cell) -> dict[str, Any]:
         )
     else:
         component = cell.method.component
+        access = min(component.access, cell.plan.access(cell.method), key=lambda access: access.tier)
         method = results.MethodPart(
             **_named(cell.method) | {"selector": cell.row},
-            access=component.access.value,
+            access=access.value,
             paper=component.paper,
             lr=lr or cell.protocol.lr,
             lr_shared=not lr,
