@@ -147,10 +147,16 @@ def _weights(directory):
     return directory / "model.safetensors"
 
 
+def _dangling(directory):
+    _weights(directory).unlink()
+    _weights(directory).symlink_to("nowhere")
+
+
 _INDEX = "model.safetensors.index.json"
 DAMAGE = {
     "no configuration": (lambda d: (d / "config.json").unlink(), "model has no config.json"),
     "no weights": (lambda d: (d / "model.safetensors").unlink(), "model has no safetensors file"),
+    "a link to nowhere": (_dangling, "model.safetensors cannot be read: No such file"),
     "a missing shard": (_with_index, "model lacks model-2.safetensors"),
     "no tokenizer": (lambda d: [p.unlink() for p in d.glob("tokenizer*")], "model has no tokenizer"),
     "no end token": (_without_end, "has no end token"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from plad_bench.contract.errors import MissingError
+from plad_bench.contract.files import unreadable
 
 DESCRIBING = (
     "config.json",
@@ -65,12 +66,16 @@ def check_weights(directory: Path, what: str) -> None:
     """See that a directory holds all of a model's weights.
 
     Raises:
-        MissingError: if a file lacks, or was cut short, or is no safetensors file.
+        MissingError: if a file lacks, was cut short, cannot be read, or is no safetensors file.
     """
     if files := lacking(directory, what):
         raise incomplete(what, files)
     for file in sorted(directory.glob("*.safetensors")):
-        if not _is_whole(file):
+        try:
+            whole = _is_whole(file)
+        except OSError as error:
+            raise unreadable(f"{what}: {file.name}", error) from error
+        if not whole:
             raise MissingError(
                 f"{what}: {file.name} is no safetensors file, or only its beginning",
                 "Copy or download it again; in a git clone `git lfs pull` fetches it.",
