@@ -305,10 +305,12 @@ def test_a_need_that_does_not_exist_is_a_broken_record():
         Metric(name="odd", summary="", better=None, needs=frozenset({"logits", Need.TEACHER}), score=lambda e, p, t: [])
 
 
-def test_a_scorer_of_pairs_reads_text():
-    row = "plad[loss=margin,scorer=perplexity]"
+@pytest.mark.parametrize("name", ["perplexity", "win-teacher"])
+def test_a_scorer_of_pairs_reads_text(name):
+    """And not the teacher's: it is one of those that are scored."""
+    row = f"plad[loss=margin,scorer={name}]"
     cell = planned("rouge-l", methods=row)[row]
-    with pytest.raises(UsageError, match="perplexity cannot score training pairs"):
+    with pytest.raises(UsageError, match=f"{name} cannot score training pairs"):
         _ = cell.scores
 
 

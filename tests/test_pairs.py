@@ -287,7 +287,6 @@ def test_samples_are_keyed_where_there_are_several():
         ("mbr", {"samples": 8, "sample_temperature": 0.0}, "there will be 1"),
         ("mbr[per_prompt=3]", {"samples": 5}, "needs 6 samples"),
         ("reranked[scorer=length]", {}, "length has no direction, so reranked[scorer=length] cannot order by it"),
-        ("reranked[scorer=agreement]", {}, "agreement needs the teacher beside a response"),
     ],
 )
 def test_what_a_builder_cannot_do_is_known_before_any_work(pairs, conditions, reason):
@@ -301,6 +300,8 @@ def test_a_margin_needs_a_scorer_and_mbr_has_one():
         cell(pairs="teacher-over-student[margin=0.1]")
     assert cell(pairs="teacher-over-student[margin=0.1,scorer=rouge-l]")[0].orders.label == "rouge-l"
     assert cell(pairs="mbr[margin=0.1]", samples=3)[0].orders.label == "rouge-l"
+    with pytest.raises(UsageError, match="agreement cannot score training pairs: it needs the teacher"):
+        cell(pairs="reranked[scorer=agreement]")
     with pytest.raises(UsageError, match="knows no other scorer"):
         cell(pairs="mbr[scorer=rouge-l]")
     with pytest.raises(UsageError, match="unknown metric"):

@@ -199,12 +199,8 @@ def _pairs_reason(cell: Cell) -> str:
     """Why the pair builder cannot make these pairs; empty if it can, or if none is asked."""
     if cell.pairs is None:
         return ""
-    if (metric := cell.orders) is not None:
-        if metric.component.better is None:
-            return f"{metric.label} has no direction, so {cell.pairs.label} cannot order by it"
-        if beyond := metric.component.needs - {Need.REFERENCES}:
-            needs = " and ".join(sorted(beyond))
-            return f"{metric.label} needs the {needs} beside a response, so {cell.pairs.label} cannot order by it"
+    if (metric := cell.orders) is not None and metric.component.better is None:
+        return f"{metric.label} has no direction, so {cell.pairs.label} cannot order by it"
     needed = cell.pairs.component.samples(cell.pairs.params)
     there = cell.protocol.samples if cell.protocol.sample_temperature else 1
     if needed > there:
@@ -259,7 +255,7 @@ def _plugins_reason(cell: Cell) -> str:
 
 def _check_scorer(scorer: Chosen) -> None:
     """See that a metric can score training pairs, where no model has been evaluated yet."""
-    if needs := metrics_needs(scorer) - {Need.TEACHER, Need.REFERENCES}:
+    if needs := metrics_needs(scorer) - {Need.REFERENCES}:
         raise UsageError(
             f"{scorer.label} cannot score training pairs: it needs the {' and '.join(sorted(needs))} of an evaluation",
             "Name a scorer that reads text alone.",
