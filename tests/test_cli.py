@@ -410,8 +410,9 @@ def test_plugins_lists_components_and_names_a_broken_file(tmp_path):
         (["--methods", ","], 5, ["selects no method"]),
         (["--seeds", "0"], 2, ["seeds"]),
         (["--stpes", "3"], 2, ["--steps"]),
+        (["-p", "mine.py"], 2, ["No such option '-p'", "plad-bench -p FILE run"]),
         (["--task", "e2e[path=nowhere]"], 3, ["nowhere"]),
-        (["--gpus", "97"], 3, ["no GPU 97"]),
+        (["--gpus", "97"], 3, ["no GPU 97", "--gpus none"]),
         (["--board", "../escape"], 2, ["board"]),
     ],
 )
@@ -443,6 +444,7 @@ def test_a_board_that_contradicts_the_command_line_shows_both_values(done):
     assert result.returncode == 2
     assert "steps = 4" in result.stderr
     assert "says 5" in result.stderr
+    assert "signals is 'top'" in plad_bench(*RUN, "--signals", "top", cwd=done).stderr
 
 
 def test_an_unwritable_store_is_named_and_records_stay_intact(done, tmp_path):

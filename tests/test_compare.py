@@ -118,7 +118,7 @@ def test_a_reader_sees_a_plain_table(boards):
 
 def test_one_seed_says_that_it_is_one(tmp_path):
     root = small(tmp_path, {"kd": [[1, 2, 3, 4]], "plad": [[2, 3, 4, 6]]})
-    assert "examples only: one seed" in run(root, "kd", "plad").stdout
+    assert "; one seed, 4 examples, paired by example alone" in run(root, "kd", "plad").stdout
 
 
 def test_different_examples_are_refused_and_counted(tmp_path):

@@ -111,6 +111,7 @@ def summary(directory: Path) -> None:
     from rich.console import Console
     from rich.text import Text
 
+    from plad_bench.report import content
     from plad_bench.report.board import load
 
     console = Console()
@@ -119,6 +120,8 @@ def summary(directory: Path) -> None:
         console.print(Text(f"{group.task}: {group.student} taught by {group.teacher}", style="bold"), soft_wrap=True)
         if group.references or group.rows:
             console.print(_table(group, console.width))
+            if content.one_record([*group.references, *group.rows]):
+                click.echo(content.DAGGER)
         else:
             click.echo("Nothing to rank: see the page for incomplete and trial cells.")
     for problem in board.problems:

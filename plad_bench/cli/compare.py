@@ -116,8 +116,9 @@ def _print(sides: Sequence[Side], compared: Sequence[Comparison]) -> None:
     for place in dict.fromkeys((c.task, c.teacher, c.student, c.seeds, c.examples) for c in compared):
         task, teacher, student, seeds, examples = place
         rows = [c for c in compared if (c.task, c.teacher, c.student, c.seeds, c.examples) == place]
-        over = "examples only: one seed" if seeds == 1 else "paired by seed and example"
-        click.echo(clean(f"{task}: {student} taught by {teacher}; {seeds} seeds, {examples} examples, {over}"))
+        counted = "one seed" if seeds == 1 else f"{seeds} seeds"
+        over = "paired by example alone" if seeds == 1 else "paired by seed and example"
+        click.echo(clean(f"{task}: {student} taught by {teacher}; {counted}, {examples} examples, {over}"))
         head = ["metric", *names, "difference", "95 % interval", "p (Holm)", "detectable", f"{names[0]} is"]
         click.echo(_aligned([head, *map(_row, rows)]))
 

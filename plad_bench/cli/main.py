@@ -134,6 +134,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
         error.show()
+        if isinstance(error, click.NoSuchOption) and error.option_name in {"-p", "--plugin"}:
+            click.echo("It belongs before the command: plad-bench -p FILE run ...", err=True)
         if variable := _variable_of(error):
             click.echo(f"The value came from the variable {variable}.", err=True)
         sys.exit(error.exit_code)

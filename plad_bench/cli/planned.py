@@ -117,7 +117,7 @@ _PROTOCOL = (
 def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> Planned:
     """Resolve everything, and find out what there is to do, without doing any of it."""
     from plad_bench.execute import recording
-    from plad_bench.plan import backends, boardfile, matrix, spec
+    from plad_bench.plan import backends, boardfile, matrix, spec, stages
 
     registry = state.registry
     # A trial's conditions must not become those of the board that a run with no options goes to.
@@ -129,6 +129,8 @@ def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> 
     unbound = options["limit"] and not options["board"]
     board = boardfile.BoardFile() if unbound else boardfile.read(directory / "board.toml")
     explicit = {name: options[name] for name in _PROTOCOL}
+    if explicit["signals"] is not None:  # a value that is none is no contradiction to the board's
+        stages.kept_tokens(explicit["signals"])
     if explicit["backend"] == "auto":  # a board that exists has chosen
         explicit["backend"] = None if board.protocol else backends.best(gpu=bool(gpus))
     tasks = spec.choose(registry, "task", options["task"])
@@ -188,5 +190,6 @@ def gpus_of(options: Mapping[str, Any]) -> tuple[int, ...]:
     except ValueError:
         raise UsageError(f"--gpus {text!r}: not a list of indices", "Write 0 or 0,1, or none.") from None
     if absent := set(wanted) - set(present):
-        raise MissingError(f"no GPU {', '.join(map(str, sorted(absent)))} on this machine", "See --gpus in --help.")
+        message = f"no GPU {', '.join(map(str, sorted(absent)))} on this machine"
+        raise MissingError(message, "Name others, or stay on the CPU: --gpus none.")
     return wanted

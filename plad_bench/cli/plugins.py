@@ -87,20 +87,19 @@ def _print(listed: dict[str, list[dict[str, Any]]], broken: list[dict[str, str]]
     for kind, rows in listed.items():
         if not rows:
             continue
+        origins = {row["distribution"] for row in rows}
+        title = Text(f"{kind}s, from {origins.pop()}" if len(origins) == 1 else f"{kind}s", style="bold")
+        columns = ("name", "what", "parameters", *(["from"] if origins else []))
         table = Table(
-            title=Text(f"{kind}s", style="bold"), title_justify="left", box=None, pad_edge=False, header_style="dim"
+            title=Text(title, style="bold"), title_justify="left", box=None, pad_edge=False, header_style="dim"
         )
-        for column in ("name", "what", "parameters", "from"):
-            table.add_column(column, overflow="fold")
+        for column in columns:
+            table.add_column(column, overflow="fold", no_wrap=column == "name")
         for row in rows:
             conflict = " (conflict)" if row["conflict"] else ""
             params = " ".join(f"{k}={v}" for k, v in row["params"].items())
-            table.add_row(
-                Text(row["name"] + conflict, style="bold"),
-                Text(_what(row)),
-                Text(params),
-                Text(row["distribution"]),
-            )
+            cells = (Text(row["name"] + conflict, style="bold"), *map(Text, (_what(row), params, row["distribution"])))
+            table.add_row(*cells[: len(columns)])
         console.print(table)
         console.print()
     for item in broken:

@@ -20,6 +20,9 @@ from plad_bench.report.text import NONE
 ALL_PAIRS = 12
 """Methods up to which every pair is listed; beyond, each is compared with the first alone."""
 
+DAGGER = "† A single record: the interval is over examples only."
+"""What the mark of a value says."""
+
 _FACTS = {
     "steps": "{} steps",
     "batch": "batches of {} prompts",
@@ -226,11 +229,16 @@ def _ranking(group: Group, places: Mapping[MetricInfo, int]) -> Section:
     return Section("ranking", by, table=table, note=(" ".join(_reading(group)),))
 
 
+def one_record(rows: Iterable[Row]) -> bool:
+    """Whether a value of the rows has a dagger."""
+    return any(e.label == EXAMPLES_ONLY for row in rows for e in row.estimates.values())
+
+
 def _reading(group: Group) -> Iterator[str]:
     rows = [*group.rows, *group.references]
     yield "Values are means with their 95 % interval, over seeds and examples."
-    if any(e.label == EXAMPLES_ONLY for row in rows for e in row.estimates.values()):
-        yield "† A single record: the interval is over examples only."
+    if one_record(rows):
+        yield DAGGER
     if group.pairs is not None:
         yield (
             "Methods share a rank unless significantly worse than the best of the rank (paired by seed and example, "
