@@ -388,6 +388,13 @@ def test_status_tells_of_the_finished_run(done):
 def test_plugins_lists_components_and_names_a_broken_file(tmp_path):
     result = plad_bench("-p", str(PLUGIN), "plugins", "--json", cwd=tmp_path)
     assert "squared" in {m["name"] for m in json.loads(result.stdout)["components"]["method"]}
+    listed = plad_bench("plugins", "pairs", cwd=tmp_path, COLUMNS="80").stdout
+    assert listed.startswith("pair builders, from plad-bench ")
+    assert "\nreference-over-student  A control" in listed  # a name is whole, to be copied
+    assert "from  " not in listed.splitlines()[1]
+    mixed = plad_bench("-p", str(PLUGIN), "plugins", "methods", cwd=tmp_path, COLUMNS="80").stdout.splitlines()
+    assert mixed[0].strip() == "methods"
+    assert mixed[1].split() == ["name", "what", "parameters", "from"]
     (tmp_path / "broken.py").write_text("import nothing_of_that_name")
     result = plad_bench("-p", "broken.py", "plugins", cwd=tmp_path)
     assert result.returncode == 4

@@ -90,9 +90,7 @@ def _print(listed: dict[str, list[dict[str, Any]]], broken: list[dict[str, str]]
         origins = {row["distribution"] for row in rows}
         title = Text(f"{kind}s, from {origins.pop()}" if len(origins) == 1 else f"{kind}s", style="bold")
         columns = ("name", "what", "parameters", *(["from"] if origins else []))
-        table = Table(
-            title=Text(title, style="bold"), title_justify="left", box=None, pad_edge=False, header_style="dim"
-        )
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
         for column in columns:
             table.add_column(column, overflow="fold", no_wrap=column == "name")
         for row in rows:
