@@ -4,10 +4,10 @@
     python benchmarks/generation.py --device cuda --dtype bfloat16 --width 2048 --layers 16 --new 512 --prompts 1024
 
 A Llama with random weights decodes prompts of 4 to 63 tokens greedily; one token in --ends ends a text, so that lengths
-are uneven. Batched is learn/generation.py; continuous is `generate_batch`, which has as many texts at work at a time,
-takes the next one when one ends, and needs flash attention for what it promises: without, every token is compared with
-the keys of all texts at work. Both take turns in one process, so that a busy machine slows both; the first turn warms
-up and does not count. Prints a Markdown table.
+are uneven. Both are learn/generation.py. Continuous is transformers' `generate_batch`, which has as many texts at
+work as a batch has, takes the next one when one ends, and needs flash attention for what it promises: without, every
+token is compared with the keys of all texts at work. Both take turns in one process, so that a busy machine slows both;
+the first turn warms up and does not count. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -18,9 +18,6 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
-
-PAGE = 32
-"""Tokens in a page of the cache of keys and values."""
 
 
 def made(given: argparse.Namespace) -> tuple[Any, Any]:
@@ -52,9 +49,7 @@ def made(given: argparse.Namespace) -> tuple[Any, Any]:
 
 def ways(given: argparse.Namespace) -> dict[str, Callable[[], list[Sequence[int]]]]:
     """Each way to generate: what it makes of the same prompts, as token ids without the end."""
-    from transformers import ContinuousBatchingConfig, GenerationConfig
-
-    from plad_bench.learn import generation, models
+    from plad_bench.learn import generation
 
     model, tokenizer = made(given)
     random_ = random.Random(0)
@@ -62,26 +57,14 @@ def ways(given: argparse.Namespace) -> dict[str, Callable[[], list[Sequence[int]
         " ".join(f"w{random_.randrange(3, given.vocabulary)}" for _ in range(random_.randrange(4, 64)))
         for _ in range(given.prompts)
     ]
-    ends = set(model.generation_config.eos_token_id)
 
     def batched() -> list[Sequence[int]]:
         decoding = generation.Decoding(max_new_tokens=given.new)
         return [r.ids or () for r in generation.generate(model, tokenizer, prompts, decoding)]
 
     def continuous() -> list[Sequence[int]]:
-        encoder = models.encoder(model, tokenizer)
-        config = GenerationConfig(max_new_tokens=given.new, do_sample=False, eos_token_id=sorted(ends), pad_token_id=2)
-        room = ContinuousBatchingConfig(
-            page_size=PAGE,
-            num_blocks=generation.BATCH * (-(-(64 + given.new) // PAGE) + 1),
-            max_batch_tokens=64 * generation.BATCH,
-            max_requests_per_batch=generation.BATCH,
-            allow_block_sharing=False,
-        )
-        found = model.generate_batch([encoder.prompt(p) for p in prompts], config, room)
-        if len(found) < len(prompts) or any(one.error for one in found.values()):
-            raise SystemExit("generate_batch failed; its log says why")
-        return [generation.response_of(encoder, one.generated_tokens, ends).ids or () for one in found.values()]
+        decoding = generation.Decoding(max_new_tokens=given.new)
+        return [r.ids or () for r in generation.generate(model, tokenizer, prompts, decoding, continuous=True)]
 
     return {"batched": batched, "continuous": continuous}
 

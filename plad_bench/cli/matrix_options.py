@@ -58,8 +58,9 @@ def matrix_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--backend",
-            type=click.Choice(["auto", "transformers", "vllm"]),
-            help="What generates text outside of training; auto is vllm where that can run.  "
+            type=click.Choice(["auto", "transformers", "continuous", "vllm"]),
+            help="What generates text outside of training; auto is vllm where that can run, continuous is transformers "
+            "with continuous batching of greedy text.  "
             "[default: the board's, else transformers]",
         ),
         click.option(

@@ -1,4 +1,4 @@
-"""What generates text: transformers, or vLLM where it is installed and can run."""
+"""What generates text: transformers, in batches or continuously, or vLLM where it is installed and can run."""
 
 from __future__ import annotations
 

@@ -53,7 +53,10 @@ def _with_transformers(context: Context, prompts: Sequence[str], rounds: Sequenc
         def progress(done: int, _: int, before: int = before, total: int = total) -> None:
             context.progress(before + done, total)
 
-        made.append(generate(model, tokenizer, prompts, decoding, progress, thrift=context.thrift))
+        continuous = context.spec["backend"] == "continuous"
+        made.append(
+            generate(model, tokenizer, prompts, decoding, progress, thrift=context.thrift, continuous=continuous)
+        )
     context.cost["peak_memory_bytes"] = models.peak_memory(context.device)
     return made
 
@@ -68,4 +71,4 @@ def _with_vllm(context: Context, prompts: Sequence[str], rounds: Sequence[Decodi
     return made
 
 
-_BACKENDS = {"transformers": _with_transformers, "vllm": _with_vllm}
+_BACKENDS = {"transformers": _with_transformers, "continuous": _with_transformers, "vllm": _with_vllm}
