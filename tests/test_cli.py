@@ -517,13 +517,6 @@ def test_every_command_has_help_under_both_names(command, tmp_path):
     assert plad_bench(command, "-h", cwd=tmp_path).stdout == long.stdout
 
 
-def test_an_option_given_twice_is_refused(tmp_path):
-    for command in ("run", "plan"):
-        result = plad_bench(command, "--methods", "plad", "--methods=kd", cwd=tmp_path)
-        assert result.returncode == 2
-        assert "--methods is given twice. Give it once; lists have commas." in result.stderr
-
-
 def test_a_mistyped_command_lists_near_matches(tmp_path):
     result = plad_bench("rnu", cwd=tmp_path)
     assert result.returncode == 2

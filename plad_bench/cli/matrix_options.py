@@ -13,19 +13,6 @@ from plad_bench.plan.names import DEMO_BOARD, TRIAL_BOARD
 DEMO_METHODS = "sft,seqkd,kd,plad"
 
 
-class Once(click.Command):
-    """A command whose options are given once: the last one would silently take the place of the others."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As ever, but for the refusal."""
-        _, _, given = self.make_parser(ctx).parse_args(list(args))
-        for parameter in given:
-            if given.count(parameter) > 1 and isinstance(parameter, click.Option) and not parameter.is_flag:
-                name = max(parameter.opts, key=len)
-                raise click.UsageError(f"{name} is given twice. Give it once; lists have commas.", ctx)
-        return super().parse_args(ctx, args)
-
-
 def matrix_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say what to compare, and how; `run` and `plan` take the same."""
     options = [

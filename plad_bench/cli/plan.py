@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from plad_bench.cli.matrix_options import Once, execution_options, matrix_options
+from plad_bench.cli.matrix_options import execution_options, matrix_options
 from plad_bench.cli.options import echo_json, json_option
 from plad_bench.cli.planned import Planned, gpus_of, prepare
 from plad_bench.cli.state import State
@@ -25,7 +25,7 @@ WIDE = 10_000
 """Columns of a table that is never broken: what is copied, such as a cell's id, stays whole."""
 
 
-@click.command(cls=Once, short_help="Show what run would do.")
+@click.command(short_help="Show what run would do.")
 @matrix_options
 @execution_options
 @json_option

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from plad_bench.cli.matrix_options import Once, execution_options, matrix_options
+from plad_bench.cli.matrix_options import execution_options, matrix_options
 from plad_bench.cli.options import echo_json, json_option
 from plad_bench.cli.plan import in_full, show_plan
 from plad_bench.cli.planned import Planned, gpus_of, prepare
@@ -17,7 +17,7 @@ from plad_bench.cli.state import State
 from plad_bench.contract.errors import ExitCode, NothingSelectedError
 
 
-@click.command(cls=Once, short_help="Plan, execute, record and render a comparison.")
+@click.command(short_help="Plan, execute, record and render a comparison.")
 @matrix_options
 @execution_options
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
