@@ -1,4 +1,4 @@
-"""What every test needs: one thread, no network by accident, no variable of the user's, helpers importable."""
+"""What every test needs: one thread, a time limit, helpers, no network by accident, no variable of the user's."""
 
 from __future__ import annotations
 
@@ -6,9 +6,21 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 for name in [name for name in os.environ if name.startswith("PLAD_BENCH_")]:
     del os.environ[name]  # an exported option would reach every command that a test runs
 sys.path.insert(0, str(Path(__file__).parent))
+
+LONG = ("slow", "storm", "browser", "gpu", "vllm")
+LIMIT_S = 1200  # for those; pyproject.toml has the limit of the others
+
+
+def pytest_collection_modifyitems(items):
+    """Give tests that take long a longer time limit than the rest have."""
+    for item in items:
+        if item.get_closest_marker("timeout") is None and any(map(item.get_closest_marker, LONG)):
+            item.add_marker(pytest.mark.timeout(LIMIT_S))
