@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import multiprocessing.forkserver
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -60,7 +62,7 @@ def store(world, tmp_path):
     return _stocked(world, tmp_path)
 
 
-def run(store, stage, *, session=None, ranks=2, watcher=None, **options):
+def run(store, stage, *, session=None, ranks=2, watcher=None, plugins=(), **options):
     """The engine, after it has made a stage in two slots of this machine."""
     opened = session or (lambda: local.LocalSession(LaunchOptions(workers=2, threads=1, gpus=(), store=store.root)))
     engine = Engine(
@@ -68,6 +70,7 @@ def run(store, stage, *, session=None, ranks=2, watcher=None, **options):
         opened,
         store.root / "runs" / "mine",
         threads=1,
+        plugins=plugins,
         options=Options(**options),
         watcher=watcher or Watcher(),
         ranks=ranks,
@@ -211,6 +214,39 @@ def test_one_that_is_killed_again_and_again_fails_its_stage(store):
     Killer(store.partial(stage.key), 1, times=2)
     assert run(store, stage).failures[stage.key].message == "its process was killed by signal 9"
     assert multiprocessing.active_children() == []
+
+
+def test_a_worker_that_is_killed_with_a_lock_in_its_hand_leaves_no_lock(store, tmp_path):
+    task = {"kind": "task", "name": "deadly", "params": {"marker": str(tmp_path / "killed")}}
+    stage = Stage("data", "data", {"of": "deadly"}, job={"task": task})
+    engine = run(store, stage, plugins=[HERE / "plugins" / "deadly.py"], timeout_s=60)
+    assert (tmp_path / "killed").exists()
+    assert engine.failures == {}
+    assert stage.key in engine.artifacts
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_workers_share_no_memory_with_each_other():
+    code = "import plad_bench_plugins.launchers._preload; print(open('/proc/self/maps').read())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    modes = re.findall(r"^[0-9a-f]+-[0-9a-f]+ (\S+)", done.stdout, re.MULTILINE)
+    assert len(modes) > 100
+    assert [mode for mode in modes if "w" in mode and mode.endswith("s")] == []
+
+
+def test_a_fork_server_that_is_killed_costs_one_try_and_leaves_no_worker(store, undisturbed):
+    stage, pids = training(steps=120), []
+
+    def kill_the_server():
+        _wait_for((store.partial(stage.key) / "checkpoint.pt").exists)
+        pids.extend(child.pid for child in multiprocessing.active_children())
+        os.kill(multiprocessing.forkserver._forkserver._forkserver_pid, signal.SIGKILL)
+
+    threading.Thread(target=kill_the_server, daemon=True).start()
+    found = run(store, stage).artifacts[stage.key]
+    assert len(pids) == 2
+    _wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+    torch.testing.assert_close(tiny.weights(found), tiny.weights(undisturbed), rtol=0, atol=0)
 
 
 def test_what_fails_on_all_ranks_says_why(store):

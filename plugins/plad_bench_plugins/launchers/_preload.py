@@ -1,6 +1,7 @@
 """What stages need imported; the fork server imports it once, before the first fork."""
 
 import gc
+import threading
 
 import accelerate  # noqa: F401
 import rouge_score.rouge_scorer  # noqa: F401
@@ -22,8 +23,9 @@ _registry = Registry.load()
 for _kind in KINDS:
     _registry.components(_kind)
 
-# Made in a child instead, its semaphore would outlive a child that is killed, which Python complains of.
-tqdm.get_lock()
+# tqdm's own lock is a semaphore that all children would share: one that is killed while it holds it would leave every
+# later one waiting. Each child draws its own progress bars, so a lock of its own threads is all that it needs.
+tqdm.set_lock(threading.RLock())
 
 # A child's first collection would touch, and so copy, every object imported here: a quarter of a second per stage.
 gc.collect()

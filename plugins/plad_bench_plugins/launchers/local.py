@@ -24,6 +24,8 @@ from plad_bench import Launcher, LauncherSession, LaunchOptions, Params, StagePr
 from plad_bench_plugins.launchers._together import Together
 
 _PRELOAD = "plad_bench_plugins.launchers._preload"
+_NO_EXIT_CODE = 255
+"""What multiprocessing reports of a child whose fork server is gone."""
 
 
 class LocalSession(LauncherSession):
@@ -68,11 +70,17 @@ class _Forked(StageProcess):
         reader.close()
 
     def poll(self) -> int | None:
-        return self._process.exitcode
+        code = self._process.exitcode
+        if code != _NO_EXIT_CODE:
+            return code
+        # The fork server was killed, and nobody hears any more how this worker ends: it must not go on unseen.
+        self.kill()
+        return -signal.SIGKILL
 
     def kill(self) -> None:
         self._process.kill()
         self._process.join()
+        self._alive.close()  # its other end is the worker's, which exits when this one closes
 
 
 class _Fresh(StageProcess):
