@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -119,8 +120,15 @@ def content_hash(path: Path) -> str:
     for file in files:
         name = file.name if file == path else file.relative_to(path).as_posix()
         try:
-            with file.open("rb") as stream:
-                digest.update(f"{name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+            found = file.stat()
+            digest.update(f"{name}\0{_file_hash(file.absolute(), found.st_size, found.st_mtime_ns)}\n".encode())
         except OSError as error:
             raise unreadable(name, error) from error
     return f"sha256:{digest.hexdigest()}"
+
+
+@functools.lru_cache(maxsize=65536)
+def _file_hash(file: Path, size: int, modified: int) -> str:
+    """sha256 of a file, read once by a process as long as its size and time (ns) stay the same."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -89,6 +89,8 @@ class HubModel:
     id: str
     revision: str | None = None
     """None until a hub resolves it; never a hash that nobody saw."""
+    layers: str = ""
+    """Which of its layers are kept (`learn/pruning.py`): how many, or their indices joined by "+"; empty for all."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -157,6 +157,7 @@ class Plan:
             local = Path(source.id).is_dir()
             published = {"id": source.id, "revision": source.revision}
             spec: dict[str, Any] = {"directory": content_hash(Path(source.id))} if local else published
+            spec |= {"layers": source.layers} if source.layers else {}
             return Stage("init", "init", spec, job={"id": source.id, "revision": source.revision})
         tokenizer = Stage("tokenizer", "tokenizer", {"vocabulary": source.vocabulary}, {"data": self.data})
         spec = {

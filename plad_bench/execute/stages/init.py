@@ -1,4 +1,7 @@
-"""The init stage: a model before any training of ours: new weights from a seed, or a pointer to a published model."""
+"""The init stage: a model before any training of ours.
+
+New weights from a seed, some layers of a published model, or a pointer to one.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,21 @@ from plad_bench.execute.worker import Context
 
 def run(context: Context) -> None:
     """Write model/: a Hugging Face directory, or pointer.json to one that is not ours to copy."""
-    from plad_bench.learn import models
+    from plad_bench.learn import models, pruning
 
     target = context.out / MODEL
     if "tokenizer" not in context.inputs:
         target.mkdir()
         resolved = models.resolve(context.job["id"], context.job["revision"])
-        (target / models.POINTER).write_text(json.dumps(resolved))
         context.notes["revision"] = resolved["revision"]
+        (target / models.POINTER).write_text(json.dumps(resolved))
+        if "layers" not in context.spec:
+            return
+        model, tokenizer = models.load(target, "cpu", "float32")
+        context.notes["layers"] = pruning.prune(model, context.spec["layers"])
+        context.counts["parameters"] = sum(p.numel() for p in model.parameters())
+        (target / models.POINTER).unlink()
+        models.save(model, tokenizer, target)
         return
     model, tokenizer = models.from_scratch(context.inputs["tokenizer"].path / "tokenizer", context.spec)
     context.counts["parameters"] = sum(p.numel() for p in model.parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Self
 
@@ -84,6 +85,18 @@ class HFParams(Params):
                 f"no directory {directory}", "Give path= a directory that holds config.json and weights."
             )
         return HubModel(id=str(directory))
+
+
+class PrunedParams(HFParams):
+    """Some layers of a model in Hugging Face format, with their weights."""
+
+    layers: str = param("", pattern=r"^([1-9]\d*|\d+(\+\d+)+)$", validate_default=True, source="ours")
+    """How many layers to keep, first and last among them and the others evenly spaced, such as 12; or which, joined by
+    "+" and counted from 0, such as 0+5+11."""
+
+    def model(self) -> HubModel:
+        """The model there, with the layers that are kept."""
+        return dataclasses.replace(super().model(), layers=self.layers)
 
 
 def hub_model(id: str, revision: str | None) -> HubModel:  # noqa: A002

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from plad_bench import HubModel, Student
 from plad_bench_plugins.students._published import PUBLISHED, Published
-from plad_bench_plugins.students._sources import HFParams, RevisionParams, hub_model
+from plad_bench_plugins.students._sources import HFParams, PrunedParams, RevisionParams, hub_model
 
 
 def _alias(name: str, published: Published) -> Student:
@@ -26,6 +26,12 @@ RECORDS = (
         summary="Any causal or encoder-decoder model in Hugging Face format, by hub id or directory.",
         params=HFParams,
         model=HFParams.model,
+    ),
+    Student(
+        name="pruned",
+        summary="Some layers of any causal model, with their weights: a student where no smaller sibling is published.",
+        params=PrunedParams,
+        model=PrunedParams.model,
     ),
     *(_alias(name, published) for name, published in PUBLISHED.items() if published.teacher),
 )
