@@ -95,9 +95,9 @@ def test_the_benchmark_runs_from_end_to_end_but_for_the_device(tmp_path):
     made = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert made.returncode == 0, made.stderr[-2000:]
     text = out.read_text()
-    assert [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")][:5] == [
-        *("method", ":--", "plad", "kd", "seqkd"),
-    ]
+    assert text.count("\n## ") == 5
+    for table in ("tokens of a chunk", "SFT on given text", "generate (bf16 weights)", "sequences of a step"):
+        assert f"| {table} |" in text
     assert "FAILED" not in text
     assert str(tmp_path) not in text
 
