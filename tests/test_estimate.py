@@ -9,11 +9,13 @@ import pytest
 from click.testing import CliRunner
 
 from plad_bench.cli.main import cli
+from plad_bench.contract.errors import BudgetError
+from plad_bench.contract.money import Purse
 from plad_bench.contract.registry import Registry
 from plad_bench.execute import runs
+from plad_bench.execute.engine import Engine, Options
 from plad_bench.execute.estimate import estimates
-from plad_bench.execute.stages.files import JOURNAL
-from plad_bench.execute.store import Store
+from plad_bench.execute.store import JOURNAL, Store
 from plad_bench.plan import matrix, spec
 
 PLUGIN = Path(__file__).parent / "plugins" / "mini.py"
@@ -84,6 +86,32 @@ def test_what_a_judge_said_outlives_a_run_afresh_and_a_pruning(store, tmp_path):
     runs.Run(store, tmp_path, [], teacher.registry)._discard([teacher])
     assert store.find(stage.key) is None
     assert (store.partial(stage.key) / JOURNAL).read_text() == "{}\n"
+
+
+def test_the_runs_that_are_forgotten_have_ended_and_what_they_spent_is_not(store, monkeypatch):
+    store.prepare()
+    state = runs.State(store.runs / "20200101-000000-0000", store.root, "plad-bench run", {}, 1)
+    engine = Engine(store, None, state.directory, threads=1, options=Options(max_cost=10))
+    purse = Purse(engine.spent_file, limit=10)
+    purse.open()
+    with state:
+        purse.reserve(9)
+        for number in range(2 * runs.KEPT_RUNS):
+            ended = runs.State(store.runs / f"2021{number:04}", store.root, "plad-bench run", {}, 1)
+            with ended:
+                ended.finish(complete=True)
+            Purse(store.spent / ended.directory.name).reserve(1)
+            runs._forget_old(store.runs, ended.directory)
+        assert state.directory.is_dir()
+        assert len(list(store.runs.iterdir())) == runs.KEPT_RUNS + 1
+        with pytest.raises(BudgetError):
+            purse.reserve(9)
+        state.write()
+        assert [found["finished"] for found in runs.states(store)].count("") == 1
+    assert [found["finished"] for found in runs.states(store)].count("killed") == 1
+    runs._forget_old(store.runs, ended.directory)
+    assert not state.directory.exists()
+    assert len(list(store.spent.iterdir())) == 2 * runs.KEPT_RUNS + 1
 
 
 # --------------------------------------------------------------------------------------------------------- the command

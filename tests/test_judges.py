@@ -13,7 +13,7 @@ from standin import endpoint
 from plad_bench import MissingError, Scored, StageError, UsageError
 from plad_bench.contract.errors import BudgetError
 from plad_bench.execute.stages import files, score
-from plad_bench.execute.store import Artifact
+from plad_bench.execute.store import JOURNAL, Artifact
 from plad_bench.plan import spec
 from plad_bench_plugins import _openai
 from plad_bench_plugins._openai import Answer
@@ -89,7 +89,7 @@ def test_both_orders_are_asked_once_each_and_kept(tmp_path):
         ("poor 0", "good 0"),
     ]
     assert {body["temperature"] for body in server.bodies} == {0}
-    transcript = (made.out / files.JOURNAL).read_text()
+    transcript = (made.partial / JOURNAL).read_text()
     assert len([line for line in transcript.splitlines() if line]) == 10
     assert made.counts == {"judged": 10, "unreadable": 0}
     assert server.keys == {f"Bearer {KEY}"}

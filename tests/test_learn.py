@@ -11,7 +11,7 @@ import tiny
 import torch
 from torch.nn import functional
 
-from plad_bench.contract.errors import StageError
+from plad_bench.contract.errors import MissingError, StageError
 from plad_bench.contract.records import Response
 from plad_bench.execute.stages import files
 from plad_bench.learn import generation, objectives, predictions, sequences, training
@@ -558,13 +558,39 @@ def test_dropout_resumes_too_and_depends_on_the_seed_alone(world, monkeypatch):
     same_weights(straight, world.train("seqkd", steps=60, name="again"), exact=True)
 
 
-@pytest.mark.parametrize("tear", [lambda b: b"", lambda b: b[: len(b) // 2], lambda b: bytes(len(b)), lambda b: b[:3]])
+def flipped(part):
+    return lambda b: b[: (n := int(len(b) * part))] + bytes([b[n] ^ 4]) + b[n + 1 :]
+
+
+@pytest.mark.parametrize(
+    "tear",
+    [
+        *(lambda b: b"", lambda b: b[: len(b) // 2], lambda b: bytes(len(b)), lambda b: b[:3]),
+        *(flipped(part) for part in (0.3, 0.5, 0.7)),  # in the weights, which torch would load
+    ],
+)
 def test_a_torn_checkpoint_means_beginning_again(world, monkeypatch, tear):
     straight = world.train("seqkd", steps=30)
     interrupted(world, monkeypatch, "seqkd", at=29, steps=30, name="again")
     checkpoint = world.directory / "again" / "partial" / "checkpoint.pt"
-    checkpoint.write_bytes(tear(checkpoint.read_bytes()))
+    checkpoint.write_bytes(torn := tear(checkpoint.read_bytes()))
     same_weights(straight, world.train("seqkd", steps=30, name="again"), exact=True)
+    assert checkpoint.with_suffix(".bad").read_bytes() == torn
+
+
+def test_a_checkpoint_that_cannot_be_read_for_now_is_not_lost(world, monkeypatch):
+    interrupted(world, monkeypatch, "seqkd", at=29, steps=30, name="again")
+    checkpoint = world.directory / "again" / "partial" / "checkpoint.pt"
+    before = checkpoint.read_bytes()
+
+    def full(*args, **more):
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("zipfile.ZipFile", full)
+        with pytest.raises(MissingError, match="cannot be read: Too many open files"):
+            world.train("seqkd", steps=30, name="again")
+    assert checkpoint.read_bytes() == before
 
 
 # ------------------------------------------------------------------------------------- responses, pairs and references

@@ -163,9 +163,15 @@ def test_no_part_of_the_key_is_repeated_from_an_endpoint_that_repeats_it(before,
 # ----------------------------------------------------------------------------------------------------------- money
 
 
+def opened(file, limit):
+    purse = Purse(file, limit=limit)
+    purse.open()
+    return purse
+
+
 def test_a_purse_is_never_overdrawn_and_what_was_bought_is_kept(tmp_path):
     price = {"price_in": 1e6 / 1000, "price_out": 1e6 / 1000}  # 1/1000 a token; an answer costs 0.015
-    purse = Purse(tmp_path / "purse", limit=0.3)
+    purse = opened(tmp_path / "purse", 0.3)
     with endpoint() as server:
         p = params(server.url, **price)
         with pytest.raises(BudgetError, match=r"--max-cost 0\.3") as caught:
@@ -175,12 +181,12 @@ def test_a_purse_is_never_overdrawn_and_what_was_bought_is_kept(tmp_path):
         assert purse.spent == pytest.approx(0.015 * bought)
         assert 0.3 - purse.spent < 0.15, "it stops no earlier than one question before"
         assert "What was bought is kept" in caught.value.remedy
-        ask(p, questions(p, 40), tmp_path / "j", purse=Purse(tmp_path / "more", limit=10))
+        ask(p, questions(p, 40), tmp_path / "j", purse=opened(tmp_path / "more", 10))
     assert set(server.answered.values()) == {1}
 
 
 def test_what_may_have_been_billed_counts_as_spent(tmp_path):
-    purse = Purse(tmp_path / "purse", limit=1e9)
+    purse = opened(tmp_path / "purse", 1e9)
     with endpoint(faults=lambda q, n: "garbage" if n == 1 else None) as server:
         p = params(server.url, price_in=1e6, price_out=1e6)
         ask(p, questions(p, 1), tmp_path / "j", purse=purse)
@@ -189,7 +195,7 @@ def test_what_may_have_been_billed_counts_as_spent(tmp_path):
 
 def test_an_answer_that_cannot_be_kept_is_paid_for_all_the_same(tmp_path):
     (tmp_path / "j").mkdir()
-    purse = Purse(tmp_path / "purse", limit=1e9)
+    purse = opened(tmp_path / "purse", 1e9)
     with endpoint() as server:
         p = params(server.url, price_in=1e6, price_out=1e6)
         with pytest.raises(IsADirectoryError):
@@ -205,8 +211,17 @@ def test_a_purse_that_cannot_be_read_is_no_empty_one(tmp_path):
     assert (tmp_path / "purse").read_text() == ""
 
 
+def test_a_purse_that_is_gone_is_no_empty_one(tmp_path):
+    purse = opened(tmp_path / "purse", 1.0)
+    purse.reserve(0.9)
+    purse.file.unlink()
+    with pytest.raises(MissingError, match="what this run has spent cannot be read"):
+        purse.reserve(0.9)
+    Purse(tmp_path / "purse").reserve(0.9)  # where there is no limit, there is nothing to guard
+
+
 def test_a_kill_while_a_purse_is_written_forgets_nothing(tmp_path, monkeypatch):
-    purse = Purse(tmp_path / "purse", limit=1.0)
+    purse = opened(tmp_path / "purse", 1.0)
     purse.reserve(0.7)
 
     def killed(*_):
@@ -219,7 +234,7 @@ def test_a_kill_while_a_purse_is_written_forgets_nothing(tmp_path, monkeypatch):
 
 
 def test_purses_of_several_processes_are_one(tmp_path):
-    one, other = Purse(tmp_path / "p", limit=1.0), Purse(tmp_path / "p", limit=1.0)
+    one, other = opened(tmp_path / "p", 1.0), Purse(tmp_path / "p", limit=1.0)
     one.reserve(0.7)
     with pytest.raises(BudgetError):
         other.reserve(0.4)

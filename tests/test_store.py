@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
+import resource
+import shutil
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
-from plad_bench.contract import files
+from plad_bench.contract import files, locks
 from plad_bench.contract.errors import CorruptArtifactError, MissingError
-from plad_bench.execute.store import MANIFEST, Store
+from plad_bench.execute.store import JOURNAL, MANIFEST, Store
 from plad_bench.plan.stages import Stage
 
 STAGE = Stage("sample", "generate", {"split": "train", "seed": 0})
@@ -97,12 +104,95 @@ def flips(file):
 
 
 @pytest.mark.parametrize("name", ["responses.jsonl", "model/weights", MANIFEST])
-def test_any_damage_is_noticed_and_the_artifact_discarded(store, name):
+def test_any_damage_is_noticed_and_the_artifact_put_in_quarantine(store, name):
     for number in range(7):
         file = commit(store).path / name
-        file.write_bytes(list(flips(file))[number])
+        damaged = list(flips(file))[number]
+        file.write_bytes(damaged)
         assert again(store).find(KEY) is None
         assert not store.place(KEY).exists()
+        (kept,) = store.quarantined.iterdir()
+        assert kept.name.startswith(KEY)
+        assert (kept / name).read_bytes() == damaged
+        shutil.rmtree(kept)
+
+
+@pytest.mark.parametrize("name", ["responses.jsonl", "model/weights", MANIFEST])
+@pytest.mark.parametrize("code", ["EMFILE", "ENFILE", "EIO", "ESTALE", "EACCES", "ENOMEM", "ETIMEDOUT"])
+def test_an_error_while_reading_proves_nothing(store, monkeypatch, name, code):
+    commit(store)
+    opens, stats = Path.open, Path.stat
+
+    def fails(real):
+        def method(self, *args, **more):
+            if self.name == Path(name).name:
+                raise OSError(getattr(errno, code), os.strerror(getattr(errno, code)), str(self))
+            return real(self, *args, **more)
+
+        return method
+
+    for method, real in (("open", opens), ("stat", stats)):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, method, fails(real))
+            with pytest.raises(MissingError, match="cannot be read") as caught:
+                again(store).find(KEY)
+        assert ("ulimit" in caught.value.remedy) == (code in {"EMFILE", "ENFILE"})
+        assert not store.quarantined.exists()
+        assert again(store).find(KEY) is not None
+
+
+def test_too_many_open_files_in_earnest_cost_no_artifact(store):
+    commit(store)
+    taken = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        with pytest.raises(MissingError, match="Too many open files"):
+            again(store).find(KEY)
+    finally:
+        for handle in taken:
+            os.close(handle)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert again(store).find(KEY) is not None
+
+
+def test_what_somebody_has_put_in_the_place_of_a_corrupt_artifact_stays(store, monkeypatch):
+    (commit(store).path / "responses.jsonl").write_bytes(b"bad")
+    reader, other = again(store), again(store)
+    real = Store.open
+
+    def slower(self, path, key):
+        try:
+            return real(self, path, key)
+        finally:
+            if self is reader:
+                assert other.find(key) is None
+                commit(other)
+
+    monkeypatch.setattr(Store, "open", slower)
+    assert reader.find(KEY) is None
+    monkeypatch.undo()
+    assert again(store).find(KEY) is not None
+
+
+def test_what_was_asked_for_is_kept_whatever_becomes_of_the_artifact(store):
+    def bought(text):
+        store.partial(KEY).mkdir(parents=True)
+        (store.partial(KEY) / JOURNAL).write_text(text)
+        artifact = commit(store)
+        assert (artifact.path / JOURNAL).read_text() == text
+        assert not store.partial(KEY).exists()
+        return artifact.path
+
+    (bought("one\n") / "responses.jsonl").write_bytes(b"bad")
+    assert again(store).find(KEY) is None
+    assert (store.partial(KEY) / JOURNAL).read_text() == "one\n"
+    shutil.rmtree(store.partial(KEY))
+    store.remove(bought("two\n"))
+    assert (store.partial(KEY) / JOURNAL).read_text() == "two\n"
 
 
 def test_every_number_of_a_manifest_is_sealed(store):
@@ -175,14 +265,14 @@ def test_many_commits_at_once_leave_one_whole_artifact(store):
 def test_two_readers_of_a_corrupt_artifact_do_not_trip_over_each_other(store, monkeypatch):
     (commit(store).path / "responses.jsonl").write_bytes(b"bad")
     one, two = again(store), again(store)
-    real = Store.discard
+    real = Store.quarantine
 
     def slower(self, path):
         if self is one:
             two.find(KEY)
         real(self, path)
 
-    monkeypatch.setattr(Store, "discard", slower)
+    monkeypatch.setattr(Store, "quarantine", slower)
     assert one.find(KEY) is None
 
 
@@ -221,14 +311,97 @@ def test_one_of_ones_own_comes_before_a_shipped_one(shipped):
     assert again(shipped).find(KEY).path == shipped.place(KEY)
 
 
-def test_sweeping_removes_only_old_leftovers(store):
+def test_sweeping_removes_what_is_dead_and_nothing_that_lives_however_old(store):
     commit(store)
-    old, fresh = made(store), made(store)
-    os.utime(old, (0, 0))
+    staging = made(store)
+    os.utime(staging, (0, 0))
+    with locks.held(store.lock(KEY)):
+        store.sweep()
+        assert staging.exists()
     store.sweep()
-    assert not old.exists()
-    assert fresh.exists()
+    assert not staging.exists()
     assert again(store).find(KEY) is not None
+
+
+def test_whoever_makes_an_artifact_removes_what_killed_makers_left(store):
+    dead, other = made(store), store.stage_directory(KEY[:2] + "0" * 62)
+    store.forget_attempts(KEY)
+    assert (dead.exists(), other.exists()) == (False, True)
+
+
+# -------------------------------------------------------------------------------------------------------------- locks
+
+
+def test_a_lock_is_held_by_one_and_leaves_no_file(tmp_path):
+    path = tmp_path / "lock"
+    assert not locks.is_held(path)
+    with locks.held(path) as mine:
+        assert mine
+        assert locks.is_held(path)
+        with locks.held(path, wait=False) as other:
+            assert not other
+    assert list(tmp_path.iterdir()) == []
+    path.touch()  # as a killed holder leaves it
+    assert not locks.is_held(path)
+    with locks.held(path, wait=False) as mine:
+        assert mine
+
+
+def test_those_who_wait_for_a_lock_get_it_one_by_one(tmp_path):
+    inside, most = [], []
+
+    def work():
+        for _ in range(50):
+            with locks.held(tmp_path / "lock"):
+                inside.append(1)
+                most.append(len(inside))
+                inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(most), max(most)) == (400, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_holder_holds_nothing(tmp_path):
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom plad_bench.contract import locks\n"
+        "with locks.held(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(600)"
+    )
+    path = tmp_path / "lock"
+    with subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        assert locks.is_held(path)
+        holder.kill()
+    assert path.exists()
+    assert not locks.is_held(path)
+    with locks.held(path) as mine:
+        assert mine
+
+
+def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
+    def flock(handle, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(MissingError, match="has no file locks"), locks.held(tmp_path / "lock"):
+        pass
+
+
+def test_many_writers_of_one_file_leave_one_whole_file(tmp_path):
+    path = tmp_path / "record.json"
+    (tmp_path / ".record.json.tmp").write_text("what a killed writer left" * 1000)
+    texts = [bytes([65 + number]) * 10000 for number in range(8)]
+    threads = [threading.Thread(target=files.write_atomically, args=(path, text)) for text in texts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert path.read_bytes() in texts
+    assert [p.name for p in tmp_path.iterdir()] == ["record.json"]
 
 
 def test_a_store_that_cannot_be_written_says_so(tmp_path):

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from plad_bench.cli.options import boards_option, echo_json, json_option, open_store, store_option
-from plad_bench.contract.errors import CorruptArtifactError, ExitCode
-from plad_bench.execute.stages.files import JOURNAL
-from plad_bench.execute.store import Artifact
+from plad_bench.contract import locks
+from plad_bench.contract.errors import CorruptArtifactError, ExitCode, MissingError
+from plad_bench.execute.store import JOURNAL, Artifact, Store, directory_bytes
 
 
 @click.group(short_help="Look at the store of artifacts.")
@@ -37,19 +37,22 @@ def ls(store: Path, *, as_json: bool) -> None:
 @store_option
 @json_option
 def du(store: Path, *, as_json: bool) -> None:
-    """Show the space artifacts take, by stage."""
-    sizes: dict[str, int] = defaultdict(int)
-    numbers: dict[str, int] = defaultdict(int)
-    for artifact in open_store(store).artifacts():
-        sizes[artifact.stage] += artifact.bytes
-        numbers[artifact.stage] += 1
+    """Show the space that the store takes: artifacts by stage, what unfinished stages keep, and the quarantine."""
+    opened = open_store(store)
+    sizes: dict[str, list[int]] = defaultdict(list)
+    for artifact in opened.artifacts():
+        sizes[artifact.stage].append(artifact.bytes)
+    for name, paths in (("unfinished", opened.partials()), ("quarantine", opened.quarantined.glob("*"))):
+        if found := [directory_bytes(path) for path in paths]:
+            sizes[name] = found
     if as_json:
-        echo_json({stage: {"bytes": sizes[stage], "artifacts": numbers[stage]} for stage in sorted(sizes)})
+        echo_json({name: {"bytes": sum(found), "artifacts": len(found)} for name, found in sizes.items()})
         return
     width = max(map(len, ["total", *sizes]))
-    for stage in sorted(sizes, key=lambda s: -sizes[s]):
-        click.echo(f"{stage:<{width}} {numbers[stage]:>6} {_size(sizes[stage]):>9}")
-    click.echo(f"{'total':<{width}} {sum(numbers.values()):>6} {_size(sum(sizes.values())):>9}")
+    for name, found in sorted(sizes.items(), key=lambda item: -sum(item[1])):
+        click.echo(f"{name:<{width}} {len(found):>6} {_size(sum(found)):>9}")
+    everything = [size for found in sizes.values() for size in found]
+    click.echo(f"{'total':<{width}} {len(everything):>6} {_size(sum(everything)):>9}")
 
 
 @cache.command()
@@ -64,7 +67,7 @@ def verify(store: Path, *, as_json: bool) -> int:
         checked += 1
         try:
             opened.open(path, path.name)
-        except CorruptArtifactError as error:
+        except (CorruptArtifactError, MissingError) as error:
             bad.append({"key": path.name, "problem": error.message})
     if as_json:
         echo_json({"checked": checked, "corrupt": bad})
@@ -84,40 +87,78 @@ def verify(store: Path, *, as_json: bool) -> int:
 def prune(boards_dir: Path, store: Path, *, days: float, dry_run: bool, as_json: bool) -> None:
     """Remove artifacts older than --days, but never the checkpoint of a recorded cell.
 
-    Recorded are the cells of the boards in --boards-dir. What is removed can be computed again: what a teacher or a
-    judge was asked for, and may have cost money, stays.
+    Recorded are the cells of the boards in --boards-dir. Checkpoints of trainings that nobody finished, and what is in
+    quarantine, go at the same age. What is removed can be computed again: what a teacher or a judge was asked for, and
+    may have cost money, stays.
     """
     opened = open_store(store)
-    kept = _recorded(opened.artifacts(), boards_dir)
-    going = [a for a in opened.artifacts() if a.key not in kept and _age_days(a) >= days]
+    kept = _recorded(opened, boards_dir)
+    going = [a for a in opened.artifacts() if a.key not in kept and _age_days(a.path) >= days]
+    abandoned = [path for path in opened.partials() if _abandoned(opened, path, days)]
+    bad = [path for path in opened.quarantined.glob("*") if _age_days(path) >= days]
+    size = sum(a.bytes for a in going) + sum(map(directory_bytes, (*abandoned, *bad)))
     if not dry_run:
         for artifact in going:
-            opened.discard(artifact.path)
+            opened.remove(artifact.path)
+        for path in abandoned:
+            with locks.held(opened.lock(path.name), wait=False) as mine:
+                if mine:  # else it is being finished at last
+                    shutil.rmtree(path, ignore_errors=True)
+        for path in bad:
+            shutil.rmtree(path, ignore_errors=True)
         opened.sweep()
     if as_json:
-        echo_json({"removed": [a.key for a in going], "bytes": sum(a.bytes for a in going), "dry_run": dry_run})
+        echo_json(
+            {
+                "removed": [a.key for a in going],
+                "unfinished": [path.name for path in abandoned],
+                "quarantine": [path.name for path in bad],
+                "bytes": size,
+                "dry_run": dry_run,
+            }
+        )
         return
     verb = "would remove" if dry_run else "removed"
-    click.echo(
-        f"{verb} {len(going)} artifacts, {_size(sum(a.bytes for a in going))}; kept {len(kept)} of recorded cells"
-    )
+    others = f"{len(abandoned)} unfinished stages, {len(bad)} in quarantine"
+    click.echo(f"{verb} {len(going)} artifacts, {others}, {_size(size)}; kept {len(kept)} of recorded cells")
 
 
-def _recorded(artifacts: Iterator[Artifact], boards: Path) -> set[str]:
-    """Keys of the responses of recorded cells, of the checkpoints that made them, and of what was asked for."""
+def _abandoned(store: Store, path: Path, days: float) -> bool:
+    """Whether what a stage keeps to go on from is of no more use: old, or the stage is finished; no answer in it."""
+    if store.place(path.name).is_dir():
+        return True
+    newest = min(_age_days(file) for file in (path, *path.rglob("*")))
+    return newest >= days and not (path / JOURNAL).is_file()
+
+
+def _recorded(store: Store, boards: Path) -> set[str]:
+    """Keys of the responses of recorded cells, of the checkpoints that made them, and of what was asked for.
+
+    Raises:
+        MissingError: if a record or an artifact that it rests on cannot be read, so that nobody knows what to keep.
+    """
     from plad_bench.report import results
 
     keys = set()
     for path in boards.glob("*/cells/**/*.json"):
         try:
             keys.add(results.read(path).key)
-        except (results.RecordError, OSError):
-            continue
-    kept = set()
-    for artifact in artifacts:
+        except results.RecordError as error:
+            raise MissingError(
+                f"what {path} rests on is not known ({error.message}), so nothing was removed",
+                "Restore the record from version control, or delete it.",
+            ) from error
+    kept, seen = set(), set()
+    for artifact in store.artifacts():
         document = artifact.manifest["document"]
+        seen.add(artifact.key)
         if artifact.key in keys or document["operation"] == "ask" or JOURNAL in artifact.manifest["files"]:
             kept |= {artifact.key, document["inputs"].get("model", artifact.key)}
+    if unread := [path.name for path in store.places() if path.name in keys - seen]:
+        raise MissingError(
+            f"the manifest of the recorded artifact {unread[0][:12]} is damaged, so nothing was removed",
+            "Run the command of its board again, which makes it again.",
+        )
     return kept
 
 
@@ -126,12 +167,15 @@ def _row(artifact: Artifact) -> dict[str, object]:
         "key": artifact.key,
         "stage": artifact.stage,
         "bytes": artifact.bytes,
-        "age_days": round(_age_days(artifact), 2),
+        "age_days": round(_age_days(artifact.path), 2),
     }
 
 
-def _age_days(artifact: Artifact) -> float:
-    return (time.time() - artifact.path.stat().st_mtime) / 86400
+def _age_days(path: Path) -> float:
+    try:
+        return (time.time() - path.stat().st_mtime) / 86400
+    except FileNotFoundError:  # somebody else removed it just now
+        return 0.0
 
 
 def _size(count: object) -> str:

@@ -7,7 +7,9 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from plad_bench.contract import locks
 from plad_bench.contract.errors import BudgetError, MissingError
+from plad_bench.contract.files import write_atomically
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,8 @@ class Purse:
     """What a run may spend. Processes share it through a file that holds what is spent or promised so far.
 
     A request reserves the most it can cost before it is sent and settles the true cost afterwards. What a killed
-    process had reserved stays reserved: it may have been billed.
+    process had reserved stays reserved: it may have been billed. Whoever sets a limit makes the file (`open`); where it
+    is gone, nothing more may be spent.
     """
 
     file: Path | None = None
@@ -60,21 +63,26 @@ class Purse:
         """Spent or promised so far.
 
         Raises:
-            MissingError: if the file cannot be read: nothing more may be spent then.
+            MissingError: if the file cannot be read, or is not there and there is a limit: nothing more may be spent.
         """
         if self.file is None:
             return self._spent
         try:
             if not math.isfinite(spent := float(self.file.read_text(encoding="ascii"))):
                 raise ValueError(f"{spent} is no amount")  # noqa: TRY301
-        except FileNotFoundError:
-            return 0.0
         except (OSError, ValueError) as error:
+            if isinstance(error, FileNotFoundError) and self.limit == float("inf"):
+                return 0.0
             raise MissingError(
                 f"what this run has spent cannot be read from {self.file.name}: {error}",
                 "What was bought is kept: start the command again, which counts anew.",
             ) from error
         return spent
+
+    def open(self) -> None:
+        """Make the file that says that nothing is spent yet. Errors as `write_atomically`."""
+        if self.file is not None:
+            write_atomically(self.file, b"0")
 
     def reserve(self, amount: float) -> None:
         """Promise an amount.
@@ -95,13 +103,9 @@ class Purse:
             if self.file is None:
                 self._spent = _within(self._spent + amount, limit)
                 return
-            from filelock import FileLock
-
-            with FileLock(self.file.with_suffix(".lock")):
-                total = _within(self.spent + amount, limit)
-                temporary = self.file.with_suffix(".tmp")
-                temporary.write_text(f"{total:.12f}", encoding="ascii")
-                temporary.replace(self.file)  # whole or not at all: half a number would be forgotten money
+            with locks.held(self.file.with_suffix(".lock")):
+                # Whole or not at all: half a number would be forgotten money.
+                write_atomically(self.file, f"{_within(self.spent + amount, limit):.12f}".encode())
 
 
 def _within(total: float, limit: float) -> float:

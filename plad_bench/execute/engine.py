@@ -14,6 +14,7 @@ from pathlib import Path
 
 from plad_bench.contract.errors import PladBenchError, UsageError
 from plad_bench.contract.files import unwritable
+from plad_bench.contract.money import Purse
 from plad_bench.contract.records import LauncherSession, StageProcess
 from plad_bench.execute.store import Artifact, Store
 from plad_bench.plan.stages import Stage
@@ -113,6 +114,8 @@ class Engine:
         settled()
         if not self._waiting:
             return
+        if self.options.max_cost:
+            Purse(self.spent_file).open()
         session = self.open_session()
         running: list[Running] = []
         told = 0.0
@@ -144,8 +147,8 @@ class Engine:
 
     @property
     def spent_file(self) -> Path:
-        """Where the stages count the money."""
-        return self.run_directory / "spent"
+        """Where the stages count the money. Not in the run's directory: that is forgotten some day."""
+        return self.store.spent / self.run_directory.name
 
     # ---------------------------------------------------------------------------------------------------- demand
 

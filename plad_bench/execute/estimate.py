@@ -11,8 +11,8 @@ from plad_bench.contract.money import Asks
 from plad_bench.contract.records import Example
 from plad_bench.contract.registry import resolve
 from plad_bench.execute.stages.data import split
-from plad_bench.execute.stages.files import JOURNAL, Prompt, read_prompts
-from plad_bench.execute.store import Store
+from plad_bench.execute.stages.files import Prompt, read_prompts
+from plad_bench.execute.store import JOURNAL, Store
 from plad_bench.plan.matrix import Cell
 from plad_bench.plan.spec import Chosen
 from plad_bench.plan.stages import Stage
@@ -134,7 +134,7 @@ def _estimate(asker: _Asker, store: Store, prompts: _Prompts) -> Estimate:
     stage, asks = asker.stage, asker.asks
     journal = store.partial(stage.key) / JOURNAL
     lines = journal.read_bytes().splitlines() if journal.is_file() else []
-    answered = sum(bool(line.strip()) for line in lines)
+    answered = len({line for line in lines if line.strip()})
     questions = tokens_in = tokens_out = money = None
     if asks is not None:
         decoded = stage if stage.operation == "ask" else stage.inputs["responses"]

@@ -36,9 +36,8 @@ def path_of(cells: Path, cell_id: str) -> Path:
 
 def recorded(cells: Path, cell: Cell) -> results.Record | None:
     """The record of this very cell, if there is one with every metric asked for; None if there is work to do."""
-    try:
-        record = results.read(path_of(cells, cell.id))
-    except (results.RecordError, OSError):
+    record = _read(cells, cell)
+    if record is None:
         return None
     if cell.skip:
         return record if record.status == "skipped" and record.reason == cell.skip else None
@@ -53,10 +52,22 @@ def recorded(cells: Path, cell: Cell) -> results.Record | None:
 
 def failed(cells: Path, cell: Cell) -> bool:
     """Whether the last attempt at a cell failed."""
+    record = _read(cells, cell)
+    return record is not None and record.status == "failed"
+
+
+def _read(cells: Path, cell: Cell) -> results.Record | None:
+    """The record in a cell's place; None if there is none, or the file is none.
+
+    Raises:
+        UnreadableError: if the file cannot be read: what it says must not be taken for lost.
+    """
     try:
-        return results.read(path_of(cells, cell.id)).status == "failed"
-    except (results.RecordError, OSError):
-        return False
+        return results.read(path_of(cells, cell.id))
+    except results.UnreadableError:
+        raise
+    except results.RecordError:
+        return None
 
 
 def stale(record: results.Record) -> bool:
@@ -177,11 +188,9 @@ def _named(chosen: Chosen) -> dict[str, Any]:
 
 def _same_responses(cells: Path, cell: Cell) -> results.Record | None:
     """The record an earlier run wrote of the same responses."""
-    try:
-        earlier = results.read(path_of(cells, cell.id))
-    except (results.RecordError, OSError):
-        return None
-    return earlier if earlier.key == cell.responses.key and earlier.scores is not None else None
+    earlier = _read(cells, cell)
+    same = earlier is not None and earlier.key == cell.responses.key and earlier.scores is not None
+    return earlier if same else None
 
 
 def _with_earlier(
@@ -190,7 +199,9 @@ def _with_earlier(
     """Metrics that an earlier run computed of the same responses stay in the record."""
     try:
         ids, columns = results.read_scores(file, earlier.scores.sha256 if earlier.scores else "")
-    except (results.RecordError, OSError):
+    except results.UnreadableError:
+        raise
+    except results.RecordError:
         return metrics, tables
     kept = [name for name in earlier.metrics if name in columns and name not in metrics]
     old = {name: zip(ids, columns[name].tolist(), strict=True) for name in kept}

@@ -8,16 +8,17 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plad_bench.contract.files import write_atomically
+from plad_bench.contract import locks
+from plad_bench.contract.files import unwritable, write_atomically
 from plad_bench.contract.money import Purse
 from plad_bench.contract.records import Event, LauncherSession
 from plad_bench.execute import provenance, recording
 from plad_bench.execute.engine import Engine, Failure, Options, Running, Watcher
-from plad_bench.execute.stages.files import JOURNAL
 from plad_bench.execute.store import Artifact, Store
 from plad_bench.plan.matrix import Cell
 from plad_bench.plan.stages import Stage
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
     from plad_bench.contract.registry import Registry
 
 STATE = "state.json"
+ALIVE = "alive"
+"""A file that the driver holds the lock of."""
 KEPT_RUNS = 20
+"""Directories of runs that have ended; what a run spent is kept elsewhere, for ever."""
 
 
 @dataclass
@@ -126,13 +130,14 @@ class Run:
                 self.registry.notify(event)
             state.write()
 
-        try:
-            with watcher:
-                engine.run([list(cell.scores.values()) for cell in todo], settled)
-        finally:
-            state.finish(complete=not (pending or self.unpaid))
-            self.registry.notify(Event(kind="run_finished", name=name, status="finished", data=counts))
-            _forget_old(self.store.runs)
+        with state:
+            try:
+                with watcher:
+                    engine.run([list(cell.scores.values()) for cell in todo], settled)
+            finally:
+                state.finish(complete=not (pending or self.unpaid))
+                self.registry.notify(Event(kind="run_finished", name=name, status="finished", data=counts))
+                _forget_old(self.store.runs, state.directory)
         self.spent = Purse(engine.spent_file).spent
         return counts
 
@@ -144,12 +149,8 @@ class Run:
             if cell.method is not None:
                 own.append(cell.checkpoint)
             for stage in own:
-                place = self.store.place(stage.key)
-                if (place / JOURNAL).is_file():  # nor is a judge, where the response is the same again
-                    self.store.partial(stage.key).mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(place / JOURNAL, self.store.partial(stage.key) / JOURNAL)
-                if place.is_dir():
-                    self.store.discard(place)
+                if (place := self.store.place(stage.key)).is_dir():
+                    self.store.remove(place)
 
 
 class CellWatcher(Watcher):
@@ -166,7 +167,7 @@ class CellWatcher(Watcher):
 
 
 class State(Watcher):
-    """What `plad-bench status` reads from another shell."""
+    """What `plad-bench status` reads from another shell. A context for the time of the run: it is alive until then."""
 
     def __init__(self, directory: Path, board: Path, command: str, counts: dict[str, int], todo: int) -> None:
         self.directory, self.board, self.command, self.counts, self.todo = directory, board, command, counts, todo
@@ -175,6 +176,18 @@ class State(Watcher):
         self.waiting = 0
         self.stages = 0
         self.finished = ""
+        self._alive = ExitStack()
+
+    def __enter__(self) -> State:
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._alive.enter_context(locks.held(self.directory / ALIVE))
+        except OSError as error:
+            raise unwritable(self.directory, error) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._alive.close()
 
     def stage_finished(self, stage: Stage, artifact: Artifact | None, failure: Failure | None) -> None:
         self.stages += 1
@@ -242,22 +255,14 @@ def states(store: Store) -> list[dict[str, Any]]:
             state = json.loads(path.read_text())
         except (OSError, ValueError):
             continue
-        if not state["finished"] and not _alive(state["pid"]):
+        if not state["finished"] and not locks.is_held(path.with_name(ALIVE)):
             state["finished"] = "killed"
         found.append(state)
     return found
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _forget_old(runs: Path) -> None:
-    for path in sorted(p for p in runs.iterdir() if p.is_dir())[:-KEPT_RUNS]:
+def _forget_old(runs: Path, this: Path) -> None:
+    """Remove the directories of the oldest runs that have ended, but for this one's, whatever the clock did."""
+    ended = [path for path in sorted(runs.glob("*/")) if path != this and not locks.is_held(path / ALIVE)]
+    for path in ended[: 1 - KEPT_RUNS]:
         shutil.rmtree(path, ignore_errors=True)

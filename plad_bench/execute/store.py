@@ -1,24 +1,30 @@
-"""The content-addressed store: an artifact is a directory named by its key, whole or absent."""
+"""The content-addressed store: an artifact is a directory named by its key, whole or absent.
+
+Only a proven mismatch with its manifest takes an artifact out of use, into quarantine; an error while it is read proves
+nothing.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import secrets
 import shutil
-import time
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from plad_bench.contract.errors import CorruptArtifactError
-from plad_bench.contract.files import unwritable
+from plad_bench.contract import locks
+from plad_bench.contract.errors import CorruptArtifactError, MissingError
+from plad_bench.contract.files import unreadable, unwritable
 from plad_bench.plan.stages import digest
 
 MANIFEST = "manifest.json"
+JOURNAL = "answers.jsonl"
+"""What endpoints were asked and answered, a line for each question; it may have been paid for."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +74,18 @@ class Store:
 
     @property
     def runs(self) -> Path:
-        """State and logs of runs."""
+        """State and logs of runs; the old ones are forgotten."""
         return self.root / "runs"
+
+    @property
+    def spent(self) -> Path:
+        """What runs with a limit have spent, a file for each; none is ever removed."""
+        return self.root / "spent"
+
+    @property
+    def quarantined(self) -> Path:
+        """Artifacts that are not what their manifests say."""
+        return self.root / "quarantine"
 
     def prepare(self) -> None:
         """Make the directories.
@@ -89,18 +105,23 @@ class Store:
     # --------------------------------------------------------------------------------------------------- reading
 
     def find(self, key: str) -> Artifact | None:
-        """The artifact of a key, verified; None if there is none. A corrupt one is moved out of the way: None.
+        """The artifact of a key, verified; None if there is none. One that is proven corrupt goes to quarantine: None.
 
         Every byte is compared with the manifest the first time this process meets the artifact.
+
+        Raises:
+            MissingError: if it cannot be read, which says nothing of what is in it.
         """
         for path in (self.place(key), *(root / key[:16] for root in self.shipped)):
-            if not (path / MANIFEST).is_file():
+            met = _stat(path)
+            if met is None or _stat(path / MANIFEST) is None:
                 continue
             try:
                 return self.open(path, key)
             except CorruptArtifactError:
-                if path == self.place(key):
-                    self.discard(path)
+                # What somebody has put in its place meanwhile is another directory, and not proven anything.
+                if path == self.place(key) and (now := _stat(path)) and os.path.samestat(met, now):
+                    self.quarantine(path)
         return None
 
     def open(self, path: Path, key: str) -> Artifact:
@@ -108,39 +129,59 @@ class Store:
 
         Raises:
             CorruptArtifactError: naming the file that is not what the manifest says.
+            MissingError: if a file cannot be read.
         """
         try:
-            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+            text = (path / MANIFEST).read_bytes()
+            stamp = (path / MANIFEST).stat().st_mtime_ns
+        except (FileNotFoundError, NotADirectoryError):
+            raise CorruptArtifactError(f"{path.name}: the manifest is missing", "It will be rebuilt.") from None
+        except OSError as error:
+            raise _unread(path / MANIFEST, error) from error
+        try:
+            manifest = json.loads(text)
             artifact = Artifact(path, manifest)
             if manifest.get("seal") != seal(manifest) or artifact.key != key:
                 raise CorruptArtifactError(f"{path.name}: the manifest was altered", "It will be rebuilt.")
-            stamp = (path / MANIFEST).stat().st_mtime_ns
             if self._verified.get(path) != stamp:
                 self._verify(artifact)
                 self._verified[path] = stamp
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CorruptArtifactError(f"{path.name}: unreadable manifest: {error}", "It will be rebuilt.") from error
         return artifact
 
     def _verify(self, artifact: Artifact) -> None:
         for name, entry in artifact.manifest["files"].items():
             file = artifact.path / name
-            if not file.is_file() or file.stat().st_size != entry["bytes"] or _sha256(file) != entry["sha256"]:
-                raise CorruptArtifactError(
-                    f"{artifact.path.name}: {name} is missing, truncated or altered", "It will be rebuilt."
-                )
+            found = _stat(file)
+            try:
+                if found is not None and found.st_size == entry["bytes"] and _sha256(file) == entry["sha256"]:
+                    continue
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                pass
+            except OSError as error:
+                raise _unread(file, error) from error
+            raise CorruptArtifactError(
+                f"{artifact.path.name}: {name} is missing, truncated or altered", "It will be rebuilt."
+            )
 
     def artifacts(self) -> Iterator[Artifact]:
-        """Every artifact with a readable manifest, unverified."""
+        """Every artifact with a whole manifest; its files are not verified. Errors as `find`."""
         for path in self.places():
             try:
-                yield Artifact(path, json.loads((path / MANIFEST).read_text(encoding="utf-8")))
-            except (OSError, ValueError):
+                yield Artifact(path, json.loads((path / MANIFEST).read_bytes()))
+            except (FileNotFoundError, NotADirectoryError, ValueError):
                 continue
+            except OSError as error:
+                raise _unread(path / MANIFEST, error) from error
 
     def places(self) -> list[Path]:
         """The directory of every artifact, whatever its state; its name is the key."""
         return sorted(p for p in (self.root / "artifacts").glob("*/*") if not p.name.startswith("."))
+
+    def partials(self) -> list[Path]:
+        """What unfinished stages keep; the name of each directory is the stage's key."""
+        return sorted((self.root / "partial").glob("*"))
 
     # --------------------------------------------------------------------------------------------------- writing
 
@@ -152,6 +193,8 @@ class Store:
 
     def commit(self, staging: Path, document: dict[str, Any], key: str, facts: dict[str, Any]) -> Artifact:
         """Seal a staging directory with its manifest and move it to its place in one step."""
+        if (journal := self.partial(key) / JOURNAL).is_file():
+            shutil.copyfile(journal, staging / JOURNAL)
         files = {}
         for file in sorted(p for p in staging.rglob("*") if p.is_file()):
             files[file.relative_to(staging).as_posix()] = {"sha256": _sha256(file), "bytes": file.stat().st_size}
@@ -166,7 +209,7 @@ class Store:
             staging.rename(place)
         except OSError:  # another run was first, or a corrupt artifact is in the way
             if self.find(key) is None:
-                self.discard(place)
+                self.quarantine(place)
                 staging.rename(place)
             else:
                 shutil.rmtree(staging, ignore_errors=True)
@@ -174,26 +217,68 @@ class Store:
         shutil.rmtree(self.partial(key), ignore_errors=True)
         return Artifact(place, manifest)
 
-    def discard(self, path: Path) -> None:
-        """Take an artifact out of use; a reader that has it open keeps it."""
+    def quarantine(self, path: Path) -> None:
+        """Take an artifact that is not what it should be out of use; a reader that has it open keeps it."""
+        self._take_away(path, self.quarantined / f"{path.name}-{secrets.token_hex(4)}")
+
+    def remove(self, path: Path) -> None:
+        """Delete an artifact; a reader that has a file of it open keeps that."""
         grave = path.with_name(f".{path.name[:16]}-{secrets.token_hex(4)}.dead")
-        with contextlib.suppress(FileNotFoundError):  # somebody else did it just now
-            path.rename(grave)
+        self._take_away(path, grave)
         shutil.rmtree(grave, ignore_errors=True)
 
-    def sweep(self, older_than_s: float = 86400) -> None:
-        """Remove what killed processes left behind."""
+    def _take_away(self, path: Path, grave: Path) -> None:
+        """Move an artifact, but keep what was asked and answered for it, so that nobody asks, and pays, again."""
+        try:
+            if (path / JOURNAL).is_file():
+                self.partial(path.name).mkdir(parents=True, exist_ok=True)
+                with (self.partial(path.name) / JOURNAL).open("ab") as journal:
+                    journal.write((b"\n" if journal.tell() else b"") + (path / JOURNAL).read_bytes())
+            grave.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(grave)
+        except FileNotFoundError:  # somebody else did it just now
+            return
+        except OSError as error:
+            raise unwritable(path, error) from error
+
+    def sweep(self) -> None:
+        """Remove what killed processes left behind. Whoever makes an artifact holds its lock, and loses nothing."""
         for path in (self.root / "artifacts").glob("*/.*"):
-            try:
-                if time.time() - path.stat().st_mtime > older_than_s:
-                    shutil.rmtree(path, ignore_errors=True)
-            except OSError:
+            if path.suffix == ".dead":
+                shutil.rmtree(path, ignore_errors=True)
                 continue
+            key = path.name[1:17]
+            if not any(locks.is_held(lock) for lock in (self.root / "locks").glob(f"{key}*.lock")):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def forget_attempts(self, key: str) -> None:
+        """Remove what killed makers of an artifact left in the making; for whoever holds its lock."""
+        for path in self.place(key).parent.glob(f".{key[:16]}-*.tmp"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def directory_bytes(path: Path) -> int:
+    """The size of all files in a directory."""
+    return sum(found.st_size for file in path.rglob("*") if (found := _stat(file)) and stat.S_ISREG(found.st_mode))
 
 
 def seal(manifest: Mapping[str, Any]) -> str:
     """Hash of a manifest without its seal."""
     return digest({name: value for name, value in manifest.items() if name != "seal"})
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    """What the system says of a file; None if it is not there, which any other error leaves open."""
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise _unread(path, error) from error
+
+
+def _unread(path: Path, error: OSError) -> MissingError:
+    return unreadable(f"{path.name} of the artifact {path.parent.name[:12]}", error)
 
 
 def _sha256(file: Path) -> str:

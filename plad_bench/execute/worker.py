@@ -21,6 +21,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plad_bench.contract import locks
 from plad_bench.contract.errors import BudgetError, MissingError, PladBenchError, StageError
 from plad_bench.contract.files import unwritable, write_atomically
 from plad_bench.contract.money import Purse
@@ -110,23 +111,22 @@ def main(job_file: str, rank: str = "0") -> int:
 
 
 def _run(job: Mapping[str, Any], progress: Path, rank: int) -> None:
-    from filelock import FileLock
-
     store = Store(Path(job["store"]), [Path(p) for p in job["shipped"]])
     key = job["key"]
     if rank:  # it waits for the first, which has the lock, and makes nothing of its own
         with tempfile.TemporaryDirectory() as nothing:
             _compute(job, store, Path(nothing), progress, rank)
         return
-    with FileLock(store.lock(key)):
+    with locks.held(store.lock(key)):
         if store.find(key) is not None:  # another run made it while this one waited
             return
+        store.forget_attempts(key)
         staging = store.stage_directory(key)
         try:
             facts = _compute(job, store, staging, progress, rank)
             store.commit(staging, job["document"], key, facts)
         except OSError as error:
-            raise unwritable(store.root, error) from error
+            raise unwritable(Path(error.filename or store.root), error) from error
         finally:
             if staging.exists():
                 import shutil

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import math
-import pickle
+import os
 import time
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from plad_bench.contract.errors import StageError
+from plad_bench.contract.files import unreadable
 from plad_bench.contract.thrift import Thrift
 from plad_bench.learn import ranks
 from plad_bench.learn.memory import fit, is_short, room_for
@@ -196,20 +199,54 @@ def _save(  # noqa: PLR0917  everything that a run is
     if ranks.rank():
         return
     temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
+    with temporary.open("wb") as stream:
+        torch.save(state, stream)
+        stream.flush()
+        os.fsync(stream.fileno())  # renamed before it is on the disk, it could take the place of a whole one
     temporary.replace(path)
 
 
 def _resume(path: Path, module: nn.Module, optimizer: Any, memory: Memory | None) -> tuple[Result, int]:
-    try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        remembered = json.loads(state["memory"])
-    except FileNotFoundError:
+    if not path.exists():
         return Result(), 0
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
-        return Result(), 0  # torn by a power cut, or of another version: begin again
+    try:
+        state, result, remembered = _load(path)
+    except _TornError:
+        path.replace(path.with_suffix(".bad"))
+        return Result(), 0
+    except OSError as error:
+        raise unreadable(f"the checkpoint {path.parent.name[:12]}", error) from error
     module.load_state_dict(state["module"])
     optimizer.load_state_dict(state["optimizer"])
     if memory is not None:
         memory.restore(remembered)
-    return Result(**json.loads(state["result"])), state["step"]
+    return result, state["step"]
+
+
+class _TornError(Exception):
+    """A checkpoint was cut by a power failure, altered, or is of another version."""
+
+
+def _load(path: Path) -> tuple[dict[str, Any], Result, dict[str, Any]]:
+    """What a checkpoint holds, after every byte of it was compared with its check sum.
+
+    Raises:
+        _TornError: if it is not what was written.
+        OSError: if it cannot be read, MemoryError or the like if it does not fit: both say nothing of what is in it.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            altered = file.testzip()
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        found = state, Result(**json.loads(state["result"])), json.loads(state["memory"])
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # an altered header led to no place in the file
+            raise _TornError from error
+        raise
+    except Exception as error:
+        if is_short(error):
+            raise
+        raise _TornError from error
+    if altered is not None:
+        raise _TornError(altered)
+    return found

@@ -167,6 +167,10 @@ class RecordError(PladBenchError):
     """A file under cells/ is not a record."""
 
 
+class UnreadableError(RecordError):
+    """A file under cells/ cannot be read for now, and may well be a record."""
+
+
 def parse(text: str, origin: str) -> Record:
     """Read a record, migrating an older schema.
 
@@ -208,13 +212,16 @@ def read(path: Path) -> Record:
     """Read one record file.
 
     Raises:
-        RecordError: if it cannot be read, or is not a record.
+        RecordError: if there is none, or it is not a record; an UnreadableError if nobody can tell.
     """
+    remedy = "Restore it from version control."
     try:
         with path.open("rb") as stream:
             text = stream.read(LARGEST + 1).decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path.name}: cannot be read: {error}", "Restore it from version control.") from None
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path.name}: cannot be read: {error}", remedy) from None
+    except OSError as error:
+        raise UnreadableError(f"{path.name}: cannot be read: {error}", "Make it readable, and try again.") from None
     if len(text) > LARGEST:
         raise RecordError(f"{path.name}: is larger than any record", "Delete the file.")
     return parse(text, path.name)
@@ -276,8 +283,10 @@ def read_scores(path: Path, sha256: str, examples: int | None = None) -> tuple[I
     remedy = "Restore it from version control, or run the cell again with --rerun all."
     try:
         data = path.read_bytes()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         raise RecordError(f"{path.name}: the per-example scores of the record beside it are missing", remedy) from None
+    except OSError as error:
+        raise UnreadableError(f"{path.name}: cannot be read: {error}", "Make it readable, and try again.") from None
     if hashlib.sha256(data).hexdigest() != sha256:
         raise RecordError(f"{path.name}: is not the file its record names (the hash differs)", remedy)
     try:

@@ -177,21 +177,23 @@ def _digest(body: Mapping[str, Any]) -> str:
 
 
 def _read(journal: Path, questions: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Answer]]:
-    """The answers of an earlier try to these very questions. Half a line, which a kill may leave, is no answer."""
+    """The answers of an earlier try to these very questions: whole lines, which nothing has altered since."""
     if not journal.is_file():
         return
     for line in journal.read_bytes().splitlines():
         try:
             row = json.loads(line)
             answer = Answer(**row["answer"])
+            whole = "check" not in row or row.pop("check") == _digest(row)  # older journals have no checks
         except (ValueError, KeyError, TypeError):
             continue
-        if (body := questions.get(row.get("id"))) is not None and row.get("asked") == _digest(body):
+        if whole and (body := questions.get(row.get("id"))) is not None and row.get("asked") == _digest(body):
             yield row["id"], answer
 
 
 def _append(journal: Path, id_: str, body: Mapping[str, Any], answer: Answer) -> None:
-    row = json.dumps({"id": id_, "asked": _digest(body), "answer": asdict(answer)}, ensure_ascii=False)
+    said = {"id": id_, "asked": _digest(body), "answer": asdict(answer)}
+    row = json.dumps({**said, "check": _digest(said)}, ensure_ascii=False)
     with journal.open("ab") as stream:
         # A line break before as well as after: half a line that a kill left must not swallow this one.
         stream.write(f"\n{row}\n".encode())

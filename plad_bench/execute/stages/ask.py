@@ -6,7 +6,8 @@ from plad_bench.contract.errors import StageError
 from plad_bench.contract.records import Asking, Question
 from plad_bench.contract.registry import resolve
 from plad_bench.execute.stages.data import signature
-from plad_bench.execute.stages.files import JOURNAL, RESPONSES, read_prompts, response_row, write_lines
+from plad_bench.execute.stages.files import RESPONSES, read_prompts, response_row, write_lines
+from plad_bench.execute.store import JOURNAL
 from plad_bench.execute.worker import Context
 
 LISTED = 100

@@ -15,8 +15,6 @@ from plad_bench.contract.errors import StageError
 from plad_bench.contract.records import Response, Scored
 from plad_bench.execute.store import Artifact
 
-JOURNAL = "answers.jsonl"
-"""What endpoints were asked and answered, a line for each question."""
 RESPONSES, PAIRS, VALUES, CURVE, LOGPROBS, MODEL = (
     "responses.jsonl",
     "pairs.jsonl",

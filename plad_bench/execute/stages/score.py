@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,8 @@ from plad_bench.contract.errors import StageError, UnmeasuredError
 from plad_bench.contract.records import Need, Response, Scored
 from plad_bench.contract.registry import resolve
 from plad_bench.contract.tools import Scorer, Tools
-from plad_bench.execute.stages.files import JOURNAL, MODEL, VALUES, read_prompts, read_responses, scored
+from plad_bench.execute.stages.files import MODEL, VALUES, read_prompts, read_responses, scored
+from plad_bench.execute.store import JOURNAL
 from plad_bench.execute.worker import Context
 from plad_bench.plan.spec import Chosen, choose
 
@@ -37,8 +37,6 @@ def run(context: Context) -> None:
     named = values if isinstance(values, Mapping) else dict(zip((e.id for e in examples), values, strict=True))
     by_id = {name: None if math.isnan(value) else value for name, value in named.items()}
     (context.out / VALUES).write_text(json.dumps(by_id))
-    if tools.journal.is_file():
-        shutil.copyfile(tools.journal, context.out / JOURNAL)
 
 
 def measure(
