@@ -249,7 +249,18 @@ def command(part: str, given: argparse.Namespace) -> list[str]:
     """What runs a part."""
     if part == "tests":
         marked = "gpu and not slow" if given.smoke else "gpu"
-        return [sys.executable, "-m", "pytest", "-q", "-m", marked, "-p", "no:cacheprovider", "tests/test_gpu.py"]
+        return [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-m",
+            marked,
+            "-p",
+            "no:cacheprovider",
+            "-Wdefault",
+            "tests/test_gpu.py",
+        ]
     if part == "steps":
         sizes = ["--count=3", "--turns=1", "--sides=loop,ours", "--steps=sft"]
         real = ["--device=cuda", "--shape=1b", "--turns=2", "--count=6", "--new-tokens=128"]
