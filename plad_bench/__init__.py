@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Launcher,
         LauncherSession,
         LaunchOptions,
+        Loaded,
         Method,
         Metric,
         Need,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
         Schedule,
         Scored,
         ScratchModel,
+        Source,
         StageProcess,
         Student,
         Task,
@@ -61,8 +63,9 @@ _HOME = {
     "params": "MethodParams PairParams Params param",
     "errors": "MissingError PladBenchError StageError UnmeasuredError UsageError",
     "records": "Access Asking BadRow Candidates Check Event Example Finding HubModel LaunchOptions Launcher "
-    "LauncherSession Method Metric Need Origin Pair PairBatch PairBuilder PairObjective Protocol Question Response "
-    "Sampling Schedule Scored ScratchModel StageProcess Student Task Teacher Term Text TokenObjective Trace Training",
+    "LauncherSession Loaded Method Metric Need Origin Pair PairBatch PairBuilder PairObjective Protocol Question "
+    "Response Sampling Schedule Scored ScratchModel Source StageProcess Student Task Teacher Term Text TokenObjective "
+    "Trace Training",
     "tools": "LanguageModel Scorers Tools",
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names.split()}
@@ -82,6 +85,7 @@ __all__ = [
     "LaunchOptions",
     "Launcher",
     "LauncherSession",
+    "Loaded",
     "Method",
     "MethodParams",
     "Metric",
@@ -104,6 +108,7 @@ __all__ = [
     "Scored",
     "Scorers",
     "ScratchModel",
+    "Source",
     "StageError",
     "StageProcess",
     "Student",

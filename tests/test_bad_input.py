@@ -19,7 +19,7 @@ from plad_bench.cli.main import main
 from plad_bench.contract.errors import MissingError
 from plad_bench.contract.money import Purse
 from plad_bench.learn import models
-from plad_bench_plugins.tasks import _rows
+from plad_bench_plugins import _data_files
 
 PLUGIN = str(Path(__file__).parent / "plugins" / "mini.py")
 
@@ -70,7 +70,7 @@ BAD = {
     "no such data set": ("--task 'hub[id=org/none]'", 3, "data set org/none is not on the hub", "Check the name"),
     "a gated data set": ("--task 'hub[id=org/gated]'", 3, "data set org/gated is gated", "Ask for access"),
     "no such file": ("--task 'jsonl[path=nowhere.jsonl]'", 3, "nowhere.jsonl does not exist", "Give a file"),
-    "a file of another kind": ("--task 'tldr[path=notes.txt]'", 3, "holds no .jsonl", "Give a file"),
+    "a file of another kind": ("--task 'tldr[path=notes.txt]'", 3, "holds no file of a kind", "Give a file"),
     "no file named": ("--task jsonl", 2, "give path=FILE", ""),
     "no recorded file": ("--teacher 'recorded[path=nowhere.jsonl]'", 3, "nowhere.jsonl is or holds no", "Give a file"),
     "no key": ("--teacher 'openai[model=m]'", 3, "OPENAI_API_KEY is not set", ""),
@@ -109,7 +109,7 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch, capsys):
     assert ended.value.code == 3
     assert "secret.jsonl cannot be read: Permission denied\n  Make it readable" in capsys.readouterr().err
     with pytest.raises(MissingError, match=r"secret\.jsonl cannot be read"):
-        list(_rows.from_files([tmp_path / "secret.jsonl"]))
+        list(_data_files.rows(_data_files.listed(tmp_path / "secret.jsonl")))
 
 
 def test_teachers_that_cannot_teach_fail_their_cells_with_the_reason(tmp_path):

@@ -141,7 +141,9 @@ def test_bad_rows_are_counted_and_the_first_ones_listed(tmp_path, monkeypatch, c
 
 def test_clean_data_says_nothing_of_bad_rows(tmp_path, monkeypatch):
     context = run(tmp_path, monkeypatch, EXAMPLES)
-    assert set(context.counts) == {"train_prompts", "validation_prompts", "test_prompts", "references"}
+    parts = {"train_prompts", "validation_prompts", "test_prompts", "references", "rows", "rows_read"}
+    assert set(context.counts) == parts
+    assert context.counts["rows"] == context.counts["rows_read"] == len(EXAMPLES)
     assert context.notes == {}
 
 

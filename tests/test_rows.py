@@ -10,7 +10,7 @@ import sys
 import hubserver
 import pytest
 
-from plad_bench import BadRow, Example, MissingError, Origin, Scored, UsageError
+from plad_bench import BadRow, Example, MissingError, Origin, Scored, Source, UsageError
 from plad_bench.contract.registry import Registry
 from plad_bench.plan import spec
 from plad_bench_plugins.metrics import final_answer
@@ -27,7 +27,7 @@ def registry():
 def load(registry, selector):
     (task,) = spec.choose(registry, "task", selector)
     task.component.require(task.params)
-    return list(task.component.load(task.params))
+    return [item for item in task.component.load(task.params) if not isinstance(item, Source)]
 
 
 def rows(path, *values):
@@ -200,7 +200,9 @@ def test_a_file_that_cannot_be_read_at_all_is_named(registry, tmp_path, name, co
 def test_absent_files_are_found_before_any_work(registry, tmp_path, name):
     (tmp_path / "README.txt").write_text("nothing here")
     for path in (tmp_path, tmp_path / "nowhere", tmp_path / "README.txt"):
-        with pytest.raises(MissingError, match=r"holds no \.jsonl|nowhere does not exist") as caught:
+        with pytest.raises(
+            MissingError, match=r"holds no file of a kind that is read|nowhere does not exist"
+        ) as caught:
             load(registry, f"{name}[path={path}]")
         assert f"{name}[path=" in caught.value.remedy
 
@@ -247,6 +249,9 @@ def test_rows_of_the_hub_come_with_the_commit_that_it_resolved(monkeypatch, whol
     monkeypatch.setattr(_rows, "_resolved", lambda task, hub: "c0ffee")
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     origin, *found = _rows.from_hub("hub", HUB)
+    sources = [item for item in found if isinstance(item, Source)]
+    assert sum(source.rows for source in sources) == 2
+    found = [item for item in found if item not in sources]
     assert origin == Origin(id="someone/data", revision="c0ffee")
     assert [row.values for row in found] == [{"a": 1}, {"a": 2}]
     assert found[1].where == ("someone/data, test, row 0" if whole else "someone/data, train, row 1")
@@ -297,7 +302,7 @@ def test_numbers_are_compared_as_numbers_and_absent_ones_not_at_all():
 
 CLIENT = """
 import json, sys
-from plad_bench import MissingError
+from plad_bench import MissingError, Source
 from plad_bench.contract.registry import Registry
 from plad_bench.plan import spec
 
@@ -305,7 +310,7 @@ for selector in sys.argv[1:]:
     (task,) = spec.choose(Registry.load(), "task", selector)
     try:
         task.component.require(task.params)
-        print(json.dumps([vars(row) for row in task.component.load(task.params)], default=str))
+        print(json.dumps([vars(i) for i in task.component.load(task.params) if not isinstance(i, Source)], default=str))
     except MissingError as error:
         print(json.dumps([error.message, error.remedy]))
 """

@@ -108,7 +108,7 @@ def test_e2e_pools_the_files_and_parses_meanings(tmp_path):
     write(tmp_path, f'mr,ref,fixed\n"{MR}","One text,\nof two lines.",0\n', "b.csv")
     params = write(tmp_path, "ref,mr\nOther.,name[Aa]\n", "a.csv")
     e2e.RECORDS[0].require(params)
-    first, second = e2e.load(params)
+    first, _, second, _ = e2e.load(params)
     assert (first.prompt, first.references, first.meta["slots"]) == ("name[Aa]", ("Other.",), [("name", "Aa")])
     assert second.prompt == MR
     assert second.meta["slots"] == [
@@ -127,7 +127,8 @@ def test_e2e_slot_may_come_twice():
 @pytest.mark.parametrize("bad", ["name", "name[]", "name[a", "name[a] food[b]", "name[a],", "[a]", "name[a[b]]"])
 def test_e2e_bad_meaning_is_named_with_file_and_line(tmp_path, bad):
     params = write(tmp_path, f'mr,ref\nname[a],Fine.\n"{bad}",Text.\n')
-    good, row = e2e.load(params)
+    good, row, source = e2e.load(params)
+    assert source.rows == 2
     assert good.references == ("Fine.",)
     assert (row.where, row.reason) == ("rows.csv, line 3", "not a meaning representation, slot[value], slot[value]")
 
@@ -210,7 +211,7 @@ def test_slot_metrics_have_no_value_without_slots():
 
 
 def test_slot_metrics_read_what_the_tasks_yield(examples, tmp_path):
-    (row,) = e2e.load(write(tmp_path, 'mr,ref\n"name[Aa], eatType[pub]",Aa is a pub.\n'))
+    row, _ = e2e.load(write(tmp_path, 'mr,ref\n"name[Aa], eatType[pub]",Aa is a pub.\n'))
     for example in (examples[0], row):
         assert values("slot-errors", scored(example.references[0], **example.meta)) == [0]
 

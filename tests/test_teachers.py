@@ -187,7 +187,8 @@ def test_recorded_matches_by_id_or_by_the_words_of_the_prompt(tmp_path, data):
         "id4": ["four"],
         "id5": ["five", "cinq"],
     }
-    assert context.counts == {"rows_of_other_prompts": 2, "empty": 1, "unfinished": 0}
+    account = {"rows": 9, "rows_read": 9, "rows_of_other_prompts": 2}
+    assert context.counts == {**account, "empty": 1, "unfinished": 0}
     assert context.notes == {"empty": ["id3"]}
 
 

@@ -200,9 +200,9 @@ class Protocol:
 class Task(Component):
     """A data set of prompts with references."""
 
-    load: str | Callable[[Any], Iterable[Example | BadRow | Origin]]
-    """params -> all examples, and the rows that are none. Called in a worker; the harness groups, splits, deduplicates
-    and audits."""
+    load: str | Callable[[Any], Iterable[Loaded]]
+    """params -> all examples, and the rows that are none. Called in a worker, and before any work to see that the data
+    can be used; the harness groups, splits, deduplicates and audits."""
     dataset: str
     """Hub id or citation of the data set."""
     revision: str | None = None
@@ -445,6 +445,8 @@ class BadRow:
     """Such as "train.jsonl, line 7"."""
     reason: str
     """What is wrong with it. Quotes none of its text, for a record may show it."""
+    hint: str = ""
+    """What may help its owner, such as the fields that the row has. Shown to them, and kept out of records."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -454,6 +456,22 @@ class Origin:
     id: str
     revision: str
     """What the hub resolved."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A file, or a split on the hub, whose rows a task or a recorded teacher reads. A task yields it after its rows."""
+
+    name: str
+    rows: int | None
+    """How many rows it holds, examples and bad rows together; None for a file that was left out."""
+    remark: str = ""
+    """What its owner should know of how it was read, such as by what its columns are separated. Quotes none of its
+    text."""
+
+
+Loaded: TypeAlias = Example | BadRow | Origin | Source
+"""What a task yields."""
 
 
 @dataclass(frozen=True, kw_only=True)

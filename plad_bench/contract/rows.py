@@ -1,12 +1,16 @@
-"""What becomes of rows that cannot be used, whatever file they are of: counted, listed, and never too many."""
+"""What becomes of every row of a data set, or of a file of responses: it is read, or refused and counted.
+
+Rows read and rows refused add up to the rows that are there, and the sum is shown wherever the data is mentioned.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from plad_bench.contract.errors import StageError
-from plad_bench.contract.records import BadRow
+from plad_bench.contract.records import BadRow, Source
 
 MAX_BAD = 0.05
 """Share of bad rows beyond which a file is taken to be another than was meant."""
@@ -14,23 +18,65 @@ LISTED = 10
 """How many bad rows are listed one by one."""
 
 
-def leave_out(bad: Sequence[BadRow], total: int, what: str, counts: dict[str, float], notes: dict[str, Any]) -> None:
-    """Count bad rows, list the first ones in the notes and in the stage's log.
+@dataclass
+class Account:
+    """The rows of one data set or of one teacher's responses, while they are read."""
 
-    Raises:
-        StageError: if they are more than MAX_BAD of the `total` rows; `what` begins its message.
-    """
-    if not bad:
+    what: str
+    """Whose rows they are: it begins every message."""
+    read: int = 0
+    bad: list[BadRow] = field(default_factory=list)
+    sources: list[Source] = field(default_factory=list)
+
+    def add(self, item: BadRow | Source) -> None:
+        """Count what is no row that can be used."""
+        if isinstance(item, BadRow):
+            self.bad.append(item)
+        else:
+            self.sources.append(item)
+
+    def close(self, counts: dict[str, float], notes: dict[str, Any]) -> None:
+        """Write the account into counts and notes, and list the first bad rows in the log.
+
+        Raises:
+            StageError: if bad rows are more than MAX_BAD of all, or if a row is neither read nor refused.
+        """
+        total = self.read + len(self.bad)
+        there = sum(s.rows for s in self.sources if s.rows is not None) if self.sources else total
+        if there != total:
+            raise StageError(
+                f"{self.what}: {there} rows are there, but {self.read} were read and {len(self.bad)} refused",
+                "Report this to the author of the task or teacher.",
+            )
+        counts["rows"], counts["rows_read"] = total, self.read
+        if remarks := [_remark(source) for source in self.sources if source.remark]:
+            notes["files"] = remarks[:LISTED]
+        if not self.bad:
+            return
+        counts["bad_rows"] = len(self.bad)
+        notes["bad_rows"] = listed = [f"{row.where}: {row.reason}" for row in self.bad[:LISTED]]
+        log(f"{len(self.bad)} of {total} rows are left out", listed)
+        if len(self.bad) > MAX_BAD * total:
+            first = "; ".join(listed[:3]) + (f"; and {len(self.bad) - 3} more" if len(self.bad) > 3 else "")
+            hint = next((row.hint for row in self.bad if row.hint), "")
+            raise StageError(
+                f"{self.what}: {len(self.bad)} of {total} rows cannot be used: {first}{f' ({hint})' if hint else ''}",
+                "Correct the rows, or name the right file and fields.",
+            )
+
+
+def lines(counts: Mapping[str, float], notes: Mapping[str, Any]) -> Iterator[str]:
+    """The account of rows that `Account.close` wrote, as lines for a terminal; none of older artifacts."""
+    if "rows" not in counts:
         return
-    counts["bad_rows"] = len(bad)
-    notes["bad_rows"] = listed = [f"{row.where}: {row.reason}" for row in bad[:LISTED]]
-    log(f"{len(bad)} of {total} rows are left out", listed)
-    if len(bad) > MAX_BAD * total:
-        raise StageError(
-            f"{what}: {len(bad)} of {total} rows cannot be used: {'; '.join(listed[:3])}"
-            + (f"; and {len(bad) - 3} more" if len(bad) > 3 else ""),
-            "Correct the rows, or name the right file and fields.",
-        )
+    refused = counts.get("bad_rows", 0)
+    first = f"; the first: {notes['bad_rows'][0]}" if refused and notes.get("bad_rows") else ""
+    yield f"{counts['rows']:.0f} rows: {counts['rows_read']:.0f} read, {refused:.0f} refused{first}"
+    yield from notes.get("files", ())
+
+
+def _remark(source: Source) -> str:
+    return f"{source.name} was not read: {source.remark}" if source.rows is None else f"{source.name}: {source.remark}"
 
 
 def log(head: str, lines: Sequence[str]) -> None:

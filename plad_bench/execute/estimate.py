@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from plad_bench.contract.jsonlines import numbered
 from plad_bench.contract.money import Asks
 from plad_bench.contract.records import Example
 from plad_bench.contract.registry import resolve
@@ -133,8 +135,8 @@ def _scorers(cell: Cell, metric: Chosen | None, stage: Stage) -> Iterator[_Asker
 def _estimate(asker: _Asker, store: Store, prompts: _Prompts) -> Estimate:
     stage, asks = asker.stage, asker.asks
     journal = store.partial(stage.key) / JOURNAL
-    lines = journal.read_bytes().splitlines() if journal.is_file() else []
-    answered = len({line for line in lines if line.strip()})
+    lines = numbered(io.BytesIO(journal.read_bytes())) if journal.is_file() else ()
+    answered = len({line for _, line in lines})
     questions = tokens_in = tokens_out = money = None
     if asks is not None:
         decoded = stage if stage.operation == "ask" else stage.inputs["responses"]

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from plad_bench.contract.files import write_atomically
+from plad_bench.contract.jsonlines import read_lines
 from plad_bench.execute import provenance
 from plad_bench.execute.engine import Failure
 from plad_bench.execute.store import Artifact
@@ -270,8 +271,8 @@ def _write_samples(
     responses, data = (artifacts.get(stage.key) for stage in (cell.responses, cell.responses.inputs["data"]))
     if responses is None or data is None:
         return earlier.samples if earlier else None
-    examples = {row["id"]: row for row in _lines(data.path / f"{cell.protocol.split}.jsonl")}
-    rows = sorted(_lines(responses.path / "responses.jsonl"), key=lambda row: str(row["id"]))[:SAMPLES]
+    examples = {row["id"]: row for row in read_lines(data.path / f"{cell.protocol.split}.jsonl")}
+    rows = sorted(read_lines(responses.path / "responses.jsonl"), key=lambda row: str(row["id"]))[:SAMPLES]
     content = results.samples_bytes(
         results.Sample(
             example=row["id"],
@@ -285,17 +286,12 @@ def _write_samples(
     return results.SamplesPart(file=file.name, sha256=hashlib.sha256(content).hexdigest())
 
 
-def _lines(file: Path) -> list[dict[str, Any]]:
-    with file.open(encoding="utf-8", newline="\n") as stream:  # a text may hold other separators of lines
-        return [json.loads(line) for line in stream]
-
-
 def _write_curve(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact]) -> None:
     artifact = artifacts.get(cell.checkpoint.key)
     curve = artifact.path / "curve.jsonl" if artifact else None
     if curve is None or not curve.is_file():
         return
-    rows = _lines(curve)
+    rows = list(read_lines(curve))
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")

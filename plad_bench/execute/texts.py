@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from plad_bench.contract.errors import MissingError
+from plad_bench.contract.jsonlines import read_lines
 from plad_bench.execute.store import Store
 from plad_bench.report.results import Record
 
@@ -32,7 +30,7 @@ def read(store: Store, record: Record, teacher: Record | None, count: int) -> li
     if data is None:
         raise MissingError(f"the prompts of {record.cell} are not in the store", remedy)
     examples = {
-        row["id"]: row for row in _lines(data.path / f"{responses.manifest['document']['spec']['split']}.jsonl")
+        row["id"]: row for row in read_lines(data.path / f"{responses.manifest['document']['spec']['split']}.jsonl")
     }
     taught = store.find(teacher.key) if teacher is not None and teacher.cell != record.cell else None
     model_texts = _texts(taught.path) if taught is not None else {}
@@ -48,10 +46,4 @@ def read(store: Store, record: Record, teacher: Record | None, count: int) -> li
 
 def _texts(responses: Path) -> dict[str, str]:
     """The first response to each prompt, by the prompt's id."""
-    return {row["id"]: row["responses"][0]["text"] for row in _lines(responses / "responses.jsonl")}
-
-
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    with file.open(encoding="utf-8", newline="\n") as stream:  # a text may hold other separators of lines
-        for line in stream:
-            yield json.loads(line)
+    return {row["id"]: row["responses"][0]["text"] for row in read_lines(responses / "responses.jsonl")}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import filecmp
 import functools
 import itertools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plad_bench.contract import hub
 from plad_bench.contract.errors import MissingError
+from plad_bench.contract.jsonlines import read_lines
 from plad_bench.plan import backends
 
 if TYPE_CHECKING:
@@ -140,8 +140,7 @@ def _tokenizer(init: Stage, find: Find) -> Path | None:
 
 @functools.cache
 def _prompts(file: Path, limit: int) -> tuple[str, ...]:
-    with file.open(encoding="utf-8") as stream:
-        return tuple(json.loads(line)["prompt"] for line in itertools.islice(stream, limit or None))
+    return tuple(row["prompt"] for row in itertools.islice(read_lines(file), limit or None))
 
 
 @functools.cache

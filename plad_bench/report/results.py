@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from plad_bench.contract.errors import PladBenchError
 from plad_bench.contract.files import write_atomically
+from plad_bench.contract.jsonlines import numbered
 
 SCHEMA = 1
 REFERENCE_METHODS = ("teacher", "student", "warmup")
@@ -363,7 +364,7 @@ def read_samples(path: Path, sha256: str) -> list[Sample]:
     if hashlib.sha256(data).hexdigest() != sha256:
         raise RecordError("is not the file its record names (the hash differs)", remedy)
     try:
-        return [Sample.model_validate_json(line, strict=True) for line in data.splitlines()]
+        return [Sample.model_validate_json(line, strict=True) for _, line in numbered(io.BytesIO(data))]
     except ValueError as error:
         first = str(error).splitlines()[0]
         raise RecordError(f"does not hold samples: {first}", remedy) from None

@@ -7,6 +7,7 @@ as it arrives: asked again with the same journal, `ask` sends only what is not a
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import random
@@ -25,6 +26,7 @@ from pydantic import model_validator
 
 from plad_bench import MissingError, Params, PladBenchError, StageError, param
 from plad_bench.contract.errors import BudgetError
+from plad_bench.contract.jsonlines import numbered, parse
 from plad_bench.contract.money import Price, Purse
 
 if TYPE_CHECKING:
@@ -180,9 +182,9 @@ def _read(journal: Path, questions: Mapping[str, Mapping[str, Any]]) -> Iterator
     """The answers of an earlier try to these very questions: whole lines, which nothing has altered since."""
     if not journal.is_file():
         return
-    for line in journal.read_bytes().splitlines():
+    for _, line in numbered(io.BytesIO(journal.read_bytes())):
         try:
-            row = json.loads(line)
+            row = parse(line)
             answer = Answer(**row["answer"])
             whole = "check" not in row or row.pop("check") == _digest(row)  # older journals have no checks
         except (ValueError, KeyError, TypeError):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from plad_bench.contract.errors import StageError
+from plad_bench.contract.jsonlines import write_lines
 from plad_bench.contract.records import Asking, Question
 from plad_bench.contract.registry import resolve
 from plad_bench.execute.stages.data import signature
-from plad_bench.execute.stages.files import RESPONSES, read_prompts, response_row, write_lines
+from plad_bench.execute.stages.files import RESPONSES, read_prompts, response_row
 from plad_bench.execute.store import JOURNAL
 from plad_bench.execute.worker import Context
 

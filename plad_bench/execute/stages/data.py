@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from plad_bench.contract.errors import StageError
-from plad_bench.contract.records import BadRow, Example, Origin
+from plad_bench.contract.records import Example, Loaded, Origin
 from plad_bench.contract.registry import resolve
-from plad_bench.contract.rows import LISTED, leave_out, log
+from plad_bench.contract.rows import LISTED, Account, log
 from plad_bench.execute.stages.files import Prompt, words, write_prompts
 from plad_bench.execute.stages.near import near_duplicates
 from plad_bench.execute.worker import Context
@@ -37,18 +37,19 @@ def run(context: Context) -> None:
     write_prompts(context.out, prompts, SHARES)
 
 
-def _usable(context: Context, task: str, rows: Iterable[Example | BadRow | Origin]) -> list[Example]:
-    """The examples; the rows that are none are left out. Errors as `rows.leave_out`."""
+def _usable(context: Context, task: str, rows: Iterable[Loaded]) -> list[Example]:
+    """The examples; the rows that are none are left out. Errors as `Account.close`."""
     examples: list[Example] = []
-    bad: list[BadRow] = []
+    account = Account(f"task {task}")
     for row in rows:
         if isinstance(row, Origin):
             context.notes["origin"] = {"id": row.id, "revision": row.revision}
-        elif isinstance(row, BadRow):
-            bad.append(row)
-        else:
+        elif isinstance(row, Example):
             examples.append(row)
-    leave_out(bad, len(examples) + len(bad), f"task {task}", context.counts, context.notes)
+        else:
+            account.add(row)
+    account.read = len(examples)
+    account.close(context.counts, context.notes)
     return examples
 
 

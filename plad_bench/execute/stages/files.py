@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from plad_bench.contract.errors import StageError
+from plad_bench.contract.jsonlines import read_lines, write_lines
 from plad_bench.contract.records import Response, Scored
 from plad_bench.execute.store import Artifact
 
@@ -39,20 +39,6 @@ class Prompt:
 def words(text: str) -> list[str]:
     """The words of a text, without case and punctuation."""
     return re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold())
-
-
-def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write JSON lines."""
-    with path.open("w", encoding="utf-8") as stream:
-        for row in rows:
-            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Read JSON lines."""
-    with path.open(encoding="utf-8") as stream:
-        for line in stream:
-            yield json.loads(line)
 
 
 def read_prompts(data: Artifact, split: str, limit: int = 0) -> list[Prompt]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from plad_bench.contract.jsonlines import write_lines
 from plad_bench.contract.records import Response
-from plad_bench.execute.stages.files import MODEL, RESPONSES, read_prompts, response_row, write_lines
+from plad_bench.execute.stages.files import MODEL, RESPONSES, read_prompts, response_row
 from plad_bench.execute.worker import Context
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from plad_bench.contract.errors import StageError
+from plad_bench.contract.jsonlines import read_lines, write_lines
 from plad_bench.contract.records import PairObjective, Response, Text
 from plad_bench.execute.stages.files import (
     CURVE,
@@ -17,11 +18,9 @@ from plad_bench.execute.stages.files import (
     MODEL,
     PAIRS,
     Prompt,
-    read_lines,
     read_prompts,
     read_responses,
     response_of,
-    write_lines,
 )
 from plad_bench.execute.worker import Context
 

@@ -1,19 +1,17 @@
-"""Rows of a data set, from files here or from the hub, and what becomes of those that are no example."""
+"""Examples from rows: of files here, or of a data set on the hub; and what becomes of rows that are no example."""
 
 from __future__ import annotations
 
-import csv
-import json
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-from plad_bench import BadRow, Example, MissingError, Origin, Params, StageError, UsageError, param
-from plad_bench.contract.files import unreadable
+from plad_bench import BadRow, Example, Loaded, MissingError, Origin, Params, Source, UsageError, param
 from plad_bench.contract.hub import asking
+from plad_bench_plugins import _data_files
+from plad_bench_plugins._data_files import KINDS, DataPath, Listing, Row, listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,26 +29,16 @@ class Hub:
     """One of its splits, or several: train+test. None pools them all."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One row as it was read."""
-
-    where: str
-    values: Mapping[str, Any]
-
-
 class UnfitError(Exception):
     """A row is no example; the message says why, without its text."""
-
-
-Read: TypeAlias = Iterator[Row | BadRow | Origin]
 
 
 class PathParams(Params):
     """Where a published data set is read from."""
 
-    path: Path | None = param(None, local=True, source="ours")
-    """A file (JSON Lines, JSON, CSV, Parquet) or a directory of them; without it the rows come from the hub."""
+    path: DataPath | None = param(None, local=True, source="ours")
+    """A file (JSON Lines, JSON, CSV, TSV, Parquet, Arrow; also compressed) or a directory that holds such files alone;
+    without it the rows come from the hub."""
 
 
 def require(task: str, path: Path | None, hub: Hub) -> None:
@@ -75,14 +63,14 @@ def require(task: str, path: Path | None, hub: Hub) -> None:
 
 def examples(
     task: str, path: Path | None, hub: Hub, convert: Callable[[Mapping[str, Any]], Example]
-) -> Iterator[Example | BadRow | Origin]:
+) -> Iterator[Loaded]:
     """What `convert` makes of every row; one that it refuses with UnfitError is a bad row.
 
     Raises:
         MissingError: if the data cannot be had.
         StageError: for a file that cannot be read at all.
     """
-    for row in from_files(_files(task, path)) if path is not None else from_hub(task, hub):
+    for row in _data_files.rows(_files(task, path)) if path is not None else from_hub(task, hub):
         if isinstance(row, Row):
             try:
                 yield convert(row.values)
@@ -112,134 +100,25 @@ def text(values: Mapping[str, Any], field: str) -> str:
     return value
 
 
-# ---------------------------------------------------------------------------------------------------------- files
-
-
-def from_files(files: Iterable[Path]) -> Iterator[Row | BadRow]:
-    """Every row of every file.
-
-    Raises:
-        StageError: for a file that is broken as a whole.
-        MissingError: for one that may not be read.
-    """
-    for file in files:
-        try:
-            yield from _READERS[file.suffix.lower()](file)
-        except OSError as error:
-            raise unreadable(file.name, error) from error
-
-
-def files_of(path: Path) -> list[Path]:
-    """A file of a known kind, or those below a directory."""
-    path = path.expanduser()
-    found = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and p.name[0] != ".")
-    return [p for p in found if p.suffix.lower() in _READERS]
-
-
-def _files(task: str, path: Path) -> list[Path]:
-    files = files_of(path)
-    if not files:
-        what = f"holds no {', '.join(_READERS)} file" if path.exists() else "does not exist"
+def _files(task: str, path: Path) -> Listing:
+    listing = listed(path)
+    if not listing.data:
+        what = f"holds no file of a kind that is read ({KINDS})" if path.exists() else "does not exist"
         raise MissingError(
             f"task {task}: {path} {what}",
             f"Give a file or a directory of files: {_instead(task)}.",
         )
-    return files
+    return listing
 
 
 def _instead(task: str) -> str:
     return f"--task '{'jsonl' if task == 'hub' else task}[path=PLACE]'"
 
 
-def _json_lines(file: Path) -> Iterator[Row | BadRow]:
-    with file.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            if line.strip():
-                yield _parsed(f"{file.name}, line {number}", line.rstrip())
-
-
-def _json(file: Path) -> Iterator[Row | BadRow]:
-    """A list of objects, or JSON Lines under another name."""
-    data = file.read_bytes()
-    if not data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
-        yield from _json_lines(file)
-        return
-    try:
-        items = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise StageError(f"{file.name} is not JSON: {error}", "Correct the file.") from None
-    for number, item in enumerate(items, 1):
-        yield _object(f"{file.name}, item {number}", item)
-
-
-def _parsed(where: str, line: bytes) -> Row | BadRow:
-    try:
-        return _object(where, json.loads(line.decode("utf-8-sig")))
-    except UnicodeDecodeError as error:
-        return BadRow(where=where, reason=f"not UTF-8 at byte {error.start + 1}")
-    except json.JSONDecodeError as error:
-        return BadRow(where=where, reason=f"not JSON: {error.msg} at column {error.colno}".replace("'", ""))
-    except (ValueError, RecursionError):
-        return BadRow(where=where, reason="not JSON: nested too deep, or a number too long")
-
-
-def _object(where: str, value: Any) -> Row | BadRow:
-    if isinstance(value, dict):
-        return Row(where=where, values=value)
-    return BadRow(where=where, reason="not a JSON object")
-
-
-def _csv(file: Path) -> Iterator[Row | BadRow]:
-    csv.field_size_limit(sys.maxsize)
-    # what is not UTF-8 comes through as lone surrogates, so that `text` refuses the row and not the whole file
-    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        reader = csv.DictReader(stream, delimiter="\t" if file.suffix.lower() == ".tsv" else ",")
-        try:
-            "".join(reader.fieldnames or ()).encode()
-        except UnicodeEncodeError:
-            raise StageError(f"the header of {file.name} is not UTF-8", "Save the file as UTF-8.") from None
-        while True:
-            try:
-                values = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield BadRow(where=f"{file.name}, line {reader.line_num}", reason=f"not CSV: {error}")
-                continue
-            where = f"{file.name}, line {reader.line_num}"
-            if None in values:
-                yield BadRow(where=where, reason="more columns than the header has")
-            else:
-                yield Row(where=where, values=values)
-
-
-def _parquet(file: Path) -> Iterator[Row]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    number = 0
-    try:
-        for batch in pq.ParquetFile(file).iter_batches():
-            for values in batch.to_pylist():
-                number += 1
-                yield Row(where=f"{file.name}, row {number}", values=values)
-    except pa.ArrowException as error:
-        raise StageError(f"{file.name} is not Parquet: {error}", "Correct the file.") from None
-
-
-_READERS: dict[str, Callable[[Path], Iterator[Row | BadRow]]] = {
-    ".jsonl": _json_lines,
-    ".json": _json,
-    ".csv": _csv,
-    ".tsv": _csv,
-    ".parquet": _parquet,
-}
-
-
 # ------------------------------------------------------------------------------------------------------------ hub
 
 
-def from_hub(task: str, hub: Hub) -> Read:
+def from_hub(task: str, hub: Hub) -> Iterator[Row | Origin | Source]:
     """Every row of a data set, at the commit that the hub resolves now.
 
     Raises:
@@ -265,6 +144,7 @@ def from_hub(task: str, hub: Hub) -> Read:
     for name, rows in loaded.items() if isinstance(loaded, dict) else [(hub.split, loaded)]:
         for number, values in enumerate(rows):
             yield Row(where=f"{hub.id}, {name}, row {number}", values=values)
+        yield Source(name=f"{hub.id}, {name}", rows=len(rows))
 
 
 def _resolved(task: str, hub: Hub) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from plad_bench import BadRow, Example, Origin, Protocol, Task
+from plad_bench import Example, Loaded, Protocol, Task
 from plad_bench_plugins.tasks._rows import Hub, PathParams, examples, require, text
 from plad_bench_plugins.tasks.tldr import SUMMARY_METRICS
 
@@ -17,7 +17,7 @@ HUB = Hub(id="knkarthick/dialogsum")
 _SEVERAL = ("summary1", "summary2", "summary3")
 
 
-def load(params: PathParams) -> Iterator[Example | BadRow | Origin]:
+def load(params: PathParams) -> Iterator[Loaded]:
     """One example for each row."""
     return examples("dialogsum", params.path, HUB, example)
 

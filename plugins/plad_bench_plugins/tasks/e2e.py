@@ -13,10 +13,10 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-from plad_bench import BadRow, Example, Origin, Params, Task, param
+from plad_bench import Example, Loaded, Params, Task, param
+from plad_bench_plugins._data_files import DataPath
 from plad_bench_plugins.tasks._rows import Hub, UnfitError, examples, require, text
 from plad_bench_plugins.tasks.demo import METRICS
 
@@ -29,14 +29,14 @@ _SLOT = re.compile(r"\s*(\w[\w ]*)\[([^\[\]]+)\]\s*")
 class E2EParams(Params):
     """Parameters of e2e."""
 
-    path: Path | None = param(None, local=True)
+    path: DataPath | None = param(None, local=True)
     """Directory with the cleaned data's CSV files (columns mr and ref); without it they come from the hub."""
 
 
 # -------------------------------------------------------------------------------------------------------- reading
 
 
-def load(params: E2EParams) -> Iterator[Example | BadRow | Origin]:
+def load(params: E2EParams) -> Iterator[Loaded]:
     """One example for each row."""
     return examples("e2e", params.path, HUB, example)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from plad_bench import BadRow, Example, Origin, Protocol, Task, param
+from plad_bench import Example, Loaded, Protocol, Task, param
 from plad_bench_plugins.tasks._rows import Hub, PathParams, UnfitError, examples, require, text
 
 HUB = Hub(id="openai/gsm8k", config="main")
@@ -24,7 +24,7 @@ class GSM8KParams(PathParams):
     """Keep the data's <<48/2=24>>, which are for a calculator that is not there."""
 
 
-def load(params: GSM8KParams) -> Iterator[Example | BadRow | Origin]:
+def load(params: GSM8KParams) -> Iterator[Loaded]:
     """One example for each problem."""
     return examples("gsm8k", params.path, HUB, partial(example, annotations=params.annotations))
 

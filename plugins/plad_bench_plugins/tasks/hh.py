@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from plad_bench import BadRow, Example, Origin, Protocol, Task
+from plad_bench import Example, Loaded, Protocol, Task
 from plad_bench_plugins.tasks._rows import Hub, PathParams, UnfitError, examples, require, text
 
 HUB = Hub(id="Anthropic/hh-rlhf", folder="helpful-base")
 _REPLY = "\n\nAssistant:"
 
 
-def load(params: PathParams) -> Iterator[Example | BadRow | Origin]:
+def load(params: PathParams) -> Iterator[Loaded]:
     """One example for each dialogue."""
     return examples("hh", params.path, HUB, example)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Self
 
 from pydantic import model_validator
 
-from plad_bench import BadRow, Example, Origin, Params, Protocol, Task, param
+from plad_bench import Example, Loaded, Params, Protocol, Task, param
+from plad_bench_plugins._data_files import DataPath
 from plad_bench_plugins.tasks._rows import Hub, UnfitError, examples, require, text
 from plad_bench_plugins.tasks.tldr import SUMMARY_METRICS
 
@@ -41,8 +41,9 @@ class FieldParams(Params):
 class FilesParams(FieldParams):
     """Parameters of jsonl."""
 
-    path: Path | None = param(None, local=True, source="ours")
-    """A file (JSON Lines, JSON, CSV, Parquet) or a directory of them. Keys and records see the hash of its content."""
+    path: DataPath | None = param(None, local=True, source="ours")
+    """A file (JSON Lines, JSON, CSV, TSV, Parquet, Arrow; also compressed) or a directory that holds such files alone.
+    Keys and records see the hash of its content."""
 
     @model_validator(mode="after")
     def _has_path(self) -> Self:
@@ -76,12 +77,12 @@ class HubParams(FieldParams):
         return Hub(id=self.id, config=self.config, revision=self.revision, split=self.split)
 
 
-def load_files(params: FilesParams) -> Iterator[Example | BadRow | Origin]:
+def load_files(params: FilesParams) -> Iterator[Loaded]:
     """One example for each row."""
     return examples("jsonl", params.path, Hub(id=""), params.example)
 
 
-def load_hub(params: HubParams) -> Iterator[Example | BadRow | Origin]:
+def load_hub(params: HubParams) -> Iterator[Loaded]:
     """One example for each row."""
     return examples("hub", None, params.hub(), params.example)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from plad_bench import BadRow, Example, Origin, Protocol, Task, param
+from plad_bench import Example, Loaded, Protocol, Task, param
 from plad_bench_plugins.tasks._rows import Hub, PathParams, examples, require, text
 
 SUMMARY_METRICS = ("rouge-l", "rouge-1", "rouge-2", "length", "agreement", "win-teacher")
@@ -24,7 +24,7 @@ class TLDRParams(PathParams):
     """Hub id of the data set, or of another mirror."""
 
 
-def load(params: TLDRParams) -> Iterator[Example | BadRow | Origin]:
+def load(params: TLDRParams) -> Iterator[Loaded]:
     """One example for each post."""
     return examples("tldr", params.path, Hub(id=params.id), example)
 

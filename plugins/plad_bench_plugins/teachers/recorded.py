@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Self
 
 from pydantic import model_validator
 
 from plad_bench import Access, Asking, BadRow, MissingError, Params, Question, Response, StageError, Teacher, param
-from plad_bench.contract.rows import leave_out
-from plad_bench_plugins.tasks._rows import UnfitError, files_of, from_files
+from plad_bench.contract.rows import Account
+from plad_bench_plugins._data_files import KINDS, DataPath, Listing, Row, listed, rows
+from plad_bench_plugins.tasks._rows import UnfitError
 
 
 class RecordedParams(Params):
     """Which file, and which of its fields are what."""
 
-    path: Path | None = param(None, local=True, source="ours")
-    """A file (JSON Lines, JSON, CSV, Parquet) or a directory of them. Keys and records see the hash of its content."""
+    path: DataPath | None = param(None, local=True, source="ours")
+    """A file (JSON Lines, JSON, CSV, TSV, Parquet, Arrow; also compressed) or a directory that holds such files alone.
+    Keys and records see the hash of its content."""
     id: str = param("id", min_length=1, source="ours")
     """Field with the id of the prompt, as the harness names it; it may be absent."""
     prompt: str = param("prompt", min_length=1, source="ours")
@@ -32,15 +33,15 @@ class RecordedParams(Params):
             raise ValueError(msg)
         return self
 
-    def files(self) -> list[Path]:
+    def files(self) -> Listing:
         """The files.
 
         Raises:
             MissingError: if there are none.
         """
-        if self.path is None or not (files := files_of(self.path)):
+        if self.path is None or not (files := listed(self.path)).data:
             raise MissingError(
-                f"teacher recorded: {self.path} is or holds no JSON Lines, JSON, CSV or Parquet file",
+                f"teacher recorded: {self.path} is or holds no file of a kind that is read ({KINDS})",
                 "Give a file or a directory of files: --teacher 'recorded[path=PLACE]'.",
             )
         return files
@@ -52,30 +53,31 @@ def responses(questions: Sequence[Question], params: RecordedParams, asking: Ask
     A row is matched by its id, or else by its prompt, whatever the case, spacing, punctuation and order of its words.
 
     Raises:
-        StageError: if a question has none; the bad rows, which may be why, are named too. Or as `rows.leave_out`.
+        StageError: if a question has none; the bad rows, which may be why, are named too. Or as `Account.close`.
     """
     by_id: dict[str, list[Response]] = {q.id: [] for q in questions}
     by_prompt = {asking.same(q.prompt): q.id for q in questions}
-    bad: list[BadRow] = []
-    used = elsewhere = 0
-    for row in from_files(params.files()):
+    account = Account("teacher recorded")
+    elsewhere = 0
+    for row in rows(params.files()):
+        if not isinstance(row, Row):
+            account.add(row)
+            continue
         try:
-            if isinstance(row, BadRow):
-                bad.append(row)
-                continue
             given, found = _responses(row.values, params), str(row.values.get(params.id))
             if found not in by_id and (row.values.get(params.prompt) is not None or params.id not in row.values):
                 found = by_prompt.get(asking.same(_text(row.values, params.prompt)), "")
         except UnfitError as unfit:
-            bad.append(BadRow(where=row.where, reason=str(unfit)))
+            account.add(BadRow(where=row.where, reason=str(unfit)))
             continue
+        account.read += 1
         if found in by_id:
             by_id[found] += given
-            used += 1
         else:
             elsewhere += 1
     asking.counts["rows_of_other_prompts"] = elsewhere
-    leave_out(bad, len(bad) + used + elsewhere, "teacher recorded", asking.counts, asking.notes)
+    account.close(asking.counts, asking.notes)
+    bad = account.bad
     if missing := [id_ for id_, found_ in by_id.items() if not found_]:
         unread = f"; {len(bad)} rows cannot be used, the first is {bad[0].where}: {bad[0].reason}" if bad else ""
         raise StageError(
