@@ -1,10 +1,13 @@
-"""Write the pages that are made from the code: methods.md and metrics.md from the registry, cli.md from the help.
+"""Write what is made from the code.
+
+methods.md and metrics.md come from the registry, cli.md from the help, and one table of records.md from the protocol.
 
 `python docs/generate.py` writes them; with `--check` it writes nothing and exits with 1 if a page differs.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +20,8 @@ from plad_bench import Method, Metric, PairObjective, Params
 from plad_bench.cli.main import cli
 from plad_bench.cli.state import State
 from plad_bench.contract.params import source_of
-from plad_bench.contract.registry import Registry, allowed
+from plad_bench.contract.protocol import settings
+from plad_bench.contract.registry import Registry, allowed, allowed_values
 from plad_bench.plan import matrix, spec
 
 DOCS = Path(__file__).resolve().parent
@@ -77,7 +81,11 @@ CLI_INTRO = """\
 stdout is data, stderr is progress. `--json` prints JSON. Every option can also come from the environment, as
 `PLAD_BENCH_<COMMAND>_<OPTION>` (`PLAD_BENCH_RUN_STEPS=100`), and those of `run` and `plan` from a TOML file given with
 `--config`, whose keys are the option names. `PLAD_BENCH_STORE` and `PLAD_BENCH_BOARDS_DIR` hold for all commands. The
-command line wins over the environment, and the environment over the file.
+command line wins over the environment, and the environment over the file. An option that is left out takes its
+default; an empty value (`--student ""`, an empty variable, `plad,,kd`) is an error. Numbers are finite.
+
+The settings of the [protocol](records.md#protocol), from `--steps` to `--backend`, default to what the board fixes,
+else to what the task declares.
 
 A *selector* is `name` or `name[param=value,...]`; commas separate selectors and `|` separates the values of a sweep.
 Put selectors with brackets in quotes, for the shell's sake. `all` selects everything of a kind.
@@ -99,7 +107,12 @@ They open no launcher, so what only that knows (slots for `--ranks`, the nodes o
 
 def pages() -> dict[Path, str]:
     """Path -> text of every generated page."""
-    return {DOCS / "methods.md": methods_page(), DOCS / "metrics.md": metrics_page(), DOCS / "cli.md": cli_page()}
+    return {
+        DOCS / "methods.md": methods_page(),
+        DOCS / "metrics.md": metrics_page(),
+        DOCS / "cli.md": cli_page(),
+        DOCS / "records.md": records_page(),
+    }
 
 
 # --------------------------------------------------------------------------------------------------------- methods
@@ -230,6 +243,33 @@ def _metric(metric: Metric) -> str:
     if metric.params.model_fields:
         parts.append(table(["parameter", "default", "allowed", "source", "what"], _parameters(metric.params)))
     return "\n\n".join(parts)
+
+
+# --------------------------------------------------------------------------------------------------------- records
+
+
+def records_page() -> str:
+    """The page of records as it is, with the table of protocol settings as they are declared."""
+    page = (DOCS / "records.md").read_text(encoding="utf-8")
+    begin, end = "<!-- settings: written by `python docs/generate.py` -->\n", "<!-- end of settings -->\n"
+    head, rest = page.split(begin)
+    rows = [
+        [
+            f"`{name}`",
+            s["unit"],
+            f"`{json.dumps(s['default'])}`",
+            allowed_values(s, {}).rpartition("; default ")[0],
+            _meaning(s),
+        ]
+        for name, s in settings().items()
+    ]
+    written = table(["key", "unit", "default", "allowed", "meaning"], rows)
+    return f"{head}{begin}{written}\n{end}{rest.split(end)[1]}"
+
+
+def _meaning(setting: Mapping[str, Any]) -> str:
+    text = " ".join(setting["description"].split())
+    return f"{text} Absent where it has its default." if setting["unsaid"] else text
 
 
 # ------------------------------------------------------------------------------------------------------------- cli

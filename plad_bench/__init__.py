@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from plad_bench.contract.hookspecs import hookimpl
     from plad_bench.contract.money import Asks, Price
     from plad_bench.contract.params import MethodParams, PairParams, Params, param
+    from plad_bench.contract.protocol import Protocol
     from plad_bench.contract.records import (
         Access,
         Asking,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
         PairBatch,
         PairBuilder,
         PairObjective,
-        Protocol,
         Question,
         Response,
         Sampling,
@@ -61,9 +61,10 @@ _HOME = {
     "hookspecs": "hookimpl",
     "money": "Asks Price",
     "params": "MethodParams PairParams Params param",
+    "protocol": "Protocol",
     "errors": "MissingError PladBenchError StageError UnmeasuredError UsageError",
     "records": "Access Asking BadRow Candidates Check Event Example Finding HubModel LaunchOptions Launcher "
-    "LauncherSession Loaded Method Metric Need Origin Pair PairBatch PairBuilder PairObjective Protocol Question "
+    "LauncherSession Loaded Method Metric Need Origin Pair PairBatch PairBuilder PairObjective Question "
     "Response Sampling Schedule Scored ScratchModel Source StageProcess Student Task Teacher Term Text TokenObjective "
     "Trace Training",
     "tools": "LanguageModel Scorers Tools",

@@ -107,7 +107,7 @@ def test_an_empty_selection_is_an_error_of_its_own():
 def test_a_protocol_has_the_values_of_its_task_but_those_given():
     task = choose("task", "demo")[0].component
     assert spec.protocol(task, {"steps": 7, "lr": None}) == replace(task.protocol, steps=7)
-    with pytest.raises(UsageError, match="stepz: not part of a protocol"):
+    with pytest.raises(UsageError, match="unknown protocol setting 'stepz'"):
         spec.protocol(task, {"stepz": 7})
 
 

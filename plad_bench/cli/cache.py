@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from plad_bench.cli.options import boards_option, echo_json, json_option, open_store, store_option
+from plad_bench.cli.options import Number, boards_option, echo_json, json_option, open_store, store_option
 from plad_bench.contract import locks
 from plad_bench.contract.errors import CorruptArtifactError, ExitCode, MissingError
 from plad_bench.execute.store import JOURNAL, Artifact, Store, directory_bytes
@@ -79,7 +79,7 @@ def verify(store: Path, *, as_json: bool) -> int:
 
 
 @cache.command()
-@click.option("--days", type=click.FloatRange(0), default=30.0, show_default=True, help="Remove what is older.")
+@click.option("--days", type=Number(0), default=30.0, show_default=True, help="Remove what is older.")
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @boards_option
 @store_option

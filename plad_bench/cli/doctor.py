@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from plad_bench.cli.options import boards_option, echo_json, json_option, store_option
+from plad_bench.cli.options import Number, boards_option, echo_json, json_option, store_option
 from plad_bench.cli.state import State
 from plad_bench.contract.errors import ExitCode
 
@@ -25,7 +25,7 @@ _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 @boards_option
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     help="Seconds for each check.  [default: 120, with --slow 600]",
 )
 @click.option("--slow", is_flag=True, help="Also run what takes a minute: compare the texts of all backends.")

@@ -24,6 +24,11 @@ def known(command: click.Command, context: click.Context, prefix: str = PREFIX) 
                 yield from known(below, inner, f"{prefix}{name.upper().replace('-', '_')}_")
 
 
+def empty(environ: Mapping[str, str]) -> list[str]:
+    """Variables of our prefix that are set and hold nothing."""
+    return sorted(name for name, value in environ.items() if name.startswith(PREFIX) and not value.strip())
+
+
 def mistyped(context: click.Context, environ: Mapping[str, str]) -> list[tuple[str, str]]:
     """Variables of our prefix that nothing reads, each with what to do."""
     given = sorted(name for name in environ if name.startswith(PREFIX))
@@ -32,10 +37,10 @@ def mistyped(context: click.Context, environ: Mapping[str, str]) -> list[tuple[s
     from plad_bench.contract.registry import near_matches
 
     root = context.find_root()
-    names = {name.lower() for name in known(root.command, root)}
+    names = {name.lower(): name for name in known(root.command, root)}
     wrong = []
     for name in given:
-        if name.lower() not in names:
-            near = " or ".join(match.upper() for match in near_matches(name, sorted(names))[:3])
+        if names.get(name.lower()) != name:
+            near = " or ".join(names[match] for match in near_matches(name, sorted(names))[:3])
             wrong.append((name, f"Did you mean {near}?" if near else "Unset it, or see `plad-bench COMMAND --help`."))
     return wrong

@@ -12,7 +12,8 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from plad_bench.cli.environment import PREFIX, mistyped
+from plad_bench.cli.environment import PREFIX, empty, mistyped
+from plad_bench.cli.options import refuse_empty
 from plad_bench.cli.state import State
 from plad_bench.contract.errors import ExitCode, PladBenchError
 
@@ -58,13 +59,16 @@ class Cli(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         try:
-            return super().resolve_command(ctx, args)
+            found = super().resolve_command(ctx, args)
         except click.UsageError as error:
             from plad_bench.contract.registry import near_matches, suggestion
 
             names = self.list_commands(ctx)
             message = f"No such command {args[0]!r}. {suggestion(near_matches(args[0], names), names)}"
             raise click.UsageError(message, error.ctx) from None
+        if found[0] in _COMMANDS:  # what a plugin's command takes is for that plugin to say
+            refuse_empty(found[2])
+        return found
 
     def _extend(self, ctx: click.Context) -> None:
         """Let plugins add their commands; one that fails to is named and costs only its own."""
@@ -119,6 +123,8 @@ def cli(ctx: click.Context, *, debug: bool) -> None:
     if any(name.startswith(PREFIX) for name in os.environ) and ctx.invoked_subcommand != "doctor":
         for name, remedy in mistyped(ctx, os.environ):
             click.echo(f"Warning: nothing reads the variable {name}. {remedy}", err=True)
+        for name in empty(os.environ):
+            raise click.UsageError(f"the variable {name} is empty: give it a value, or unset it.")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -136,8 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show()
         if isinstance(error, click.NoSuchOption) and error.option_name in {"-p", "--plugin"}:
             click.echo("It belongs before the command: plad-bench -p FILE run ...", err=True)
-        if variable := _variable_of(error):
-            click.echo(f"The value came from the variable {variable}.", err=True)
+        if origin := _origin_of(error):
+            click.echo(f"The value came from {origin}.", err=True)
         sys.exit(error.exit_code)
     except PladBenchError as error:
         if debug:
@@ -158,13 +164,16 @@ def _interrupted(_signal: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _variable_of(error: click.ClickException) -> str:
-    """The variable of the environment that a wrong value came from; empty if it came from elsewhere."""
+def _origin_of(error: click.ClickException) -> str:
+    """The variable or the file that a wrong value came from; empty if the command line has it."""
     parameter, context = getattr(error, "param", None), getattr(error, "ctx", None)
     if not isinstance(parameter, click.Option) or context is None or parameter.name is None:
         return ""
-    if context.get_parameter_source(parameter.name) is not ParameterSource.ENVIRONMENT:
+    source = context.get_parameter_source(parameter.name)
+    if source is ParameterSource.DEFAULT_MAP:
+        return "the file given with --config"
+    if source is not ParameterSource.ENVIRONMENT:
         return ""
     automatic = f"{context.auto_envvar_prefix}_{parameter.name.upper()}"
     named = parameter.envvar or automatic
-    return named if isinstance(named, str) else " or ".join(named)
+    return "the variable " + (named if isinstance(named, str) else " or ".join(named))

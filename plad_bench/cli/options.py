@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +16,20 @@ import platformdirs
 if TYPE_CHECKING:
     from plad_bench.execute.store import Store
 
+EMPTY = "give it a value, or leave it out"
+"""What to do about an empty value."""
+
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Number(click.FloatRange):
+    """A finite number in a range: `nan` and `inf` are none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = click.FLOAT.convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return super().convert(number, param, ctx)
 
 
 def store_option(function: F) -> F:
@@ -56,7 +71,7 @@ def config_option(function: F) -> F:
             data = tomllib.loads(value.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise click.BadParameter(f"{value.name}: {error}", ctx, parameter) from None
-        known = {option.lstrip("-"): p.name for p in ctx.command.params for option in p.opts if option.startswith("--")}
+        known = {option.lstrip("-"): p for p in ctx.command.params for option in p.opts if option.startswith("--")}
         from plad_bench.contract.registry import near_matches, suggestion
 
         for key in data:
@@ -65,8 +80,13 @@ def config_option(function: F) -> F:
                 raise click.BadParameter(
                     f"{value.name}: no option {key!r}. {suggestion(near_matches(key, names), names)}"
                 )
-        joined = {known[k]: ",".join(map(str, v)) if isinstance(v, list) else v for k, v in data.items()}
-        ctx.default_map = {**(ctx.default_map or {}), **joined}
+        values = {}
+        for key, given in data.items():
+            try:
+                values[known[key].name or ""] = _as_typed(known[key], given)
+            except ValueError as error:
+                raise click.BadParameter(f"{value.name}: {key}: {error}", ctx, parameter) from None
+        ctx.default_map = {**(ctx.default_map or {}), **values}
         return value
 
     return click.option(
@@ -76,6 +96,37 @@ def config_option(function: F) -> F:
         callback=apply,
         help="A TOML file whose keys are option names.",
     )(function)
+
+
+def _as_typed(parameter: click.Parameter, value: Any) -> Any:
+    """A value of a TOML file as the command line would have it, so that both are read alike; raises ValueError."""
+    if isinstance(parameter, click.Option) and parameter.is_flag:
+        if isinstance(value, bool):
+            return value
+        msg = "write true or false"
+        raise ValueError(msg)
+    items = value if isinstance(value, list) else [value]
+    if any(isinstance(item, bool) or not isinstance(item, str | int | float) for item in items):
+        msg = "write a text or a number, or a list of these"
+        raise ValueError(msg)
+    text = ",".join(map(str, items))
+    if not text.strip():
+        msg = EMPTY
+        raise ValueError(msg)
+    return text
+
+
+def refuse_empty(arguments: Sequence[str]) -> None:
+    """Refuse a command line with an empty argument: no option of ours takes one, and none may mean its default.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        option = re.fullmatch(r"(--[\w-]+)=\s*", argument)
+        if option or not argument.strip():
+            where = option[1] if option else before if before.startswith("-") else "an argument"
+            raise click.UsageError(f"{where} is empty: {EMPTY}.")
 
 
 def echo_json(value: Any) -> None:

@@ -14,7 +14,7 @@ from plad_bench.contract.errors import MissingError, UsageError
 from plad_bench.plan.names import DEMO_BOARD, TRIAL_BOARD
 
 if TYPE_CHECKING:
-    from plad_bench.contract.records import Protocol
+    from plad_bench.contract.protocol import Protocol
     from plad_bench.execute.store import Store
     from plad_bench.plan.boardfile import BoardFile
     from plad_bench.plan.matrix import Cell
@@ -93,31 +93,11 @@ class Planned:
         return [cell for cell in self.cells if cell.skip]
 
 
-_PROTOCOL = (
-    "steps",
-    "lr",
-    "batch",
-    "warmup_steps",
-    "warmup_lr",
-    "max_new_tokens",
-    "teach_temperature",
-    "sample_temperature",
-    "top_k",
-    "samples",
-    "split",
-    "precision",
-    "backend",
-    "signals",
-    "lora",
-    "compile",
-    "limit",
-)
-
-
 def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> Planned:
     """Resolve everything, and find out what there is to do, without doing any of it."""
+    from plad_bench.contract.protocol import settings
     from plad_bench.execute import recording
-    from plad_bench.plan import backends, boardfile, matrix, spec, stages
+    from plad_bench.plan import backends, boardfile, matrix, spec
 
     registry = state.registry
     # A trial's conditions must not become those of the board that a run with no options goes to.
@@ -128,9 +108,7 @@ def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> 
     # Nor do a trial's conditions bind the next one, unless its board was named.
     unbound = options["limit"] and not options["board"]
     board = boardfile.BoardFile() if unbound else boardfile.read(directory / "board.toml")
-    explicit = {name: options[name] for name in _PROTOCOL}
-    if explicit["signals"] is not None:  # a value that is none is no contradiction to the board's
-        stages.kept_tokens(explicit["signals"])
+    explicit = {name: options[name] for name in settings()}
     if explicit["backend"] == "auto":  # a board that exists has chosen
         explicit["backend"] = None if board.protocol else backends.best(gpu=bool(gpus))
     tasks = spec.choose(registry, "task", options["task"])
@@ -141,7 +119,7 @@ def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> 
         student=options["student"],
         teacher=options["teacher"],
         pairs=options["pairs"],
-        metrics=options["metrics"] or ",".join(board.metrics),
+        metrics=options["metrics"] or ",".join(board.metrics) or None,
         seeds=options["seeds"] or board.seeds_asked or 1,
         threads=options["threads"],
         # What neither the command nor the board says, the device does: bf16 on a GPU, the task's float32 on a CPU.
@@ -176,14 +154,14 @@ def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> 
 
 def gpus_of(options: Mapping[str, Any]) -> tuple[int, ...]:
     """The GPUs to use: those named, none, or all that the driver shows."""
-    text = options["gpus"].strip()
+    text = options["gpus"]
     if text == "none":
         return ()
     # As CUDA counts them: from 0, whatever the numbers of the devices that a container was given.
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     several = Path("/dev").glob("nvidia[0-9]*") if visible is None else filter(None, visible.split(","))
     present = range(0 if visible == "-1" else len(list(several)))
-    if not text:
+    if text is None:
         return tuple(present)
     try:
         wanted = tuple(int(part) for part in text.split(","))

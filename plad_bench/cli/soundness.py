@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from plad_bench.cli.environment import mistyped
+from plad_bench.cli.environment import empty, mistyped
 from plad_bench.contract.records import Check, Finding
 from plad_bench.contract.registry import GROUP, KINDS, near_matches
 
@@ -128,8 +128,10 @@ def _hooks(registry: Registry) -> Iterator[Finding]:
 
 
 def _variables(context: click.Context) -> Iterator[Finding]:
-    wrong = mistyped(context, os.environ)
+    wrong, blank = mistyped(context, os.environ), empty(os.environ)
     for name, remedy in wrong:
         yield Finding(ok=True, message=f"nothing reads {name}", remedy=remedy)
-    if not wrong:
+    for name in blank:
+        yield Finding(ok=False, message=f"{name} is empty", remedy="Give it a value, or unset it.")
+    if not wrong and not blank:
         yield Finding(ok=True, message="all are read")

@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from plad_bench.contract.files import unreadable
 
@@ -25,6 +25,16 @@ class Params(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True, use_attribute_docstrings=True
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_empty_path(cls, value: Any, info: ValidationInfo) -> Any:
+        """An empty path would be the working directory."""
+        local = info.field_name and _extra(cls.model_fields[info.field_name]).get("local")
+        if local and isinstance(value, str) and not value.strip():
+            msg = "the path is empty"
+            raise ValueError(msg)
+        return value
 
     def public(self) -> dict[str, Any]:
         """The parameters as JSON values, as keys and records see them.

@@ -9,13 +9,14 @@ imported at the top of its module.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from plad_bench.contract.money import Asks, Price, Purse
 from plad_bench.contract.params import MethodParams, PairParams, Params
+from plad_bench.contract.protocol import Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -156,47 +157,6 @@ class Student(Component):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Protocol:
-    """The controlled conditions that every cell of a board shares. A task gives defaults; a board fixes them."""
-
-    steps: int = 300
-    lr: float = 1e-3
-    warmup_steps: int = 600
-    warmup_lr: float = 3e-3
-    batch: int = 32
-    """Prompts per optimiser step, whatever the micro-batch or the number of devices."""
-    max_new_tokens: int = 96
-    teach_temperature: float = 0.0
-    """Sampling temperature of the teacher's training responses; 0 decodes greedily."""
-    sample_temperature: float = 0.7
-    """Sampling temperature of the frozen student's responses."""
-    top_k: int = 40
-    """Top-k of both, where they sample."""
-    split: str = "test"
-    """The evaluation split: test, or validation for choosing defaults."""
-    precision: str = "float32"
-    """float32 or bf16."""
-    compile: bool = field(default=False, metadata={"unsaid": True})
-    """Whether token losses are compiled (torch.compile): faster steps after seconds to minutes, other roundings."""
-    lora: int = field(default=0, metadata={"unsaid": True})
-    """Rank of the adapters that students are trained through; 0 trains all weights."""
-    signals: str = field(default="live", metadata={"unsaid": True})
-    """The teacher's distributions over fixed text: live (computed at every step), dense (computed once and kept whole)
-    or top-K (once, the K likeliest tokens and the tail)."""
-    limit: int = 0
-    """Use at most this many training and evaluation prompts (records become trials); 0 uses all."""
-    backend: str = field(default="transformers", metadata={"unsaid": True})
-    """What generates text outside of training: transformers or vllm."""
-    samples: int = field(default=1, metadata={"unsaid": True})
-    """Responses to a training prompt, of teacher and frozen student, where they sample."""
-
-    @classmethod
-    def unsaid(cls) -> dict[str, Any]:
-        """What keys, records and boards leave out where it is so, since older ones can't say it."""
-        return {f.name: f.default for f in fields(cls) if f.metadata.get("unsaid")}
-
-
-@dataclass(frozen=True, kw_only=True)
 class Task(Component):
     """A data set of prompts with references."""
 
@@ -209,7 +169,7 @@ class Task(Component):
     licence: str
     redistributable: bool
     """False keeps every text of the task out of records, boards and pages."""
-    protocol: Protocol = Protocol()
+    protocol: Protocol = field(default_factory=Protocol)
     metrics: tuple[str, ...]
     """Selectors of the default metrics; the first one ranks."""
     student: str

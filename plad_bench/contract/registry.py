@@ -215,7 +215,11 @@ def configure(component: Component, values: Mapping[str, Any]) -> Params:
 def allowed(params: type[Params], name: str) -> str:
     """The type and range of a parameter, in words."""
     schema = params.model_json_schema()
-    prop = schema["properties"][name]
+    return allowed_values(schema["properties"][name], schema)
+
+
+def allowed_values(prop: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+    """The type and range that a property of a JSON schema allows, and its default, in words."""
     options = [_resolve(option, schema) for option in prop.get("anyOf", [prop])]
     words = []
     for option in options:
@@ -223,6 +227,9 @@ def allowed(params: type[Params], name: str) -> str:
             continue
         if "enum" in option or "const" in option:
             words.append(" or ".join(str(v) for v in option.get("enum", [option.get("const")])))
+            continue
+        if option.get("metavar"):
+            words.append(option["metavar"])
             continue
         signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
         bounds = [f"{sign} {option[key]:g}" for key, sign in signs.items() if key in option]
@@ -300,6 +307,6 @@ def _import_file(file: Path) -> Any:
     return module
 
 
-def _resolve(option: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+def _resolve(option: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
     reference = option.get("$ref")
     return schema["$defs"][reference.rsplit("/", 1)[-1]] if reference else option

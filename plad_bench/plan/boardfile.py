@@ -6,14 +6,15 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from plad_bench.contract.errors import UsageError
 from plad_bench.contract.files import write_atomically
-from plad_bench.contract.records import Protocol
+from plad_bench.contract.protocol import Protocol, checked
 
 
 class Prices(BaseModel):
@@ -45,6 +46,18 @@ class Prices(BaseModel):
         return self.device_hour * seconds / 3600 + text
 
 
+def _checked(values: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return checked(values)
+    except UsageError as error:
+        msg = f"{error.message}. {error.remedy}"
+        raise ValueError(msg) from None
+
+
+Settings = Annotated[dict[str, Any], AfterValidator(_checked)]
+"""Some settings of a protocol, each of which it allows."""
+
+
 class BoardFile(BaseModel):
     """What a board.toml says. Whatever else its owner wrote is kept."""
 
@@ -56,14 +69,14 @@ class BoardFile(BaseModel):
     """Names of the columns in order; all the metrics there are if empty."""
     primary: str = ""
     """The metric that ranks; the first of `metrics` that has a direction if empty."""
-    seeds_asked: Annotated[int, Field(ge=0)] = 0
+    seeds_asked: Annotated[int, Field(ge=0, strict=True)] = 0
     """Seeds 0 to n - 1 are asked; if 0, those that any method has done."""
     notes: str = ""
     prices: Prices | None = None
     """If there, costs are shown in money as well."""
-    protocol: dict[str, Any] = {}
+    protocol: Settings = {}
     """Protocol values that all tasks of the board share. A record that says otherwise is foreign."""
-    tasks: dict[str, dict[str, Any]] = {}
+    tasks: dict[str, Settings] = {}
     """Protocol values that differ from task to task."""
 
     def conditions(self, task: str) -> dict[str, Any]:
@@ -80,15 +93,19 @@ def read(path: Path) -> BoardFile:
     """
     remedy = "Correct it, or restore it from version control."
     try:
-        return BoardFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        board = BoardFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return BoardFile()
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{path.parent.name}/board.toml: {where}: {first['msg']}", remedy) from None
+        where, why = ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{path.parent.name}/board.toml: {where}: {why}", remedy) from None
     except (OSError, ValueError) as error:
         raise UsageError(f"{path.parent.name}/board.toml: {error}", remedy) from None
+    for key in board.model_extra or {}:  # what its owner adds is kept, what is mistyped would do nothing
+        if near := get_close_matches(key, BoardFile.model_fields, n=1, cutoff=0.8):
+            raise UsageError(f"{path.parent.name}/board.toml: unknown key {key!r}", f"Did you mean {near[0]}?")
+    return board
 
 
 def overrides(board: BoardFile, task: str, explicit: Mapping[str, Any]) -> dict[str, Any]:

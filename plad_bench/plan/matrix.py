@@ -9,18 +9,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from plad_bench.contract.errors import UsageError
+from plad_bench.contract.protocol import Protocol
 from plad_bench.contract.records import (
     Access,
     HubModel,
     Need,
     PairObjective,
-    Protocol,
     ScratchModel,
     TokenObjective,
 )
 from plad_bench.plan.fit import Find, no_room, not_for_vllm, tokenizers_differ
 from plad_bench.plan.names import slug
-from plad_bench.plan.spec import Chosen, RunSpec, choose
+from plad_bench.plan.spec import DEFAULT_PAIRS, Chosen, RunSpec, choose
 from plad_bench.plan.stages import Plan, Stage, metrics_needs
 from plad_bench.plan.unreferenced import has_references, why_absent, why_unrunnable
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("plad_bench")
 
 REFERENCE_ROWS = ("teacher", "student", "warmup")
-DEFAULT_PAIRS = "teacher-over-student"
 
 
 @dataclass(frozen=True)

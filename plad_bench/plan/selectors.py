@@ -23,14 +23,21 @@ def parse(text: str) -> list[Selector]:
     [(('beta', '0.1'), ('logprob', 'sum')), (('beta', '1'), ('logprob', 'sum'))]
 
     Raises:
-        UsageError: naming the part that cannot be read.
+        UsageError: naming the part that cannot be read, or saying that a part is empty.
     """
-    return [selector for part in _split(text, ",", text) if part.strip() for selector in _selector(part.strip(), text)]
+    parts = [part.strip() for part in _split(text, ",", text)]
+    if not any(parts):
+        return []
+    if not parts[-1]:  # a comma at the end
+        parts.pop()
+    return [selector for part in parts for selector in _selector(part, text)]
 
 
 def _selector(part: str, text: str) -> list[Selector]:
     name, bracket, rest = part.partition("[")
     name = name.strip()
+    if not part:
+        raise UsageError(f"{text!r} has an empty part", "Put a name before and after each comma, or remove the comma.")
     if not bracket:
         return [Selector(name)]
     if not rest.endswith("]") or not name:

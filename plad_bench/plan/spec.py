@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from plad_bench.contract.errors import NothingSelectedError, UsageError
+from plad_bench.contract.errors import NothingSelectedError
 from plad_bench.contract.params import content_hash, text_hash
-from plad_bench.contract.records import Component, Protocol
+from plad_bench.contract.protocol import Protocol
+from plad_bench.contract.records import Component
 from plad_bench.contract.registry import Registered, Registry
 from plad_bench.plan.selectors import parse
 from plad_bench.plan.unreferenced import has_references, reads_references
 
 if TYPE_CHECKING:
     from plad_bench.contract.params import Params
+
+DEFAULT_PAIRS = "teacher-over-student"
 
 
 @dataclass(frozen=True)
@@ -121,23 +124,27 @@ def build(
     *,
     task: str,
     methods: str,
-    student: str = "",
-    teacher: str = "",
-    pairs: str = "",
-    metrics: str = "",
+    student: str | None = None,
+    teacher: str | None = None,
+    pairs: str | None = None,
+    metrics: str | None = None,
     seeds: int = 1,
     threads: int = 1,
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> RunSpec:
-    """Resolve the texts of the command line into a run specification; `overrides` by task label. Errors as `choose`."""
+    """Resolve the texts of the command line into a run specification; `overrides` by task label. Errors as `choose`.
+
+    None or empty text takes the default: the task's student and metrics, each student's teacher, the usual pairs.
+    """
     tasks = choose(registry, "task", task)
+    students = {t.label: student or t.component.student for t in tasks}
     protocols = {t.label: protocol(t.component, (overrides or {}).get(t.label, {})) for t in tasks}
     return RunSpec(
         tasks=tasks,
-        students={t.label: choose(registry, "student", student or t.component.student) for t in tasks},
+        students={label: choose(registry, "student", named) for label, named in students.items()},
         teachers=choose(registry, "teacher", teacher) if teacher else (),
         methods=() if methods.strip() == "none" else choose(registry, "method", methods),
-        pairs=choose(registry, "pair builder", pairs or "teacher-over-student"),
+        pairs=choose(registry, "pair builder", pairs or DEFAULT_PAIRS),
         metrics={t.label: _metrics(registry, t, metrics) for t in tasks},
         protocols=protocols,
         seeds=seeds,
@@ -145,7 +152,7 @@ def build(
     )
 
 
-def _metrics(registry: Registry, task: Chosen, named: str) -> tuple[Chosen, ...]:
+def _metrics(registry: Registry, task: Chosen, named: str | None) -> tuple[Chosen, ...]:
     """The metrics named, or the task's own: of these none that reads references where it has none."""
     if named:
         return choose(registry, "metric", named)
@@ -159,15 +166,9 @@ def _metrics(registry: Registry, task: Chosen, named: str) -> tuple[Chosen, ...]
 
 
 def protocol(task: Component, overrides: Mapping[str, Any]) -> Protocol:
-    """The task's protocol with what the user set. Values of None are not set."""
-    known = {f.name for f in fields(Protocol)}
-    given = {k: v for k, v in overrides.items() if v is not None}
-    if unknown := set(given) - known:
-        raise UsageError(
-            f"{', '.join(sorted(unknown))}: not part of a protocol", f"There are: {', '.join(sorted(known))}."
-        )
+    """The task's protocol with what the user set. Values of None are not set. Errors as `Protocol`."""
     base: Protocol = task.protocol  # type: ignore[attr-defined]
-    return replace(base, **given)
+    return replace(base, **{name: value for name, value in overrides.items() if value is not None})
 
 
 def protocol_values(value: Protocol) -> dict[str, Any]:

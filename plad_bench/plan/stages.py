@@ -25,7 +25,7 @@ from plad_bench.contract.records import (
 )
 
 if TYPE_CHECKING:
-    from plad_bench.contract.records import Protocol
+    from plad_bench.contract.protocol import Protocol
     from plad_bench.plan.spec import Chosen
 
 KEY_VERSION = 1

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plad_bench.contract.records import Protocol
+from plad_bench.contract.protocol import Protocol
 from plad_bench.report import results
 from plad_bench.report.results import Record, RecordError
 from plad_bench.report.stats import Array

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, TypeAlias
 
+from plad_bench.contract.protocol import settings
 from plad_bench.report import text
 from plad_bench.report.board import Board, Group, MetricInfo, Row
 from plad_bench.report.stats import EXAMPLES_ONLY, LEVEL, Estimate
@@ -22,24 +23,6 @@ ALL_PAIRS = 12
 
 DAGGER = "† A single record: the interval is over examples only."
 """What the mark of a value says."""
-
-_FACTS = {
-    "steps": "{} steps",
-    "batch": "batches of {} prompts",
-    "warmup_steps": "warm start of {} steps",
-    "max_new_tokens": "greedy decoding of at most {} tokens",
-    "precision": "{}",
-    "compile": "compiled losses ({})",
-    "lora": "adapters of rank {}",
-    "signals": "{} teacher distributions",
-    "split": "{} split",
-    "teach_temperature": "teacher text at temperature {}",
-    "sample_temperature": "student samples at temperature {}",
-    "top_k": "top-k {}",
-    "samples": "{} samples of each prompt",
-}
-"""How the conditions of a protocol read; others read "name value"."""
-_ELSEWHERE = {"lr", "warmup_lr", "limit"}
 
 
 @dataclass(frozen=True)
@@ -186,12 +169,9 @@ def origin(board: Board) -> list[Line]:
 def setting(group: Group) -> Line:
     """What a group was measured under, in one line."""
     protocol = group.protocol
-    facts: list[Line] = [_filled(form, protocol[key]) for key, form in _FACTS.items() if key in protocol]
-    facts += [
-        (Said(key, 40), " ", Said(value, 40))
-        for key, value in sorted(protocol.items())
-        if key not in _FACTS and key not in _ELSEWHERE
-    ]
+    pages = {name: setting["page"] for name, setting in settings().items()}
+    facts: list[Line] = [_filled(page, protocol[name]) for name, page in pages.items() if page and name in protocol]
+    facts += [(Said(key, 40), " ", Said(value, 40)) for key, value in sorted(protocol.items()) if key not in pages]
     asked = max((row.asked for row in (*group.rows, *group.references)), default=0)
     data = f"{group.examples} examples, {asked} seed{'s' if asked != 1 else ''}"
     who: Line = ("Task ", Name(group.task), ", teacher ", Name(group.teacher), ", student ", Name(group.student))
