@@ -97,7 +97,7 @@ Put selectors with brackets in quotes, for the shell's sake. `all` selects every
 | 2 | usage: an unknown name or option, a value out of range, a board that says otherwise |
 | 3 | a prerequisite is missing: model, data, GPU, package, network, disk space |
 | 4 | a plugin is broken or malformed |
-| 5 | nothing selected |
+| 5 | nothing to run: nothing is selected, or none of the methods can run |
 | 6 | stopped before `--max-cost` was exceeded; what was bought is kept |
 | 130 | interrupted |
 

@@ -15,6 +15,7 @@ from plad_bench.learn.objectives import TokenLoss
 from plad_bench.learn.predictions import Predictor, agrees
 from plad_bench.learn.rollouts import Rollouts
 from plad_bench.learn.sequences import Tokens, collate
+from plad_bench.plan import matrix, requirements, spec
 
 BATCH = [Tokens([0, 5, 6, 7], [8, 9, 1]), Tokens([0, 11], [12, 13, 14, 15, 16, 1])]
 
@@ -108,6 +109,16 @@ def test_a_killed_training_of_adapters_resumes(tmp_path, monkeypatch):
     monkeypatch.undo()
     resumed = tiny.weights(world.train("sft", lora=2, steps=30, name="again"))
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+
+
+def test_without_peft_a_run_with_adapters_stops_before_any_work(monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    run = spec.build(tiny.registry(), task="demo", methods="kd", overrides={"demo": {"lora": 4}})
+    cells = matrix.cells(run, tiny.registry())
+    with pytest.raises(MissingError, match="peft, which is not installed") as error:
+        requirements.check(cells)
+    assert "plad-bench[lora]" in error.value.remedy
+    requirements.check(cells, made=lambda key: True)  # what is trained already needs it no more
 
 
 def test_without_peft_the_message_says_what_to_install(monkeypatch):

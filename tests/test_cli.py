@@ -334,12 +334,12 @@ def test_what_cannot_run_and_rows_left_out_are_said(tmp_path):
     (tmp_path / "said.jsonl").write_text((tmp_path / "mine.jsonl").read_text())
     result = plad_bench(
         *("run", "--task", "jsonl[path=mine.jsonl]", "--teacher", "recorded[path=said.jsonl]", "--student", "tiny"),
-        *("--methods", "kd", "--limit", "4", "--warmup-steps", "1", "--max-new-tokens", "4", "--metrics", "length"),
-        *("--warmup-lr", "3e-3", "--lr", "1e-3"),
+        *("--methods", "kd,seqkd", "--limit", "4", "--warmup-steps", "1", "--steps", "1", "--max-new-tokens", "4"),
+        *("--warmup-lr", "3e-3", "--lr", "1e-3", "--metrics", "length"),
         cwd=tmp_path,
     )
     assert result.returncode == 0, result.stderr
-    assert result.stderr.startswith("3 to run, 0 cached, 1 skipped\nskipped: kd: kd needs the teacher's logits")
+    assert result.stderr.startswith("4 to run, 0 cached, 1 skipped\nskipped: kd: kd needs the teacher's logits")
     assert re.search(r"1 rows? of jsonl\S+ left out; the first: mine.jsonl, line 61: not JSON", result.stderr)
 
 
@@ -420,10 +420,24 @@ def test_plugins_lists_components_and_names_a_broken_file(tmp_path):
         (["-p", "mine.py"], 2, ["No such option '-p'", "plad-bench -p FILE run"]),
         (["--task", "e2e[path=nowhere]"], 3, ["nowhere"]),
         (["--gpus", "97"], 3, ["no GPU 97", "--gpus none"]),
-        (["--board", "../escape"], 2, ["board"]),
+        (["--board", "../escape"], 2, ["'../escape' is not a name for a board", "letters, digits"]),
+        (["--board", "a b"], 2, ["'a b' is not a name for a board"]),
+        (["--teacher", "gpt-4o-mini"], 2, ["Did you mean openai[model=gpt-4o-mini]?"]),
+        (["--student", "Qwen/Qwen2.5-0.5B"], 2, ["Did you mean hf[id=Qwen/Qwen2.5-0.5B]?"]),
+        (["--student", "../some"], 2, ["Did you mean hf[path=../some]"]),
+        (["--teacher", "smal"], 2, ["Did you mean small or "]),
+        (
+            ["--methods", "kd", "--teacher", "recorded[path=said.jsonl]"],
+            5,
+            ["none of the methods can run", "kd: kd needs"],
+        ),
     ],
 )
 def test_bad_input_is_named_with_a_remedy(tmp_path, arguments, code, words):
+    (tmp_path / "some").mkdir()
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "said.jsonl").write_text(json.dumps({"prompt": "a", "response": "b"}))
+    tmp_path = tmp_path / "here"
     result = plad_bench("run", *arguments, cwd=tmp_path)
     assert result.returncode == code, result.stderr
     assert "Traceback" not in result.stderr

@@ -9,11 +9,11 @@ import re
 import shlex
 import tomllib
 from dataclasses import fields
-from pathlib import Path
 from typing import get_args
 
 import click
 import pytest
+from pages import DOCS, PAGES, ROOT, commands, readme_plugin
 from pydantic import BaseModel
 
 from plad_bench.cli.main import cli
@@ -25,10 +25,7 @@ from plad_bench.plan import spec
 from plad_bench.plan.boardfile import BoardFile
 from plad_bench.report.results import Record
 
-ROOT = Path(__file__).parent.parent
-DOCS = ROOT / "docs"
 EXAMPLE = ROOT / "examples" / "my_method.py"
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 
 KINDS = {
     "methods": "method",
@@ -54,6 +51,16 @@ GENERATOR = _generator()
 @pytest.fixture(scope="module")
 def registry():
     return Registry.load([EXAMPLE])
+
+
+@pytest.fixture(scope="module")
+def plugins(tmp_path_factory):
+    """A directory with the files that commands on the pages name, and a registry with their plugins."""
+    directory = tmp_path_factory.mktemp("pages")
+    for name in ("README.md", "examples"):
+        (directory / name).symlink_to(ROOT / name)
+    (directory / "squared.py").write_text(readme_plugin(), encoding="utf-8")
+    return directory, Registry.load([EXAMPLE, directory / "squared.py"])
 
 
 def read(name):
@@ -149,24 +156,6 @@ def test_a_broken_link_would_be_found(tmp_path):
     assert broken_links(page) == ["#c", "absent.md"]
 
 
-def commands(page):
-    """The arguments of every plad-bench command in the fenced blocks of a page."""
-    found = []
-    for block in re.findall(r"^ *```(?:sh|console|bash)\n(.*?)^ *```", page, flags=re.MULTILINE | re.DOTALL):
-        for line in block.replace("\\\n", " ").splitlines():
-            lexer = shlex.shlex(line.strip().removeprefix("$ "), posix=True, punctuation_chars=True)
-            lexer.whitespace_split = True
-            words = []
-            for token in lexer:
-                if set(token) <= set(";|&<>()"):
-                    found.append(words)
-                    words = []
-                else:
-                    words.append(token)
-            found.append(words)
-    return [words[1:] for words in found if words and Path(words[0]).name == "plad-bench"]
-
-
 def parse(arguments, registry):
     """Parse a command line without running it; names and parameters of components are looked up, too.
 
@@ -189,8 +178,9 @@ COMMANDS = [(path.name, c) for path in PAGES for c in commands(path.read_text(en
 
 
 @pytest.mark.parametrize("arguments", [pytest.param(c, id=f"{name}: {shlex.join(c)}") for name, c in COMMANDS])
-def test_commands_on_the_pages_parse(arguments, registry, monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_commands_on_the_pages_parse(arguments, plugins, monkeypatch):
+    directory, registry = plugins
+    monkeypatch.chdir(directory)
     parse(arguments, registry)
 
 

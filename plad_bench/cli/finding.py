@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,30 +30,42 @@ def find_boards(names: Sequence[str], boards_dir: Path) -> dict[str, Path]:
 
 
 def find_record(text: str, boards_dir: Path) -> tuple[Path, Record]:
-    """The one record a text names.
+    """The one record that a text names.
+
+    The full name of a cell is BOARD/TASK/STUDENT+TEACHER/METHOD/seed-N. The first of these readings that finds a cell
+    counts: the full name; a board followed by the end of a cell's name; the end of a full name; any part of one.
+
+    Args:
+        text: the name, a part of it, or the path of a record file.
+        boards_dir: the directory of the boards.
 
     Raises:
-        UsageError: if it names none, or several.
+        UsageError: if the text names no cell, or several.
     """
     from plad_bench.report import results
 
     if Path(text).is_file():
         return Path(text), results.read(Path(text))
-    ids = {f"{p.parts[-1 - _depth(p)]}/{_id(p)}": p for p in sorted(boards_dir.glob("*/cells/**/*.json"))}
-    ways = (lambda name: name.endswith(f"/{text}") or name == text, lambda name: text in name)
-    matching = next((found for way in ways if (found := {name: p for name, p in ids.items() if way(name)})), {})
-    if not matching:
+    cells = {_full_name(p, boards_dir): p for p in sorted(boards_dir.glob("*/cells/**/*.json"))}
+    board, _, rest = text.partition("/")
+    readings = (
+        lambda name: name == text,
+        lambda name: bool(rest) and name.startswith(f"{board}/") and name.endswith(f"/{rest}"),
+        lambda name: name.endswith(f"/{text}"),
+        lambda name: text in name,
+    )
+    found = next((few for reads in readings if (few := [name for name in cells if reads(name)])), [])
+    if not found:
         from plad_bench.contract.registry import near_matches
 
-        near = near_matches(text, ids)
+        near = near_matches(text, cells)
         raise UsageError(
             f"no cell {text!r} in {boards_dir}",
-            f"Did you mean {' or '.join(near)}?" if near else _examples(ids),
+            f"Did you mean {' or '.join(near)}?" if near else _examples(cells),
         )
-    if len(matching) > 1:
-        raise UsageError(f"{text!r} names {len(matching)} cells", _examples(matching))
-    (path,) = matching.values()
-    return path, results.read(path)
+    if len(found) > 1:
+        raise UsageError(f"{text!r} names {len(found)} cells", _examples(found))
+    return cells[found[0]], results.read(cells[found[0]])
 
 
 def board_of(record: Path) -> Path | None:
@@ -62,16 +74,15 @@ def board_of(record: Path) -> Path | None:
     return next((board for board in above if (board / "board.toml").is_file()), None)
 
 
-def _examples(ids: Iterable[str]) -> str:
-    listed = "\n    ".join(list(ids)[:8])
-    return f"Name one, for example:\n    {listed}" if listed else "There is none yet: `plad-bench run` makes them."
+def _full_name(path: Path, boards_dir: Path) -> str:
+    """BOARD/TASK/STUDENT+TEACHER/METHOD/seed-N of a record file."""
+    board, _cells, *cell = path.relative_to(boards_dir).with_suffix("").parts
+    return "/".join([board, *cell])
 
 
-def _depth(path: Path) -> int:
-    return len(path.parts) - path.parts.index("cells", len(path.parts) - 7)
-
-
-def _id(path: Path) -> str:
-    parts = path.with_suffix("").parts
-    last = len(parts) - 1 - parts[::-1].index("cells")
-    return "/".join(parts[last + 1 :])
+def _examples(names: Sequence[str] | Mapping[str, Path]) -> str:
+    if not names:
+        return "There is none yet: `plad-bench run` makes them."
+    first = list(names)[:8]
+    more = f"\n    and {len(names) - len(first)} more" if len(names) > len(first) else ""
+    return "Give its full name, which begins with the board:\n    " + "\n    ".join(first) + more

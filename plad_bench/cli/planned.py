@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from plad_bench.cli.options import open_store
 from plad_bench.cli.state import State
-from plad_bench.contract.errors import MissingError, UsageError
-from plad_bench.plan.names import DEMO_BOARD, TRIAL_BOARD
+from plad_bench.contract.errors import MissingError, NothingSelectedError, UsageError
+from plad_bench.plan.names import BOARD_NAME, DEMO_BOARD, TRIAL_BOARD
 
 if TYPE_CHECKING:
     from plad_bench.contract.protocol import Protocol
@@ -39,6 +39,7 @@ class Planned:
 
         Raises:
             MissingError: a data set, a model, a teacher or a metric cannot be had.
+            NothingSelectedError: none of the methods can run.
             UsageError: `max_cost` cannot be kept, since what something costs is not known.
         """
         from plad_bench.execute.estimate import estimates
@@ -48,6 +49,10 @@ class Planned:
             requirements.check(self.todo, self.made)
         finally:
             self.skip_misfits()
+        methods = [cell for cell in self.cells if cell.method is not None]
+        if methods and all(cell.skip for cell in methods):
+            reasons = dict.fromkeys(f"{cell.row}: {cell.skip}" for cell in methods)
+            raise NothingSelectedError("none of the methods can run", "\n  ".join(reasons))
         for estimate in estimates(self.todo, self.store) if max_cost else ():
             if not estimate.priced:
                 raise UsageError(
@@ -102,8 +107,11 @@ def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> 
     registry = state.registry
     # A trial's conditions must not become those of the board that a run with no options goes to.
     name = options["board"] or (TRIAL_BOARD if options["limit"] else DEMO_BOARD)
-    if os.sep in name or name in {".", ".."}:
-        raise UsageError(f"{name!r} is not a name for a board", "Use one word; --boards-dir says where it lies.")
+    if not BOARD_NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} is not a name for a board",
+            "Use letters, digits, '_', '-' and '.', a letter or digit first; --boards-dir says where it lies.",
+        )
     directory = options["boards_dir"].expanduser() / name
     # Nor do a trial's conditions bind the next one, unless its board was named.
     unbound = options["limit"] and not options["board"]

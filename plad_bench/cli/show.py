@@ -30,7 +30,8 @@ SIDE_BY_SIDE = 100
 def show(cell: str, samples: int, boards_dir: Path, store: Path, *, as_json: bool) -> None:
     """Show the record of CELL: scores, parameters, cost, provenance, and samples of what it wrote.
 
-    CELL is a record file, or any part of a cell's id, such as quickstart/demo/tiny+small/plad/seed-0. A sample is a
+    CELL is the full name of a cell, BOARD/TASK/STUDENT+TEACHER/METHOD/seed-N, such as
+    quickstart/demo/tiny+small/plad/seed-0; or a part of it that fits one cell only; or a record file. A sample is a
     prompt with a reference, the teacher's response and the cell's, read from the store it was computed in.
     """
     path, record = find_record(cell, boards_dir)

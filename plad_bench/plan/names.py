@@ -10,6 +10,9 @@ TRIAL_BOARD = "trial"
 UNLISTED = frozenset({DEMO_BOARD, TRIAL_BOARD})
 """The boards of runs that name none: on this machine alone, so no index has them."""
 
+BOARD_NAME = re.compile(r"[^\W_][\w.-]*")
+"""One word: a directory on every file system, and a marker in somebody's README."""
+
 
 def slug(text: str) -> str:
     """A name that is safe as one part of a path on every file system, and differs where texts differ."""

@@ -38,6 +38,9 @@ def check(cells: Iterable[Cell], made: Callable[[str], bool] = lambda key: False
         if "vllm" not in seen and any(s.spec.get("backend") == "vllm" and not made(s.key) for s in cell.stages):
             seen.add("vllm")
             backends.require_vllm()
+        if "lora" not in seen and any("lora" in s.spec and not made(s.key) for s in cell.stages):
+            seen.add("lora")
+            backends.require_peft()
         teacher = cell.teacher
         if teacher.label not in seen and any(not made(s.key) for s in cell.stages if s.operation == "ask"):
             seen.add(teacher.label)

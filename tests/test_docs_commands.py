@@ -1,0 +1,159 @@
+"""Every command of README and docs, run word for word by a shell in a fresh copy of the repository.
+
+What trains is made small by variables of the environment, and what needs something that no test has (a model of the
+hub, a GPU, an endpoint) must end with exit code 3 and name it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import tiny
+from pages import PAGES, ROOT, inline_commands, readme_plugin, shell_lines
+
+from plad_bench.contract.errors import ExitCode
+
+SMALL = {"STEPS": "2", "WARMUP_STEPS": "2", "MAX_NEW_TOKENS": "4", "BATCH": "4", "GPUS": "none"}
+"""Options of `run` that a page does not give, so that no command trains for long."""
+
+NEEDS = {
+    "openai[": "gpt-4o-mini|NAME",
+    "llama-1b": "Llama-3.2-1B|no GPU",
+    "jsonl[path=mine": "SmolLM",
+    "hub[id=ORG/NAME": "ORG/NAME",
+    "vllm": "vllm",
+    "ray": "ray",
+    "--slow": "",
+}
+"""Part of a command -> what it asks for and a test does not have."""
+
+INSTALLS = ("pip install", "-m pytest")
+"""Commands that .ci/run executes itself, in a fresh virtual environment."""
+
+
+def page_commands(page: Path) -> list[str]:
+    """The commands of a page in its order; of an installation, what it installs for."""
+    text = page.read_text(encoding="utf-8")
+    lines = [line.rpartition(" && ")[2] if "pip install" in line else line for line in shell_lines(text)]
+    return [line for line in [*lines, *inline_commands(text)] if not any(part in line for part in INSTALLS)]
+
+
+def slow(page: Path, command: str) -> bool:
+    """All but the commands of the README that neither train nor read what an earlier one of them trained."""
+    return page.name != "README.md" or " run" in command or "quickstart/" in command
+
+
+COMMANDS = [
+    pytest.param(page, command, marks=[pytest.mark.slow] if slow(page, command) else [], id=f"{page.name}: {command}")
+    for page in PAGES
+    if page.name != "cli.md"
+    for command in page_commands(page)
+]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """A function: page -> a copy of the tracked files for its commands, with the data that the page speaks of."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("needs a checkout: which files a clone has is for git to say")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    files = [ROOT / name for name in listed.split("\0") if name and not name.startswith("tests/")]
+
+    @cache
+    def of(page: Path) -> Path:
+        root = tmp_path_factory.mktemp(page.stem)
+        for file in filter(Path.is_file, files):
+            target = root / file.relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+        (root / ".venv").symlink_to(sys.prefix)
+        user_data(root)
+        return root
+
+    return of
+
+
+def user_data(root: Path) -> None:
+    """The files that a reader of the pages has: rows of their own, responses of a teacher, the method of the README."""
+    rows = [{"prompt": f"the {n}th walk by river {7 * n}", "response": f"walk {n} is long"} for n in range(90)]
+    write_rows(root / "mine.jsonl", rows)
+    write_rows(root / "prompts.jsonl", [{"prompt": row["prompt"]} for row in rows])
+    posts = [
+        {"subreddit": "walks", "title": f"walk {n}", "post": tiny.sentence(n, 30), "summary": tiny.sentence(n, 5)}
+        for n in range(200)
+    ]
+    write_rows(root / "posts.jsonl", posts)
+    (root / "DIR").mkdir()
+    meanings = [f"name[Place {n}], food[{food}]" for n in range(40) for food in ("Thai", "French")]
+    table = "".join(f'"{meaning}","{meaning.split("[")[1].split("]")[0]} serves food."\n' for meaning in meanings)
+    (root / "DIR" / "rows.csv").write_text(f"mr,ref\n{table}", encoding="utf-8")
+    (root / "squared.py").write_text(readme_plugin(), encoding="utf-8")
+    from plad_bench_plugins.tasks import demo
+
+    (task,) = (record for record in demo.RECORDS if getattr(record, "name", "") == "demo")
+    answers = [{"prompt": e.prompt, "response": e.references[0]} for e in task.load(task.params())]
+    write_rows(root / "responses.jsonl", answers)
+
+
+def write_rows(file: Path, rows: list[dict[str, str]]) -> None:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return tmp_path_factory.mktemp("store")
+
+
+def shell(command: str, root: Path, store: Path) -> subprocess.CompletedProcess[str]:
+    small = {f"PLAD_BENCH_RUN_{name}": value for name, value in SMALL.items()}
+    if root.name.rstrip("0123456789") not in {"README", "publish"}:  # trials are enough where no page reads the board
+        small["PLAD_BENCH_RUN_LIMIT"] = "8"
+    environment = {
+        **os.environ,
+        **small,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PLAD_BENCH_STORE": str(store),
+        "HF_HOME": str(store / "hub"),
+        "HF_HUB_OFFLINE": "1",
+        "HTTPS_PROXY": "http://127.0.0.1:9",
+        "OPENAI_API_KEY": "none",
+    }
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=root, env=environment, capture_output=True, text=True, timeout=1200, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS)
+def test_a_command_of_the_pages_does_what_it_says(page, command, clone, store):
+    result = shell(command, clone(page), store)
+    missing = [words for part, words in NEEDS.items() if part in command]
+    told = f"{result.stdout[-2000:]}\n{result.stderr[-4000:]}"
+    assert "Traceback" not in result.stderr, told
+    if result.returncode == ExitCode.MISSING and missing:
+        assert any(word in result.stderr for words in missing for word in words.split("|")), told
+    else:
+        assert result.returncode == 0, told
+
+
+def test_what_commands_need_is_on_the_pages():
+    commands = [param.values[1] for param in COMMANDS]
+    assert [part for part in NEEDS if not any(part in command for command in commands)] == []
+
+
+def test_a_cell_of_a_board_is_found_among_boards_with_names_alike():
+    """The README's cell is on two committed boards whose names begin alike; the first part of a name is the board."""
+    from plad_bench.cli.finding import find_record
+
+    boards = ROOT / "leaderboards"
+    assert len(list(boards.glob("*/cells/demo/tiny+small/plad/seed-0.json"))) > 1
+    for name in ("demo/demo/tiny+small/plad/seed-0", "demo/tiny+small/plad/seed-0", "demo/plad/seed-0"):
+        path, _ = find_record(name, boards)
+        assert path == boards / "demo/cells/demo/tiny+small/plad/seed-0.json"
