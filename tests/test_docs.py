@@ -309,9 +309,7 @@ def test_the_parts_of_a_record_are_documented_key_for_key():
     recorded = re.findall(r'take\("(\w+)"', inspect.getsource(recording))
     assert sorted(first_column(section(page, "### Cost"))) == sorted(recorded)
     provenance = first_column(section(page, "### Provenance"))
-    source = inspect.getsource(recording.write_done) + inspect.getsource(
-        importlib.import_module("plad_bench.execute.worker")
-    )
+    source = inspect.getsource(recording) + inspect.getsource(importlib.import_module("plad_bench.execute.worker"))
     assert [key for key in provenance if f'"{key}":' not in source] == []
 
 

@@ -10,12 +10,14 @@ import subprocess
 import hostile
 import numpy as np
 import pytest
+import tiny
 import yaml
 from click.testing import CliRunner
 from huggingface_hub import ModelCard
 from synthetic import put, realistic, record
 
 from plad_bench.cli.main import cli
+from plad_bench.execute.store import Store
 from plad_bench.report import latex, stats
 from plad_bench.report.board import load
 
@@ -202,6 +204,85 @@ def test_a_record_that_its_board_leaves_out_has_no_card(boards, tmp_path):
 def test_a_cell_without_scores_has_no_card(boards):
     result = run(boards, "model-card", "gkd.s3")
     assert "has no scores: it is failed" in str(result.exception)
+
+
+# ----------------------------------------------------------------------------------------------------- checkpoints
+
+PROMPTS = ("the red house", "a river", "old garden near")
+
+
+def stored(root, *, notes, trained_again=False, scored=True):
+    """A board with one record, and a store with a tiny model, its responses to PROMPTS and their scores."""
+    from plad_bench.learn import generation, models
+
+    values = np.array([0.25, 0.5, 0.9])
+    data, scores = record("plad", 0, columns={"m": (values, "higher", "")})
+    data["protocol"]["max_new_tokens"] = 6
+    store = Store(root / "store")
+    store.prepare()
+
+    def commit(stage, key, inputs, write):
+        staging = store.stage_directory(key)
+        write(staging)
+        document = {"stage": stage, "inputs": inputs, "spec": {}}
+        return store.commit(staging, document, key, {"seconds": 1.5, "provenance": {"device": "here"}})
+
+    model, tokenizer = tiny.llama(1), tiny.tokenizer()
+    written = generation.generate(model, tokenizer, PROMPTS, generation.Decoding(max_new_tokens=6))
+    lines = [json.dumps({"prompt": p, "text": r.text}) for p, r in zip(PROMPTS, written, strict=True)]
+    text = "\n".join(lines)
+    commit("distill", "1" * 64, {}, lambda path: models.save(model, tokenizer, path / "model"))
+    made = commit(
+        "generate",
+        data["key"],
+        {"model": "1" * 64},
+        lambda path: (path / "responses.jsonl").write_text(text),
+    )
+    if scored:
+        here = values / 2 if trained_again else values
+        table = json.dumps(dict(zip("abc", here, strict=True)))
+        commit("score", "0" * 64, {}, lambda path: (path / "values.json").write_text(table))
+    other = "f" * 64
+    responses = other if trained_again else made.manifest["files"]["responses.jsonl"]["sha256"]
+    data["provenance"] |= {"responses": responses, "device": "there", "notes": {"generate": {"prompts": notes}}}
+    data["cost"] = {"train_device_seconds": 77.0}
+    put(root / "demo", data, scores)
+    (root / "demo" / "board.toml").touch()
+    return [r.text for r in written]
+
+
+NOTED = {"text": "<s>{prompt}\n", "end": "</s>"}
+
+
+@pytest.mark.parametrize("notes", [{}, NOTED], ids=["unrecorded", "recorded"])
+def test_a_checkpoint_with_the_code_of_its_card_writes_what_was_scored(tmp_path, notes):
+    written = stored(tmp_path, notes=notes)
+    told = exported(tmp_path, "checkpoint", "plad.s0", str(tmp_path / "out"), "--store", str(tmp_path / "store"))
+    assert told == f"{tmp_path / 'out'}\n"
+    card = (tmp_path / "out" / "README.md").read_text()
+    (source,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    names = {}
+    exec(source.replace("DIRECTORY", str(tmp_path / "out")), names)
+    assert [names["respond"](prompt) for prompt in PROMPTS] == written
+    assert "\n| m ↑ | 0.6 ± " in card
+    assert "trained again" not in card
+    assert "`there`" in card
+    assert ("line break after it" in card) == (not notes)
+
+
+@pytest.mark.parametrize("scored", [True, False])
+def test_a_card_states_scores_of_the_weights_beside_it_alone(tmp_path, scored):
+    """The record on the board is another machine's, whose weights have the same key and other numbers."""
+    stored(tmp_path, notes=NOTED, trained_again=True, scored=scored)
+    result = run(tmp_path, "checkpoint", "plad.s0", str(tmp_path / "out"), "--store", str(tmp_path / "store"))
+    assert result.exception is None
+    assert "are not those of its record" in result.stderr
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "**These weights were trained again, and are not those of the record on board `demo`.**" in card
+    values = [r.metric_value for r in ModelCard(card).data.eval_results or []]
+    assert values == ([pytest.approx(0.275)] if scored else [])
+    assert ("No score of them is in the store" in card) == (not scored)
+    assert not re.search(r"`there`|77|0\.55", card)
 
 
 # --------------------------------------------------------------------------------------------------------- delivery

@@ -1,5 +1,6 @@
 """Records made from cells: what may depend on the store, and what may never be in them."""
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +44,9 @@ def artifacts(cell, tmp_path):
             "notes": {},
             "provenance": {},
         }
-        found[stage.key] = Artifact(path, {"key": stage.key, **manifest})
+        files = {f.name: {"sha256": hashlib.sha256(f.read_bytes()).hexdigest()} for f in path.iterdir()}
+        facts = {"key": stage.key, "document": {"stage": stage.name}, "files": files}
+        found[stage.key] = Artifact(path, {**facts, **manifest})
     return found
 
 
@@ -119,3 +122,41 @@ def test_a_command_holds_no_path_of_this_machine(cell, artifacts, tmp_path):
     assert "/home" not in command
     assert "../" not in command
     assert command == "plad-bench -p mine.py run --task 'e2e[path=e2e]'"
+
+
+def remade(artifacts, cell, seconds=1.0):
+    """The artifacts after another training, whose model writes other text."""
+    old = artifacts[cell.responses.key]
+    files = {**old.manifest["files"], "responses.jsonl": {"sha256": "0" * 64}}
+    return artifacts | {old.key: Artifact(old.path, {**old.manifest, "files": files, "seconds": seconds})}
+
+
+def test_scores_of_other_responses_of_the_same_key_are_not_merged(cell, artifacts, tmp_path, caplog):
+    """Another machine's record counts for nothing once the cell was trained again here: no record mixes two models."""
+    registry = tiny.registry()
+    run = spec.build(registry, task="demo", methods="plad", metrics="length")
+    other = next(c for c in matrix.cells(run, registry) if c.row == "plad")
+    (stage,) = other.scores.values()
+    artifacts[stage.key] = replace(artifacts[cell.scores["rouge-l"].key])
+    recording.write_done(tmp_path, cell, artifacts, ["run"])
+    same = recording.write_done(tmp_path, other, artifacts, ["run"])
+    assert set(same.metrics) == {"rouge-l", "length"}
+    assert not caplog.records
+    apart = recording.write_done(tmp_path, other, remade(artifacts, cell), ["run"])
+    assert set(apart.metrics) == {"length"}
+    assert "its scores by rouge-l are left out" in caplog.text
+
+
+def test_a_record_knows_the_responses_and_the_weights_that_it_rests_on(cell, artifacts, tmp_path):
+    model = artifacts[cell.checkpoint.key]
+    model.manifest["files"]["model/model.safetensors"] = {"sha256": "1" * 64}
+    record = recording.write_done(tmp_path, cell, artifacts, ["run"])
+    responses = artifacts[cell.responses.key]
+    assert recording.rests_on(record, responses, model)
+    assert recording.rests_on(record, responses, None)
+    assert not recording.rests_on(record, remade(artifacts, cell)[responses.key], model)
+    files = {**model.manifest["files"], "model/model.safetensors": {"sha256": "2" * 64}}
+    assert not recording.rests_on(record, responses, Artifact(model.path, {**model.manifest, "files": files}))
+    earlier = record.model_copy(update={"provenance": {}})  # versions before wrote no hash
+    assert recording.rests_on(earlier, responses, model)
+    assert not recording.rests_on(earlier, remade(artifacts, cell, seconds=1.5)[responses.key], model)

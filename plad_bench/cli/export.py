@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable, Iterable
@@ -18,7 +19,7 @@ from plad_bench.contract.files import write_atomically
 
 if TYPE_CHECKING:
     from plad_bench.report.board import Board
-    from plad_bench.report.card import Origin
+    from plad_bench.report.card import Origin, Weights
     from plad_bench.report.results import Record
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -133,7 +134,14 @@ def model_card(ctx: click.Context, /, cell: str, boards_dir: Path, output: Path 
 def checkpoint(
     ctx: click.Context, /, cell: str, directory: Path, boards_dir: Path, store: Path, *, as_json: bool
 ) -> None:
-    """Write the model of CELL to DIRECTORY in Hugging Face format, with its card; transformers loads it from there."""
+    """Write the model of CELL to DIRECTORY in Hugging Face format, with its card; transformers loads it from there.
+
+    The card states the scores of these weights. Where they were trained again, on another machine than the record, it
+    says so and has the scores that this machine measured.
+    """
+    from plad_bench.execute import recording
+    from plad_bench.report.card import Weights
+
     record, board = _found(cell, boards_dir)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UsageError(f"{directory} exists and is not an empty directory", "Name a new one.")
@@ -146,15 +154,25 @@ def checkpoint(
     if model is None:
         raise MissingError(
             f"the checkpoint of {record.cell} is not in the store {store}",
-            "Give the --store it was made in, or make it again: its record's command with --rerun all.",
+            "Give the --store it was made in, or make it again: its record's command with --board NAME.",
         )
     if (model.path / "model" / "pointer.json").is_file():
         raise UsageError(f"{record.cell} is a published model, untouched", "Download it from where it is published.")
-    readme = _card(ctx, record, board).encode()
+    remade = not recording.rests_on(record, responses, model)
+    config = json.loads((model.path / "model" / "config.json").read_text(encoding="utf-8"))
+    weights = Weights(remade=remade, encoder_decoder=bool(config.get("is_encoder_decoder")))
+    measured = recording.measured(record, opened, model) if remade else record
+    readme = _card(ctx, measured, board, weights).encode()
     shutil.copytree(model.path / "model", directory, dirs_exist_ok=True)
     write_atomically(directory / "README.md", readme)
+    if remade:
+        click.echo(
+            f"Note: the weights of {record.cell} here are not those of its record, which another training made. "
+            "The card says so, and states scores of these weights only.",
+            err=True,
+        )
     if as_json:
-        echo_json({"cell": record.cell, "directory": str(directory)})
+        echo_json({"cell": record.cell, "directory": str(directory), "remade": remade})
     else:
         click.echo(directory)
 
@@ -185,10 +203,10 @@ def _found(cell: str, boards_dir: Path) -> tuple[Record, Board | None]:
     return record, board
 
 
-def _card(ctx: click.Context, record: Record, board: Board | None) -> str:
+def _card(ctx: click.Context, record: Record, board: Board | None, weights: Weights | None = None) -> str:
     from plad_bench.report import card
 
-    return card.render(record, board, _origin(ctx, record))
+    return card.render(record, board, _origin(ctx, record), weights)
 
 
 def _origin(ctx: click.Context, record: Record) -> Origin:

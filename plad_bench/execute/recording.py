@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -18,11 +19,13 @@ from plad_bench.contract.files import write_atomically
 from plad_bench.contract.jsonlines import read_lines
 from plad_bench.execute import provenance
 from plad_bench.execute.engine import Failure
-from plad_bench.execute.store import Artifact
+from plad_bench.execute.store import Artifact, Store
 from plad_bench.plan.matrix import Cell
 from plad_bench.plan.spec import Chosen, protocol_values
-from plad_bench.plan.stages import Stage
+from plad_bench.plan.stages import Stage, digest
 from plad_bench.report import results
+
+logger = logging.getLogger("plad_bench")
 
 SAMPLES = 16
 """Prompts, the first by id, whose responses are kept for a page."""
@@ -84,8 +87,7 @@ def write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], argum
     absent = dict(cell.absent)
     for label, stage in cell.scores.items():
         artifact = artifacts[stage.key]
-        by_id = json.loads((artifact.path / "values.json").read_text())
-        tables[label] = {id_: math.nan if v is None else v for id_, v in by_id.items()}
+        tables[label] = _values(artifact)
         value, n, stderr = results.summarise(np.array(list(tables[label].values()), dtype=np.float64))
         if reason := artifact.manifest["notes"].get("absent"):
             absent[label] = _publishable(cell, reason)
@@ -94,7 +96,7 @@ def write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], argum
             value=value, better=component.better, n=n, stderr=stderr, unit=component.unit, key=stage.key
         )
     scores = path_of(cells, cell.id).with_suffix(".scores.parquet")
-    earlier = _same_responses(cells, cell)
+    earlier = _same_responses(cells, cell, artifacts)
     if earlier is not None:
         metrics, tables = _with_earlier(scores, earlier, metrics, tables)
         absent = {k: v for k, v in earlier.absent.items() if k not in cell.scores} | absent
@@ -116,6 +118,7 @@ def write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], argum
         provenance={
             # What made the cell's own result: a reference row shares its checkpoint and owns its responses.
             **artifacts[(cell.checkpoint if cell.method else cell.responses).key].manifest["provenance"],
+            **_made_of(cell, artifacts),
             "git": provenance.git(),
             "command": provenance.command(arguments),
             "notes": {s.name: n for s in chain if (n := artifacts[s.key].manifest["notes"])},
@@ -187,11 +190,76 @@ def _named(chosen: Chosen) -> dict[str, Any]:
     }
 
 
-def _same_responses(cells: Path, cell: Cell) -> results.Record | None:
+def rests_on(record: results.Record, responses: Artifact, model: Artifact | None) -> bool:
+    """Whether the scores of a record are those of these responses and weights.
+
+    The key of a record says how they were made; another machine that makes them again may round otherwise.
+
+    Args:
+        record: of a cell.
+        responses: the artifact of its key, as a store has it.
+        model: the checkpoint that wrote them; None where it is not there, or nowhere.
+    """
+    known = record.provenance
+    if "responses" not in known:  # a record of an earlier version: its time is as good as a fingerprint
+        return record.timing.get(responses.stage) == round(responses.manifest["seconds"], 3)
+    here = _fingerprints(responses, model)
+    return all(known[name] == value for name, value in here.items() if name in known)
+
+
+def measured(record: results.Record, store: Store, model: Artifact) -> results.Record:
+    """The record with the scores that a store has of a cell's responses, and the provenance of the weights there.
+
+    What else was measured when the record was made (per-example scores, cost, time) is left out.
+    """
+    metrics = {}
+    for label, metric in record.metrics.items():
+        if (artifact := store.find(metric.key)) is not None:
+            value, n, stderr = results.summarise(np.array(list(_values(artifact).values()), dtype=np.float64))
+            metrics[label] = metric.model_copy(update={"value": value, "n": n, "stderr": stderr})
+    notes = {name: record.provenance[name] for name in ("command", "notes") if name in record.provenance}
+    provenance_ = {**model.manifest["provenance"], **notes}
+    left_out = {"scores": None, "samples": None, "cost": {}, "timing": {}}
+    return record.model_copy(update={"metrics": metrics, "provenance": provenance_, **left_out})
+
+
+def _fingerprints(responses: Artifact, model: Artifact | None) -> dict[str, str]:
+    """Hashes of the responses' file and of the weights' files."""
+    hashes = {name: entry["sha256"] for name, entry in responses.manifest["files"].items()}
+    found = {"responses": hashes["responses.jsonl"]}
+    if model is not None:
+        files = model.manifest["files"]
+        weights = {name: entry["sha256"] for name, entry in files.items() if name.startswith("model/")}
+        found |= {"weights": digest(weights)} if weights else {}
+    return found
+
+
+def _made_of(cell: Cell, artifacts: Mapping[str, Artifact]) -> dict[str, str]:
+    responses = artifacts.get(cell.responses.key)
+    return _fingerprints(responses, artifacts.get(cell.checkpoint.key)) if responses is not None else {}
+
+
+def _values(artifact: Artifact) -> Table:
+    by_id = json.loads((artifact.path / "values.json").read_text())
+    return {id_: math.nan if v is None else v for id_, v in by_id.items()}
+
+
+def _same_responses(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact]) -> results.Record | None:
     """The record an earlier run wrote of the same responses."""
     earlier = _read(cells, cell)
-    same = earlier is not None and earlier.key == cell.responses.key and earlier.scores is not None
-    return earlier if same else None
+    if earlier is None or earlier.key != cell.responses.key or earlier.scores is None:
+        return None
+    responses = artifacts.get(cell.responses.key)
+    if responses is None or rests_on(earlier, responses, artifacts.get(cell.checkpoint.key)):
+        return earlier
+    if lost := sorted(set(earlier.metrics) - set(cell.scores)):
+        logger.warning(
+            "%s was trained again and differs from what its record was made of: its scores by %s are left out until a "
+            "run without --metrics measures them anew",
+            cell.id,
+            ", ".join(lost),
+        )
+    return None
 
 
 def _with_earlier(

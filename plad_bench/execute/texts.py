@@ -22,7 +22,7 @@ def read(store: Store, record: Record, teacher: Record | None, count: int) -> li
     Raises:
         MissingError: if the cell's responses, or their prompts, are not in the store.
     """
-    remedy = "Give the --store it was made in, or make it again: its record's command with --rerun all."
+    remedy = "Give the --store it was made in, or make it again: its record's command with --board NAME."
     responses = store.find(record.key) if record.key else None
     if responses is None:
         raise MissingError(f"the responses of {record.cell} are not in the store", remedy)

@@ -27,6 +27,15 @@ class Origin:
     """Hub id."""
 
 
+@dataclass(frozen=True)
+class Weights:
+    """The weights that a card lies beside, and what the record does not say of them."""
+
+    remade: bool = False
+    """Whether they are not those that the record on the board was made of, but were trained again."""
+    encoder_decoder: bool = False
+
+
 def model_index(record: Record, origin: Origin) -> str:
     """YAML of the record's scores, as a model card on the hub has them.
 
@@ -39,27 +48,30 @@ def model_index(record: Record, origin: Origin) -> str:
     return data.to_yaml() + "\n"
 
 
-def render(record: Record, board: Board | None, origin: Origin) -> str:
+def render(record: Record, board: Board | None, origin: Origin, weights: Weights | None = None) -> str:
     """The README.md of a checkpoint.
 
     Args:
-        record: of the cell that the checkpoint is of.
+        record: of the cell that the checkpoint is of, with the scores of its weights.
         board: where it lies, for the method's interval over seeds, its rank and the reference rows; None if alone.
         origin: of base model and data.
+        weights: what the card lies beside; None for a card alone, whose weights are those of the record.
 
     Raises:
-        UsageError: if the record has no scores.
+        UsageError: if the record has no scores, unless the weights were trained again.
     """
+    weights = weights or Weights()
     parts = [
-        f"---\n{_metadata(record, origin).to_yaml()}\n---",
+        f"---\n{_metadata(record, origin, weights).to_yaml()}\n---",
         f"# {code(record.student.selector)} distilled with {code(record.method.selector)}",
         f"Taught by {code(record.teacher.selector)} on the task {code(record.task.selector)}; seed {record.seed}. "
         "Trained and measured by plad-bench under one protocol for all methods of its board.",
     ]
     if record.status == "trial":
         parts.append("**A trial on part of the data: its scores say little.**")
+    parts += ["## How to use", *_usage(record, weights)]
     parts += ["## Training", _facts(_training(record, origin))]
-    parts += ["## Scores", *_scores(record, board)]
+    parts += ["## Scores", *_scores(record, board, weights)]
     if record.cost:
         parts += [
             "## Cost",
@@ -69,17 +81,18 @@ def render(record: Record, board: Board | None, origin: Origin) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _metadata(record: Record, origin: Origin) -> ModelCardData:
+def _metadata(record: Record, origin: Origin, weights: Weights) -> ModelCardData:
     from huggingface_hub import ModelCardData
 
+    results = [] if weights.remade and not record.metrics else _results(record, origin)
     return ModelCardData(
         base_model=origin.base_model or None,
         datasets=[origin.dataset] if origin.dataset else None,
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=["distillation", "plad-bench", clean(record.method.name)],
-        model_name=_name(record),
-        eval_results=_results(record, origin),
+        model_name=_name(record) if results else None,
+        eval_results=results or None,
     )
 
 
@@ -120,6 +133,76 @@ def _title(metric: MetricInfo) -> str:
     return clean(f"{metric.name}{f' in {metric.unit}' if metric.unit else ''}{better}")
 
 
+_CODE = """\
+from transformers import {kind}, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("DIRECTORY")
+model = {kind}.from_pretrained("DIRECTORY", dtype="{dtype}")
+
+
+def respond(prompt):
+{encode}
+    output = model.generate(**inputs, do_sample=False, max_new_tokens={length}{end})
+    return tokenizer.decode(output[0{answer}], skip_special_tokens=True)"""
+
+_ENCODE = """\
+    text = {text}.replace("{{prompt}}", prompt)
+    inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt")"""
+
+_ENCODE_UNRECORDED = """\
+    if tokenizer.chat_template:
+        messages = [{"role": "user", "content": prompt}]
+        inputs = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+        )
+    else:
+        inputs = tokenizer(prompt + "\\n", return_tensors="pt")"""
+"""For records of earlier versions, which do not say what a model is given for a prompt."""
+
+_ENCODE_ENCODER = """\
+    inputs = tokenizer(prompt, return_tensors="pt")"""
+
+
+def _usage(record: Record, weights: Weights) -> Sequence[str]:
+    """How the model was given prompts in training and evaluation, in words and as code that does the same."""
+    given = _at(record.provenance, "notes", "generate", "prompts")
+    text, end = _at(given, "text"), _at(given, "end")
+    if isinstance(text, str) and "{prompt}" in text and not weights.encoder_decoder:
+        encode = _ENCODE.format(text=ascii(text))
+        words = (
+            f"The model is given {escape(ascii(text), 2000)} with the prompt in place of {escape('{prompt}')}: every "
+            "special token, space and line break in it matters."
+        )
+    elif weights.encoder_decoder:
+        encode, words = _ENCODE_ENCODER, "The model is given the prompt and the tokenizer's end token."
+    else:
+        encode = _ENCODE_UNRECORDED
+        words = (
+            "The model is given the prompt and one line break after it, or, where its tokenizer has a chat template, "
+            "the prompt as the user's turn. Without the line break it writes other text."
+        )
+    protocol = record.protocol
+    limit = protocol.get("max_new_tokens")
+    length = limit if isinstance(limit, int) else 256
+    settings = f"It was evaluated with greedy decoding of at most {length} new tokens, and so it is used here:"
+    snippet = _CODE.format(
+        kind="AutoModelForSeq2SeqLM" if weights.encoder_decoder else "AutoModelForCausalLM",
+        dtype={"bf16": "bfloat16"}.get(str(protocol.get("precision")), "float32"),
+        encode=encode,
+        length=length,
+        end=f", eos_token_id=tokenizer.convert_tokens_to_ids({end!a})" if isinstance(end, str) else "",
+        answer="" if weights.encoder_decoder else ', inputs["input_ids"].shape[1] :',
+    )
+    return words, settings, f"```python\n{snippet}\n```"
+
+
+def _at(value: Any, *names: str) -> Any:
+    """What lies under these names in nested tables; None where there is nothing, or no table."""
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
 def _training(record: Record, origin: Origin) -> Iterable[tuple[str, str]]:
     method, task = record.method, record.task
     yield "Base model", code(origin.base_model) if origin.base_model else _component(record.student)
@@ -152,7 +235,18 @@ def _cost(name: str, value: float) -> str:
     return reads(value)
 
 
-def _scores(record: Record, board: Board | None) -> list[str]:
+def _scores(record: Record, board: Board | None, weights: Weights) -> list[str]:
+    on = f" on board {code(board.name)}" if board is not None else ""
+    remade = [
+        f"**These weights were trained again, and are not those of the record{on}.** "
+        + (
+            "The scores of this checkpoint were measured with these weights; all other columns are the record's board."
+            if record.metrics
+            else f"No score of them is in the store, so none is given here; the record{on} scores other weights."
+        )
+    ] * weights.remade
+    if not record.metrics:
+        return remade
     group, row = _found(record, board)
     references = [reference for reference in group.references if reference is not row] if group else []
     columns = [*([row] if row else []), *references]
@@ -168,7 +262,7 @@ def _scores(record: Record, board: Board | None) -> list[str]:
     note = "Means with 95 % intervals: over examples only (†), or over seeds and examples."
     if board is not None and row is not None and row.rank is not None and group is not None:
         note += f" On board {code(board.name)} the method has rank {row.rank} of {len(group.rows)} methods with ties."
-    return [markdown.table(head, body, "l" + "r" * (len(head) - 1)), note]
+    return [*remade, markdown.table(head, body, "l" + "r" * (len(head) - 1)), note]
 
 
 def _found(record: Record, board: Board | None) -> tuple[Group, Row] | tuple[None, None]:
