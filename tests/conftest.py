@@ -19,6 +19,20 @@ LONG = ("slow", "storm", "browser", "gpu", "vllm")
 LIMIT_S = 1200  # for those; pyproject.toml has the limit of the others
 
 
+def pytest_addoption(parser):
+    parser.addoption("--rounding", type=int, metavar="SEED", help="imitate another processor (tests/rounding.py)")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    if item.config.option.rounding is None:
+        return (yield)
+    from rounding import Rounding
+
+    with Rounding(item.config.option.rounding):
+        return (yield)
+
+
 def pytest_collection_modifyitems(items):
     """Give tests that take long a longer time limit than the rest have."""
     for item in items:

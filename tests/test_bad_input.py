@@ -112,6 +112,7 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch, capsys):
         list(_data_files.rows(_data_files.listed(tmp_path / "secret.jsonl")))
 
 
+@pytest.mark.slow
 def test_teachers_that_cannot_teach_fail_their_cells_with_the_reason(tmp_path):
     """Of one run: an endpoint that is down, one that says nothing, and a file with bad lines."""
     examples = runpy.run_path(PLUGIN)["examples"](None)

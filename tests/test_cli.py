@@ -132,6 +132,7 @@ def test_a_finished_run_does_no_work_and_imports_no_torch(done):
     assert {p: p.read_bytes() for p in (done / "leaderboards").rglob("*") if p.is_file()} == before
 
 
+@pytest.mark.slow
 def test_a_new_metric_is_scored_without_training_anything(done, tmp_path):
     shutil.copytree(done, tmp_path / "copy")
     (tmp_path / "copy" / "store" / "runs").rename(tmp_path / "old-runs")
@@ -142,6 +143,7 @@ def test_a_new_metric_is_scored_without_training_anything(done, tmp_path):
     assert set(record.metrics) == {"rouge-l", "length", "agreement", "rouge-1"}
 
 
+@pytest.mark.slow
 def test_every_registered_method_goes_from_plan_to_board(done, tmp_path):
     shutil.copytree(done, tmp_path / "copy")
     result = plad_bench(*RUN, "--seeds", "1", "--methods", "all", "--board", "all", cwd=tmp_path / "copy")
@@ -198,6 +200,7 @@ def _same_records(disturbed, done):
     assert {cell: r.essence() for cell, r in found.items()} == {cell: undisturbed[cell].essence() for cell in found}
 
 
+@pytest.mark.slow
 def test_sigkill_of_the_driver_then_the_same_command_gives_the_same_records(done, tmp_path):
     driver = _start(tmp_path)
     _wait_for(lambda: _jobs(tmp_path, "distill"))
@@ -212,6 +215,7 @@ def test_sigkill_of_the_driver_then_the_same_command_gives_the_same_records(done
     _same_records(tmp_path, done)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_started_again(done, tmp_path):
     driver = _start(tmp_path)
     _wait_for(lambda: _jobs(tmp_path, "teacher"))
@@ -221,6 +225,7 @@ def test_a_worker_that_is_killed_is_started_again(done, tmp_path):
     _same_records(tmp_path, done)
 
 
+@pytest.mark.slow
 def test_ctrl_c_exits_130_and_leaves_nothing_running(tmp_path):
     driver = _start(tmp_path)
     _wait_for(lambda: _jobs(tmp_path, "teacher"))
@@ -234,6 +239,7 @@ def test_ctrl_c_exits_130_and_leaves_nothing_running(tmp_path):
     assert said.rstrip().endswith("Interrupted.")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flip", ["responses.jsonl", "manifest.json"])
 def test_an_altered_artifact_is_noticed_and_rebuilt(done, tmp_path, flip):
     shutil.copytree(done, tmp_path / "copy")
@@ -328,6 +334,7 @@ def test_show_puts_the_texts_of_a_prompt_side_by_side_while_the_store_has_them(d
     assert "\nteacher: " in narrow
 
 
+@pytest.mark.slow
 def test_what_cannot_run_and_rows_left_out_are_said(tmp_path):
     rows = [{"prompt": f"a walk by river {n} and wood {7 * n}", "response": f"walk {n}"} for n in range(60)]
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "{broken\n")
@@ -478,6 +485,7 @@ def test_an_unwritable_store_is_named_and_records_stay_intact(done, tmp_path):
     assert {p: p.read_bytes() for p in tmp_path.rglob("*.json")} == before
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_named_and_nothing_is_half_written(done, tmp_path):
     shutil.copytree(done / "leaderboards", tmp_path / "leaderboards")
     before = {p: p.read_bytes() for p in tmp_path.rglob("*.json")}

@@ -332,6 +332,7 @@ def test_texts_are_compared_token_by_token(monkeypatch):
     }
 
 
+@pytest.mark.slow
 def test_the_comparison_has_a_process_of_its_own_and_says_why_it_failed(monkeypatch, tmp_path):
     (tmp_path / "vllm.py").write_text("raise ImportError('no such device')")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))

@@ -212,6 +212,7 @@ def test_a_cache_that_is_half_there_is_completed(hub, tmp_path):
 # --------------------------------------------------------------------------------------------------------- end to end
 
 
+@pytest.mark.slow
 def test_a_run_with_student_and_teacher_of_the_hub(published, tmp_path):
     """The program itself, with HF_ENDPOINT and an empty HF_HOME."""
     with hubserver.serving() as server:

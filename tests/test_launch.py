@@ -198,6 +198,7 @@ class Killer(threading.Thread):
             time.sleep(0.001)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_is_killed_costs_one_try_and_no_bit(store, undisturbed, rank):
     stage = training(steps=120)
@@ -292,6 +293,7 @@ def _others(driver):
     return [int(p) for p in listed.split() if int(p) != driver]
 
 
+@pytest.mark.slow
 def test_nor_does_a_driver_that_is_killed(tmp_path):
     teacher = "scratch[layers=1,width=24,heads=2,vocabulary=300,steps=100000]"
     given = ["--task", "mini", "--methods", "none", "--teacher", teacher, "--workers", "2", "--ranks", "2"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import json
 import weakref
@@ -15,13 +16,20 @@ from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 
 from plad_bench.contract.errors import StageError
 from plad_bench.contract.thrift import Thrift
-from plad_bench.execute.stages import files
 from plad_bench.learn import adapters, generation, memory, models, objectives
 from plad_bench.learn.predictions import Predictor
 from plad_bench.learn.seeds import derive
 from plad_bench.learn.sequences import Tokens, collate
 
 SEQUENCES = [Tokens([0, 5, 6, 7], [8, 9, 1]), Tokens([0, 11], [12, 13, 14, 15, 16, 1])]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick():
+    """What is tried again frees memory first; a collection that passes over all that torch imported takes a while."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 class Allocator:
@@ -189,10 +197,6 @@ KINDS = [
 def world(tmp_path):
     """A world in which every kind of stage can run."""
     made = tiny.World(tmp_path)
-    rows = [json.loads(line) for line in (made.inputs["data"].path / "train.jsonl").read_text().splitlines()]
-    files.write_prompts(
-        made.inputs["data"].path, [files.Prompt(**r | {"split": "validation"}) for r in rows], ["validation"]
-    )
     spec = {"split": "train", "precision": "float32", "max_new_tokens": 6}
     world_of_scores = {
         "responses": made.inputs["sample"],

@@ -96,6 +96,7 @@ def test_a_pair_loss_does_not_depend_on_the_chunk(name, rows, bodies):
     assert bodies
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [0, 5])
 @pytest.mark.parametrize("name", TOKEN)
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # of dynamo's own looking

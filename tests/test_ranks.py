@@ -50,6 +50,7 @@ def close(one, other, rtol=2e-4, atol=2e-6):
         torch.testing.assert_close(torch.tensor(other[name]), torch.tensor(value), rtol=rtol, atol=atol)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", TRAININGS)
 def test_two_ranks_train_what_one_does(run, case):
     one, two = run(case, 1), run(case, 2)
@@ -62,6 +63,7 @@ def test_two_ranks_train_what_one_does(run, case):
     assert two["memory"] == pytest.approx(one["memory"], rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", TRAININGS[:4])
 def test_so_do_three_among_whom_a_step_does_not_divide(run, case):
     one, three = run(case, 1), run(case, 3)
@@ -69,6 +71,7 @@ def test_so_do_three_among_whom_a_step_does_not_divide(run, case):
     assert three["cost"] == one["cost"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plad", "gkd"])
 def test_where_one_rank_is_short_of_memory_all_take_fewer_sequences(run, name):
     one, two = run(f"{name}:small", 1), run(f"{name}:small", 2)
@@ -77,6 +80,7 @@ def test_where_one_rank_is_short_of_memory_all_take_fewer_sequences(run, name):
     assert two["cost"] == run(f"{name}:0", 1)["cost"]
 
 
+@pytest.mark.slow
 def test_where_one_rank_has_no_room_for_the_batch_itself_all_take_fewer_sequences(run):
     two = run("kd:full", 2)
     assert two["micro_batch"] == 2
@@ -84,6 +88,7 @@ def test_where_one_rank_has_no_room_for_the_batch_itself_all_take_fewer_sequence
     assert two["curve"][-1]["loss"] == pytest.approx(run("kd:0", 1)["curve"][-1]["loss"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", WRAPPERS)
 def test_losses_and_gradients_are_the_same_under_torchs_wrappers(run, case):
     one, two = run(case, 1), run(case, 2)
@@ -91,6 +96,7 @@ def test_losses_and_gradients_are_the_same_under_torchs_wrappers(run, case):
     close(one["gradient"], two["gradient"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_runs_differ_where_they_should(run):
     """Or equal results would show nothing: the methods trained, and not to the same weights."""
     weights = {case: run(case, 1)["weights"] for case in TRAININGS}

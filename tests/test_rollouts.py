@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
@@ -515,7 +514,6 @@ def test_tokens_sampled_in_training_and_before_it_are_one_column():
 @pytest.mark.parametrize("name", ["gkd", "imitkd", "distillm", "skd", "minillm", "opd", "rkl", "jsd", "tvd"])
 def test_the_train_stage_runs_a_method_that_samples(name, tmp_path):
     world = tiny.World(tmp_path)
-    shutil.copy(tmp_path / "data" / "train.jsonl", tmp_path / "data" / "validation.jsonl")
     params = {"gkd": {"on_policy": 1}, "distillm": {"student": 1}}.get(name, {})
     runs = [world.train(name, params=params, max_new_tokens=6, micro_batch=size) for size in (0, 2)]
     cost = runs[0].manifest["cost"]

@@ -262,6 +262,7 @@ def teacher(server, **more):
     return ("--teacher", f"openai[{','.join(f'{k}={v}' for k, v in values.items())}]")
 
 
+@pytest.mark.slow
 def test_a_run_with_a_budget_stops_in_time_goes_on_and_leaves_no_trace_of_key_or_host(tmp_path):
     dear = {"price_in": 1000, "price_out": 1000}  # an answer costs 0.015
     with endpoint() as server:
@@ -313,6 +314,7 @@ def test_a_budget_without_prices_is_refused(tmp_path):
     assert "give price_in" in made.stderr.lower()
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_nothing_paid_for_is_lost(tmp_path):
     enough, go_on = threading.Event(), threading.Event()
 

@@ -98,6 +98,7 @@ def test_a_task_all_of_whose_metrics_read_references_needs_others_named(prompts)
         spec.build(Only.load(), task="jsonl[path=prompts.jsonl,response=]", methods="seqkd", student=STUDENT)
 
 
+@pytest.mark.slow
 def test_a_run_on_prompts_alone_ends_with_a_board(prompts):
     command = [
         *("run", "--task", "jsonl[path=prompts.jsonl,response=]", "--teacher", "recorded[path=said.jsonl]"),

@@ -246,6 +246,7 @@ def test_doctor_finds_that_both_backends_generate_the_same(marked):
     assert (finding.level, "16 equal greedy texts" in finding.message) == ("ok", True), finding
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "k"), [("stand-in", 20), ("stand-in", 300), pytest.param("vllm", 20, marks=needs_vllm)]
 )
@@ -271,6 +272,7 @@ def test_signals_of_the_engine_are_those_of_the_loaded_model(world, tmp_path, mo
     np.testing.assert_allclose(theirs.logprobs[:, :-1], ours.logprobs[:, :-1], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["stand-in", pytest.param("vllm", marks=needs_vllm)])
 def test_a_teachers_responses_keep_their_log_probabilities(world, tmp_path, monkeypatch, engine):
     if engine == "stand-in":
@@ -295,6 +297,7 @@ def test_only_a_vllm_teachers_training_responses_keep_them(tmp_path):
     assert not [s for s in cells(overrides={"demo": {"backend": "vllm"}})["seqkd"].stages if "logprobs" in s.spec]
 
 
+@pytest.mark.slow
 def test_a_text_that_fills_the_context_is_read_to_its_end(world, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(STAND_IN), *sys.path]))
     directory, _ = world

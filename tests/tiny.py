@@ -162,7 +162,7 @@ def named(kind: str, name: str, **params: Any) -> dict[str, Any]:
 
 @dataclass
 class World:
-    """Twelve training prompts with references, a student, a teacher, responses of both, and pairs."""
+    """Twelve prompts with references, to train and validate on; a student, a teacher, responses of both, and pairs."""
 
     directory: Path
     prompts: int = 12
@@ -176,14 +176,15 @@ class World:
         rows = [
             files.Prompt(
                 id=id_,
-                split="train",
+                split=split,
                 prompt=sentence(i, 2 + i % 5),
                 references=(sentence(i + 50, 3 + i % 4), sentence(i + 60, 2 + i % 6)),
                 meta={},
             )
+            for split in ("train", "validation")
             for i, id_ in enumerate(ids)
         ]
-        files.write_prompts(self._place("data"), rows, ["train"])
+        files.write_prompts(self._place("data"), rows, ["train", "validation"])
         self.model("model", llama(seed=1))
         self.model("teacher", llama(seed=2))
         self.responses("teach", {id_: sentence(i + 100, 2 + i % 5) for i, id_ in enumerate(ids)})
