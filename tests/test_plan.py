@@ -352,9 +352,9 @@ def test_a_hub_model_is_known_by_id_and_revision():
     texts = ("hf[id=a/b]", "hf[id=a/c]", "hf[id=a/b,revision=main]")
     stages = [replace(plan_of(), student=choose("student", t)[0]).init for t in texts]
     assert [dict(s.spec) for s in stages] == [
-        {"id": "a/b", "revision": None},
-        {"id": "a/c", "revision": None},
-        {"id": "a/b", "revision": "main"},
+        {"id": "a/b", "revision": None, "prompts": {"version": 1}},
+        {"id": "a/c", "revision": None, "prompts": {"version": 1}},
+        {"id": "a/b", "revision": "main", "prompts": {"version": 1}},
     ]
     assert len({s.key for s in stages}) == 3
 

@@ -18,6 +18,7 @@ DESCRIBING = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "chat_template.jinja",
 )
 """The small files that say what a model is, before its weights are there."""
 NO_WEIGHTS = ("model.safetensors",)
@@ -109,6 +110,19 @@ def incomplete(what: str, files: tuple[str, ...]) -> MissingError:
 def no_end_token(what: str) -> MissingError:
     """The refusal of a tokenizer that cannot end a response."""
     return MissingError(f"the tokenizer of {what} has no end token", "Set eos_token in its tokenizer_config.json.")
+
+
+def no_template(what: str) -> MissingError:
+    """The refusal of a chat template that is not there."""
+    return MissingError(f"{what} has no chat template", "Give template=FILE with a Jinja template, or leave it out.")
+
+
+def end_token_beyond(what: str, token: str, number: int, rows: int) -> MissingError:
+    """The refusal of an end token that the model has no embedding for."""
+    return MissingError(
+        f"the end token {token!r} of {what} has the number {number}, and the model has embeddings for {rows} tokens",
+        "Take the tokenizer that belongs to the model, or resize the model's embeddings.",
+    )
 
 
 @contextmanager

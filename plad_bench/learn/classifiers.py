@@ -12,9 +12,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from plad_bench.contract import hub
 from plad_bench.contract.errors import MissingError
+from plad_bench.contract.records import PromptFormat
 from plad_bench.contract.thrift import Thrift
 from plad_bench.learn.memory import fit, slices
-from plad_bench.learn.models import context_length, resolve
+from plad_bench.learn.models import context_length, embedded, resolve
+from plad_bench.learn.prompts import Chat, Spelling
 
 BATCH = 32
 
@@ -51,10 +53,12 @@ class Classifier:
         self.model = model.to(device).eval()
         self.counts, self.thrift = counts, thrift or Thrift()
         # The last token is found by looking for padding; where that is the end token, or there is none, texts go alone.
-        pad = self.tokenizer.pad_token_id
-        self.alone = pad is None or pad == self.tokenizer.eos_token_id
+        pad, rows = self.tokenizer.pad_token_id, embedded(model)
+        self.alone = pad is None or pad == self.tokenizer.eos_token_id or 0 < rows <= pad
         self.model.config.get_text_config().pad_token_id = None if self.alone else pad
         self.tokenizer.padding_side = "right"
+        self.spelling = Spelling(self.tokenizer)
+        self.chat = Chat(self.tokenizer, PromptFormat()) if self.tokenizer.chat_template else None
 
     @torch.inference_mode()
     def logits(
@@ -82,11 +86,14 @@ class Classifier:
         return self.tokenizer.pad(rows, return_tensors="pt")
 
     def _encode(self, prompt: str, response: str) -> dict[str, list[int]]:
-        if self.tokenizer.chat_template:
+        if self.chat:
             turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
-            encoded: Any = self.tokenizer.apply_chat_template(turns, return_dict=True)
+            ids, control = self.spelling.chat(functools.partial(self.chat.render, reply=False), turns)
+            encoded = {"input_ids": ids, "attention_mask": [1] * len(ids)}
         else:
-            encoded = self.tokenizer(prompt, response)
+            encoded, control = self.spelling.pair(prompt, response)
+        if control:
+            self.counts["control_tokens_as_text"] = self.counts.get("control_tokens_as_text", 0) + control
         room = context_length(self.model)
         if len(encoded["input_ids"]) > room:
             self.counts["cut_sequences"] = self.counts.get("cut_sequences", 0) + 1

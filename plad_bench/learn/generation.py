@@ -27,6 +27,7 @@ from plad_bench.contract.records import Response
 from plad_bench.contract.thrift import Thrift
 from plad_bench.learn.memory import fit, slices
 from plad_bench.learn.models import encoder as encoder_of
+from plad_bench.learn.models import end_tokens
 from plad_bench.learn.seeds import derive
 from plad_bench.learn.sequences import Encoder
 
@@ -55,14 +56,17 @@ def generate(
     *,
     thrift: Thrift | None = None,
     continuous: bool = False,
+    counts: dict[str, float] | None = None,
 ) -> list[Response]:
     """One response for each prompt, in their order; where asked for and possible by continuous batching.
+
+    `counts` is told of texts that spell control tokens.
 
     Raises:
         StageError: if a prompt leaves no room for the response in the model's context, or the device none for one.
     """
     thrift = thrift or Thrift()
-    encoder = encoder_of(model, tokenizer)
+    encoder = encoder_of(model, tokenizer, counts)
     encoded = [encoder.prompt(p) for p in prompts]
     check_room(encoder, encoded, decoding.max_new_tokens)
     responses: dict[int, Response] = {}
@@ -92,9 +96,12 @@ def generate(
 
 
 def response_of(encoder: Encoder, ids: Sequence[int], ends: set[int]) -> Response:
-    """The response that ends at the first end token, or was cut."""
+    """The response that ends at the first end token, or was cut; without thinking text, unless that is kept."""
     end = next((n for n, token in enumerate(ids) if token in ends), None)
     kept = list(ids[:end])
+    answer = encoder.answer(kept)
+    if answer is not None:
+        return Response(text=answer, finished=end is not None)
     text = str(encoder.tokenizer.decode(kept, skip_special_tokens=True))
     return Response(text=text, ids=tuple(kept), tokenizer=encoder.hash, finished=end is not None)
 
@@ -190,10 +197,3 @@ def padded(prompts: Sequence[list[int]], pad: int, device: torch.device, *, left
         rows.append([*filling, *tokens] if left else [*tokens, *filling])
     both = torch.tensor(rows, device=device)
     return both[..., 0], both[..., 1]
-
-
-def end_tokens(config: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """The tokenizer's end token and whatever else the model's publisher ends a turn with."""
-    published = config.eos_token_id if config else None
-    more = published if isinstance(published, list) else [published]
-    return {tokenizer.eos_token_id, *(token for token in more if token is not None)}

@@ -16,6 +16,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -23,6 +24,8 @@ from transformers import (
 
 from plad_bench.contract import hub
 from plad_bench.contract.errors import MissingError
+from plad_bench.contract.records import PromptFormat
+from plad_bench.learn import prompts
 from plad_bench.learn.memory import is_short, room_for
 from plad_bench.learn.seeds import derive
 from plad_bench.learn.sequences import Encoder
@@ -55,7 +58,7 @@ def from_scratch(tokenizer_path: Path, spec: Mapping[str, Any]) -> tuple[PreTrai
     return LlamaForCausalLM(config), tokenizer
 
 
-def resolve(model_id: str, revision: str | None) -> dict[str, str | None]:
+def resolve(model_id: str, revision: str | None) -> dict[str, Any]:
     """Where a published model is, downloading it if need be: {id, revision} with the revision the hub resolved.
 
     Raises:
@@ -81,24 +84,48 @@ def _download(model_id: str, revision: str | None) -> Path:
 def load(path: Path, device: str, precision: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model of a model directory in eval mode on a device, weights in the precision, and its tokenizer.
 
+    Of the published generation settings only the end tokens stay: whoever generates with the model, decodes greedily
+    unless told otherwise.
+
     Raises:
-        MissingError: if the tokenizer has no end token.
+        MissingError: if the tokenizer has no end token, or one that the model has no embedding for.
         StageError: if the device has no room for the model.
     """
     source, name = located(path)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     with room_for(f"the model {name}"):
         with _loading(f"model {name}", source):
-            apart = AutoConfig.from_pretrained(source).is_encoder_decoder
-            kind: Any = AutoModelForSeq2SeqLM if apart else AutoModelForCausalLM
+            config = _without_padding_beyond(AutoConfig.from_pretrained(source, trust_remote_code=False))
+            kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
             model, info = kind.from_pretrained(
-                source, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+                source,
+                config=config,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
             )
         if absent := sorted(info["missing_keys"] & {parameter for parameter, _ in model.named_parameters()}):
             raise MissingError(f"model {name} has no weights {absent[0]}", "Give a model with a trained language head.")
         move: Any = model.to
         model = move(device).eval()
-    return model, load_tokenizer(source, name)
+    tokenizer = load_tokenizer(source, name, path, rows=embedded(model))
+    model.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=sorted(end_tokens(model.generation_config, tokenizer)),
+        pad_token_id=tokenizer.pad_token_id,
+        decoder_start_token_id=model.generation_config.decoder_start_token_id,
+    )
+    return model, tokenizer
+
+
+def _without_padding_beyond(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The configuration without a padding token that the embedding has no row for: torch refuses such a model."""
+    part = config.get_text_config()
+    pad = getattr(part, "pad_token_id", None)
+    if isinstance(pad, int) and pad >= part.vocab_size:
+        part.pad_token_id = None
+    return config
 
 
 @contextmanager
@@ -142,21 +169,34 @@ def located(path: Path) -> tuple[Path, str]:
     return here if here and whole else _download(pointer["id"], pointer["revision"]), name
 
 
-def load_tokenizer(source: Path, name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer there.
+def load_tokenizer(source: Path, name: str, path: Path | None = None, rows: int = 0) -> PreTrainedTokenizerBase:
+    """The tokenizer there, with the prompt format that the model directory `path` asks for.
 
-    One without a pad token pads with its end token; masks never come from ids, so the two can be one.
+    One without a pad token, or whose pad token is none of the `rows` tokens that the model has an embedding for, pads
+    with its end token; masks never come from ids, so the two can be one.
 
     Raises:
-        MissingError: if it has no end token.
+        MissingError: if it has no end token, or the model has no embedding for that, or there is no template as asked.
     """
     with _loading(f"the tokenizer of {name}", source):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     if tokenizer.eos_token_id is None:
         raise hub.no_end_token(name)
-    if tokenizer.pad_token_id is None:
+    if rows and tokenizer.eos_token_id >= rows:
+        raise hub.end_token_beyond(name, str(tokenizer.eos_token), tokenizer.eos_token_id, rows)
+    if tokenizer.pad_token_id is None or (rows and tokenizer.pad_token_id >= rows):
         tokenizer.pad_token = tokenizer.eos_token
+    if path is not None and (path / POINTER).is_file():
+        settings = json.loads((path / POINTER).read_text()).get("prompts", {})
+        prompts.apply_format(tokenizer, PromptFormat(**settings), name)
     return tokenizer
+
+
+def end_tokens(config: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """What ends a response: the end of the chat template's turn, the tokenizer's end token, and what is published."""
+    published = config.eos_token_id if config else None
+    more = published if isinstance(published, list) else [published]
+    return {Encoder(tokenizer, 0).end, tokenizer.eos_token_id, *(token for token in more if token is not None)}
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
@@ -169,7 +209,14 @@ def encoder(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, counts: dict[str, float] | None = None
 ) -> Encoder:
     """What turns text into the model's tokens, counting what does not fit."""
-    return Encoder(tokenizer, context_length(model), {} if counts is None else counts, model.config.is_encoder_decoder)
+    rows = embedded(model)
+    counts = {} if counts is None else counts
+    return Encoder(tokenizer, context_length(model), counts, model.config.is_encoder_decoder, rows)
+
+
+def embedded(model: PreTrainedModel) -> int:
+    """For how many tokens a model has an embedding; 0 where it does not say."""
+    return int(getattr(model.get_input_embeddings(), "num_embeddings", 0))
 
 
 def checkpoint(model: PreTrainedModel) -> None:

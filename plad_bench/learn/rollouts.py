@@ -20,9 +20,9 @@ from transformers import Cache, DynamicCache, EncoderDecoderCache, PreTrainedMod
 from plad_bench.contract.records import Sampling
 from plad_bench.contract.thrift import Thrift
 from plad_bench.learn import ranks
-from plad_bench.learn.generation import check_room, end_tokens, padded
+from plad_bench.learn.generation import check_room, padded
 from plad_bench.learn.memory import fit, slices
-from plad_bench.learn.models import context_length, encoder
+from plad_bench.learn.models import context_length, encoder, end_tokens
 from plad_bench.learn.seeds import derive
 
 

@@ -6,14 +6,16 @@ import functools
 import hashlib
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from plad_bench.contract.records import Response
+from plad_bench.contract.errors import StageError
+from plad_bench.contract.records import PromptFormat, Response
+from plad_bench.learn import prompts
 from plad_bench.learn.seeds import derive
 
 IGNORED = -100
@@ -63,25 +65,58 @@ class Encoder:
     counts: dict[str, float] = field(default_factory=dict)
     encoder_decoder: bool = False
     """Whether a prompt is a text of its own, with an end, rather than what the response goes on from."""
+    rows: int = 0
+    """For how many tokens the model has an embedding; 0: nobody said."""
 
     @functools.cached_property
     def hash(self) -> str:
         """Equal for tokenizers that give every text the same ids."""
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        text = backend.to_str() if backend is not None else repr(sorted(self.tokenizer.get_vocab().items()))
+        text = repr(sorted(self.tokenizer.get_vocab().items())) if backend is None else prompts.behaviour(backend)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @functools.cached_property
+    def format(self) -> PromptFormat:
+        """How prompts are given."""
+        return prompts.format_of(self.tokenizer)
+
+    @functools.cached_property
+    def chat(self) -> prompts.Chat | None:
+        """The chat template, if there is one."""
+        return prompts.Chat(self.tokenizer, self.format) if self.tokenizer.chat_template else None
+
+    @functools.cached_property
+    def spelling(self) -> prompts.Spelling:
+        """What turns text into token ids."""
+        return prompts.Spelling(self.tokenizer)
+
+    @functools.cached_property
+    def end(self) -> int:
+        """The token that ends a response: the first control token that the chat template writes after a reply.
+
+        Without a template, or where that writes none, the tokenizer's end token.
+        """
+        after = self.chat.after_reply() if self.chat else ""
+        ids: Any = self.tokenizer(after, add_special_tokens=False)["input_ids"] if after else []
+        return next(iter(self.spelling.controls(ids)), int(self.tokenizer.eos_token_id))
+
+    @functools.cached_property
+    def thinking(self) -> prompts.Thinking:
+        """How the model marks thinking text off from its answers."""
+        return prompts.Thinking(self.tokenizer)
 
     def prompt(self, text: str) -> list[int]:
         """Token ids of a prompt, ready for the response to follow: the chat template, or the text and a line break."""
-        if self.tokenizer.chat_template:
-            messages = [{"role": "user", "content": text}]
-            encoded: Any = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
-            return list(encoded["input_ids"])
+        if self.chat:
+            return self._counted(*self.spelling.chat(self.chat.render, self.chat.messages(text)))
+        text = self.format.instructed(text)
+        text = f"{self.format.system}\n\n{text}" if self.format.system else text
+        eos = self.tokenizer.eos_token_id
         if self.encoder_decoder:
-            ids = list(self.tokenizer(text)["input_ids"])
-            return ids if ids[-1:] == [self.tokenizer.eos_token_id] else [*ids, self.tokenizer.eos_token_id]
-        ids = list(self.tokenizer(text + "\n")["input_ids"])
-        return ids[:-1] if ids and ids[-1] == self.tokenizer.eos_token_id else ids
+            ids = self._counted(*self.spelling.text(text, framed=True))
+            return ids if ids[-1:] == [eos] else [*ids, eos]
+        ids = self._counted(*self.spelling.text(text + "\n", framed=True))
+        return ids[:-1] if ids and ids[-1] == eos else ids
 
     def response(self, response: Response) -> list[int]:
         """Token ids of a response, with the end token if it is finished.
@@ -93,8 +128,49 @@ class Encoder:
         else:
             if response.ids is not None:
                 self._count("retokenised_responses")
-            ids = list(self.tokenizer(response.text, add_special_tokens=False)["input_ids"])
-        return [*ids, self.tokenizer.eos_token_id] if response.finished else ids
+            ids = self._counted(*self.spelling.text(response.text))
+        return [*ids, self.end] if response.finished else ids
+
+    def answer(self, ids: Sequence[int]) -> str | None:
+        """A generated text without its thinking text; None where nothing is to be taken away."""
+        if not self.thinking.known or self.format.thinking == "keep":
+            return None
+        return self.thinking.answer(ids, begun=self._begins_to_think)
+
+    @functools.cached_property
+    def _begins_to_think(self) -> bool:
+        """Whether the template itself writes the mark that begins thinking text."""
+        return self.chat is not None and self.chat.render(self.chat.messages("a")).rstrip().endswith(prompts.THOUGHT)
+
+    def described(self) -> dict[str, Any]:
+        """What the model is given for a prompt, for the record: text and token ids of the prompt "{prompt}"."""
+        quiet = replace(self, counts={})
+        ids = quiet.prompt("{prompt}")
+        dated = {"date": self.format.date} if self.chat and self.chat.dated else {}
+        return {
+            "template": "chat" if self.chat else "none",
+            "text": self.tokenizer.decode(ids),
+            "ids": ids,
+            "end": self.tokenizer.convert_ids_to_tokens(self.end),
+            **dated,
+            **({"thinking": self.format.thinking} if self.thinking.known else {}),
+        }
+
+    def _counted(self, ids: list[int], control: int) -> list[int]:
+        """Ids of a text that spells so many control tokens.
+
+        Raises:
+            StageError: if the model has no embedding for one of them.
+        """
+        if control:
+            self._count("control_tokens_as_text", control)
+        if self.rows and ids and max(ids) >= self.rows:
+            token = self.tokenizer.convert_ids_to_tokens(max(ids))
+            raise StageError(
+                f"a text holds the token {token!r}, number {max(ids)}, and the model has embeddings for {self.rows}",
+                "Take the tokenizer that belongs to the model.",
+            )
+        return ids
 
     def sequence(self, prompt: list[int], response: list[int]) -> Tokens:
         """Prompt and response together, cut to the context: the response's end first, then the prompt's beginning."""
@@ -104,8 +180,8 @@ class Encoder:
             prompt = prompt[-(self.context - len(response)) :]
         return Tokens(prompt, response)
 
-    def _count(self, name: str) -> None:
-        self.counts[name] = self.counts.get(name, 0) + 1
+    def _count(self, name: str, number: int = 1) -> None:
+        self.counts[name] = self.counts.get(name, 0) + number
 
 
 def order(lengths: Sequence[int], batch: int, steps: int, seed: int) -> list[list[int]]:

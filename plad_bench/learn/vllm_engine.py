@@ -18,7 +18,7 @@ from transformers import AutoConfig, GenerationConfig
 from plad_bench.contract.errors import StageError
 from plad_bench.contract.records import Response
 from plad_bench.learn import models
-from plad_bench.learn.generation import Decoding, check_room, end_tokens, response_of
+from plad_bench.learn.generation import Decoding, check_room, response_of
 from plad_bench.learn.sequences import Encoder, Tokens
 from plad_bench.learn.signals import Put
 from plad_bench.learn.vllm_process import FILES
@@ -44,17 +44,18 @@ def generate(
     rounds: Sequence[Decoding],
     *,
     logprobs: bool = False,
+    counts: dict[str, float] | None = None,
 ) -> tuple[list[list[Response]], int]:
     """For each round one response to each prompt, in their order, and the most bytes in use.
 
     Responses have log-probabilities if these are asked for. Raises:
         StageError: if a prompt leaves no room for the response, or vLLM fails.
     """
-    source, encoder = _described(path)
+    source, encoder = described(path, counts)
     encoded = [encoder.prompt(p) for p in prompts]
     most = max(decoding.max_new_tokens for decoding in rounds)
     check_room(encoder, encoded, most)
-    ends = end_tokens(_published(source), encoder.tokenizer)
+    ends = models.end_tokens(_published(source), encoder.tokenizer)
     with tempfile.TemporaryDirectory() as directory:
         made = _run(
             Path(directory),
@@ -76,9 +77,9 @@ def generate(
 
 def _response(encoder: Encoder, ids: Sequence[int], logprobs: Sequence[float] | None, ends: set[int]) -> Response:
     response = response_of(encoder, ids, ends)
-    if logprobs is None:
+    if logprobs is None or response.ids is None:
         return response
-    return replace(response, logprobs=tuple(logprobs[: len(response.ids or ()) + response.finished]))
+    return replace(response, logprobs=tuple(logprobs[: len(response.ids) + response.finished]))
 
 
 @dataclass
@@ -95,7 +96,7 @@ class Served:
     """Once it has read."""
 
     def __post_init__(self) -> None:
-        self.source, self.encoder = _described(self.path, self.counts)
+        self.source, self.encoder = described(self.path, self.counts)
 
     @property
     def vocabulary(self) -> int:
@@ -127,12 +128,13 @@ class Served:
         progress(len(sequences), len(sequences))
 
 
-def _described(path: Path, counts: dict[str, float] | None = None) -> tuple[Path, Encoder]:
+def described(path: Path, counts: dict[str, float] | None = None) -> tuple[Path, Encoder]:
     """The directory with a model's files, and what encodes text for it."""
     source, name = models.located(path)
     config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    tokenizer = models.load_tokenizer(source, name)
-    return source, Encoder(tokenizer, models.context_of(config), {} if counts is None else counts)
+    rows = int(config.get_text_config().vocab_size)
+    tokenizer = models.load_tokenizer(source, name, path, rows)
+    return source, Encoder(tokenizer, models.context_of(config), {} if counts is None else counts, rows=rows)
 
 
 def _engine(source: Path, device: str, precision: str) -> dict[str, Any]:

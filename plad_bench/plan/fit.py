@@ -151,6 +151,7 @@ def _too_long(texts: Sequence[str], tokenizer: Path, room: int) -> int:
     if loaded is None:
         return 0
     loaded.no_truncation()
+    loaded.no_padding()
     return sum(len(loaded.encode(text, add_special_tokens=False).ids) > room for text in candidates)
 
 
@@ -164,9 +165,13 @@ def _differ(one: Path, other: Path) -> bool:
 
 @functools.lru_cache(maxsize=4)
 def _vocabulary(file: Path) -> dict[str, int] | None:
-    """Token ids by token; None if the file is no tokenizer."""
+    """Ids of the tokens that text is made of, special ones aside; None if the file is no tokenizer."""
     loaded = _loaded(file)
-    return dict(loaded.get_vocab(with_added_tokens=True)) if loaded else None
+    if loaded is None:
+        return None
+    special = {token.content for token in loaded.get_added_tokens_decoder().values() if token.special}
+    special -= loaded.get_vocab(with_added_tokens=False).keys()
+    return {token: number for token, number in loaded.get_vocab().items() if token not in special}
 
 
 def _loaded(file: Path) -> Any:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from plad_bench.contract import hub
 from plad_bench.contract.errors import MissingError
-from plad_bench.contract.records import HubModel
+from plad_bench.contract.records import HubModel, PromptFormat
 from plad_bench.plan import backends
 from plad_bench.plan.matrix import Cell
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json")
+_TEMPLATE = "chat_template.jinja"
 _WITHOUT_DEFAULTS = {"PreTrainedTokenizerFast", "TokenizersBackend"}
 """Tokenizer classes that have no special tokens but those that their files name."""
 _SILENT = ("MaskedLM", "Classification", "QuestionAnswering", "MultipleChoice")
@@ -60,13 +62,13 @@ def _check_model(model: HubModel, label: str) -> None:
         if not (path / "config.json").is_file():
             raise MissingError(f"{label}: {path.name} has no config.json", "Give a directory in Hugging Face format.")
         hub.check_weights(path, f"{label}: {path.name}")
-        _check_files(path, f"{label}: {path.name}")
+        _check_files(path, f"{label}: {path.name}", model.prompts)
         return
     what = f"{label}: model {model.id}"
     cached = hub.located(model.id, model.revision)
     if cached is None or hub.lacking(cached, what):
         cached = _fetch(model, what)
-    _check_files(cached, what)
+    _check_files(cached, what, model.prompts)
 
 
 def _fetch(model: HubModel, what: str) -> Path:
@@ -85,7 +87,7 @@ def _fetch(model: HubModel, what: str) -> Path:
     return Path(here[0]).parent
 
 
-def _check_files(directory: Path, what: str) -> None:
+def _check_files(directory: Path, what: str, prompts: PromptFormat) -> None:
     """See that the configuration and the tokenizer can be what they must."""
     config = hub.settings(directory / "config.json", what)
     architectures = config.get("architectures") or []
@@ -93,7 +95,7 @@ def _check_files(directory: Path, what: str) -> None:
         raise MissingError(f"{what}: config.json names no model_type", "Give a model in Hugging Face format.")
     if architectures and any(kind in str(architectures[0]) for kind in _SILENT):
         raise MissingError(f"{what} is a {architectures[0]}, which writes no text", "Give a language model.")
-    hub.settings(directory / "tokenizer.json", what)
+    added = hub.settings(directory / "tokenizer.json", what).get("added_tokens") or []
     settings = hub.settings(directory / "tokenizer_config.json", what)
     if directory.is_dir() and not (settings or any((directory / name).is_file() for name in _TOKENIZERS)):
         raise MissingError(f"{what} has no tokenizer", "Save one beside it: tokenizer.save_pretrained(DIR).")
@@ -101,3 +103,17 @@ def _check_files(directory: Path, what: str) -> None:
     bare = settings.get("tokenizer_class") in _WITHOUT_DEFAULTS
     if named.get("eos_token") is None and (bare or "eos_token" in named):
         raise hub.no_end_token(what)
+    _check_end(named.get("eos_token"), added, config, what)
+    if prompts.template == "chat" and not (settings.get("chat_template") or (directory / _TEMPLATE).is_file()):
+        raise hub.no_template(what)
+
+
+def _check_end(eos: Any, added: Any, config: Mapping[str, Any], what: str) -> None:
+    """See that the model has an embedding for the end token. A padding token beyond them is replaced when it loads."""
+    text = config.get("text_config")
+    rows = (text if isinstance(text, dict) else config).get("vocab_size")
+    end = eos.get("content") if isinstance(eos, dict) else eos
+    numbers = {token.get("content"): token.get("id") for token in added if isinstance(token, dict)}
+    number = numbers.get(end)
+    if isinstance(rows, int) and isinstance(number, int) and number >= rows:
+        raise hub.end_token_beyond(what, str(end), number, rows)

@@ -42,6 +42,8 @@ OPERATION_VERSION = {
     "score": 1,
 }
 """Raise one when the same specification would give another result."""
+PROMPTS_VERSION = 1
+"""Raise it when a published model would be given another text for the same prompt and format, or end otherwise."""
 
 
 FIXED = (Text.REFERENCE, Text.TEACHER, Text.SAMPLE)
@@ -158,6 +160,7 @@ class Plan:
             published = {"id": source.id, "revision": source.revision}
             spec: dict[str, Any] = {"directory": content_hash(Path(source.id))} if local else published
             spec |= {"layers": source.layers} if source.layers else {}
+            spec |= {"prompts": {"version": PROMPTS_VERSION, **source.prompts.document()}}
             return Stage("init", "init", spec, job={"id": source.id, "revision": source.revision})
         tokenizer = Stage("tokenizer", "tokenizer", {"vocabulary": source.vocabulary}, {"data": self.data})
         spec = {

@@ -47,6 +47,7 @@ def _with_transformers(context: Context, prompts: Sequence[str], rounds: Sequenc
     from plad_bench.learn.generation import generate
 
     model, tokenizer = models.load(context.inputs["model"].path / MODEL, context.device, context.spec["precision"])
+    context.notes["prompts"] = models.encoder(model, tokenizer).described()
     made: list[list[Response]] = []
     for decoding in rounds:
         before, total = len(made) * len(prompts), len(rounds) * len(prompts)
@@ -55,8 +56,18 @@ def _with_transformers(context: Context, prompts: Sequence[str], rounds: Sequenc
             context.progress(before + done, total)
 
         continuous = context.spec["backend"] == "continuous"
+        counts = context.counts if not made else {}  # the prompts of every round are the same
         made.append(
-            generate(model, tokenizer, prompts, decoding, progress, thrift=context.thrift, continuous=continuous)
+            generate(
+                model,
+                tokenizer,
+                prompts,
+                decoding,
+                progress,
+                thrift=context.thrift,
+                continuous=continuous,
+                counts=counts,
+            )
         )
     context.cost["peak_memory_bytes"] = models.peak_memory(context.device)
     return made
@@ -67,7 +78,16 @@ def _with_vllm(context: Context, prompts: Sequence[str], rounds: Sequence[Decodi
 
     path = context.inputs["model"].path / MODEL
     said = context.spec.get("logprobs", False)
-    made, peak = vllm_engine.generate(path, context.device, context.spec["precision"], prompts, rounds, logprobs=said)
+    context.notes["prompts"] = vllm_engine.described(path)[1].described()
+    made, peak = vllm_engine.generate(
+        path,
+        context.device,
+        context.spec["precision"],
+        prompts,
+        rounds,
+        logprobs=said,
+        counts=context.counts,
+    )
     context.cost["peak_memory_bytes"] = peak
     return made
 

@@ -19,8 +19,9 @@ def run(context: Context) -> None:
     if "tokenizer" not in context.inputs:
         target.mkdir()
         resolved = models.resolve(context.job["id"], context.job["revision"])
+        settings = {name: value for name, value in context.spec.get("prompts", {}).items() if name != "version"}
         context.notes["revision"] = resolved["revision"]
-        (target / models.POINTER).write_text(json.dumps(resolved))
+        (target / models.POINTER).write_text(json.dumps({**resolved, "prompts": settings}))
         if "layers" not in context.spec:
             return
         model, tokenizer = models.load(target, "cpu", "float32")

@@ -1,0 +1,294 @@
+"""What a model is given for a prompt: its chat template, and text in which nothing acts as a control token.
+
+A control token is a special token of the tokenizer, or an added token such as `<think>` that the chat template itself
+writes. Text of a data set or of a teacher may spell one ("<|im_end|>", "<s>"); it is then encoded as the characters
+that are there. Only the chat template, and the frame that a tokenizer puts around a text, give control tokens.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+import re
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from datetime import date
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer
+from transformers import PreTrainedTokenizerBase
+
+from plad_bench.contract import hub
+from plad_bench.contract.errors import StageError
+from plad_bench.contract.records import PromptFormat
+
+SETTINGS = "plad_bench_prompts"
+"""Where tokenizer_config.json keeps a prompt format, so that every checkpoint goes on with that of its base model."""
+THOUGHT, ANSWER = "<think>", "</think>"
+"""What thinking models put around their thinking text."""
+
+Messages = Sequence[Mapping[str, str]]
+_TAG = re.compile(r"[<\[].+[>\]]")
+_DATE = re.compile(r"""strftime_now\(\s*(?:'([^']*)'|"([^"]*)")\s*\)""")
+
+
+def apply_format(tokenizer: PreTrainedTokenizerBase, format_: PromptFormat, name: str) -> None:
+    """Have a tokenizer keep a prompt format.
+
+    Raises:
+        MissingError: if the format asks for the chat template of a tokenizer that has none; `name` is the model's.
+    """
+    if format_.template == "chat" and not tokenizer.chat_template:
+        raise hub.no_template(name)
+    if format_.template not in {"", "chat"}:
+        tokenizer.chat_template = None if format_.template == "none" else format_.template
+    tokenizer.init_kwargs[SETTINGS] = {name: v for name, v in format_.document().items() if name != "template"}
+
+
+def format_of(tokenizer: PreTrainedTokenizerBase) -> PromptFormat:
+    """The prompt format that a tokenizer keeps, but for its template, which is the tokenizer's own."""
+    kept = tokenizer.init_kwargs.get(SETTINGS) or {}
+    return PromptFormat(**{f.name: kept[f.name] for f in fields(PromptFormat) if f.name in kept})
+
+
+# ----------------------------------------------------------------------------------------------------- chat templates
+
+
+class Chat:
+    """A tokenizer's chat template under a prompt format."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, format_: PromptFormat) -> None:
+        """Take the tokenizer's template.
+
+        Raises:
+            StageError: if the template asks for today's date in a way that cannot be answered with the format's date.
+        """
+        self.tokenizer, self.format = tokenizer, format_
+        published = tokenizer.get_chat_template()
+        self.template = _DATE.sub(self._dated, published)
+        self.dated = self.template != published
+        if re.search(r"strftime_now\s*\(", self.template):
+            raise StageError(
+                "the chat template asks for today's date in a form that cannot be fixed, so that prompts would differ "
+                "from day to day",
+                "Give template=FILE, a copy that calls strftime_now with a literal format.",
+            )
+
+    def _dated(self, call: re.Match[str]) -> str:
+        return json.dumps(date.fromisoformat(self.format.date).strftime(call[1] or call[2] or ""))
+
+    def messages(self, prompt: str) -> list[dict[str, str]]:
+        """The turns before the model's: a system prompt, if the format has one, and the user's."""
+        system = [{"role": "system", "content": self.format.system}] if self.format.system else []
+        return [*system, {"role": "user", "content": self.format.instructed(prompt)}]
+
+    def render(self, messages: Messages, *, reply: bool = True) -> str:
+        """The text of some turns, with the beginning of the model's reply if asked for.
+
+        Raises:
+            StageError: if the template refuses them.
+        """
+        from jinja2 import TemplateError
+
+        thinks = self.format.thinking != "off"
+        try:
+            text = self.tokenizer.apply_chat_template(
+                list(map(dict, messages)),
+                chat_template=self.template,
+                add_generation_prompt=reply,
+                tokenize=False,
+                enable_thinking=thinks,
+                thinking=thinks,
+            )
+        except (TemplateError, TypeError, ValueError) as error:
+            remedy = "Give the text as instruction= instead of system=." if self.format.system else ""
+            raise StageError(f"the chat template fails: {error}", remedy or "Give template=FILE, or none.") from error
+        if self.format.system and messages[0]["role"] == "system" and messages[0]["content"].strip() not in text:
+            raise StageError("the chat template leaves out the system prompt", "Give the text as instruction= instead.")
+        return str(text)
+
+    def after_reply(self) -> str:
+        """What the template writes after the model's reply; empty where it writes no replies."""
+        reply = f"reply {secrets.token_hex(8)}"
+        try:
+            text = self.render([*self.messages("prompt"), {"role": "assistant", "content": reply}], reply=False)
+        except StageError:
+            return ""
+        return text.rpartition(reply)[2] if reply in text else ""
+
+
+# ----------------------------------------------------------------------------------------------------- control tokens
+
+
+class Spelling:
+    """Encodes text for a tokenizer: what looks like a control token in it is text like any other."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        template = tokenizer.get_chat_template() if tokenizer.chat_template else ""
+        named = set(tokenizer.all_special_tokens)
+
+        def controls(token: AddedToken) -> bool:
+            written = _TAG.fullmatch(token.content) is not None and token.content in template
+            return token.special or token.content in named or written
+
+        added = tokenizer.added_tokens_decoder
+        self.control = {token.content: number for number, token in added.items() if controls(token)}
+        self._ids = frozenset(self.control.values())
+        self._frames: dict[tuple[str, ...], list[int]] = {}
+        """The control tokens around contents that spell none, by the roles of the turns."""
+
+    def text(self, text: str, *, framed: bool = False) -> tuple[list[int], int]:
+        """Token ids of a text, with the tokenizer's frame if asked for, and how many control tokens it spells."""
+        ids = self._encode(text, framed=framed)
+        if self.controls(ids) == (self._frame((), lambda: self._encode("", framed=True)) if framed else []):
+            return ids, 0
+        if self._apart is None:
+            safe = list(self._splitting(text, add_special_tokens=framed)["input_ids"])
+        else:
+            safe = self._apart[0].encode(text, add_special_tokens=framed).ids
+        return safe, max(0, len(self.controls(ids)) - len(self.controls(safe)))
+
+    def pair(self, one: str, other: str) -> tuple[dict[str, list[int]], int]:
+        """What the tokenizer makes of a pair of texts, by name, and how many control tokens they spell."""
+        usual: Any = self.tokenizer(one, other)
+        found = self.controls(usual["input_ids"])
+        if found == self._frame(("pair",), lambda: self.tokenizer("", "")["input_ids"]):
+            return dict(usual), 0
+        if self._apart is None:
+            safe: Any = dict(self._splitting(one, other))
+        else:
+            made = self._apart[0].encode(one, other)
+            all_ = {"input_ids": made.ids, "attention_mask": made.attention_mask, "token_type_ids": made.type_ids}
+            safe = {name: all_[name] for name in usual}
+        return safe, max(0, len(found) - len(self.controls(safe["input_ids"])))
+
+    def chat(self, render: Callable[[Messages], str], messages: Messages) -> tuple[list[int], int]:
+        """Token ids of rendered turns, and how many control tokens their contents spell.
+
+        Raises:
+            StageError: if they spell some, and the tokenizer cannot tell them from the template's.
+        """
+        ids = self._encode(render(messages))
+        roles = tuple(m["role"] for m in messages)
+        frame = self._frame(roles, lambda: self._encode(render([{**m, "content": "a"} for m in messages])))
+        if self.controls(ids) == frame:
+            return ids, 0
+        if self._apart is None:
+            raise StageError(
+                "a text spells a control token, and this tokenizer cannot tell it from the chat template's own",
+                "Save the tokenizer as tokenizer.json, or leave out such text.",
+            )
+        apart, names = self._apart
+        # The contents' control tokens are hidden from the template, then the template's own get their other names.
+        hidden = {token: f"\ue000{secrets.token_hex(8)}\ue001" for token in names}
+        text = render([{**m, "content": _replaced(m["content"], hidden)} for m in messages])
+        shown = _replaced(_replaced(text, names), {other: token for token, other in hidden.items()})
+        safe = apart.encode(shown, add_special_tokens=False).ids
+        return safe, max(0, len(self.controls(ids)) - len(self.controls(safe)))
+
+    def controls(self, ids: Sequence[int]) -> list[int]:
+        """Those of some ids that are control tokens."""
+        return [token for token in ids if token in self._ids]
+
+    def _frame(self, roles: tuple[str, ...], encode: Callable[[], list[int]]) -> list[int]:
+        if roles not in self._frames:
+            self._frames[roles] = self.controls(encode())
+        return self._frames[roles]
+
+    def _encode(self, text: str, *, framed: bool = False) -> list[int]:
+        encoded: Any = self.tokenizer(text, add_special_tokens=framed)
+        return list(map(int, encoded["input_ids"]))
+
+    @functools.cached_property
+    def _splitting(self) -> Any:
+        """A tokenizer of Python's, which spells control tokens itself if asked."""
+        same = copy.copy(self.tokenizer)
+        same.split_special_tokens = True
+        return same
+
+    @functools.cached_property
+    def _apart(self) -> tuple[Tokenizer, dict[str, str]] | None:
+        """The tokenizer with other names for its control tokens, which no text can guess, and these names.
+
+        None where the tokenizer has no `tokenizers` backend.
+        """
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            return None
+        nonce = secrets.token_hex(8)
+        names = {token: f"\ue000{nonce}.{number}\ue001" for token, number in self.control.items()}
+        return _renamed(backend, names), names
+
+
+def _renamed(backend: Tokenizer, names: Mapping[str, str]) -> Tokenizer:
+    """A copy of a tokenizer in which some tokens have other names, and the same ids."""
+    settings = json.loads(backend.to_str())
+    settings |= {"truncation": None, "padding": None}
+    for added in settings["added_tokens"]:
+        added["content"] = names.get(added["content"], added["content"])
+    model = settings["model"]
+    if isinstance(model["vocab"], dict):
+        model["vocab"] = {names.get(token, token): number for token, number in model["vocab"].items()}
+    else:
+        model["vocab"] = [[names.get(token, token), score] for token, score in model["vocab"]]
+    if model.get("unk_token") in names:
+        model["unk_token"] = names[model["unk_token"]]
+    if "merges" in model:
+        pairs = [merge.split(" ", 1) if isinstance(merge, str) else merge for merge in model["merges"]]
+        model["merges"] = [[a, b] for a, b in pairs if not names.keys() & {a, b, a + b}]
+    renamed = Tokenizer.from_str(json.dumps(settings))
+    assert all(renamed.token_to_id(new) == backend.token_to_id(old) for old, new in names.items())  # noqa: S101
+    return renamed
+
+
+def behaviour(backend: Tokenizer) -> str:
+    """What decides which ids a tokenizer gives a text.
+
+    That is all its settings, without how it cuts and pads and without special tokens beyond its vocabulary, which no
+    text is encoded as here.
+    """
+    settings = json.loads(backend.to_str())
+    own = backend.get_vocab(with_added_tokens=False)
+    kept = [added for added in settings["added_tokens"] if added["content"] in own or not added["special"]]
+    if not (settings["truncation"] or settings["padding"] or len(kept) < len(settings["added_tokens"])):
+        return backend.to_str()
+    settings |= {"truncation": None, "padding": None, "added_tokens": kept}
+    return Tokenizer.from_str(json.dumps(settings)).to_str()
+
+
+def _replaced(text: str, names: Mapping[str, str]) -> str:
+    """A text with some of its parts replaced, the longest first."""
+    parts = sorted((part for part in names if part in text), key=len, reverse=True)
+    return re.sub("|".join(map(re.escape, parts)), lambda found: names[found[0]], text) if parts else text
+
+
+# ----------------------------------------------------------------------------------------------------- thinking text
+
+
+class Thinking:
+    """How a model marks thinking text off from its answer: by tokens of its own, or by text that its template knows."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        vocabulary = tokenizer.get_vocab()
+        self.marks = tuple(vocabulary.get(mark) for mark in (THOUGHT, ANSWER))
+        template = tokenizer.get_chat_template() if tokenizer.chat_template else ""
+        self.known = self.marks[1] is not None or ANSWER in template
+
+    def answer(self, ids: Sequence[int], *, begun: bool = False) -> str | None:
+        """The text after the thinking text; None where there is none. `begun` says that the prompt begins one."""
+        begin, end = self.marks
+        if end is None:
+            text = self._text(ids)
+            if ANSWER in text:
+                return text.rpartition(ANSWER)[2].lstrip()
+            return "" if begun or text.lstrip().startswith(THOUGHT) else None
+        if end in ids:
+            return self._text(ids[len(ids) - list(reversed(ids)).index(end) :]).lstrip()
+        return "" if begun or begin in ids else None
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
