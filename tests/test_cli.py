@@ -368,6 +368,8 @@ def test_export_checkpoint_is_loaded_by_transformers_and_survives_prune(done, tm
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     assert "# `" in (tmp_path / "copy" / "exported" / "README.md").read_text()
+    modes = {path.stat().st_mode for path in (tmp_path / "copy" / "exported").iterdir()}
+    assert len(modes) == 1, "others may read the weights as well as the card"
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "copy" / "exported")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "copy" / "exported")
     assert model.config.vocab_size == len(tokenizer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,18 @@ def test_the_runs_that_are_forgotten_have_ended_and_what_they_spent_is_not(store
     runs._forget_old(store.runs, ended.directory)
     assert not state.directory.exists()
     assert len(list(store.spent.iterdir())) == 2 * runs.KEPT_RUNS + 1
+
+
+@pytest.mark.parametrize("given", [[], ["--store", "elsewhere/store"], ["--store=elsewhere/store"]])
+def test_status_tells_a_command_that_finds_the_store(store, tmp_path, given, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["run", "--task", "jsonl[path=/data/mine.jsonl]", *given]
+    run = runs.Run(store, tmp_path / "boards" / "mine", arguments, Registry.load())
+    runs.State(store.runs / "20260101-000000-0000", run.board, run._command(), {"done": 0}, 1).write()
+    (found,) = runs.states(store)
+    told = given or ["--store", str(store.root)]
+    assert shlex.split(found["command"]) == ["plad-bench", *arguments[:3], *told]
+    assert found["directory"] == str(tmp_path)
 
 
 # --------------------------------------------------------------------------------------------------------- the command

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,7 @@ def hub(published, tmp_path, monkeypatch):
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
         monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
         monkeypatch.delenv("HF_TOKEN", raising=False)
+        contract.pin({})
         yield server
 
 
@@ -104,6 +106,78 @@ def test_a_model_that_is_cached_whole_needs_no_hub(hub):
     requirements.check(cells())
     assert hub.asked == []
     assert models.resolve("org/llama", None)["revision"] == hub.models["org/llama"].sha
+
+
+# ---------------------------------------------------------------------------------------------------------- commits
+
+
+def init_key(**more):
+    return next(cell for cell in cells(**more) if cell.row == "student").plan.init.key
+
+
+def test_commits_and_not_branches_are_keyed_and_the_first_one_stays(hub, published, tmp_path):
+    first = init_key()
+    old = hub.models["org/llama"].sha
+    assert contract.pins() == {"model org/llama main": old}
+    hub.publish("org/llama", published / "neox")
+    assert init_key() == first
+    contract.pin({})  # another process of this machine: its cache remembers
+    assert init_key() == first
+    contract.pin({})
+    shutil.rmtree(tmp_path / "cache")
+    moved = init_key()  # another machine
+    assert moved != first
+    contract.pin({"model org/llama main": old})  # another machine, with the board
+    shutil.rmtree(tmp_path / "cache")
+    assert init_key() == first
+    assert init_key(student=f"org/llama,revision={old}") == first
+
+
+def test_the_commit_that_is_keyed_is_the_one_that_is_read(hub, published):
+    commit = init_key() and hub.models["org/llama"].sha
+    requirements.check(cells())
+    assert models.resolve("org/llama", None)["revision"] == commit
+    assert not [asked for asked in hub.asked if "/resolve/main/" in asked and "llama" in asked]
+
+
+def test_a_commit_that_nobody_knows_is_refused(hub, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    models.resolve("org/llama", None)
+    (snapshot,) = (tmp_path / "cache" / "models--org--llama" / "snapshots").iterdir()
+    shutil.copytree(snapshot, snapshot.with_name("0" * 40))
+    contract.pin({})
+    (tmp_path / "cache" / "models--org--llama" / "refs" / "main").unlink()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "org/llama" in refused("org/llama")
+    contract.pin({"model org/llama main": snapshot.name})
+    with pytest.raises(MissingError, match="org/neox"):  # the student can be had, the teacher cannot
+        requirements.check(cells())
+
+
+def test_data_sets_and_reward_models_are_keyed_by_their_commits(hub, published, tmp_path):
+    def key(kind, selector):
+        contract.pin({})
+        shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+        return spec.choose(tiny.registry(), kind, selector)[0].public()
+
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.jsonl").write_text("{}\n")
+    hub.publish("org/data", tmp_path / "data")
+    for kind, selector, name in (("task", "hub[id=org/data]", "data"), ("metric", "reward[id=org/llama]", "llama")):
+        before = key(kind, selector)
+        assert before["commit"] == hub.models[f"org/{name}"].sha
+        hub.publish(f"org/{name}", published / "neox")
+        assert key(kind, selector) != before
+
+
+def test_a_data_set_whose_commit_nobody_knows_is_refused(hub, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    built = spec.build(tiny.registry(), task="hub[id=org/data]", methods="seqkd", student="tiny")
+    with pytest.raises(MissingError, match="nobody can tell which commit of org/data is meant"):
+        requirements.check(matrix.cells(built, tiny.registry()))
 
 
 # --------------------------------------------------------------------------------------------------------- refusals

@@ -22,6 +22,7 @@ import tiny
 import torch
 
 from plad_bench import LauncherSession, LaunchOptions, StageProcess
+from plad_bench.cli import progress
 from plad_bench.contract.errors import MissingError, UsageError
 from plad_bench.execute import provenance
 from plad_bench.execute.engine import Engine, Options, Watcher
@@ -200,10 +201,11 @@ class Killer(threading.Thread):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_rank_that_is_killed_costs_one_try_and_no_bit(store, undisturbed, rank):
+def test_a_rank_that_is_killed_costs_one_try_and_no_bit_and_the_terminal_says_so(store, undisturbed, rank, capsys):
     stage = training(steps=120)
     killer = Killer(store.partial(stage.key) / "checkpoint.pt", rank, times=1)
-    found = run(store, stage).artifacts[stage.key]
+    found = run(store, stage, watcher=progress.Lines(1)).artifacts[stage.key]
+    assert capsys.readouterr().err.count("warmup (seed 0) is tried again: its process was killed by signal 9") == 1
     assert not killer.is_alive()
     assert multiprocessing.active_children() == []
     torch.testing.assert_close(tiny.weights(found), tiny.weights(undisturbed), rtol=0, atol=0)
@@ -213,7 +215,8 @@ def test_a_rank_that_is_killed_costs_one_try_and_no_bit(store, undisturbed, rank
 def test_one_that_is_killed_again_and_again_fails_its_stage(store):
     stage = training(steps=100000)
     Killer(store.partial(stage.key), 1, times=2)
-    assert run(store, stage).failures[stage.key].message == "its process was killed by signal 9"
+    message = run(store, stage).failures[stage.key].message
+    assert message == "its process was killed by signal 9, as the system does when memory runs out"
     assert multiprocessing.active_children() == []
 
 
@@ -248,6 +251,27 @@ def test_a_fork_server_that_is_killed_costs_one_try_and_leaves_no_worker(store, 
     assert len(pids) == 2
     _wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
     torch.testing.assert_close(tiny.weights(found), tiny.weights(undisturbed), rtol=0, atol=0)
+
+
+def test_an_input_that_turns_out_corrupt_is_made_again_and_the_terminal_says_so(store, tmp_path, capsys):
+    task = {"kind": "task", "name": "deadly", "params": {"marker": str(tmp_path)}}  # which is there: it is not killed
+    data = Stage("data", "data", {"of": "deadly"}, job={"task": task})
+    tokenizer = Stage("tokenizer", "tokenizer", {"vocabulary": 300}, {"data": data})
+    plugins = [HERE / "plugins" / "deadly.py"]
+    artifact = run(store, data, plugins=plugins).artifacts[data.key]
+
+    class Spoiler(progress.Bars):
+        """Alters a file after the driver has compared it, as a failing disk would."""
+
+        def stage_started(self, running):
+            if running.stage is tokenizer and not store.quarantined.exists():
+                (artifact.path / "train.jsonl").write_text("{}")
+
+    engine = run(store, tokenizer, plugins=plugins, watcher=Spoiler(1))
+    assert engine.failures == {}
+    assert tokenizer.key in engine.artifacts
+    assert len(list(store.quarantined.iterdir())) == 1
+    assert "again tokenizer: its input data was corrupt, and is made again" in capsys.readouterr().err
 
 
 def test_what_fails_on_all_ranks_says_why(store):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -352,11 +353,53 @@ def test_a_hub_model_is_known_by_id_and_revision():
     texts = ("hf[id=a/b]", "hf[id=a/c]", "hf[id=a/b,revision=main]")
     stages = [replace(plan_of(), student=choose("student", t)[0]).init for t in texts]
     assert [dict(s.spec) for s in stages] == [
-        {"id": "a/b", "revision": None, "prompts": {"version": 1}},
+        {
+            "id": "a/b",
+            "revision": None,
+            "prompts": {"version": 1},
+        },  # nobody has resolved them, and nothing of theirs is run
         {"id": "a/c", "revision": None, "prompts": {"version": 1}},
         {"id": "a/b", "revision": "main", "prompts": {"version": 1}},
     ]
     assert len({s.key for s in stages}) == 3
+
+
+def test_runs_that_share_a_board_file_lose_nothing_of_each_other(tmp_path):
+    path = tmp_path / "mine" / "board.toml"
+    runs = [
+        boardfile.Contribution("mine", {"demo": Protocol()}, [f"metric-{n}"], n, {f"model org/{n} main": f"{n}" * 40})
+        for n in range(1, 9)
+    ]
+    start = threading.Barrier(len(runs))
+
+    def go(run):
+        start.wait()
+        boardfile.extend(path, run)
+
+    threads = [threading.Thread(target=go, args=(run,)) for run in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    board = boardfile.read(path)
+    assert set(board.metrics) == {f"metric-{n}" for n in range(1, 9)}
+    assert board.seeds_asked == 8
+    assert board.commits == {name: commit for run in runs for name, commit in run.commits.items()}
+    assert [p.name for p in path.parent.iterdir()] == ["board.toml"]
+
+
+def test_a_board_file_that_another_run_has_changed_is_not_contradicted(tmp_path):
+    path = tmp_path / "board.toml"
+    first = boardfile.Contribution("mine", {"demo": Protocol()}, ["rouge-l"], 1, {"model a/b main": "0" * 40})
+    boardfile.extend(path, first)
+    before = path.read_text()
+    with pytest.raises(UsageError, match="the board fixes steps"):
+        boardfile.extend(path, replace(first, protocols={"demo": Protocol(steps=7)}))
+    with pytest.raises(UsageError, match="the board takes model a/b main for 000"):
+        boardfile.extend(path, replace(first, commits={"model a/b main": "1" * 40}))
+    assert path.read_text() == before
+    boardfile.extend(path, replace(first, protocols={"demo": Protocol(steps=7)}, afresh=True))
+    assert "steps = 7" in path.read_text()
 
 
 # ------------------------------------------------------------------------------------------------------------ cells

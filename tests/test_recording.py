@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -160,3 +161,52 @@ def test_a_record_knows_the_responses_and_the_weights_that_it_rests_on(cell, art
     earlier = record.model_copy(update={"provenance": {}})  # versions before wrote no hash
     assert recording.rests_on(earlier, responses, model)
     assert not recording.rests_on(earlier, remade(artifacts, cell, seconds=1.5)[responses.key], model)
+
+
+def test_a_kill_between_scores_and_record_costs_neither_earlier_metrics_nor_the_cell(cell, artifacts, tmp_path):
+    two = replace(cell, metrics=spec.choose(tiny.registry(), "metric", "rouge-l,length"))
+    artifacts = {**artifacts, two.scores["length"].key: artifacts[cell.scores["rouge-l"].key]}
+    first = recording.write_done(tmp_path, cell, artifacts, ["run"])
+    file = recording.path_of(tmp_path, cell.id)
+    record = file.read_bytes()
+    recording.write_done(tmp_path, two, artifacts, ["run"])
+    assert recording.recorded(tmp_path, cell) is not None
+    file.write_bytes(record)  # as if the kill had come before it was written anew
+    assert recording.recorded(tmp_path, cell) is None
+    length = replace(two, metrics=two.metrics[1:])
+    again = recording.write_done(tmp_path, length, artifacts, ["run"])
+    assert again.metrics["rouge-l"] == first.metrics["rouge-l"]
+    assert set(again.metrics) == {"rouge-l", "length"}
+    assert recording.recorded(tmp_path, two) is not None
+
+
+def test_runs_that_add_metrics_at_once_lose_none(cell, artifacts, tmp_path):
+    names = ["rouge-l", "rouge-1", "rouge-2", "length"]
+    whole = replace(cell, metrics=spec.choose(tiny.registry(), "metric", ",".join(names)))
+    artifacts = {**artifacts, **{s.key: artifacts[cell.scores["rouge-l"].key] for s in whole.scores.values()}}
+    start = threading.Barrier(len(names))
+
+    def go(metric):
+        start.wait()
+        recording.write_done(tmp_path, replace(cell, metrics=(metric,)), artifacts, ["run"])
+
+    threads = [threading.Thread(target=go, args=(metric,)) for metric in whole.metrics]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(recording.recorded(tmp_path, whole).metrics) == set(names)
+
+
+def test_a_record_that_cannot_be_read_for_now_is_not_taken_for_lost(cell, artifacts, tmp_path, monkeypatch):
+    recording.write_done(tmp_path, cell, artifacts, ["run"])
+
+    def full(self, *args, **more):
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        for ask in (recording.recorded, recording.failed):
+            with pytest.raises(results.UnreadableError, match="Too many open files"):
+                ask(tmp_path, cell)
+    assert recording.recorded(tmp_path, cell) is not None

@@ -276,6 +276,13 @@ def test_two_readers_of_a_corrupt_artifact_do_not_trip_over_each_other(store, mo
     assert one.find(KEY) is None
 
 
+def test_a_file_that_a_library_wrote_for_its_owner_alone_can_be_read_by_those_who_share_the_store(store):
+    staging = made(store)
+    (staging / "model" / "weights").chmod(0o600)
+    place = store.commit(staging, STAGE.document, KEY, FACTS).path
+    assert (place / "model" / "weights").stat().st_mode & 0o777 == place.stat().st_mode & 0o666
+
+
 def test_what_a_stage_kept_to_go_on_is_gone_once_it_is_finished(store):
     store.partial(KEY).mkdir(parents=True)
     (store.partial(KEY) / "checkpoint.pt").write_bytes(b"x")

@@ -12,7 +12,7 @@ from plad_bench.cli.finding import find_boards
 from plad_bench.cli.options import boards_option, echo_json, json_option
 from plad_bench.cli.state import State
 from plad_bench.contract.errors import ExitCode, UsageError
-from plad_bench.contract.files import write_atomically
+from plad_bench.contract.files import unwritable, write_atomically
 
 if TYPE_CHECKING:
     from plad_bench.report.board import Board, Group
@@ -89,6 +89,16 @@ def _tell(report: Mapping[str, Mapping[str, list[str]]]) -> None:
 
 def render(directory: Path, registry: Any) -> None:
     """Write the page and the plots of a board, remove plots no longer its own, and write the page over all boards."""
+    from plad_bench.contract import locks
+
+    try:
+        with locks.held(directory.parent / ".pages.lock"):  # or what one run read could be written after another's
+            _render(directory, registry)
+    except OSError as error:
+        raise unwritable(directory, error) from error
+
+
+def _render(directory: Path, registry: Any) -> None:
     from plad_bench.plan.names import UNLISTED
     from plad_bench.report.board import load
     from plad_bench.report.render import render_index

@@ -163,7 +163,8 @@ def checkpoint(
     weights = Weights(remade=remade, encoder_decoder=bool(config.get("is_encoder_decoder")))
     measured = recording.measured(record, opened, model) if remade else record
     readme = _card(ctx, measured, board, weights).encode()
-    shutil.copytree(model.path / "model", directory, dirs_exist_ok=True)
+    # Without their modes: safetensors writes files that their owner alone can read.
+    shutil.copytree(model.path / "model", directory, dirs_exist_ok=True, copy_function=shutil.copyfile)
     write_atomically(directory / "README.md", readme)
     if remade:
         click.echo(

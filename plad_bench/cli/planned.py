@@ -16,7 +16,7 @@ from plad_bench.plan.names import BOARD_NAME, DEMO_BOARD, TRIAL_BOARD
 if TYPE_CHECKING:
     from plad_bench.contract.protocol import Protocol
     from plad_bench.execute.store import Store
-    from plad_bench.plan.boardfile import BoardFile
+    from plad_bench.plan.boardfile import Contribution
     from plad_bench.plan.matrix import Cell
 
 SLOW = 1e-4
@@ -30,7 +30,10 @@ class Planned:
     cells: list[Cell]
     todo: list[Cell]
     cached: list[Cell]
-    board: BoardFile
+    title: str
+    """The board's."""
+    contribution: Contribution
+    """What the run adds to the board's file."""
     directory: Path
     store: Store
 
@@ -100,6 +103,7 @@ class Planned:
 
 def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> Planned:
     """Resolve everything, and find out what there is to do, without doing any of it."""
+    from plad_bench.contract import hub
     from plad_bench.contract.protocol import settings
     from plad_bench.execute import recording
     from plad_bench.plan import backends, boardfile, matrix, spec
@@ -116,6 +120,7 @@ def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> 
     # Nor do a trial's conditions bind the next one, unless its board was named.
     unbound = options["limit"] and not options["board"]
     board = boardfile.BoardFile() if unbound else boardfile.read(directory / "board.toml")
+    hub.pin(board.commits)
     explicit = {name: options[name] for name in settings()}
     if explicit["backend"] == "auto":  # a board that exists has chosen
         explicit["backend"] = None if board.protocol else backends.best(gpu=bool(gpus))
@@ -144,7 +149,8 @@ def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> 
         cells=cells,
         todo=[],
         cached=[],
-        board=boardfile.merged(board, name, protocols, metrics, run.seeds),
+        title=board.title or name,
+        contribution=boardfile.Contribution(name, protocols, metrics, run.seeds, afresh=bool(unbound)),
         directory=directory,
         store=open_store(options["store"], shipped),
     )

@@ -66,14 +66,22 @@ class Bars(CellWatcher):
         if running.stage.name not in _QUIET:
             self.bars[running.stage.key] = self.progress.add_task(running.stage.label, total=None, note="")
 
+    def stage_retried(self, stage: Stage, failure: Failure) -> None:
+        self._remove_bar(stage)
+        self.progress.console.print(f"[yellow]again[/] {stage.label}: ", end="")
+        self.progress.console.print(failure.message, markup=False, highlight=False)
+
     def stage_finished(self, stage: Stage, artifact: Artifact | None, failure: Failure | None) -> None:
-        if (bar := self.bars.pop(stage.key, None)) is not None:
-            self.progress.remove_task(bar)
+        self._remove_bar(stage)
         if failure is not None:
             self.progress.console.print(f"[red]failed[/] {stage.label}: ", end="")
             self.progress.console.print(failure.message, markup=False, highlight=False)
         elif artifact is not None and stage.name not in _QUIET:
             self.progress.console.print(f"[dim]{stage.label}  {artifact.manifest['seconds']:.1f} s[/]", highlight=False)
+
+    def _remove_bar(self, stage: Stage) -> None:
+        if (bar := self.bars.pop(stage.key, None)) is not None:
+            self.progress.remove_task(bar)
 
     def tick(self, running: Sequence[Running], waiting: int) -> None:
         for one in running:
@@ -92,6 +100,9 @@ class Lines(CellWatcher):
 
     def __init__(self, cells: int) -> None:
         self.total, self.done, self.began, self.told = cells, 0, time.monotonic(), time.monotonic()
+
+    def stage_retried(self, stage: Stage, failure: Failure) -> None:
+        self._say(f"{stage.label} is tried again: {failure.message}")
 
     def stage_finished(self, stage: Stage, artifact: Artifact | None, failure: Failure | None) -> None:
         if failure is not None:

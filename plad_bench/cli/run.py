@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -39,6 +40,7 @@ def run(ctx: click.Context, /, **options: Any) -> int:
 
 def _execute(state: State, planned: Planned, options: Mapping[str, Any], gpus: tuple[int, ...]) -> int:
     from plad_bench.cli.progress import watcher
+    from plad_bench.contract import hub
     from plad_bench.contract.records import LaunchOptions
     from plad_bench.execute.engine import Options
     from plad_bench.execute.runs import Run
@@ -54,7 +56,8 @@ def _execute(state: State, planned: Planned, options: Mapping[str, Any], gpus: t
         plugins=state.registry.files,
         registry=state.registry,
     )
-    boardfile.write(planned.directory / "board.toml", planned.board)
+    adds = replace(planned.contribution, commits=hub.pins())
+    boardfile.extend(planned.directory / "board.toml", adds)
     if planned.todo or any(not run_state.has_skip(cell) for cell in planned.skipped):
         planned.store.prepare()
     (launcher,) = spec.choose(state.registry, "launcher", options["launcher"])
@@ -105,7 +108,7 @@ def _finish(planned: Planned, run_state: Any, counts: Mapping[str, int], options
         code = ExitCode.BUDGET
     if options["as_json"]:
         money = {"spent": run_state.spent, "unpaid": len(run_state.unpaid)}
-        echo_json({**counts, **money, "board": planned.board.title, "page": str(page), "exit_code": int(code)})
+        echo_json({**counts, **money, "board": planned.title, "page": str(page), "exit_code": int(code)})
     else:
         summary(planned.directory)
     tell = f"{counts['done']} done, {counts['cached']} cached, {counts['skipped']} skipped, {counts['failed']} failed"

@@ -36,7 +36,7 @@ def _lines(state: dict[str, Any]) -> list[str]:
     ended = cells["done"] + cells["failed"]
     now = state["updated"] if state["finished"] else time.time()
     head = f"{state['run']}  board {state['board']}  {state['finished'] or 'running'}  {now - state['began']:.0f} s"
-    lines = [head, f"  {state['command']}"]
+    lines = [head, f"  {state['command']}", *([f"  in {state['directory']}"] if "directory" in state else [])]
     rest = f"{cells['cached']} cached, {cells['skipped']} skipped, {cells['failed']} failed"
     lines.append(
         f"  cells {ended}/{cells['to_do']}, {rest}; stages {state['stages']['finished']} finished, "

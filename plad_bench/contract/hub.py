@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from plad_bench.contract.errors import MissingError
-from plad_bench.contract.files import unreadable
+from plad_bench.contract.files import unreadable, write_atomically
 
 DESCRIBING = (
     "config.json",
@@ -25,13 +27,74 @@ NO_WEIGHTS = ("model.safetensors",)
 """What a model without any safetensors lacks."""
 
 
+_commits: dict[str, str | None] = {}
+"""What this process takes branches and tags for: "model org/name main" -> commit, None if nobody could tell."""
+
+
+def pin(commits: Mapping[str, str]) -> None:
+    """Take these branches and tags for these commits from now on, and forget all others."""
+    _commits.clear()
+    _commits.update(commits)
+
+
+def pins() -> dict[str, str]:
+    """What branches and tags were taken for so far, as `pin` reads it."""
+    return {name: found for name, found in _commits.items() if found is not None}
+
+
+def pinned(id_: str, revision: str | None, kind: str = "model") -> str | None:
+    """The commit that a revision is taken for if that is settled, else the revision."""
+    return _commits.get(_name(id_, revision, kind)) or revision
+
+
+def commit(id_: str, revision: str | None, kind: str = "model") -> str | None:
+    """The commit that a revision of a model or a "dataset" stands for, from now on; None if nobody can tell.
+
+    Without a pin that is what the cache on this machine knows, or else what the hub says now.
+    """
+    name = _name(id_, revision, kind)
+    if name not in _commits:
+        _commits[name] = revision if re.fullmatch("[0-9a-f]{40}", revision or "") else _resolved(id_, revision, kind)
+    return _commits[name]
+
+
+def _name(id_: str, revision: str | None, kind: str) -> str:
+    return f"{kind} {id_} {revision or 'main'}"
+
+
+def _resolved(id_: str, revision: str | None, kind: str) -> str | None:
+    from huggingface_hub import HfApi, constants
+
+    cached = Path(constants.HF_HUB_CACHE) / f"{kind}s--{id_.replace('/', '--')}"
+    reference = cached / "refs" / (revision or "main")
+    if reference.is_file():
+        return reference.read_text().strip()
+    try:
+        found = HfApi().repo_info(id_, revision=revision, repo_type=kind, timeout=10).sha
+    except Exception:  # noqa: BLE001  whatever it is, `asking` explains it where the files are looked for
+        here = [path.name for path in (cached / "snapshots").glob("*")] if constants.HF_HUB_OFFLINE else []
+        return here[0] if len(here) == 1 and revision is None else None
+    if found:
+        with contextlib.suppress(MissingError):  # as the client does: what the cache knows needs no hub next time
+            write_atomically(reference, found.encode())
+    return found
+
+
+def unknown(what: str, id_: str) -> MissingError:
+    """The refusal of a revision that nobody can resolve: results of different commits could be taken for the same."""
+    return MissingError(
+        f"{what}: nobody can tell which commit of {id_} is meant",
+        "Connect to the hub once, or name a commit (revision=), or give the files (path=).",
+    )
+
+
 def located(model: str, revision: str | None) -> Path | None:
     """The directory of a model's files on this machine: its own, or the hub's cache; None if nothing is here."""
     if Path(model).is_dir():
         return Path(model)
     from huggingface_hub import try_to_load_from_cache
 
-    config = try_to_load_from_cache(model, "config.json", revision=revision)
+    config = try_to_load_from_cache(model, "config.json", revision=pinned(model, revision))
     return Path(config).parent if isinstance(config, str) else None
 
 

@@ -8,6 +8,7 @@ imported at the top of its module.
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
@@ -187,6 +188,19 @@ class Student(Component):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Published(typing.Protocol):
+    """A repository of the hub."""
+
+    @property
+    def id(self) -> str:
+        """org/name."""
+
+    @property
+    def revision(self) -> str | None:
+        """Branch, tag or commit; None is the main branch."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Task(Component):
     """A data set of prompts with references."""
 
@@ -209,6 +223,8 @@ class Task(Component):
     and what reads references is skipped or absent."""
     near_duplicates: Literal["report", "drop"] = "report"
     """What becomes of a prompt that another, evaluated one nearly repeats: it is counted and named, or left out too."""
+    hub: Callable[[Any], Published | None] = lambda params: None
+    """params -> the data set on the hub that `load` reads, at the commit of `contract.hub.pinned`, which is keyed."""
     require: Callable[[Any], None] = lambda params: None
     """params -> nothing; raises MissingError, before any work, if the data cannot be had."""
     artifacts: Callable[[], Path | None] = lambda: None
@@ -229,6 +245,8 @@ class Metric(Component):
     """The value of one example in plain text, as docs/metrics.md prints it."""
     needs: frozenset[str] = frozenset()
     """Values of `Need`: become inputs of its score stage."""
+    hub: Callable[[Any], Published | None] = lambda params: None
+    """params -> the model on the hub that it reads, at the commit of `contract.hub.pinned`, which is keyed."""
     require: Callable[[Any], None] = lambda params: None
     """params -> nothing; raises MissingError, before any work, if it cannot be computed here."""
     asks: Callable[[Any], Asks] | None = None

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import secrets
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from plad_bench.contract import hub
 from plad_bench.contract.errors import PladBenchError, UsageError
 from plad_bench.contract.files import unwritable
 from plad_bench.contract.money import Purse
@@ -75,6 +77,9 @@ class Watcher:
 
     def stage_finished(self, stage: Stage, artifact: Artifact | None, failure: Failure | None) -> None:
         """A stage was computed, or failed."""
+
+    def stage_retried(self, stage: Stage, failure: Failure) -> None:
+        """A stage came to nothing, and is started again for the reason given."""
 
     def tick(self, running: Sequence[Running], waiting: int) -> None:
         """Called a few times a second."""
@@ -220,6 +225,7 @@ class Engine:
             "threads": self.threads,
             "ranks": len(slots),
             "meeting": str(job.with_suffix(f".{secrets.token_hex(4)}.meeting")),
+            "commits": hub.pins(),
             "spent": str(self.spent_file),
             "max_cost": self.options.max_cost,
         }
@@ -247,15 +253,15 @@ class Engine:
             self.artifacts[stage.key] = artifact
             self.watcher.stage_finished(stage, artifact, None)
             return
-        for parent in stage.inputs.values():  # one that turned out corrupt was taken out of use: make it again
-            if self.store.find(parent.key) is None:
-                self.artifacts.pop(parent.key, None)
-        if not all(p.key in self.artifacts for p in stage.inputs.values()) and self._again(stage):
-            self._need(stage)
-            return
+        gone = [parent for parent in stage.inputs.values() if self.store.find(parent.key) is None]
+        for parent in gone:  # it turned out corrupt and was put in quarantine: make it again
+            self.artifacts.pop(parent.key, None)
         failure = self._failure(running, code)
+        if gone:
+            failure = Failure(stage.name, f"its input {gone[0].label} was corrupt, and is made again", running.log)
         killed = code is not None and code < 0 and not self._timed_out(running)
-        if killed and self._again(stage):
+        if (gone or killed) and self._again(stage):
+            self.watcher.stage_retried(stage, failure)
             self._need(stage)
         else:
             self.failures[stage.key] = failure
@@ -274,7 +280,8 @@ class Engine:
         if self._timed_out(running):
             return Failure(name, f"took longer than {self.options.timeout_s:g} s (--timeout) and was stopped", log)
         if code is not None and code < 0:  # what other ranks reported is but that this one was gone
-            return Failure(name, f"its process was killed by signal {-code}", log)
+            why = ", as the system does when memory runs out" if -code == signal.SIGKILL else ""
+            return Failure(name, f"its process was killed by signal {-code}{why}", log)
         try:
             report: Mapping[str, str] = json.loads(running.job.with_suffix(".error").read_text())
         except (OSError, ValueError):

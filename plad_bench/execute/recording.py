@@ -15,7 +15,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from plad_bench.contract.files import write_atomically
+from plad_bench.contract import locks
+from plad_bench.contract.files import unreadable, unwritable, write_atomically
 from plad_bench.contract.jsonlines import read_lines
 from plad_bench.execute import provenance
 from plad_bench.execute.engine import Failure
@@ -50,8 +51,18 @@ def recorded(cells: Path, cell: Cell) -> results.Record | None:
     keys = {label: metric.key for label, metric in record.metrics.items()}
     complete = all(keys.get(label) == stage.key for label, stage in cell.scores.items())
     complete = complete and all(record.absent.get(label) == reason for label, reason in cell.absent.items())
-    scored = record.scores is not None and (cells / f"{cell.id}.scores.parquet").is_file()
-    return record if complete and scored else None
+    return record if complete and _has_its_scores(cells, cell, record) else None
+
+
+def _has_its_scores(cells: Path, cell: Cell, record: results.Record) -> bool:
+    """Whether the file of scores is the one that the record speaks of: a kill may have come between the two."""
+    file = path_of(cells, cell.id).with_suffix(".scores.parquet")
+    try:
+        return record.scores is not None and hashlib.sha256(file.read_bytes()).hexdigest() == record.scores.sha256
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise unreadable(file.name, error) from error
 
 
 def failed(cells: Path, cell: Cell) -> bool:
@@ -81,7 +92,20 @@ def stale(record: results.Record) -> bool:
 
 
 def write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], arguments: Sequence[str]) -> results.Record:
-    """Write the record of a finished cell, its per-example scores, its samples and its training curve."""
+    """Write the record of a finished cell, its per-example scores, its samples and its training curve.
+
+    Metrics that are in the record already stay there; runs that add metrics at the same time wait for each other.
+    """
+    path = path_of(cells, cell.id)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locks.held(path.with_name(f".{path.name}.lock")):
+            return _write_done(cells, cell, artifacts, arguments)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def _write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], arguments: Sequence[str]) -> results.Record:
     tables: dict[str, Table] = {}
     metrics = {}
     absent = dict(cell.absent)
@@ -267,12 +291,14 @@ def _with_earlier(
 ) -> tuple[dict[str, Any], dict[str, Table]]:
     """Metrics that an earlier run computed of the same responses stay in the record."""
     try:
-        ids, columns = results.read_scores(file, earlier.scores.sha256 if earlier.scores else "")
+        ids, columns = results.read_scores(file, hashlib.sha256(file.read_bytes()).hexdigest())
     except results.UnreadableError:
         raise
-    except results.RecordError:
+    except (results.RecordError, FileNotFoundError):
         return metrics, tables
-    kept = [name for name in earlier.metrics if name in columns and name not in metrics]
+    # Not by the hash of the file: a kill may have come before the record that speaks of it.
+    others = {name: part for name, part in earlier.metrics.items() if name in columns and name not in metrics}
+    kept = [n for n, part in others.items() if results.summarise(columns[n]) == (part.value, part.n, part.stderr)]
     old = {name: zip(ids, columns[name].tolist(), strict=True) for name in kept}
     old_tables = {n: {i: v for i, v in rows if results.is_prompt(i) or not math.isnan(v)} for n, rows in old.items()}
     return {**metrics, **{name: earlier.metrics[name] for name in kept}}, {**tables, **old_tables}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -82,10 +83,8 @@ class Run:
         if afresh:
             self._discard(todo)
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-        state = State(self.store.runs / name, self.board, provenance.command(self.arguments), counts, len(todo))
-        self.registry.notify(
-            Event(kind="run_started", name=name, status="started", data={"cells": len(todo), "command": state.command})
-        )
+        state = State(self.store.runs / name, self.board, self._command(), counts, len(todo))
+        self._announce(name, len(todo))
         engine = Engine(
             self.store,
             open_session,
@@ -140,6 +139,16 @@ class Run:
                 _forget_old(self.store.runs, state.directory)
         self.spent = Purse(engine.spent_file).spent
         return counts
+
+    def _announce(self, name: str, cells: int) -> None:
+        data = {"cells": cells, "command": provenance.command(self.arguments)}
+        self.registry.notify(Event(kind="run_started", name=name, status="started", data=data))
+
+    def _command(self) -> str:
+        """What goes on with this run from another shell, whose environment may name another store."""
+        given = any(argument == "--store" or argument.startswith("--store=") for argument in self.arguments)
+        store = [] if given else ["--store", str(self.store.root)]
+        return shlex.join(["plad-bench", *self.arguments, *store])
 
     def _discard(self, cells: Sequence[Cell]) -> None:
         for cell in cells:
@@ -208,6 +217,7 @@ class State(Watcher):
             "pid": os.getpid(),
             "board": self.board.name,
             "command": self.command,
+            "directory": str(Path.cwd()),
             "began": self.began,
             "updated": time.time(),
             "finished": self.finished,
@@ -241,6 +251,9 @@ class _Both(Watcher):
         status = "failed" if failure else "done"
         data = {"key": stage.key, **({"message": failure.message} if failure else {})}
         self.registry.notify(Event(kind="stage_finished", name=stage.name, status=status, data=data))
+
+    def stage_retried(self, stage: Stage, failure: Failure) -> None:
+        self.watcher.stage_retried(stage, failure)
 
     def tick(self, running: Sequence[Running], waiting: int) -> None:
         self.state.tick(running, waiting)

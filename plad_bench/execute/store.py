@@ -195,9 +195,11 @@ class Store:
         """Seal a staging directory with its manifest and move it to its place in one step."""
         if (journal := self.partial(key) / JOURNAL).is_file():
             shutil.copyfile(journal, staging / JOURNAL)
+        readable = staging.stat().st_mode & 0o666  # as the umask has it: some libraries write for their owner alone
         files = {}
         for file in sorted(p for p in staging.rglob("*") if p.is_file()):
             files[file.relative_to(staging).as_posix()] = {"sha256": _sha256(file), "bytes": file.stat().st_size}
+            file.chmod(readable)
             _sync(file)
         manifest = {"key": key, "document": document, "files": files, **facts}
         manifest["seal"] = seal(manifest)

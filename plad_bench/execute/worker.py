@@ -1,8 +1,8 @@
 """One stage in one clean process, or in several that share it: read a job file, compute, seal the artifact.
 
 A job is a JSON file: {store, shipped, stage, document, key, inputs, job, plugins, device, threads, ranks, meeting,
-spent, max_cost}. The result is the artifact in the store, which the first rank puts there, or `<job>.error` with what
-went wrong. Nothing else crosses.
+commits, spent, max_cost}. The result is the artifact in the store, which the first rank puts there, or `<job>.error`
+with what went wrong. Nothing else crosses.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plad_bench.contract import locks
+from plad_bench.contract import hub, locks
 from plad_bench.contract.errors import BudgetError, MissingError, PladBenchError, StageError
 from plad_bench.contract.files import unwritable, write_atomically
 from plad_bench.contract.money import Purse
@@ -111,6 +111,7 @@ def main(job_file: str, rank: str = "0") -> int:
 
 
 def _run(job: Mapping[str, Any], progress: Path, rank: int) -> None:
+    hub.pin(job["commits"])
     store = Store(Path(job["store"]), [Path(p) for p in job["shipped"]])
     key = job["key"]
     if rank:  # it waits for the first, which has the lock, and makes nothing of its own

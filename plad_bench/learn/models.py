@@ -67,7 +67,7 @@ def resolve(model_id: str, revision: str | None) -> dict[str, Any]:
     if Path(model_id).is_dir():
         path, what = Path(model_id), f"model {Path(model_id).name}"
     else:
-        path, what = _download(model_id, revision), f"model {model_id}"
+        path, what = _download(model_id, hub.pinned(model_id, revision)), f"model {model_id}"
         revision = path.name
     hub.check_weights(path, what)
     return {"id": model_id, "revision": revision}

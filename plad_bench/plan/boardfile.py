@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from plad_bench.contract import locks
 from plad_bench.contract.errors import UsageError
-from plad_bench.contract.files import write_atomically
+from plad_bench.contract.files import unwritable, write_atomically
 from plad_bench.contract.protocol import Protocol, checked
 
 
@@ -78,6 +79,8 @@ class BoardFile(BaseModel):
     """Protocol values that all tasks of the board share. A record that says otherwise is foreign."""
     tasks: dict[str, Settings] = {}
     """Protocol values that differ from task to task."""
+    commits: dict[str, str] = {}
+    """What branches and tags on the hub stand for, "model org/name main" -> commit: the same ones for all its runs."""
 
     def conditions(self, task: str) -> dict[str, Any]:
         """The protocol values the board fixes for a task, with those that go unsaid."""
@@ -126,10 +129,54 @@ def overrides(board: BoardFile, task: str, explicit: Mapping[str, Any]) -> dict[
     return {**fixed, **given}
 
 
-def merged(
-    board: BoardFile, name: str, protocols: Mapping[str, Protocol], metrics: Sequence[str], seeds: int
+@dataclass(frozen=True)
+class Contribution:
+    """What a run adds to its board's file: protocols by task, metrics, seeds, and commits as `hub.pins` gives them."""
+
+    name: str
+    protocols: Mapping[str, Protocol]
+    metrics: Sequence[str]
+    seeds: int
+    commits: Mapping[str, str] = field(default_factory=dict)
+    afresh: bool = False
+    """The file says what this run says, whatever it said before."""
+
+
+def extend(path: Path, run: Contribution) -> BoardFile:
+    """Add to a board.toml, as it is at that moment, what a run brings; other runs wait so long. Returns what it says.
+
+    Raises:
+        UsageError: if another run has fixed something else since this one read the file, or the file is damaged.
+        MissingError: if it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locks.held(path.with_name(f".{path.name}.lock")):
+            board = BoardFile() if run.afresh else read(path)
+            for task, protocol in run.protocols.items():
+                overrides(board, task, asdict(protocol))
+            for name, commit in run.commits.items():
+                if board.commits.get(name, commit) != commit:
+                    raise UsageError(
+                        f"the board takes {name} for {board.commits[name]}, and this run for {commit}",
+                        "Run the same command again, or choose another board with --board.",
+                    )
+            extended = merged(board, run.name, run.protocols, run.metrics, run.seeds, run.commits)
+            write(path, extended)
+            return extended
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def merged(  # noqa: PLR0917  what a Contribution has
+    board: BoardFile,
+    name: str,
+    protocols: Mapping[str, Protocol],
+    metrics: Sequence[str],
+    seeds: int,
+    commits: Mapping[str, str] | None = None,
 ) -> BoardFile:
-    """The board's file after a run under these protocols, by task: metrics and seeds grow, nothing else changes."""
+    """What the board's file says after a run: metrics, seeds, tasks and commits grow, nothing else changes."""
     tasks = {task: board.conditions(task) for task in board.tasks} | {t: asdict(p) for t, p in protocols.items()}
     shared = board.protocol
     unsaid = Protocol.unsaid()
@@ -144,6 +191,7 @@ def merged(
             "title": board.title or name,
             "metrics": tuple(dict.fromkeys([*board.metrics, *metrics])),
             "seeds_asked": max(board.seeds_asked, seeds),
+            "commits": {**(commits or {}), **board.commits},
             "protocol": shared,
             "tasks": {task: values for task, values in own.items() if values},
         }
@@ -161,7 +209,7 @@ def write(path: Path, board: BoardFile) -> None:
     tables |= {f"tasks.{_key(task)}": own for task, own in board.tasks.items()}
     lines = [f"{name} = {_toml(value)}" for name, value in values.items() if not isinstance(value, dict)]
     for name, table in tables.items():
-        lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
+        lines += ["", f"[{name}]", *(f"{_key(key)} = {_toml(value)}" for key, value in table.items())]
     text = "\n".join(lines) + "\n"
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_atomically(path, text.encode())

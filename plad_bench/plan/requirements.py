@@ -11,6 +11,7 @@ from plad_bench.contract.errors import MissingError
 from plad_bench.contract.records import HubModel, PromptFormat
 from plad_bench.plan import backends
 from plad_bench.plan.matrix import Cell
+from plad_bench.plan.spec import Chosen
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json")
 _TEMPLATE = "chat_template.jinja"
@@ -32,11 +33,13 @@ def check(cells: Iterable[Cell], made: Callable[[str], bool] = lambda key: False
         if cell.task.label not in seen:
             seen.add(cell.task.label)
             cell.task.component.require(cell.task.params)
+            _check_commit(cell.task)
         scorers = (c.scorer for c in (*cell.metrics, cell.method, cell.pairs) if c is not None and c.scorer is not None)
         for metric in (*cell.metrics, *scorers):
             if metric.label not in seen and metric.label not in cell.absent:
                 seen.add(metric.label)
                 metric.component.require(metric.params)
+                _check_commit(metric)
         if "vllm" not in seen and any(s.spec.get("backend") == "vllm" and not made(s.key) for s in cell.stages):
             seen.add("vllm")
             backends.require_vllm()
@@ -56,6 +59,11 @@ def check(cells: Iterable[Cell], made: Callable[[str], bool] = lambda key: False
                 _check_model(source, chosen.label)
 
 
+def _check_commit(chosen: Chosen) -> None:
+    if (read := chosen.published) is not None and chosen.commit is None:
+        raise hub.unknown(chosen.label, read.id)
+
+
 def _check_model(model: HubModel, label: str) -> None:
     path = Path(model.id)
     if path.is_dir():
@@ -68,6 +76,8 @@ def _check_model(model: HubModel, label: str) -> None:
     cached = hub.located(model.id, model.revision)
     if cached is None or hub.lacking(cached, what):
         cached = _fetch(model, what)
+    if hub.commit(model.id, model.revision) is None:
+        raise hub.unknown(label, model.id)
     _check_files(cached, what, model.prompts)
 
 
@@ -75,15 +85,16 @@ def _fetch(model: HubModel, what: str) -> Path:
     """Download the files that say what a model is; their directory."""
     from huggingface_hub import HfApi, hf_hub_download
 
+    revision = hub.pinned(model.id, model.revision)
     with hub.asking(what, model.id, model.revision):
-        info = HfApi().model_info(model.id, revision=model.revision, timeout=10)
+        info = HfApi().model_info(model.id, revision=revision, timeout=10)
     files = {s.rfilename for s in info.siblings or []}
     if not any(f.endswith(".safetensors") for f in files):
         raise hub.incomplete(what, hub.NO_WEIGHTS)
     if "config.json" not in files:
         raise MissingError(f"{what} has no config.json", "Choose a model in Hugging Face format.")
     with hub.asking(what, model.id, model.revision):
-        here = [hf_hub_download(model.id, n, revision=model.revision) for n in hub.DESCRIBING if n in files]
+        here = [hf_hub_download(model.id, n, revision=revision) for n in hub.DESCRIBING if n in files]
     return Path(here[0]).parent
 
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from plad_bench.contract import hub
 from plad_bench.contract.errors import NothingSelectedError
 from plad_bench.contract.params import content_hash, text_hash
 from plad_bench.contract.protocol import Protocol
-from plad_bench.contract.records import Component
+from plad_bench.contract.records import Component, Published
 from plad_bench.contract.registry import Registered, Registry
 from plad_bench.plan.selectors import parse
 from plad_bench.plan.unreferenced import has_references, reads_references
@@ -55,7 +56,21 @@ class Chosen:
             "version": self.component.version,
             "params": self.params.public() | self._publishable,
             **({"source": source} if source else {}),
+            **({"commit": self.commit} if self.published else {}),
         }
+
+    @property
+    def published(self) -> Published | None:
+        """The repository of the hub that it reads itself, beside models that stages load; None if there is none."""
+        find = getattr(self.component, "hub", None)
+        found: Published | None = find(self.params) if find else None
+        return found
+
+    @property
+    def commit(self) -> str | None:
+        """The commit of that repository; None if there is none, or nobody can tell."""
+        read = self.published
+        return hub.commit(read.id, read.revision, "dataset" if self.kind == "task" else "model") if read else None
 
     def private(self) -> dict[str, Any]:
         """What a worker needs to build it again."""

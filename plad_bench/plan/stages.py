@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plad_bench.contract import hub
 from plad_bench.contract.errors import UsageError
 from plad_bench.contract.params import content_hash
 from plad_bench.contract.records import (
@@ -157,11 +158,12 @@ class Plan:
         """A model before any training of ours."""
         if isinstance(source, HubModel):
             local = Path(source.id).is_dir()
-            published = {"id": source.id, "revision": source.revision}
+            commit = None if local else hub.commit(source.id, source.revision)
+            published = {"id": source.id, "revision": commit or source.revision}
             spec: dict[str, Any] = {"directory": content_hash(Path(source.id))} if local else published
             spec |= {"layers": source.layers} if source.layers else {}
             spec |= {"prompts": {"version": PROMPTS_VERSION, **source.prompts.document()}}
-            return Stage("init", "init", spec, job={"id": source.id, "revision": source.revision})
+            return Stage("init", "init", spec, job={"id": source.id, "revision": commit or source.revision})
         tokenizer = Stage("tokenizer", "tokenizer", {"vocabulary": source.vocabulary}, {"data": self.data})
         spec = {
             "layers": source.layers,

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from plad_bench.learn.sequences import Encoder, Tokens
     from plad_bench.learn.training import Memory, MicroStep, Step
 
+MOST_REPEATS = 64
+"""How often a step may train on the same prompt; more is a slip, and takes for ever."""
 _SAMPLED = (Text.STUDENT, Text.REPLAY)
 """Text that training makes itself."""
 
@@ -50,6 +52,12 @@ def _train(context: Context) -> None:
         models.checkpoint(model)
     encoder = models.encoder(model, tokenizer, context.counts)
     prompts = read_prompts(context.inputs["data"], "train", context.spec.get("limit", 0))
+    if spec["batch"] > MOST_REPEATS * len(prompts):
+        raise StageError(
+            f"a batch of {spec['batch']} would train on each of the {len(prompts)} training prompts "
+            f"{spec['batch'] / len(prompts):.0f} times in one step",
+            "Lower --batch, or give more data.",
+        )
     encoded = [encoder.prompt(p.prompt) for p in prompts]
     order = sequences.order([len(ids) for ids in encoded], spec["batch"], spec["steps"], spec["seed"])
     adapted = adapters.adapt(model, spec["lora"], spec["seed"]) if "lora" in spec else None

@@ -30,7 +30,7 @@ def require(params: RewardParams) -> None:
         from huggingface_hub import hf_hub_download
 
         with hub.asking(what, model.id, model.revision):
-            config = Path(hf_hub_download(model.id, "config.json", revision=model.revision))
+            config = Path(hf_hub_download(model.id, "config.json", revision=hub.pinned(model.id, model.revision)))
     else:
         hub.check_weights(Path(model.id), what)
     kinds = hub.settings(config, what).get("architectures") or []
@@ -71,6 +71,7 @@ RECORDS = (
         cost="one forward pass of the reward model over the responses",
         formula="the model's logit for (prompt, response), by its chat template or as a pair of texts; with several "
         "labels the log-odds of the one named",
+        hub=lambda params: params.model() if params.path is None else None,
         require=require,
         params=RewardParams,
         score=score,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from plad_bench import BadRow, Example, Loaded, MissingError, Origin, Params, Source, UsageError, param
-from plad_bench.contract.hub import asking
+from plad_bench.contract.hub import asking, pinned
 from plad_bench_plugins import _data_files
 from plad_bench_plugins._data_files import KINDS, DataPath, Listing, Row, listed
 
@@ -119,20 +119,20 @@ def _instead(task: str) -> str:
 
 
 def from_hub(task: str, hub: Hub) -> Iterator[Row | Origin | Source]:
-    """Every row of a data set, at the commit that the hub resolves now.
+    """Every row of a data set, at the commit that the run is pinned to, or else the one that the hub has now.
 
     Raises:
         MissingError: if it cannot be loaded.
         UsageError: see `_shadowed`.
     """
     _shadowed(hub)
-    revision = _resolved(task, hub)
+    revision = pinned(hub.id, hub.revision, "dataset")
+    if revision == hub.revision:
+        revision = _resolved(task, hub) or revision
     try:
         from datasets import load_dataset
 
-        loaded = load_dataset(
-            hub.id, hub.config, data_dir=hub.folder, revision=revision or hub.revision, split=hub.split
-        )
+        loaded = load_dataset(hub.id, hub.config, data_dir=hub.folder, revision=revision, split=hub.split)
     except Exception as error:  # the hub's client raises many kinds, offline or when an id moved
         cause = (str(error).strip() or "no reason given").splitlines()[0]
         raise MissingError(

@@ -43,6 +43,7 @@ RECORDS = (
         metrics=SUMMARY_METRICS,
         student="smollm-135m",
         near_duplicates="drop",
+        hub=lambda params: HUB if params.path is None else None,
         require=lambda params: require("dialogsum", params.path, HUB),
     ),
 )

@@ -185,6 +185,7 @@ RECORDS = (
         redistributable=False,
         metrics=("missing-slots", *(metric for metric in METRICS if metric != "missing-slots")),
         student="tiny",
+        hub=lambda params: HUB if params.path is None else None,
         require=lambda params: require("e2e", params.path, HUB),
     ),
 )

@@ -52,6 +52,7 @@ RECORDS = (
         metrics=("final-answer", "rouge-l", "length", "agreement"),
         student="smollm-135m",
         near_duplicates="drop",
+        hub=lambda params: HUB if params.path is None else None,
         require=lambda params: require("gsm8k", params.path, HUB),
     ),
 )

@@ -51,6 +51,7 @@ RECORDS = (
         metrics=("win-teacher", "rouge-l", "length", "agreement"),
         student="smollm-135m",
         near_duplicates="drop",
+        hub=lambda params: HUB if params.path is None else None,
         require=lambda params: require("hh", params.path, HUB),
     ),
 )

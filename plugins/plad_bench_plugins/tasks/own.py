@@ -119,6 +119,7 @@ RECORDS = (
         student="smollm-135m",
         references=HubParams.has_references,
         near_duplicates="drop",
+        hub=HubParams.hub,
         require=lambda params: require("hub", None, params.hub()),
     ),
 )

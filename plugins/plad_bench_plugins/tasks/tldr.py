@@ -56,6 +56,7 @@ RECORDS = (
         metrics=SUMMARY_METRICS,
         student="smollm-135m",
         near_duplicates="drop",
+        hub=lambda params: Hub(id=params.id) if params.path is None else None,
         require=lambda params: require("tldr", params.path, Hub(id=params.id)),
     ),
 )
