@@ -250,7 +250,17 @@ PROBLEMS = {
     ),
     "a broken module": ("def (:\n", 4, "SyntaxError"),
     "a broken hook": (HOOK + metric() + "    raise RuntimeError('bad day')\n", 4, "RuntimeError: bad day"),
-    "nothing at all": ("", 0, "It registers nothing."),
+    "nothing at all": (
+        "",
+        1,
+        "no function has @hookimpl, so nothing calls it; the hooks are plad_",
+    ),
+    "a hook without its mark": (
+        HOOK.replace("@hookimpl\n", "") + metric(),
+        1,
+        "plad_bench_metrics has no @hookimpl, so nothing calls it",
+    ),
+    "no component": ("@hookimpl\ndef plad_bench_run_started(event):\n    pass\n", 0, "no component"),
 }
 
 

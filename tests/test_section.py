@@ -5,8 +5,9 @@ import synthetic
 from click.testing import CliRunner
 
 from plad_bench.cli.main import cli
+from plad_bench.contract.errors import UsageError
 
-README = "# Mine\n\n<!-- plad-bench:real -->\nold\n<!-- /plad-bench:real -->\n\nThe end. <!-- plad-bench:other -->\n"
+README = "# Mine\n\n<!-- plad-bench:real -->\nold\n<!-- /plad-bench:real -->\n\nThe end.\n"
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def test_the_section_is_filled_and_the_rest_left_alone(readme):
     assert text.startswith(
         "# Mine\n\n<!-- plad-bench:real -->\n![real: quality with intervals](boards/real/plots/quality.svg)"
     )
-    assert text.endswith("<!-- /plad-bench:real -->\n\nThe end. <!-- plad-bench:other -->\n")
+    assert text.endswith("<!-- /plad-bench:real -->\n\nThe end.\n")
     assert "old" not in text
     assert "| 1 | `" in text
     assert "(boards/real/README.md)" in text
@@ -42,3 +43,47 @@ def test_check_tells_a_section_that_is_not_up_to_date(readme):
     result = leaderboard(readme, "--check")
     assert result.return_value == 1
     assert "README.md" in result.output
+
+
+def test_a_section_of_a_board_that_was_not_asked_for_is_left_alone(readme):
+    (readme.parent / "boards" / "other").mkdir()
+    (readme.parent / "boards" / "other" / "board.toml").touch()
+    other = "<!--plad-bench:other-->mine<!-- /plad-bench:other -->\n"
+    readme.write_text(README + other + README)
+    assert leaderboard(readme, "real").exception is None
+    assert other in readme.read_text()
+    assert readme.read_text().count("| 1 | `") >= 2
+    assert "old" not in readme.read_text()
+
+
+WRONG = {
+    "no marker": ("# Mine\n", "it has no marker of a board"),
+    "an unknown board": (README.replace("real", "rael"), "no board 'rael' in "),
+    "not closed": (README.replace("/plad-bench", "plad-bench"), "line 3: <!-- plad-bench:real --> is not closed"),
+    "closed as another": (
+        README.replace("/plad-bench:real", "/plad-bench:x"),
+        "line 3: <!-- plad-bench:real --> is not",
+    ),
+    "closed before": ("<!-- /plad-bench:real -->\n" + README, "line 1: <!-- /plad-bench:real --> closes nothing"),
+    "no name": (README.replace(":real", ":"), "no board ''"),
+    "no text": (b"\xff\xfe", "not UTF-8 at byte 0"),
+}
+
+
+@pytest.mark.parametrize("options", [(), ("--check",)], ids=["write", "check"])
+@pytest.mark.parametrize("case", WRONG)
+def test_markers_that_mean_nothing_are_errors_and_nothing_is_written(readme, case, options):
+    content, message = WRONG[case]
+    readme.write_bytes(content if isinstance(content, bytes) else content.encode())
+    before = {path: path.read_bytes() for path in readme.parent.rglob("*") if path.is_file()}
+    result = leaderboard(readme, *options)
+    assert isinstance(result.exception, UsageError)
+    assert message in str(result.exception)
+    assert result.exception.remedy
+    assert {path: path.read_bytes() for path in readme.parent.rglob("*") if path.is_file()} == before
+
+
+def test_check_says_what_to_do(readme):
+    leaderboard(readme)
+    readme.write_text(readme.read_text().replace("| 1 |", "| 0 |", 1))
+    assert f"write it anew with `plad-bench leaderboard --into {readme}`" in leaderboard(readme, "--check").stderr

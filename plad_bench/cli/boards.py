@@ -29,7 +29,7 @@ _INDEX = "*"
 @click.option(
     "--into",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Also bring up to date the sections between <!-- plad-bench:NAME --> markers of this file.",
+    help="Also update this file's sections between <!-- plad-bench:NAME --> and <!-- /plad-bench:NAME -->.",
 )
 @boards_option
 @json_option
@@ -48,6 +48,7 @@ def leaderboard(
     registry = ctx.ensure_object(State).registry
     found = find_boards(names, boards_dir)
     boards = {name: load(directory) for name, directory in found.items()}
+    filled = None if into is None else _filled(into, boards, boards_dir)
     report: dict[str, dict[str, list[str]]] = {}
     for name, board in boards.items():
         files = _files(board, found[name], registry)
@@ -63,17 +64,14 @@ def leaderboard(
         if check:  # an index that was never made is not missed
             report[_INDEX] = {"differs": _differing({path: data for path, data in files.items() if path.is_file()})}
         else:
-            _write(files)
-            report[_INDEX] = {"page": [str(path) for path in files]}
-    if into is not None:
-        report[into.name] = _section(into, boards, boards_dir, check=check)
+            report[_INDEX] = {"page": _write(files)}
+    if into is not None and filled is not None:
+        report[into.name] = {"differs": _differing(filled)} if check else {"page": _write(filled)}
     differing = [path for r in report.values() for path in r.get("differs", [])]
     if as_json:
         echo_json(report)
     elif check:
-        for path in differing:
-            click.echo(path)
-        click.echo(f"{len(report)} pages checked, {len(differing)} problems", err=True)
+        _tell_differences(differing, len(report), into)
     else:
         _tell(report)
     return ExitCode.FAILED if differing else ExitCode.OK
@@ -85,6 +83,20 @@ def _tell(report: Mapping[str, Mapping[str, list[str]]]) -> None:
         for line in of.get("left_out", []):
             click.echo(f"left out: {line}", err=True)
         click.echo("\n".join(of["page"]))
+
+
+def _tell_differences(differing: list[str], checked: int, into: Path | None) -> None:
+    """Print what differs, and on stderr what to do about it."""
+    for path in differing:
+        click.echo(path)
+    click.echo(f"{checked} pages checked, {len(differing)} problems", err=True)
+    if differing:
+        again = f" --into {into}" if into else ""
+        click.echo(
+            f"A page that differs from its records: write it anew with `plad-bench leaderboard{again}`. "
+            "A record that is left out: restore it from version control, or run its cell again.",
+            err=True,
+        )
 
 
 def render(directory: Path, registry: Any) -> None:
@@ -185,29 +197,36 @@ def _files(board: Board, directory: Path, registry: Any) -> dict[Path, bytes]:
     return render(board, directory, sections)
 
 
-def _write(files: Mapping[Path, bytes], directory: Path | None = None) -> None:
-    """Write what differs; plots of a board's directory that are not among the files go."""
+def _write(files: Mapping[Path, bytes], directory: Path | None = None) -> list[str]:
+    """Write what differs; plots of a board's directory that are not among the files go. The paths of all files."""
     for path in map(Path, _differing(files)):
         write_atomically(path, files[path])
     for path in (directory / "plots").glob("*.svg") if directory else ():
         if path not in files:
             path.unlink()
+    return [str(path) for path in files]
 
 
 def _differing(files: Mapping[Path, bytes]) -> list[str]:
     return [str(path) for path, data in files.items() if not path.is_file() or path.read_bytes() != data]
 
 
-def _section(file: Path, boards: Mapping[str, Board], boards_dir: Path, *, check: bool) -> dict[str, list[str]]:
-    """Bring the sections of a file up to date, or say whether they are."""
+def _filled(file: Path, boards: Mapping[str, Board], boards_dir: Path) -> dict[Path, bytes]:
+    """The file with the sections of these boards brought up to date.
+
+    Raises:
+        UsageError: if it has no marker, one that is not closed, or one of a board that does not exist.
+    """
     import os
 
     from plad_bench.report import section
 
-    text = file.read_text(encoding="utf-8")
-    new = section.fill(text, boards, Path(os.path.relpath(boards_dir, file.parent)).as_posix())
-    if check:
-        return {"differs": [str(file)] if new != text else []}
-    if new != text:
-        write_atomically(file, new.encode())
-    return {"page": [str(file)]}
+    try:
+        text = file.read_bytes().decode("utf-8")
+        find_boards(section.names(text), boards_dir)
+        filled = section.fill(text, boards, Path(os.path.relpath(boards_dir, file.parent)).as_posix())
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--into {file}: not UTF-8 at byte {error.start}", "Give a text file.") from None
+    except UsageError as error:
+        raise UsageError(f"--into {file}: {error.message}", error.remedy) from None
+    return {file: filled.encode()}

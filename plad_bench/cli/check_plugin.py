@@ -91,7 +91,7 @@ def _declared(directory: Path) -> dict[str, str]:
 
 
 def _of_plugin(registry: Registry, names: set[str]) -> Iterator[dict[str, str]]:
-    from plad_bench.cli.soundness import unknown_hooks, weights
+    from plad_bench.cli.soundness import uncalled, unknown_hooks, weights
     from plad_bench.contract.registry import KINDS, Registry
 
     for broken in registry.broken:
@@ -102,6 +102,10 @@ def _of_plugin(registry: Registry, names: set[str]) -> Iterator[dict[str, str]]:
         if origin.plugin in names:
             problem = f"{hook} is none" + (f"; did you mean {near}?" if near else "")
             yield _row("plugin", origin.plugin, "every hook of it exists", "failed", problem)
+    for implementation, problem in uncalled(registry):
+        origin = registry.origins[implementation]
+        if origin.plugin in names:
+            yield _row("plugin", origin.plugin, "its functions are hooks that are called", "failed", problem)
     for kind in KINDS:
         for name, found in registry.components(kind).items():
             if len(found) > 1 and any(r.origin.plugin in names for r in found):
@@ -147,4 +151,4 @@ def _print(rows: list[dict[str, str]]) -> None:
                 level = click.style(f"{row['level']:<8}", fg=_COLOURS[row["level"]])
                 click.echo(f"  {level} {row['claim']}: {row['problem']}")
     if not rows:
-        click.echo("It registers nothing.", err=True)
+        click.echo("Its hooks register no component, so there is nothing to check.", err=True)

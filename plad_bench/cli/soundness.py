@@ -118,12 +118,33 @@ def unknown_hooks(registry: Registry) -> Iterator[tuple[str, str, str]]:
                 yield impl.plugin_name, name, " or ".join(near_matches(name, existing))
 
 
+def uncalled(registry: Registry) -> Iterator[tuple[str, str]]:
+    """(plugin, why) for each plugin that implements no hook, and each function that lacks its @hookimpl."""
+    manager = registry.manager
+    hooks = {n for n, h in vars(manager.hook).items() if not n.startswith("_") and h.has_spec()}
+    for plugin, module in manager.list_name_plugin():
+        if module is None:
+            continue
+        unmarked = [
+            name
+            for name in sorted(hooks)
+            if hasattr(module, name) and manager.parse_hookimpl_opts(module, name) is None
+        ]
+        for name in unmarked:
+            yield plugin, f"{name} has no @hookimpl, so nothing calls it"
+        if not unmarked and not manager.get_hookcallers(module):
+            yield plugin, f"no function has @hookimpl, so nothing calls it; the hooks are {', '.join(sorted(hooks))}"
+
+
 def _hooks(registry: Registry) -> Iterator[Finding]:
     wrong = list(unknown_hooks(registry))
     for plugin, name, near in wrong:
         message = f"{plugin} has {name}, which is no hook, so nothing calls it"
         yield Finding(ok=False, message=message, remedy=f"Did you mean {near or 'one of docs/plugins.md'}?")
-    if not wrong:
+    silent = list(uncalled(registry))
+    for plugin, problem in silent:
+        yield Finding(ok=False, message=f"{plugin}: {problem}", remedy="Put @plad_bench.hookimpl above the function.")
+    if not wrong and not silent:
         yield Finding(ok=True, message="all exist")
 
 

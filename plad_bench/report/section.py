@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
 
+from plad_bench.contract.errors import UsageError
 from plad_bench.report import content, markdown
 from plad_bench.report.board import Board, Group
 from plad_bench.report.text import NONE, code
 
+_MARKER = re.compile(r"<!--\s*(/?)plad-bench:(\S*?)\s*-->")
+
 
 def names(text: str) -> list[str]:
-    """The boards that a text has markers for."""
-    return re.findall(r"<!-- plad-bench:([\w.-]+) -->", text)
+    """The boards that a text has sections for, in their order.
+
+    Raises:
+        UsageError: if the text has no marker, or one without its counterpart.
+    """
+    return [name for name, _, _ in _places(text)]
 
 
 def fill(text: str, boards: Mapping[str, Board], folder: str) -> str:
@@ -20,19 +28,42 @@ def fill(text: str, boards: Mapping[str, Board], folder: str) -> str:
 
     Args:
         text: markdown with markers.
-        boards: by name; markers of others are left alone.
+        boards: by name; the sections of others are left alone.
         folder: where the boards lie, as seen from the text, such as "leaderboards".
+
+    Raises:
+        UsageError: as `names`.
     """
-    for name in names(text):
-        board = boards.get(name)
-        first, last = f"<!-- plad-bench:{name} -->", f"<!-- /plad-bench:{name} -->"
-        if board is None or last not in text:
-            continue
-        before, _, rest = text.partition(first)
-        _, _, after = rest.partition(last)
-        inner = "\n\n".join(_excerpt(group, board, f"{folder}/{name}") for group in board.groups)
-        text = f"{before}{first}\n{inner}\n{last}{after}"
+    for name, start, end in reversed(_places(text)):
+        if (board := boards.get(name)) is not None:
+            inner = "\n\n".join(_excerpt(group, board, f"{folder}/{name}") for group in board.groups)
+            text = f"{text[:start]}\n{inner}\n{text[end:]}"
     return text
+
+
+def _places(text: str) -> list[tuple[str, int, int]]:
+    """(board, start, end) of what stands between each pair of markers."""
+    markers = list(_MARKER.finditer(text))
+    if not markers:
+        raise UsageError(
+            "it has no marker of a board",
+            "Write <!-- plad-bench:NAME --> and <!-- /plad-bench:NAME --> where it is to be.",
+        )
+    places = []
+    for first, last in itertools.zip_longest(markers[::2], markers[1::2]):
+        if first[1]:
+            raise UsageError(f"line {_line(text, first)}: {first[0]} closes nothing", "Open it, or remove it.")
+        if last is None or last[1] != "/" or last[2] != first[2]:
+            raise UsageError(
+                f"line {_line(text, first)}: {first[0]} is not closed",
+                f"Write <!-- /plad-bench:{first[2]} --> where its section ends, before any other marker.",
+            )
+        places.append((first[2], first.end(), last.start()))
+    return places
+
+
+def _line(text: str, marker: re.Match[str]) -> int:
+    return text.count("\n", 0, marker.start()) + 1
 
 
 def _excerpt(group: Group, board: Board, path: str) -> str:
