@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -17,7 +18,8 @@ def environment(work: Path) -> dict[str, str]:
     except importlib.metadata.PackageNotFoundError:
         about = work / "installed" / "plad_bench-0.dist-info"
         about.mkdir(parents=True, exist_ok=True)
-        (about / "METADATA").write_text("Metadata-Version: 2.1\nName: plad-bench\nVersion: 0\n")
+        version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: plad-bench\nVersion: {version}\n")
         (about / "entry_points.txt").write_text("[plad_bench]\nbuiltin = plad_bench_plugins\n")
         paths.append(str(about.parent))
     paths += filter(None, [os.environ.get("PYTHONPATH")])

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from accelerate.state import AcceleratorState
 
 from plad_bench import LaunchOptions, Sampling
 from plad_bench.cli.planned import gpus_of
@@ -183,6 +184,7 @@ def test_a_stage_trains_in_bf16_and_records_the_devices_memory(tmp_path, method)
 @CUDA
 @pytest.mark.gpu
 def test_a_killed_training_resumes_on_the_device(tmp_path, monkeypatch):
+    AcceleratorState._reset_state(reset_partial_state=True)  # of a test in bf16 before this one
     world, saved = tiny.World(tmp_path), training._save
 
     def killed(*args):
@@ -205,7 +207,8 @@ def test_a_run_of_the_command_on_a_gpu(tmp_path, signals):
     command = [sys.executable, "-m", "plad_bench", "run", "--methods", "kd,plad,gkd", "--gpus", "0", "--limit", "8"]
     sizes = ["--steps", "2", "--warmup-steps", "2", "--batch", "4", "--max-new-tokens", "8", "--signals", signals]
     places = ["--store", "store", "--boards-dir", "boards", "--backend", "transformers"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "plugins")])}
+    paths = [str(ROOT), str(ROOT / "plugins"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     made = subprocess.run(
         [*command, *sizes, *places], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
