@@ -1,34 +1,68 @@
 """Sampling responses from the student that is being trained, with or without the teacher's hand in it.
 
 One loop for all: the student proposes tokens, drawn from its distribution or from a mixture with the teacher's, and
-where asked the teacher verifies every few of them and replaces the first that it would not have said. No gradient flows
-through it, and torch's own random numbers are neither read nor moved: a token is the inverse of its distribution
-function at a number that belongs to (seed, step, example, position), whatever else is in the batch.
+where asked the teacher verifies every few of them and replaces the first that it would not have said. Texts that have
+ended leave the batch. No gradient flows through it, and torch's own random numbers are neither read nor moved: a token
+is the inverse of its distribution function at a number that belongs to (seed, step, example, position), whatever else
+is in the batch.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+import functools
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
-from torch import Tensor
-from transformers import Cache, DynamicCache, EncoderDecoderCache, PreTrainedModel, PreTrainedTokenizerBase
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plad_bench.contract.records import Sampling
 from plad_bench.contract.thrift import Thrift
-from plad_bench.learn import ranks
-from plad_bench.learn.generation import check_room, padded
+from plad_bench.learn import ranks, sampling_check
+from plad_bench.learn.generation import check_room
+from plad_bench.learn.incremental import Reader, reader
 from plad_bench.learn.memory import fit, slices
-from plad_bench.learn.models import context_length, encoder, end_tokens
+from plad_bench.learn.models import encoder, end_tokens
 from plad_bench.learn.seeds import derive
+
+_LOOK_EVERY = 16
+"""After how many tokens the host looks which texts have ended, where it has to wait for a device."""
+_LEAVE = 8
+"""Texts that have ended leave the batch once they are one in so many."""
+_SUMMED = 256
+"""Probabilities that `draw` adds up before it looks for a number among their sums."""
+
+
+class Sampler(Protocol):
+    """Samples responses of the student as it is at a step of its training."""
+
+    def check(self, prompts: Sequence[list[int]]) -> None:
+        """See that every prompt leaves room for a response.
+
+        Raises:
+            StageError: if one does not.
+        """
+
+    def sample(
+        self, prompts: Sequence[list[int]], examples: Sequence[str], step: int, sampling: Sampling
+    ) -> list[list[int]]:
+        """A response to each prompt as token ids, with its end token unless it was cut.
+
+        Args:
+            prompts: token ids.
+            examples: the id of each prompt's example.
+            step: the number of the optimiser step.
+            sampling: how to sample.
+
+        """
 
 
 @dataclass
 class Rollouts:
-    """Samples responses of a student, and counts what that takes."""
+    """The sampler that runs the student itself in the process that trains it, and counts what that takes."""
 
     student: PreTrainedModel
     teacher: PreTrainedModel | None
@@ -40,6 +74,12 @@ class Rollouts:
     """Counts tokens_generated and teacher_tokens_scored."""
     thrift: Thrift = field(default_factory=Thrift)
     """How memory is spared."""
+    checked: set[tuple[bool, bool]] = field(default_factory=set, init=False)
+    """For which uses of the teacher the first texts were compared with what the models say without a cache."""
+
+    @functools.cached_property
+    def _ends(self) -> set[int]:
+        return end_tokens(self.student.generation_config, self.tokenizer)
 
     def check(self, prompts: Sequence[list[int]]) -> None:
         """See that every prompt leaves room for a response, in the student and in a teacher that reads it.
@@ -57,12 +97,16 @@ class Rollouts:
     ) -> list[list[int]]:
         """A response to each prompt as token ids, with its end token unless it was cut.
 
+        The first texts are compared with what the models say of them without a cache (`learn/sampling_check.py`).
+
         Args:
             prompts: token ids.
             examples: the id of each prompt's example.
             step: the number of the optimiser step.
             sampling: how to sample.
 
+        Raises:
+            StageError: if they differ, or the device has no room for one response.
         """
         prompts, examples = ranks.share(prompts), ranks.share(examples)
         before = dict(self.cost)
@@ -80,8 +124,11 @@ class Rollouts:
         def responses(size: int) -> list[list[int]]:
             self.cost.clear()
             self.cost.update(before)
-            rows = slices(range(len(prompts)), size)
-            return [r for part in rows for r in self._sample([prompts[i] for i in part], noise[list(part)], sampling)]
+            made: dict[int, list[int]] = {}
+            for rows in self._batches(prompts, size, sampling):
+                texts = self._sample([prompts[i] for i in rows], noise[list(rows)], sampling)
+                made |= zip(rows, texts, strict=True)
+            return [made[i] for i in range(len(prompts))]
 
         training = self.student.training
         self.student.eval()
@@ -91,63 +138,169 @@ class Rollouts:
         finally:
             self.student.train(training)
 
+    def _batches(self, prompts: Sequence[list[int]], size: int, sampling: Sampling) -> list[Sequence[int]]:
+        """Places of prompts that are sampled together, `size` at a time, of one length where a model needs that."""
+        pads = all(one.pads for one in self._readers(sampling))
+        alike: dict[int, list[int]] = {}
+        for i, prompt in enumerate(prompts):
+            alike.setdefault(0 if pads else len(prompt), []).append(i)
+        return [rows for group in alike.values() for rows in slices(group, size)]
+
+    def _readers(self, sampling: Sampling) -> list[Reader]:
+        """The student and, where it has a hand in it, the teacher."""
+        models = [self.student]
+        if self.teacher is not None and (sampling.teacher_mix or sampling.verify_top_k):
+            models.append(self.teacher)
+        return [reader(model, sampling.temperature, len(self.tokenizer)) for model in models]
+
     def _noise(self, step: int, example: str) -> Tensor:
         """Two numbers in [0, 1) for every position: one for the student's proposal, one for the teacher's own token."""
         generator = torch.Generator().manual_seed(derive(self.seed, "rollout", step, example))
         return torch.rand(self.max_new_tokens, 2, dtype=torch.float64, generator=generator)
 
     def _sample(self, prompts: Sequence[list[int]], noise: Tensor, sampling: Sampling) -> list[list[int]]:
-        models = [self.student]
-        if self.teacher is not None and (sampling.teacher_mix or sampling.verify_top_k):
-            models.append(self.teacher)
-        readers = [_reader(model, prompts, self.tokenizer, sampling.temperature) for model in models]
-        if any(isinstance(reader, _Decoder) for reader in readers):
-            sampling = replace(sampling, draft=1)
-        ends = end_tokens(self.student.generation_config, self.tokenizer)
-        responses: list[list[int]] = [[] for _ in prompts]
-        open_ = set(range(len(prompts)))
-        made = torch.zeros(len(prompts), 1, dtype=torch.long, device=noise.device)
-        while open_:
-            # Rows that have ended go on until all have; what they say is dropped.
-            positions = (made + torch.arange(sampling.draft, device=noise.device)).clamp_max(self.max_new_tokens - 1)
-            numbers = noise.gather(1, positions[..., None].expand(-1, -1, 2))
-            block, kept = _block(readers, numbers, sampling)
-            made = made + kept
-            for row, (tokens, count) in enumerate(zip(block.tolist(), kept[:, 0].tolist(), strict=True)):
-                if row not in open_:
-                    continue
-                response = responses[row]
-                for token in tokens[:count]:
-                    response.append(token)
-                    if token in ends or len(response) == self.max_new_tokens:
-                        open_.remove(row)
-                        break
-                self._count("teacher_tokens_scored", len(tokens) * (len(readers) - 1))
+        readers = self._readers(sampling)
+        for one in readers:
+            one.begin(prompts, self.tokenizer.pad_token_id, self.max_new_tokens)
+        use = (bool(sampling.teacher_mix), bool(sampling.verify_top_k))
+        traced = 0 if use in self.checked else len(readers)
+        texts = _Texts(noise, self._ends, traced)
+        draft = sampling.draft if sampling.verify_top_k and all(one.takes_back for one in readers) else 1
+        look = 1 if draft > 1 or noise.device.type == "cpu" else _LOOK_EVERY
+        scored = torch.zeros((), dtype=torch.long, device=noise.device)
+        for turn in itertools.count(1):
+            size = min(draft, self.max_new_tokens - texts.longest)
+            scored += size * (len(readers) - 1) * texts.open.sum()
+            texts.add(*_block(readers, texts.numbers(size), sampling, traced=bool(traced)))
+            if turn % look and texts.longest < self.max_new_tokens:
+                continue
+            staying = texts.leave(share=0 if draft > 1 else _LEAVE)
+            if not texts.rows:
+                break
+            if staying is not None:
+                for one in readers:
+                    one.drop(staying)
+        responses = [texts.made[i] for i in range(len(prompts))]
+        if traced:
+            self._compare(readers, prompts, responses, texts.traces)
+            self.checked.add(use)
         self._count("tokens_generated", sum(map(len, responses)))
+        self._count("teacher_tokens_scored", int(scored))
         return responses
+
+    def _compare(
+        self,
+        readers: Sequence[Reader],
+        prompts: Sequence[list[int]],
+        responses: Sequence[list[int]],
+        traces: Mapping[int, Tensor],
+    ) -> None:
+        """See that the first texts were drawn from the models' own distributions.
+
+        Raises:
+            StageError: if they were not.
+        """
+        for n, (one, role) in enumerate(zip(readers, ("student", "teacher"), strict=False)):
+            dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+            texts = [(prompts[i], responses[i], traces[i][:, n]) for i in sampling_check.chosen(prompts)]
+            sampling_check.check(one, role, texts, dtype)
 
     def _count(self, name: str, tokens: int) -> None:
         self.cost[name] = self.cost.get(name, 0) + tokens
 
 
-def _block(readers: Sequence[_Reader], numbers: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """The next tokens of B texts, [B, D], and how many of them count, [B, 1].
+class _Texts:
+    """Responses on their way: those in the batch, B of them, and what those said that have left it."""
+
+    def __init__(self, noise: Tensor, ends: set[int], traced: int) -> None:
+        """Begin P responses.
+
+        Args:
+            noise: the numbers to draw their tokens by, [P, T, 2] for at most T tokens.
+            ends: tokens that end a response.
+            traced: how many models' probabilities of each token to remember.
+
+        """
+        self.most = noise.shape[1]
+        self.rows = list(range(len(noise)))
+        """Which response each row of the batch is."""
+        self.longest = 0
+        """Tokens of the longest response that goes on; it may be shorter only where one has ended meanwhile."""
+        self.made: dict[int, list[int]] = {}
+        self.traces: dict[int, Tensor] = {}
+        self._noise, self._ends = noise, torch.tensor(sorted(ends), device=noise.device)
+        self._tokens = torch.zeros(noise.shape[:2], dtype=torch.long, device=noise.device)
+        self._trace = noise.new_full((*noise.shape[:2], traced), float("nan"), dtype=torch.float32)
+        self._lengths = torch.zeros(len(noise), 1, dtype=torch.long, device=noise.device)
+        self.open = torch.ones(len(noise), 1, dtype=torch.bool, device=noise.device)
+        """Which go on, [B, 1]."""
+
+    def numbers(self, size: int) -> Tensor:
+        """The numbers of the next tokens, [B, size, 2]."""
+        return self._noise.gather(1, self._places(size)[..., None].expand(-1, -1, 2))
+
+    def _places(self, size: int) -> Tensor:
+        return self._lengths + torch.arange(size, device=self._lengths.device)
+
+    def add(self, block: Tensor, kept: Tensor, trace: Tensor | None) -> None:
+        """Add the first `kept` [B, 1] of the tokens in `block` [B, D], up to an end; `trace` is [B, D, models]."""
+        places = self._places(block.shape[1])
+        self._tokens.scatter_(1, places, block)
+        if trace is not None:
+            self._trace.scatter_(1, places[..., None].expand_as(trace), trace)
+        # The end token, or the last that is kept.
+        ending = (block[..., None] == self._ends).any(-1) & (places < self._lengths + kept)
+        ended = ending.any(1, keepdim=True)
+        kept = torch.where(ended, ending.int().argmax(1, keepdim=True) + 1, kept)
+        self._lengths = self._lengths + kept * self.open
+        self.open = self.open & ~ended & (self._lengths < self.most)
+        self.longest += block.shape[1]
+
+    def leave(self, share: int = 0) -> Tensor | None:
+        """Have those that ended leave, once they are one in `share`. Return the rows that stay, or None if all do."""
+        going = self.open[:, 0].tolist()
+        ended = [n for n, goes in enumerate(going) if not goes]
+        self.longest = int((self._lengths * self.open).max())
+        if not ended or (share and len(ended) < len(going) and len(ended) * share < len(going)):
+            return None
+        lengths, tokens = self._lengths[:, 0].tolist(), self._tokens[ended].tolist()
+        for n, response in zip(ended, tokens, strict=True):
+            self.made[self.rows[n]] = response[: lengths[n]]
+            self.traces[self.rows[n]] = self._trace[n, : lengths[n]]
+        self.rows = [self.rows[n] for n, goes in enumerate(going) if goes]
+        stay = torch.tensor([n for n, goes in enumerate(going) if goes], dtype=torch.long, device=self.open.device)
+        for name in ("_noise", "_tokens", "_trace", "_lengths", "open"):
+            setattr(self, name, getattr(self, name)[stay])
+        return stay
+
+
+def _block(
+    readers: Sequence[Reader], numbers: Tensor, sampling: Sampling, *, traced: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The next tokens of B texts, [B, D], how many of them count, [B, 1], and each model's probability of each.
+
+    The last is [B, D, models], NaN where a proposal of the student's was replaced, and None unless it is asked for.
 
     Args:
         readers: the student and, where it has a hand in it, the teacher; both have read all but the last token.
         numbers: in [0, 1), [B, D, 2].
         sampling: how to sample.
+        traced: whether to return probabilities.
 
     """
     student, teacher = readers[0], readers[-1]
-    own, theirs, proposed = student.last, teacher.last, []
+    own, proposed, traces = student.last, [], []
     for number in numbers[..., 0].unbind(1):
-        distribution = student.read(own)
+        distributions = [student.read(own)]
+        mixture = distributions[0]
         if sampling.teacher_mix:
-            distribution = torch.lerp(distribution, teacher.read(theirs), sampling.teacher_mix)
-        own = theirs = draw(distribution, number[:, None])
+            distributions.append(teacher.read(own))
+            mixture = torch.lerp(mixture, distributions[1], sampling.teacher_mix)
+        own = draw(mixture, number[:, None])
         proposed.append(own)
-    block = torch.cat(proposed, 1)
+        if traced:
+            traces.append(torch.cat([d.gather(-1, own[..., None]) for d in distributions], -1))
+    block, trace = torch.cat(proposed, 1), torch.cat(traces, 1) if traced else None
     kept = torch.full_like(own, block.shape[1])
     if sampling.verify_top_k:
         distribution = teacher.read(torch.cat([teacher.last, block[:, :-1]], 1))
@@ -156,94 +309,29 @@ def _block(readers: Sequence[_Reader], numbers: Tensor, sampling: Sampling) -> t
         place = torch.arange(block.shape[1], device=block.device)
         block = torch.where(place == right, draw(distribution, numbers[..., 1]), block)
         kept = (right + 1).clamp_max(block.shape[1])
+        if trace is not None:
+            trace = trace.masked_fill((place == right)[..., None], float("nan"))
+            trace = torch.cat([trace, distribution.gather(-1, block[..., None])], -1)
         for reader in readers:
-            reader.keep(place < kept)
+            reader.keep(kept, block.shape[1])
     for reader in readers:
         reader.last = block.gather(1, kept - 1)
-    return block, kept
+    return block, kept, trace
 
 
 def draw(distribution: Tensor, numbers: Tensor) -> Tensor:
-    """The inverse of the distribution functions [..., V] at numbers in [0, 1), [...]."""
-    cumulated = distribution.double().cumsum(-1)
-    places = (numbers * cumulated[..., -1])[..., None]
-    return torch.searchsorted(cumulated, places, right=True)[..., 0].clamp_max(distribution.shape[-1] - 1)
+    """The inverse of the distribution functions [..., V] at numbers in [0, 1), [...].
 
-
-class _Reader:
-    """A model part of the way through B texts, with cached keys and values; what it read in vain is masked."""
-
-    last: Tensor
-    """The token of every text that it is to read next, [B, 1]."""
-
-    def __init__(
-        self, model: PreTrainedModel, prompts: Sequence[list[int]], pad: int, temperature: float, vocabulary: int
-    ) -> None:
-        """Read all but the last token of the prompts."""
-        self.model, self.temperature, self.vocabulary = model, temperature, vocabulary
-        self._begin(prompts, pad)
-
-    def _begin(self, prompts: Sequence[list[int]], pad: int) -> None:
-        ids, mask = padded(prompts, pad, self.model.device)
-        self.known = inspect.signature(self.model.forward).parameters
-        self.cache: Cache = DynamicCache(config=self.model.config)
-        self.mask, self.last = mask[:, :0], ids[:, -1:]
-        if ids.shape[1] > 1:
-            self._logits(ids[:, :-1], mask[:, :-1], 1)
-
-    def read(self, tokens: Tensor) -> Tensor:
-        """Go on by tokens [B, N] and return the softened distribution after each, [B, N, V]."""
-        logits = self._logits(tokens, torch.ones_like(tokens), tokens.shape[1])
-        return (logits[..., : self.vocabulary].float() / self.temperature).softmax(-1)
-
-    def keep(self, which: Tensor) -> None:
-        """Say which of the last N tokens count, [B, N]."""
-        self.mask = torch.cat([self.mask[:, : -which.shape[1]], which.to(self.mask.dtype)], 1)
-
-    def _logits(self, tokens: Tensor, mask: Tensor, last: int) -> Tensor:
-        before = self.mask.sum(1, keepdim=True)
-        self.mask = torch.cat([self.mask, mask], 1)
-        places = (before + mask.cumsum(1) - 1).clamp(0, context_length(self.model) - 1)
-        options = {"position_ids": places, "logits_to_keep": last}
-        output = self.model(
-            input_ids=tokens,
-            attention_mask=self.mask,
-            past_key_values=self.cache,
-            use_cache=True,
-            **{name: value for name, value in options.items() if name in self.known},
-        )
-        return output.logits
-
-
-class _Decoder(_Reader):
-    """The second half of an encoder-decoder, whose first has read the prompts.
-
-    Its positions are those of its cache, so it may read nothing in vain: it goes on token by token.
+    In float64, without making V numbers of that kind: the sums of some probabilities each say where to look.
     """
-
-    def _begin(self, prompts: Sequence[list[int]], pad: int) -> None:
-        ids, self.mask = padded(prompts, pad, self.model.device, left=False)
-        encoder: Any = self.model.get_encoder()
-        self.encoded = encoder(input_ids=ids, attention_mask=self.mask)
-        self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        self.last = torch.full_like(ids[:, :1], self.model.config.decoder_start_token_id)
-
-    def keep(self, which: Tensor) -> None:
-        """All of it counts."""
-
-    def _logits(self, tokens: Tensor, _mask: Tensor, _last: int) -> Tensor:
-        output = self.model(
-            encoder_outputs=self.encoded,
-            attention_mask=self.mask,
-            decoder_input_ids=tokens,
-            past_key_values=self.cache,
-            use_cache=True,
-        )
-        return output.logits
-
-
-def _reader(
-    model: PreTrainedModel, prompts: Sequence[list[int]], tokenizer: PreTrainedTokenizerBase, temperature: float
-) -> _Reader:
-    kind = _Decoder if model.config.is_encoder_decoder else _Reader
-    return kind(model, prompts, tokenizer.pad_token_id, temperature, len(tokenizer))
+    if missing := -distribution.shape[-1] % _SUMMED:
+        distribution = nn.functional.pad(distribution, (0, missing))
+    parts = distribution.unflatten(-1, (-1, _SUMMED))
+    sums = parts.sum(-1, dtype=torch.float64).cumsum(-1)
+    places = numbers[..., None] * sums[..., -1:]
+    part = torch.searchsorted(sums, places, right=True).clamp_max(sums.shape[-1] - 1)
+    chosen = parts.take_along_dim(part[..., None], -2)[..., 0, :].double().cumsum(-1)
+    before = nn.functional.pad(sums, (1, 0)).gather(-1, part)
+    # By another order of adding up, a number may lie at a part's very end: its last token that is possible has it.
+    inside = (places - before).minimum(chosen[..., -1:].nextafter(chosen.new_zeros(())))
+    return (part * _SUMMED + torch.searchsorted(chosen, inside, right=True))[..., 0]

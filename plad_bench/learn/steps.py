@@ -16,7 +16,7 @@ from plad_bench.contract.thrift import Thrift
 from plad_bench.learn import ranks, sequences
 from plad_bench.learn.memory import fit
 from plad_bench.learn.objectives import TokenLoss
-from plad_bench.learn.rollouts import Rollouts
+from plad_bench.learn.rollouts import Sampler
 from plad_bench.learn.seeds import derive
 from plad_bench.learn.sequences import Tokens
 from plad_bench.learn.signals import Events, Signals, Whole
@@ -43,7 +43,7 @@ class TokenSteps:
     """The sequences of every prompt from each source of text that was there before training."""
     order: Sequence[Sequence[int]]
     """The prompts of every step."""
-    rollouts: Rollouts | None
+    rollouts: Sampler | None
     """Needed where a term asks for the student's own text."""
     validation: Sequence[Tokens]
     """Needed where the schedule validates."""
