@@ -53,6 +53,13 @@ y is the evaluated response, y_T the teacher's, q the student's distribution, p 
 plad-bench run --metrics 'slot-errors,perplexity,token-ece,calibration[scorer=slot-errors],pair-accuracy,fidelity'
 ```
 
+All metrics, pair filters and the search for near-duplicates divide text into words in the same way
+(`plad_bench/contract/words.py`): a word is what stands between white space; in scripts without spaces (Chinese,
+Japanese, Thai, Lao, Khmer, Burmese) it is each character with its marks. ROUGE and comparisons of prompts ignore case
+and punctuation, and read letters, marks and digits of every script; in English text they see the words that the
+rouge-score package sees. Two texts are equal if they are so once normalised (Unicode NFC), white space aside. ROUGE
+gives no number for a reference without a word, such as emojis alone; if all references are so, the metric is absent.
+
 *Needs* names what a metric reads beside prompt, references and response: `teacher`, the teacher's responses;
 `checkpoint`, the evaluated model; `teacher-logits`, the teacher's model; `references`, those of the task; `scores`, the
 values of another metric for the same responses. Where a teacher gives text alone, two tokenizers differ, or a task has

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from plad_bench.contract.errors import MissingError, PladBenchError, StageError, UnmeasuredError, UsageError
     from plad_bench.contract.hookspecs import hookimpl
     from plad_bench.contract.money import Asks, Price
-    from plad_bench.contract.params import MethodParams, PairParams, Params, param
+    from plad_bench.contract.params import MethodParams, PairParams, Params, TaskParams, param
     from plad_bench.contract.protocol import Protocol
     from plad_bench.contract.records import (
         Access,
@@ -60,7 +60,7 @@ __version__ = "0.1.0"
 _HOME = {
     "hookspecs": "hookimpl",
     "money": "Asks Price",
-    "params": "MethodParams PairParams Params param",
+    "params": "MethodParams PairParams Params TaskParams param",
     "protocol": "Protocol",
     "errors": "MissingError PladBenchError StageError UnmeasuredError UsageError",
     "records": "Access Asking BadRow Candidates Check Event Example Finding HubModel LaunchOptions Launcher "
@@ -114,6 +114,7 @@ __all__ = [
     "StageProcess",
     "Student",
     "Task",
+    "TaskParams",
     "Teacher",
     "Term",
     "Text",

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import collections
+import hashlib
+import json
+import random
+
 import pytest
 import tiny
 
+from plad_bench.contract import words
 from plad_bench.contract.errors import StageError
 from plad_bench.contract.records import BadRow, Example, Origin, Response
 from plad_bench.execute.stages import data, files, near
@@ -29,34 +35,93 @@ def test_the_split_depends_on_the_prompts_alone():
     assert [p.id for p in forward] == sorted(p.id for p in forward)
 
 
+ONE = "name[blue river], price[low]"
+
+
 @pytest.mark.parametrize(
-    "near",
-    [
-        "name[blue river], price[low]",
-        "Name[Blue River], Price[LOW]",
-        "  name [ blue   river ] ,\tprice[low]\n",
-        "price[low], name[blue river]",
-        "name: blue river; price: low!",
-        "\uff4eame[blue river], price[low]",
-    ],
+    ("first", "again"),
+    [(ONE, "  name[blue   river],\tprice[low]\n"), ("caf\u00e9 au lait", "cafe\u0301 au  lait"), ("!?", " !?\n")],
 )
-def test_near_duplicates_are_one_prompt_with_all_their_references(near):
-    first = Example(prompt="name[blue river], price[low]", references=("one", "two"))
-    prompts = data.split([first, Example(prompt=near, references=("two", "three")), *EXAMPLES[:5]])
+def test_one_text_is_one_prompt_with_all_its_references(first, again):
+    examples = [Example(prompt=first, references=("one", "two")), Example(prompt=again, references=("two", "three"))]
+    prompts = data.split([*examples, *EXAMPLES[:5]])
     assert len(prompts) == 6
-    (pooled,) = [p for p in prompts if p.prompt == first.prompt]
+    (pooled,) = [p for p in prompts if p.prompt == first]
     assert pooled.references == ("one", "two", "three")
 
 
+SAME_WORDS = {
+    "operators": ["3 + 4", "3 - 4", "4 * 3"],
+    "order": ["Is Ann taller than Bob?", "Is Bob taller than Ann?"],
+    "case and punctuation": [
+        ONE,
+        "Name[Blue River], Price[LOW]",
+        "name: blue river; price: low!",
+        "price[low] [blue river]name",
+    ],
+    "another form of the same letters": [ONE, "\uff4eame[blue river], price[low]"],
+}
+
+
+@pytest.mark.parametrize("case", SAME_WORDS)
+def test_prompts_with_the_same_words_share_a_split_and_keep_their_own_references(case):
+    texts = SAME_WORDS[case]
+    prompts = data.split(Example(prompt=text, references=(f"answer to {text}",)) for text in texts)
+    assert {p.prompt: p.references for p in prompts} == {text: (f"answer to {text}",) for text in texts}
+    assert len({p.split for p in prompts}) == 1
+    assert len({p.id for p in prompts}) == len(texts)
+    backwards = data.split(Example(prompt=text, references=(f"answer to {text}",)) for text in texts[::-1])
+    assert backwards == prompts
+
+
 @pytest.mark.parametrize(
-    "other", ["name[blue river], price[high]", "name[blue river]", "price[low], name[blue], near[river]"]
+    ("one", "other"),
+    [
+        (ONE, "name[blue river], price[high]"),
+        (ONE, "name[blue river]"),
+        (ONE, "price[low], name[blue], near[river]"),
+        ("\u0915\u093f", "\u0915\u0940"),  # Hindi ki and kii: they differ in a vowel sign
+        ("\u0e01\u0e34", "\u0e01\u0e35"),  # Thai
+        ("!?", "?!"),
+        ("\U0001f389", "\U0001f388"),
+    ],
 )
-def test_other_prompts_stay_apart(other):
-    assert data.signature(other) != data.signature("name[blue river], price[low]")
+def test_other_prompts_stay_apart(one, other):
+    assert data.signature(one) != data.signature(other)
+    assert len(data.split([Example(prompt=p, references=("x",)) for p in (one, other)])) == 2
 
 
-def test_prompts_without_words_are_not_all_the_same():
-    assert len(data.split([Example(prompt=p, references=("x",)) for p in ("!?", "?!", "...")])) == 3
+def test_what_was_merged_is_counted(tmp_path, monkeypatch):
+    more = [Example(prompt=t, references=("x",)) for t in (EXAMPLES[0].prompt, EXAMPLES[1].prompt, "3 + 4", "3 - 4")]
+    repeated = Example(prompt=EXAMPLES[2].prompt, references=EXAMPLES[2].references)
+    counts = run(tmp_path, monkeypatch, [*EXAMPLES, *more, repeated]).counts
+    assert {n: counts[n] for n in ("rows_merged", "references_repeated", "same_words")} == {
+        "rows_merged": 3,
+        "references_repeated": 1,
+        "same_words": 2,
+    }
+    assert sum(counts[f"{name}_prompts"] for name in data.SHARES) == 602
+
+
+@pytest.mark.parametrize(
+    ("selector", "key"), [("demo", "3f6967f362e407d9e66dcacc8ffedd75d81d2425c15ee37155c3d1c987b5bae3")]
+)
+def test_data_that_is_what_it_was_keeps_its_key(selector, key):
+    """The digest is that of the prompts that version 1 of the data stage made."""
+    from plad_bench.plan import matrix, spec, stages
+
+    (task,) = spec.choose(tiny.registry(), "task", selector)
+    prompts = data.split(task.component.load(task.params))
+    made = hashlib.sha256()
+    for p in prompts:
+        made.update(json.dumps([p.id, p.split, p.prompt, p.references, p.meta]).encode())
+    assert made.hexdigest() == "518cb99103c17e26a2dd247708d16222d1da0f814553aee833f12002bf53a049"
+    (cell, *_) = matrix.cells(spec.build(tiny.registry(), task=selector, methods="none"), tiny.registry())
+    assert cell.plan.data.key == key
+    assert key in stages.DATA_AS_BEFORE
+    other = spec.build(tiny.registry(), task=f"{selector}[near_duplicates=drop]", methods="none")
+    document = matrix.cells(other, tiny.registry())[0].plan.data.document
+    assert document["operation_version"] == stages.OPERATION_VERSION["data"] > 1
 
 
 def prompt(id_, split, text):
@@ -71,9 +136,8 @@ def test_a_planted_leak_is_found_and_named():
     assert len(data.leaks([*clean, prompt("d", "test", "red house"), prompt("e", "validation", "red house")])) == 2
 
 
-def run(tmp_path, monkeypatch, examples, **more):
+def run(tmp_path, monkeypatch, examples, **params):
     from plad_bench.contract import registry
-    from plad_bench.contract.params import Params
     from plad_bench.contract.records import Task
 
     task = Task(
@@ -85,12 +149,10 @@ def run(tmp_path, monkeypatch, examples, **more):
         redistributable=True,
         metrics=("length",),
         student="tiny",
-        params=Params,
-        **more,
     )
     found = registry.Registered(task, registry.Origin("here", "here"))
     monkeypatch.setattr(registry.Registry, "find", lambda self, kind, name: found)
-    context = tiny.context(tmp_path, job={"task": tiny.named("task", "planted")})
+    context = tiny.context(tmp_path, job={"task": tiny.named("task", "planted", **params)})
     data.run(context)
     return context
 
@@ -183,6 +245,7 @@ def test_one_changed_word_is_found_and_named(tmp_path, monkeypatch, home, drop, 
     ids = {p.prompt: p.id for p in data.split(examples)}
     note = context.notes["near_duplicates"]
     assert note == {"prompts": 1, "dropped": drop, "first": [f"{ids[leak]} {ids[text]}"]}
+    assert context.counts.get("near_duplicates", 0) == (not drop)
     assert f"{ids[leak]} (train) is " in capfd.readouterr().out
     kept = files.read_prompts(tiny.Artifact(context.out, {}), "train")
     assert (leak in {p.prompt for p in kept}) is not drop
@@ -191,25 +254,71 @@ def test_one_changed_word_is_found_and_named(tmp_path, monkeypatch, home, drop, 
     assert text in {p.prompt for p in evaluated}, "what is evaluated stays"
 
 
-def similarity(a, b):
-    """Jaccard over word triples, the long way."""
-    padded = [["", "", *files.words(text), "", ""] for text in (a, b)]
-    sets = [set(zip(w, w[1:], w[2:], strict=False)) for w in padded]
-    return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
+def jaccard(a, b):
+    return len(a & b) / len(a | b) if a | b else 0.0
+
+
+def similarities(texts):
+    """The long way: the smaller Jaccard similarity, of all word triples and of those that few texts have."""
+    every = []
+    for text in texts:
+        padded = ["", "", *words.tokens(text), "", ""]
+        every.append(set(zip(padded, padded[1:], padded[2:], strict=False)))
+    having = collections.Counter(triple for triples in every for triple in triples)
+    few = [{t for t in triples if having[t] <= near.template_size(len(texts))} for triples in every]
+    return lambda i, j: min(jaccard(every[i], every[j]), jaccard(few[i], few[j]))
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8])
 def test_every_near_duplicate_is_found_and_nothing_else(threshold):
-    texts = [tiny.sentence(i % 37, 3 + i % 17) for i in range(300)] + ["red", "red house", "!"]
-    prompts = [prompt(f"{i:03}", ("train", "validation", "test")[i % 3], text) for i, text in enumerate(texts)]
+    texts = ["red", "red house", "!"]
+    for i in range(50):
+        text = tiny.sentence(i, 4 + i % 40)
+        texts += [text, text.upper(), f"{text} again", f"please {text.replace('river', 'lake')}"]
+    prompts = [prompt(f"{i:03}", near.ORDER[(i + i // 5) % 3], text) for i, text in enumerate(texts)]
     found = {one.prompt.id: one for one in near.near_duplicates(prompts, threshold)}
-    for p in prompts:
-        later = [o for o in prompts if near.ORDER.index(o.split) > near.ORDER.index(p.split)]
-        matches = {o.id: s for o in later if (s := similarity(p.prompt, o.prompt)) >= threshold}
+    similarity = similarities(texts)
+    for i, p in enumerate(prompts):
+        later = [k for k, o in enumerate(prompts) if near.ORDER.index(o.split) > near.ORDER.index(p.split)]
+        matches = {prompts[k].id: s for k in later if (s := similarity(i, k)) >= threshold}
         assert (p.id in found) == bool(matches)
         if matches:
             assert found[p.id].similarity == pytest.approx(matches[found[p.id].other.id])
     assert 0 < len(found) < len(prompts)
+
+
+INSTRUCTION = (
+    "You are a support agent of a company that sells kitchen machines. Read the ticket below, which a customer wrote, "
+    "and answer it in two or three friendly sentences. Say first that you are sorry, then what the customer can do, "
+    "and then what we will do. Never promise money. Never name another company. Do not use lists, headings or "
+    "emojis, and sign with the first name of an agent."
+)
+SHORT_INSTRUCTION = "Answer this ticket of a customer in two or three friendly sentences, please:"
+
+
+@pytest.mark.parametrize("instructions", [(INSTRUCTION,), (SHORT_INSTRUCTION,), (INSTRUCTION, SHORT_INSTRUCTION)])
+@pytest.mark.parametrize("ending", ["", "\n\nThe answer, in the tone that is described above, without a greeting:"])
+@pytest.mark.parametrize("count", [40, 300])
+def test_an_instruction_that_prompts_share_makes_no_near_duplicates(instructions, ending, count):
+    rng = random.Random(count)
+    vocabulary = [
+        f"{a}{b}" for a in ["mixer", "toaster", "kettle", "oven", "grill", "pan", "fridge"] for b in "abcdefghijklmno"
+    ]
+    tickets = [" ".join(rng.sample(vocabulary, rng.randint(4, 9))) for _ in range(count)]
+    splits = rng.choices(near.ORDER, (6, 2, 2), k=count)
+    prompts = [
+        prompt(f"{i:03}", splits[i], f"{instructions[i % len(instructions)]}\n\n{ticket}{ending}")
+        for i, ticket in enumerate(tickets)
+    ]
+    assert near.near_duplicates(prompts) == []
+    evaluated = next(p for p in prompts if p.split == "test")
+    repeated = prompt("planted", "train", evaluated.prompt.replace("below", "above").replace("please", "now"))
+    longer = prompt("longer", "test", f"{instructions[0]}\n\n{' '.join(vocabulary[:12])}{ending}")
+    changed = prompt("changed", "train", longer.prompt.replace(vocabulary[5], "waffle"))
+    found = near.near_duplicates([*prompts, repeated, longer, changed])
+    names = {(one.prompt.id, one.other.id) for one in found}
+    assert ("changed", "longer") in names, "behind an instruction a changed word is still found"
+    assert names - {("planted", evaluated.id)} == {("changed", "longer")}
 
 
 def test_short_questions_with_another_word_are_other_questions():

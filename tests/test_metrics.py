@@ -1,14 +1,22 @@
 """The text metrics on cases worked out by hand."""
 
+# ruff: noqa: RUF001  other scripts are what is tested
+
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 
-from plad_bench import Metric, Scored
+from plad_bench import Metric, Scored, UnmeasuredError
+from plad_bench.execute.stages import data
+from plad_bench.report import results
 from plad_bench_plugins.metrics import agreement, length, rouge, win
 
 METRICS: dict[str, Metric] = {m.name: m for module in (agreement, length, rouge, win) for m in module.RECORDS}
@@ -71,8 +79,64 @@ def test_rouge_of_nothing(name):
     assert values(name) == []
 
 
-def test_rouge_reads_latin_letters_and_digits_only():
-    assert values("rouge-1", scored("Café £20", "caf 20"), scored("猫が座る", "猫が座る")) == [1.0, 0.0]
+SCRIPTS = {
+    "Chinese": ("红色的狐狸在河边。", "蓝色的狗在山边。"),
+    "Japanese": ("赤い狐が川のそばにいる。", "青い犬が山にいる。"),
+    "Thai": ("สุนัขสีแดงอยู่ริมแม่น้ำ", "แมวสีเขียวอยู่บนภูเขา"),
+    "Hindi": ("लाल लोमड़ी नदी के पास है", "नीला कुत्ता पहाड़ पर है"),
+    "Arabic": ("الثعلب الأحمر عند النهر", "الكلب الأزرق على الجبل"),
+    "Russian": ("Красная лиса у реки", "Синий пёс на горе"),
+    "Korean": ("붉은 여우가 강가에 있다", "푸른 개가 산에 있다"),
+    "Greek": ("Η κόκκινη αλεπού στο ποτάμι", "Ο μπλε σκύλος στο βουνό"),
+    "Amharic": ("ቀይ ቀበሮ በወንዝ አጠገብ", "ሰማያዊ ውሻ በተራራ ላይ"),
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("name", ["rouge-1", "rouge-2", "rouge-l"])
+def test_rouge_reads_every_script(name, script):
+    text, other = SCRIPTS[script]
+    same, different = values(name, scored(text, text), scored(text, other))
+    assert same == 1.0
+    assert different < 0.6
+
+
+def test_words_of_every_script_are_counted():
+    counted = {script: values("length", scored(text))[0] for script, (text, _) in SCRIPTS.items()}
+    assert counted == {
+        "Chinese": 8, "Japanese": 11, "Thai": 15, "Hindi": 6, "Arabic": 4, "Russian": 4, "Korean": 4, "Greek": 5,
+        "Amharic": 4,
+    }  # fmt: skip
+    assert values("length", scored("用AI模型，“你好”")) == [6]
+
+
+def test_words_that_differ_in_a_mark_are_different_words():
+    assert values("rouge-1", scored("की", "कि"), scored("กี", "กิ")) == [0.0, 0.0]
+    assert values("rouge-1", scored("cafe\u0301", "caf\u00e9"), scored("می\u200cروم", "میروم")) == [1.0, 1.0]
+    assert values("rouge-1", scored("CAFÉ, £20", "café 20")) == [1.0]
+
+
+def test_rouge_gives_no_number_where_there_is_no_word():
+    unreadable, readable, none = values("rouge-1", scored("🎉🎉", "🎉🎉"), scored("🎉 one", "one"), scored("🎉", "one"))
+    assert math.isnan(unreadable)
+    assert (readable, none) == (1.0, 0.0)
+    with pytest.raises(UnmeasuredError, match="no reference has a letter or a digit"):
+        values("rouge-l", scored("🎉🎉", "🎉🎉"), scored("a", "☕"))
+
+
+def test_metrics_that_compare_texts_compare_them_normalised():
+    assert values("agreement", scored("cafe\u0301 x", teacher="caf\u00e9  x")) == [1.0]
+
+
+def test_diversity_and_length_control_count_words_of_every_script():
+    from plad_bench_plugins.metrics import diversity
+
+    (repeated,) = diversity.distinct([scored("好的好的好的好的")], diversity.DistinctParams(n=1), None)
+    assert repeated == 2 / 8
+    (shared, _) = diversity.self_repetition(
+        [scored("红狐在河边"), scored("蓝狗在河边")], diversity.RepetitionParams(n=3), None
+    )
+    assert shared == 1 / 3
 
 
 def test_rouge_stems_unless_told_otherwise():
@@ -88,7 +152,7 @@ def test_rouge_equals_the_package_used_plainly(use_stemmer):
     texts = [
         "The Eagle is a family-friendly coffee shop, near Burger King.",
         "Near\tBurger King there's a coffee-shop called The Eagle;\nfamilies are welcome!",
-        "A £20-25 pub — naïve, İstanbul's Σίσυφος\u00a0bar\x1cnext door",
+        "A £20-25 pub — the café's\u00a0bar\x1cnext_door, well-priced…",
     ]
     names = {"rouge-1": "rouge1", "rouge-2": "rouge2", "rouge-l": "rougeL"}
     plain = RougeScorer(list(names.values()), use_stemmer=use_stemmer)
@@ -98,10 +162,30 @@ def test_rouge_equals_the_package_used_plainly(use_stemmer):
             assert ours == [plain.score(reference, response)[kind].fmeasure for reference in texts]
 
 
+BOARD = Path(__file__).parent.parent / "leaderboards" / "demo"
+
+
+@pytest.mark.parametrize("name", ["rouge-1", "rouge-2", "rouge-l", "length"])
+def test_committed_values_of_english_text_are_what_these_metrics_give(name):
+    prompts = {p.id: p for p in data.split(tiny.registry().get("task", "demo").load(None))}
+    seen = 0
+    for file in sorted(BOARD.glob("cells/**/*.samples.jsonl")):
+        samples = [json.loads(line) for line in file.read_text().splitlines()]
+        path = file.with_name(file.name.replace(".samples.jsonl", ".scores.parquet"))
+        ids, columns = results.read_scores(path, hashlib.sha256(path.read_bytes()).hexdigest())
+        recorded = dict(zip(ids, columns[name].tolist(), strict=True))
+        # what is longer than a sample may be is not there in full
+        whole = [s for s in samples if len(s["response"]) < results.LONGEST_SAMPLE]
+        examples = [scored(s["response"], *prompts[s["example"]].references) for s in whole]
+        assert values(name, *examples) == [recorded[s["example"]] for s in whole]
+        seen += len(whole)
+    assert seen > 100
+
+
 # -------------------------------------------------------------------------------------------- length, agreement
 
 
-def test_length_counts_words():
+def test_length_counts_words():  # as they always were where words stand between white space
     assert values("length", scored(""), scored(" \n"), scored("one"), scored("naïve\u00a0café — a b")) == [0, 0, 1, 5]
     assert METRICS["length"].better is None
 

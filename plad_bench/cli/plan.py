@@ -13,12 +13,13 @@ from plad_bench.cli.matrix_options import execution_options, matrix_options
 from plad_bench.cli.options import echo_json, json_option
 from plad_bench.cli.planned import Planned, gpus_of, prepare
 from plad_bench.cli.state import State
-from plad_bench.contract.errors import ExitCode, MissingError, PladBenchError
+from plad_bench.contract.errors import ExitCode, MissingError, PladBenchError, StageError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from plad_bench.execute.estimate import Estimate
+    from plad_bench.execute.stages.data import Prepared
     from plad_bench.plan.stages import Stage
 
 WIDE = 10_000
@@ -55,17 +56,25 @@ def show_plan(planned: Planned, options: Mapping[str, Any]) -> int:
     cells = _cells(planned)
     stages = _stages(planned)
     waiting = {key for key in stages if planned.store.find(key) is None}
+    data: dict[str, Prepared] = {}
     try:
+        data = _data(planned)
         asked = estimates(planned.todo, planned.store)
     except MissingError:  # no data, no questions to count: said above
         asked = []
+    except StageError as error:
+        asked = []
+        if stop is None:
+            stop = error
+            click.echo(f"run would stop: {stop}", err=True)
     if options["as_json"]:
         listed = [{"stage": s.name, "key": k, "cached": k not in waiting} for k, s in stages.items()]
         questions = [asdict(e) for e in asked]
         said = {"stop": str(stop) if stop else "", "remarks": remarks}
-        echo_json({"cells": cells, "stages": listed, "questions": questions, **said})
+        counted = {task: of.counts for task, of in data.items()}
+        echo_json({"cells": cells, "data": counted, "stages": listed, "questions": questions, **said})
     else:
-        _print(cells, stages, waiting, asked)
+        _print(cells, data, stages, waiting, asked)
     return stop.exit_code if stop else ExitCode.OK
 
 
@@ -83,6 +92,25 @@ def _cells(planned: Planned) -> list[dict[str, str]]:
     return rows
 
 
+def _data(planned: Planned) -> dict[str, Prepared]:
+    """The data of each task with cells to run: of its data stage, or read now. The hub's are not downloaded for it.
+
+    Raises:
+        MissingError: if the data cannot be had.
+        StageError: for data that cannot be used.
+    """
+    from plad_bench.execute.stages.data import Prepared, preview
+
+    found: dict[str, Prepared] = {}
+    for cell in planned.todo:
+        task, made = cell.task, planned.store.find(cell.plan.data.key)
+        if made is not None:
+            found[task.label] = Prepared(counts=made.manifest["counts"], notes=made.manifest["notes"])
+        elif task.label not in found and task.component.hub(task.params) is None:
+            found[task.label] = preview(task)
+    return found
+
+
 def _stages(planned: Planned) -> dict[str, Stage]:
     """The stages of cells that are to run, by key, in the order of the data flow: by how far a name is from data."""
     stages = {stage.key: stage for cell in planned.todo for stage in cell.stages}
@@ -96,17 +124,29 @@ def _stages(planned: Planned) -> dict[str, Stage]:
 
 
 def _print(
-    cells: Sequence[Mapping[str, str]], stages: Mapping[str, Stage], waiting: set[str], asked: Sequence[Estimate]
+    cells: Sequence[Mapping[str, str]],
+    data: Mapping[str, Prepared],
+    stages: Mapping[str, Stage],
+    waiting: set[str],
+    asked: Sequence[Estimate],
 ) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from plad_bench.contract import rows
+    from plad_bench.report import data_facts
+    from plad_bench.report.text import printable
 
     console = Console(width=WIDE, soft_wrap=True)
     table = Table("cell", "state", "reason", box=None, pad_edge=False, header_style="bold")
     for row in cells:
         table.add_row(*(escape(v) for v in row.values()))
     console.print(table)
+    for task, of in data.items():
+        console.print(f"\n{escape(task)}: {data_facts.sizes(of.counts)} prompts")
+        for line in (*rows.lines(of.counts, of.notes), *data_facts.facts(of.counts)):
+            console.print(f"  {printable(line)}", markup=False, highlight=False)
     table = Table("stage", "to run", "cached", box=None, pad_edge=False, header_style="bold")
     for name in dict.fromkeys(s.name for s in stages.values()):
         keys = [k for k, s in stages.items() if s.name == name]

@@ -113,7 +113,7 @@ def _finish(planned: Planned, run_state: Any, counts: Mapping[str, int], options
         summary(planned.directory)
     tell = f"{counts['done']} done, {counts['cached']} cached, {counts['skipped']} skipped, {counts['failed']} failed"
     click.echo(f"\n{tell}. Board: {page}", err=True)
-    click.echo(_signals(planned) + _bad_rows(planned), err=True, nl=False)
+    click.echo(_signals(planned) + _data(planned) + _bad_rows(planned), err=True, nl=False)
     shown: set[str] = set()
     for cell, failure in run_state.failures.items():
         if failure.message not in shown:
@@ -153,6 +153,20 @@ def _signals(planned: Planned) -> str:
         f"Signals: {size / 1e6:,.1f} MB and {seconds:,.1f} s of the teacher, once. {len(costs)} training{several} read "
         f"{read:,.0f} tokens of them: about {read * rate:,.0f} s of it saved.\n"
     )
+
+
+def _data(planned: Planned) -> str:
+    """What became of each task's rows, a line for each fact; bad rows come after it."""
+    from plad_bench.execute import recording
+    from plad_bench.report.data_facts import facts
+
+    lines: dict[str, str] = {}
+    for cell in planned.cells:
+        record = recording.recorded(planned.directory / "cells", cell)
+        if record is not None and cell.task.label not in lines:
+            told = facts(record.counts, "data.")
+            lines[cell.task.label] = "".join(f"{record.task.selector}: {fact}\n" for fact in told)
+    return "".join(lines.values())
 
 
 def _bad_rows(planned: Planned) -> str:

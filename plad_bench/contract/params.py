@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -98,9 +98,24 @@ class PairParams(Params):
     """Most pairs of one prompt; 0 keeps all there are. A step trains on one of them, drawn anew."""
 
     def public(self) -> dict[str, Any]:
-        """As in `Params`, without those of these parameters that are as they always were: old keys stay."""
-        usual = {name: info.default for name, info in PairParams.model_fields.items()}
-        return {name: v for name, v in super().public().items() if name not in usual or v != usual[name]}
+        return _unusual(super().public(), PairParams)
+
+
+class TaskParams(Params):
+    """What every task has beside its own parameters; `Task` adds it to those of a plugin."""
+
+    near_duplicates: Literal["report", "drop"] = param("report", source="ours")
+    """What becomes of a prompt that nearly repeats an evaluated prompt: `report` keeps and counts it, `drop` leaves it
+    out."""
+
+    def public(self) -> dict[str, Any]:
+        return _unusual(super().public(), TaskParams)
+
+
+def _unusual(values: dict[str, Any], base: type[Params]) -> dict[str, Any]:
+    """Public values without those of a base that have their default, which older keys do not know."""
+    usual = {name: info.default for name, info in base.model_fields.items()}
+    return {name: v for name, v in values.items() if name not in usual or v != usual[name]}
 
 
 def source_of(params: type[Params], name: str) -> str:

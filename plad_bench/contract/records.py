@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from plad_bench.contract.money import Asks, Price, Purse
-from plad_bench.contract.params import MethodParams, PairParams, Params
+from plad_bench.contract.params import MethodParams, PairParams, Params, TaskParams
 from plad_bench.contract.protocol import Protocol
 
 if TYPE_CHECKING:
@@ -204,6 +204,8 @@ class Published(typing.Protocol):
 class Task(Component):
     """A data set of prompts with references."""
 
+    params: type[Params] = TaskParams
+    """Given without those of `TaskParams`, it is extended by them."""
     load: str | Callable[[Any], Iterable[Loaded]]
     """params -> all examples, and the rows that are none. Called in a worker, and before any work to see that the data
     can be used; the harness groups, splits, deduplicates and audits."""
@@ -221,14 +223,22 @@ class Task(Component):
     references: Callable[[Any], bool] = lambda params: True
     """params -> whether its examples have references. Without them the warm start learns from the teacher's responses,
     and what reads references is skipped or absent."""
-    near_duplicates: Literal["report", "drop"] = "report"
-    """What becomes of a prompt that another, evaluated one nearly repeats: it is counted and named, or left out too."""
     hub: Callable[[Any], Published | None] = lambda params: None
     """params -> the data set on the hub that `load` reads, at the commit of `contract.hub.pinned`, which is keyed."""
     require: Callable[[Any], None] = lambda params: None
     """params -> nothing; raises MissingError, before any work, if the data cannot be had."""
     artifacts: Callable[[], Path | None] = lambda: None
     """A directory of ready-made stage artifacts that ship with the task."""
+
+    def __post_init__(self) -> None:
+        if (
+            isinstance(self.params, type)
+            and issubclass(self.params, Params)
+            and not issubclass(self.params, TaskParams)
+        ):
+            own = self.params
+            extended = type(own.__name__, (own, TaskParams), {"__module__": own.__module__, "__doc__": own.__doc__})
+            object.__setattr__(self, "params", extended)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,7 @@ from typing import TypeVar
 
 from plad_bench.contract.jsonlines import numbered
 from plad_bench.contract.money import Asks
-from plad_bench.contract.records import Example
-from plad_bench.contract.registry import resolve
-from plad_bench.execute.stages.data import split
+from plad_bench.execute.stages.data import preview
 from plad_bench.execute.stages.files import Prompt, read_prompts
 from plad_bench.execute.store import JOURNAL, Store
 from plad_bench.plan.matrix import Cell
@@ -179,9 +177,7 @@ class _Prompts:
 
 
 def _loaded(task: Chosen, name: str, limit: int) -> list[Prompt]:
-    task.component.require(task.params)
-    examples = (e for e in resolve(task.component.load)(task.params) if isinstance(e, Example))
-    return list(itertools.islice((p for p in split(examples) if p.split == name), limit or None))
+    return list(itertools.islice((p for p in preview(task).prompts if p.split == name), limit or None))
 
 
 def _sum(one: _Number | None, other: _Number | None) -> _Number | None:

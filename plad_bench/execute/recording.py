@@ -194,7 +194,12 @@ def _identity(cell: Cell) -> dict[str, Any]:
     return {
         "cell": cell.id,
         "seed": cell.seed,
-        "task": results.TaskPart(**_named(cell.task), licence=task.licence, redistributable=task.redistributable),
+        "task": results.TaskPart(
+            **_named(cell.task),
+            licence=task.licence,
+            redistributable=task.redistributable,
+            data_version=cell.plan.data.document["operation_version"],
+        ),
         "teacher": results.Named(**_named(cell.teacher)),
         "student": results.Named(**_named(cell.student)),
         "method": method,

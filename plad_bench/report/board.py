@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -128,6 +128,8 @@ class Group:
     prices: Prices | None = None
     """What the rows' money was reckoned with."""
     absent: tuple[Absent, ...] = ()
+    data: Mapping[str, float] = field(default_factory=dict)
+    """Counts of the data stage, by their names there."""
     samples: tuple[Shown, ...] = ()
     """What references and rows, in this order, wrote to a few prompts, where the task's text may be shown."""
 
@@ -236,6 +238,7 @@ def _group(cells: Sequence[Cell], settings: BoardFile, complain: Complain) -> Gr
         unranked=unranked,
         prices=settings.prices,
         absent=_absent([*done, *others], named),
+        data={n.removeprefix("data."): v for n, v in first.counts.items() if n.startswith("data.")},
         samples=samples.side_by_side([[by_id[of] for of in row.cells] for row in shown], primary, complain),
     )
 

@@ -57,7 +57,8 @@ class Cell:
         r = results.read(path)
         pairs = [r.pairs.name, r.pairs.params, r.pairs.version] if r.pairs else None
         try:
-            group = canonical([[part.name, part.params, part.version] for part in (r.task, r.teacher, r.student)])
+            parts = [[part.name, part.params, part.version] for part in (r.task, r.teacher, r.student)]
+            group = canonical([*parts, *([r.task.data_version] if r.task.data_version > 1 else [])])
             method = canonical([r.method.name, r.method.params, r.method.version, r.method.lr, pairs])
         except (ValueError, RecursionError):
             raise RecordError(f"{path.name}: has parameters that are nested too deep") from None

@@ -13,7 +13,8 @@ from itertools import combinations
 from typing import Any, TypeAlias
 
 from plad_bench.contract.protocol import settings
-from plad_bench.report import text
+from plad_bench.contract.words import NAMED
+from plad_bench.report import data_facts, text
 from plad_bench.report.board import Board, Group, MetricInfo, Row
 from plad_bench.report.stats import EXAMPLES_ONLY, LEVEL, Estimate
 from plad_bench.report.text import NONE
@@ -153,7 +154,7 @@ def commands(board: Board) -> list[str]:
 
 def origin(board: Board) -> list[Line]:
     """What must be known to make a board again, beside its commands."""
-    lines: list[Line] = []
+    lines: list[Line] = [(NAMED,)] if board.groups else []
     if any("path=" in command for command in commands(board)):
         lines.append(("A path is shown by its last part alone: put in where that directory is on your machine.",))
     if len(board.code) > 1:
@@ -175,7 +176,9 @@ def setting(group: Group) -> Line:
     asked = max((row.asked for row in (*group.rows, *group.references)), default=0)
     data = f"{group.examples} examples, {asked} seed{'s' if asked != 1 else ''}"
     who: Line = ("Task ", Name(group.task), ", teacher ", Name(group.teacher), ", student ", Name(group.student))
-    return (*who, f"; {data}; ", *joined([*facts, *_rates(group)]), ".")
+    became = "; ".join(data_facts.facts(group.data))
+    rows: Line = (f" Data: {became}.",) if became else ()
+    return (*who, f"; {data}; ", *joined([*facts, *_rates(group)]), ".", *rows)
 
 
 # ------------------------------------------------------------------------------------------------------------ parts

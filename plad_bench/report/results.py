@@ -76,6 +76,8 @@ class TaskPart(Named):
 
     licence: str
     redistributable: bool
+    data_version: Annotated[int, Field(ge=1)] = 1
+    """Version of the data stage that made its prompts and splits."""
 
 
 class MetricPart(_Part):

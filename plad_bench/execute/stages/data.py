@@ -2,104 +2,172 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from plad_bench.contract.errors import StageError
 from plad_bench.contract.records import Example, Loaded, Origin
 from plad_bench.contract.registry import resolve
 from plad_bench.contract.rows import LISTED, Account, log
-from plad_bench.execute.stages.files import Prompt, words, write_prompts
+from plad_bench.contract.words import canonical, tokens
+from plad_bench.execute.stages.files import Prompt, write_prompts
 from plad_bench.execute.stages.near import near_duplicates
 from plad_bench.execute.worker import Context
+from plad_bench.plan.spec import Chosen
 
 SHARES = {"train": 80, "validation": 8, "test": 12}
 """Percent of the prompts that each split gets."""
 
 
+@dataclass
+class Prepared:
+    """A task's prompts, and what became of its rows."""
+
+    prompts: list[Prompt] = field(default_factory=list)
+    counts: dict[str, float] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
 def run(context: Context) -> None:
     """Write train.jsonl, validation.jsonl and test.jsonl."""
-    task = context.chosen("task")
-    prompts = split(_usable(context, task.label, resolve(task.component.load)(task.params)))
-    prompts = _without_near_duplicates(context, prompts, drop=task.component.near_duplicates == "drop")
+    prepared = prepare(context.chosen("task"))
+    context.counts |= prepared.counts
+    context.notes |= prepared.notes
+    write_prompts(context.out, prepared.prompts, SHARES)
+
+
+def prepare(task: Chosen) -> Prepared:
+    """Read a task, group and split its prompts, and audit the splits.
+
+    Raises:
+        MissingError: if the data cannot be had.
+        StageError: for data that cannot be used: too many bad rows, an empty split, a prompt in two splits.
+    """
+    made = Prepared()
+    examples = _usable(made, task.label, resolve(task.component.load)(task.params))
+    made.prompts = split(examples)
+    _count_merged(made, examples)
+    _look_for_near_duplicates(made, drop=task.params.near_duplicates == "drop")  # type: ignore[attr-defined]
     for name in SHARES:
-        context.counts[f"{name}_prompts"] = sum(p.split == name for p in prompts)
-    empty = [name for name in SHARES if not context.counts[f"{name}_prompts"]]
-    if empty:
-        raise StageError(
-            f"task {task.label}: the {' and '.join(empty)} split is empty ({len(prompts)} distinct prompts in all)",
-            "Give it more data.",
-        )
-    if found := leaks(prompts):
+        made.counts[f"{name}_prompts"] = sum(p.split == name for p in made.prompts)
+    if empty := [name for name in SHARES if not made.counts[f"{name}_prompts"]]:
+        raise _empty(task.label, empty, made)
+    if found := leaks(made.prompts):
         raise StageError(f"task {task.label}: {len(found)} prompts leak between splits: {found[0]}")
-    context.counts["references"] = sum(len(p.references) for p in prompts)
-    write_prompts(context.out, prompts, SHARES)
+    made.counts["references"] = sum(len(p.references) for p in made.prompts)
+    return made
 
 
-def _usable(context: Context, task: str, rows: Iterable[Loaded]) -> list[Example]:
+def preview(task: Chosen) -> Prepared:
+    """What `prepare` gives, for a plan: without the log of a stage. Errors as `prepare`."""
+    task.component.require(task.params)
+    with contextlib.redirect_stdout(io.StringIO()):
+        return prepare(task)
+
+
+def _usable(made: Prepared, task: str, rows: Iterable[Loaded]) -> list[Example]:
     """The examples; the rows that are none are left out. Errors as `Account.close`."""
     examples: list[Example] = []
     account = Account(f"task {task}")
     for row in rows:
         if isinstance(row, Origin):
-            context.notes["origin"] = {"id": row.id, "revision": row.revision}
+            made.notes["origin"] = {"id": row.id, "revision": row.revision}
         elif isinstance(row, Example):
             examples.append(row)
         else:
             account.add(row)
     account.read = len(examples)
-    account.close(context.counts, context.notes)
+    account.close(made.counts, made.notes)
     return examples
 
 
-def _without_near_duplicates(context: Context, prompts: list[Prompt], *, drop: bool) -> list[Prompt]:
-    """The prompts, without those that nearly repeat one of a later split if they are to be dropped.
+def _count_merged(made: Prepared, examples: Sequence[Example]) -> None:
+    """Count the rows that became part of another row's prompt, and the prompts that only share their split."""
+    groups: dict[str, int] = defaultdict(int)
+    for prompt in made.prompts:
+        groups[signature(prompt.prompt)] += 1
+    given = sum(len(e.references) for e in examples)
+    counts = {
+        "rows_merged": len(examples) - len(made.prompts),
+        "references_repeated": given - sum(len(p.references) for p in made.prompts),
+        "same_words": sum(n for n in groups.values() if n > 1),
+    }
+    made.counts |= {name: n for name, n in counts.items() if n}
 
-    They are counted and named either way: in the notes where they stay, since the data is as it was without an audit.
-    """
-    found = near_duplicates(prompts)
-    if found:
-        what = f"{len(found)} prompts nearly repeat one of a later split"
-        log(f"{what} and are left out" if drop else what, [str(near) for near in found[:LISTED]])
-        context.notes["near_duplicates"] = {
-            "prompts": len(found),
-            "dropped": drop,
-            "first": [f"{near.prompt.id} {near.other.id}" for near in found[:LISTED]],
-        }
-    if not (drop and found):
-        return prompts
-    context.counts["near_duplicates_dropped"] = len(found)
-    gone = {near.prompt.id for near in found}
-    return [p for p in prompts if p.id not in gone]
+
+def _look_for_near_duplicates(made: Prepared, *, drop: bool) -> None:
+    """Count and name the prompts that nearly repeat one of a later split, and leave them out if asked to."""
+    found = near_duplicates(made.prompts)
+    if not found:
+        return
+    what = f"{len(found)} prompts nearly repeat one of a later split"
+    log(f"{what} and are left out" if drop else what, [str(near) for near in found[:LISTED]])
+    made.counts["near_duplicates_dropped" if drop else "near_duplicates"] = len(found)
+    made.notes["near_duplicates"] = {
+        "prompts": len(found),
+        "dropped": drop,
+        "first": [f"{near.prompt.id} {near.other.id}" for near in found[:LISTED]],
+    }
+    if drop:
+        gone = {near.prompt.id for near in found}
+        made.prompts = [p for p in made.prompts if p.id not in gone]
+
+
+def _empty(task: str, splits: Sequence[str], made: Prepared) -> StageError:
+    """The error of data that fills not all splits, with what its rows became."""
+    groups = len({signature(p.prompt) for p in made.prompts})
+    facts = [f"{len(made.prompts)} distinct prompts in all"]
+    if groups < len(made.prompts):
+        facts.append(f"only {groups} of them differ in their words, and the same words share a split")
+    if merged := made.counts.get("rows_merged"):
+        facts.append(f"{merged:.0f} more rows repeat one of these prompts")
+    if dropped := made.counts.get("near_duplicates_dropped"):
+        facts.append(f"{dropped:.0f} near-duplicates were left out, as near_duplicates=drop says")
+    return StageError(
+        f"task {task}: the {' and '.join(splits)} split is empty ({'; '.join(facts)})", "Give it more distinct prompts."
+    )
 
 
 def split(examples: Iterable[Example]) -> list[Prompt]:
-    """Group examples whose prompts are near-duplicates and assign each group to a split by the hash of its prompt.
+    """Make one prompt of the examples that have the same text, with all their references, and split the prompts.
 
-    Near-duplicates have the same words in any order, whatever the case, spacing and punctuation; they share one id
-    and pool their references, so no split can hold a prompt of another. Sorted by id.
+    Texts are the same if they are equal once normalised (NFC), whatever their white space. Prompts with the same words,
+    in any order and whatever their case and punctuation, share a split, which the hash of these words decides; each
+    keeps its own references. A prompt's id is that hash, or the hash of its text where others have the same words.
+    Sorted by id.
     """
-    groups: dict[str, list[Example]] = defaultdict(list)
+    groups: dict[str, dict[str, list[Example]]] = defaultdict(lambda: defaultdict(list))
     for example in examples:
-        groups[signature(example.prompt)].append(example)
+        groups[signature(example.prompt)][canonical(example.prompt)].append(example)
     prompts = []
-    for mark, group in sorted((hashlib.sha256(s.encode()).hexdigest(), g) for s, g in groups.items()):
-        references = tuple(dict.fromkeys(r for e in group for r in e.references))
-        first = group[0]
-        prompts.append(
-            Prompt(id=mark[:16], split=_split_of(mark), prompt=first.prompt, references=references, meta=first.meta)
-        )
-    return prompts
+    for words, texts in groups.items():
+        mark = _hash(words)
+        for text, same in texts.items():
+            first = same[0]
+            prompts.append(
+                Prompt(
+                    id=(mark if len(texts) == 1 else _hash(text))[:16],
+                    split=_split_of(mark),
+                    prompt=first.prompt,
+                    references=tuple(dict.fromkeys(r for e in same for r in e.references)),
+                    meta=first.meta,
+                )
+            )
+    return sorted(prompts, key=lambda prompt: prompt.id)
 
 
 def signature(prompt: str) -> str:
-    """What near-duplicate prompts have in common: their words, sorted, without case and punctuation."""
-    return " ".join(sorted(words(prompt))) or prompt
+    """What prompts of one split have in common: their words, sorted, without case and punctuation; else their text."""
+    return " ".join(sorted(tokens(prompt))) or canonical(prompt)
 
 
 def leaks(prompts: Sequence[Prompt]) -> list[str]:
-    """Prompts that recur, exactly or nearly, in another split: one line each, naming both."""
+    """Prompts whose words are those of a prompt in another split: one line each, naming both."""
     home: dict[str, Prompt] = {}
     found = []
     for prompt in prompts:
@@ -107,6 +175,10 @@ def leaks(prompts: Sequence[Prompt]) -> list[str]:
         if other.split != prompt.split:
             found.append(f"{prompt.id} ({prompt.split}) is {other.id} ({other.split}): {prompt.prompt[:80]!r}")
     return found
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _split_of(mark: str) -> str:

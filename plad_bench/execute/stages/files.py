@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,11 +32,6 @@ class Prompt:
     prompt: str
     references: tuple[str, ...]
     meta: Mapping[str, Any]
-
-
-def words(text: str) -> list[str]:
-    """The words of a text, without case and punctuation."""
-    return re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold())
 
 
 def read_prompts(data: Artifact, split: str, limit: int = 0) -> list[Prompt]:

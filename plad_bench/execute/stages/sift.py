@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from plad_bench.contract.params import PairParams
 from plad_bench.contract.records import Pair
+from plad_bench.contract.words import canonical, words
 
 
 def sift(pairs: Iterable[Pair], params: PairParams) -> tuple[list[Pair], Counter[str]]:
@@ -28,15 +29,16 @@ def sift(pairs: Iterable[Pair], params: PairParams) -> tuple[list[Pair], Counter
 
 
 def _reason(pair: Pair, params: PairParams) -> str:
-    chosen, rejected = pair.chosen.text.split(), pair.rejected.text.split()
-    fewer, more = sorted((len(chosen), len(rejected)))
+    chosen, rejected = pair.chosen.text, pair.rejected.text
+    fewer, more = sorted((len(words(chosen)), len(words(rejected))))
+    identical = canonical(chosen) == canonical(rejected)
     margin = math.inf if pair.margin is None else pair.margin
     reasons = {
-        "identical": chosen == rejected and not params.keep_identical,
+        "identical": identical and not params.keep_identical,
         "length": fewer < params.min_words or (params.max_words is not None and more > params.max_words),
         "ratio": params.max_ratio is not None and more > params.max_ratio * fewer,
         "unscored": math.isnan(margin),
-        "tie": margin == 0 and chosen != rejected,
+        "tie": margin == 0 and not identical,
         "margin": margin < (params.margin or 0),
     }
     return next((reason for reason, holds in reasons.items() if holds), "")

@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 
 from plad_bench import Metric, Params, Scored, Scorers
+from plad_bench.contract.words import canonical
 
 
 def score(examples: Sequence[Scored], params: Params, scorers: Scorers) -> list[float]:
     """1 where response and teacher's response are equal up to white space, else 0; NaN without a teacher's response."""
-    return [math.nan if e.teacher is None else float(e.response.split() == e.teacher.split()) for e in examples]
+    return [math.nan if e.teacher is None else float(canonical(e.response) == canonical(e.teacher)) for e in examples]
 
 
 RECORDS = (

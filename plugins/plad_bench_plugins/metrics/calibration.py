@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Literal
 
 from plad_bench import LanguageModel, Metric, Need, Params, Response, Scored, Tools, param
+from plad_bench.contract.words import canonical
 
 
 class SampleParams(Params):
@@ -73,7 +74,7 @@ def pair_accuracy(examples: Sequence[Scored], params: PairParams, tools: Tools) 
     teacher = [(e, tools.teacher_response(e)) for e in examples]
     values = zip(_likelihoods(model, teacher, params.logprob), _likelihoods(model, own, params.logprob), strict=True)
     return [
-        math.nan if ours.text.split() == theirs.text.split() else 0.5 * (1 + (p > q) - (p < q))
+        math.nan if canonical(ours.text) == canonical(theirs.text) else 0.5 * (1 + (p > q) - (p < q))
         for (_, theirs), (_, ours), (p, q) in zip(teacher, own, values, strict=True)
     ]
 

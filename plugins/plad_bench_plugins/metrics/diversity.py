@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from plad_bench import Metric, Params, Scored, Tools, param
+from plad_bench.contract.words import words
 
 
 class DistinctParams(Params):
@@ -45,8 +46,8 @@ def self_repetition(examples: Sequence[Scored], params: RepetitionParams, tools:
 
 
 def _grams(example: Scored, n: int) -> list[tuple[str, ...]]:
-    words = example.response.lower().split()
-    return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    own = words(example.response.lower())
+    return [tuple(own[i : i + n]) for i in range(len(own) - n + 1)]
 
 
 RECORDS = (

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from plad_bench import Metric, Params, Scored, Scorers
+from plad_bench.contract.words import words
 
 
 def score(examples: Sequence[Scored], params: Params, scorers: Scorers) -> list[float]:
-    """Number of runs of characters between white space."""
-    return [float(len(e.response.split())) for e in examples]
+    """Number of words; see `plad_bench.contract.words`."""
+    return [float(len(words(e.response))) for e in examples]
 
 
 RECORDS = (
@@ -19,7 +20,7 @@ RECORDS = (
         better=None,
         unit="words",
         cost="text alone",
-        formula="runs of characters between white space",
+        formula="words: the runs between white space; in scripts without spaces each character",
         score=score,
     ),
 )

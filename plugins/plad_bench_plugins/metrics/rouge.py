@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
-from plad_bench import Metric, Need, Params, Scored, Scorers, param
+from plad_bench import Metric, Need, Params, Scored, Scorers, UnmeasuredError, param
+from plad_bench.contract.words import tokens
 
 
 class RougeParams(Params):
@@ -17,29 +18,36 @@ class RougeParams(Params):
 
 
 class _Tokenizer:
-    """The package's own tokens, each distinct word stemmed once: stemming is nine tenths of the time otherwise."""
+    """Words of any script, stemmed as the package does it; for English text these are the package's own tokens."""
 
     def __init__(self, params: RougeParams) -> None:
-        from rouge_score.tokenizers import DefaultTokenizer
+        from nltk.stem.porter import PorterStemmer  # the package's
 
-        self._tokens_of = cache(DefaultTokenizer(params.use_stemmer).tokenize)
+        # each distinct word once: stemming is nine tenths of the time otherwise
+        self._stem: Callable[[str], str] = cache(PorterStemmer().stem) if params.use_stemmer else str
 
     def tokenize(self, text: str) -> list[str]:
-        """Lower-case runs of a-z and 0-9; whatever else there is separates them."""
-        return [token for word in text.split() for token in self._tokens_of(word)]
+        """The words of a text, those of more than three letters stemmed."""
+        return [self._stem(word) if len(word) > 3 else word for word in tokens(text)]
 
 
 def _score(kind: str, examples: Sequence[Scored], params: RougeParams) -> list[float]:
-    """F-measure of 0 to 1, the best over the references; NaN for an example without references (Lin 2004).
+    """F-measure of 0 to 1, the best over the references (Lin 2004).
 
-    Text without a letter a-z or a digit has no tokens and scores 0, even against itself.
+    NaN for an example without references, and for one whose references have no word to compare (emojis, signs).
+
+    Raises:
+        UnmeasuredError: if there are references, and none of them has a word.
     """
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer([kind], tokenizer=_Tokenizer(params))
+    readable = [[r for r in e.references if tokens(r) or not r.strip()] for e in examples]
+    if any(e.references for e in examples) and not any(readable):
+        raise UnmeasuredError("ROUGE compares words, and no reference has a letter or a digit")
     return [
-        max((float(scorer.score(reference, e.response)[kind].fmeasure) for reference in e.references), default=math.nan)
-        for e in examples
+        max((float(scorer.score(r, e.response)[kind].fmeasure) for r in references), default=math.nan)
+        for e, references in zip(examples, readable, strict=True)
     ]
 
 

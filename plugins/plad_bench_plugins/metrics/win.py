@@ -8,6 +8,7 @@ from dataclasses import replace
 from statistics import fmean
 
 from plad_bench import Metric, Need, Params, Scored, Scorers, param
+from plad_bench.contract.words import canonical
 
 
 class WinTeacherParams(Params):
@@ -45,7 +46,7 @@ def win_reference(examples: Sequence[Scored], params: WinReferenceParams, scorer
 
 def _against(example: Scored, reference: str) -> tuple[Scored, Scored]:
     """The response and a reference in its place, both without that reference to be compared with."""
-    others = tuple(r for r in example.references if r.split() != reference.split())
+    others = tuple(r for r in example.references if canonical(r) != canonical(reference))
     mine = replace(example, references=others)
     return mine, replace(mine, response=reference)
 

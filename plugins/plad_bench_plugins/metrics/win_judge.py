@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plad_bench import Asks, Metric, MissingError, Need, Scored, StageError, Tools, param
+from plad_bench.contract.words import canonical
 from plad_bench_plugins._openai import Answer, EndpointParams, ask
 
 SYSTEM = (
@@ -110,7 +111,7 @@ def _text(example: Scored, order: str) -> str:
 
 
 def _same(example: Scored) -> bool:
-    return example.response.split() == (example.teacher or "").split()
+    return canonical(example.response) == canonical(example.teacher or "")
 
 
 def _value(name: str, example: Scored, wins: Mapping[str, float]) -> float:

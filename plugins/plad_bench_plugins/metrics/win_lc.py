@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plad_bench import Metric, Need, Params, Scored, StageError, Tools, param
+from plad_bench.contract.words import words
 
 RIDGE = 1e-3
 """Weight per example of the squared length coefficient: keeps it finite where length decides every win."""
@@ -31,7 +32,7 @@ def score(examples: Sequence[Scored], params: LengthControlledParams, tools: Too
     wins = np.array(tools.scores())
     if len(wins) != len(examples) or (wins < 0).any() or (wins > 1).any():
         raise StageError(f"win-lc: {params.scorer} is no win rate of 0 to 1", "Name one, such as win-teacher.")
-    difference = np.array([len(e.response.split()) - len((e.teacher or "").split()) for e in examples], dtype=float)
+    difference = np.array([len(words(e.response)) - len(words(e.teacher or "")) for e in examples], dtype=float)
     return [float(value) for value in controlled(wins, difference)]
 
 

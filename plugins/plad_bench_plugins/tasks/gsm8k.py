@@ -51,7 +51,6 @@ RECORDS = (
         protocol=Protocol(steps=1000, lr=1e-5, warmup_steps=1000, warmup_lr=1e-5, max_new_tokens=256),
         metrics=("final-answer", "rouge-l", "length", "agreement"),
         student="smollm-135m",
-        near_duplicates="drop",
         hub=lambda params: HUB if params.path is None else None,
         require=lambda params: require("gsm8k", params.path, HUB),
     ),

@@ -50,7 +50,6 @@ RECORDS = (
         # One reference says little of a dialogue: rank by the win rate of a scorer of your own where you have one.
         metrics=("win-teacher", "rouge-l", "length", "agreement"),
         student="smollm-135m",
-        near_duplicates="drop",
         hub=lambda params: HUB if params.path is None else None,
         require=lambda params: require("hh", params.path, HUB),
     ),

@@ -103,7 +103,6 @@ RECORDS = (
         metrics=SUMMARY_METRICS,
         student="smollm-135m",
         references=FilesParams.has_references,
-        near_duplicates="drop",
         require=lambda params: require("jsonl", params.path, Hub(id="")),
     ),
     Task(
@@ -118,7 +117,6 @@ RECORDS = (
         metrics=SUMMARY_METRICS,
         student="smollm-135m",
         references=HubParams.has_references,
-        near_duplicates="drop",
         hub=HubParams.hub,
         require=lambda params: require("hub", None, params.hub()),
     ),

@@ -55,7 +55,6 @@ RECORDS = (
         protocol=Protocol(steps=1000, lr=1e-5, warmup_steps=1000, warmup_lr=1e-5, max_new_tokens=64),
         metrics=SUMMARY_METRICS,
         student="smollm-135m",
-        near_duplicates="drop",
         hub=lambda params: Hub(id=params.id) if params.path is None else None,
         require=lambda params: require("tldr", params.path, Hub(id=params.id)),
     ),
