@@ -35,7 +35,8 @@ def matrix_options(function: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Choice(["missing", "failed", "stale", "all"]),
             default="missing",
             show_default=True,
-            help="Cells to run: without a result; that failed; also made by other code; every one.",
+            help="Which cells to run: those without a result (missing); those that failed; also those that rest on "
+            "anything made by other code or packages, which is made again (stale); or all.",
         ),
         boards_option,
         store_option,

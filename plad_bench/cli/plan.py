@@ -85,10 +85,10 @@ def _cells(planned: Planned) -> list[dict[str, str]]:
     cached = {cell.id for cell in planned.cached}
     for cell in planned.cells:
         state = "skipped" if cell.skip else "cached" if cell.id in cached else "to run"
-        record = recording.recorded(planned.directory / "cells", cell)
-        if state == "cached" and record is not None and recording.stale(record):
-            state = "cached (stale)"
-        rows.append({"cell": cell.id, "state": state, "reason": cell.skip})
+        reason, record = cell.skip, recording.recorded(planned.directory / "cells", cell)
+        if state == "cached" and record is not None and (stale := recording.stale(record)):
+            state, reason = "cached (stale)", f"made by other code: {', '.join(stale)}"
+        rows.append({"cell": cell.id, "state": state, "reason": reason})
     return rows
 
 

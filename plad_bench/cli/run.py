@@ -74,7 +74,8 @@ def _execute(state: State, planned: Planned, options: Mapping[str, Any], gpus: t
                 options["retries"], options["max_failures"], options["timeout"], options["max_cost"] or 0.0
             ),
             watcher=watcher(len(planned.todo)),
-            afresh=options["rerun"] in {"stale", "all"},
+            afresh=options["rerun"] == "all",
+            renew=options["rerun"] == "stale",
         )
     except KeyboardInterrupt:
         click.echo(f"\n{_resume()}", err=True)

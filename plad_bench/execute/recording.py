@@ -18,7 +18,7 @@ import numpy as np
 from plad_bench.contract import locks
 from plad_bench.contract.files import unreadable, unwritable, write_atomically
 from plad_bench.contract.jsonlines import read_lines
-from plad_bench.execute import provenance
+from plad_bench.execute import lineage, provenance
 from plad_bench.execute.engine import Failure
 from plad_bench.execute.store import Artifact, Store
 from plad_bench.plan.matrix import Cell
@@ -85,10 +85,28 @@ def _read(cells: Path, cell: Cell) -> results.Record | None:
         return None
 
 
-def stale(record: results.Record) -> bool:
-    """Whether the code or the packages that made a record are not those of today."""
-    made = record.provenance
-    return made.get("code") != provenance.code_hash() or made.get("packages") != provenance.packages()
+def stale(record: results.Record) -> list[str]:
+    """The stages a record rests on that code or packages other than today's made; see `lineage.stale`."""
+    return lineage.stale(record.lineage or [{**_version(record.provenance), "stages": ["the evaluated model"]}])
+
+
+def needed(cells: Path, cell: Cell, find: lineage.Find) -> tuple[Stage, ...]:
+    """The stages whose artifacts a record is written from, but for what an earlier record of the responses tells."""
+    stages = list(cell.scores.values())
+    there = {stage.key: found for stage in (cell.responses, cell.checkpoint) if (found := find(stage.key))}
+    if _same_responses(cells, cell, there) is None:
+        stages += [cell.responses, _maker(cell), *([cell.responses.inputs["data"]] if _has_samples(cell) else [])]
+    return tuple({stage.key: stage for stage in stages}.values())
+
+
+def _maker(cell: Cell) -> Stage:
+    """The stage of the cell's own result: a reference row shares its checkpoint and owns its responses."""
+    return cell.checkpoint if cell.method else cell.responses
+
+
+def _has_samples(cell: Cell) -> bool:
+    """Whether samples are recorded: of tasks whose text may be given, by seed 0, which speaks for the others."""
+    return not (cell.seed or cell.protocol.limit) and cell.task.component.redistributable
 
 
 def write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], arguments: Sequence[str]) -> results.Record:
@@ -120,7 +138,9 @@ def _write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], argu
             value=value, better=component.better, n=n, stderr=stderr, unit=component.unit, key=stage.key
         )
     scores = path_of(cells, cell.id).with_suffix(".scores.parquet")
+    maker = artifacts.get(_maker(cell).key)
     earlier = _same_responses(cells, cell, artifacts)
+    made: Mapping[str, Any] = maker.manifest["provenance"] if maker else earlier.provenance if earlier else {}
     if earlier is not None:
         metrics, tables = _with_earlier(scores, earlier, metrics, tables)
         absent = {k: v for k, v in earlier.absent.items() if k not in cell.scores} | absent
@@ -137,20 +157,51 @@ def _write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], argu
         scores=results.ScoresPart(file=scores.name, sha256=hashlib.sha256(data).hexdigest(), examples=len(ids)),
         samples=_write_samples(cells, cell, artifacts, earlier),
         counts=earlier.counts if earlier else _counts(chain, artifacts),
-        cost=_cost(cell, artifacts),
-        timing={stage.name: round(artifacts[stage.key].manifest["seconds"], 3) for stage in chain},
+        cost={**(earlier.cost if earlier else {}), **_cost(cell, artifacts)},
+        timing={**(earlier.timing if earlier else {})}
+        | {stage.name: round(artifacts[stage.key].manifest["seconds"], 3) for stage in chain},
         provenance={
-            # What made the cell's own result: a reference row shares its checkpoint and owns its responses.
-            **artifacts[(cell.checkpoint if cell.method else cell.responses).key].manifest["provenance"],
+            **made,
             **_made_of(cell, artifacts),
+            "lineage": _lineage(cell, made, artifacts, earlier, [name for name in metrics if name not in cell.scores]),
             "git": provenance.git(),
             "command": provenance.command(arguments),
-            "notes": {s.name: n for s in chain if (n := artifacts[s.key].manifest["notes"])},
+            "notes": {
+                **made.get("notes", {}),
+                **{s.name: n for s in chain if (n := artifacts[s.key].manifest["notes"])},
+            },
         },
     )
     _write_curve(cells, cell, artifacts)
     results.write(path_of(cells, cell.id), record)
     return record
+
+
+def _version(made: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: made.get(name) for name in ("code", "packages")}
+
+
+def _lineage(
+    cell: Cell,
+    made: Mapping[str, Any],
+    artifacts: Mapping[str, Artifact],
+    earlier: results.Record | None,
+    kept: Sequence[str],
+) -> lineage.Lineage:
+    """Of all that a record rests on: its artifacts, and the metrics that are kept of an earlier one of its version."""
+    own, later, version = _maker(cell), (cell.responses, *cell.scores.values()), _version(made)
+    found = [lineage.of(artifacts[stage.key], artifacts.get) for stage in later if stage.key in artifacts]
+    if own.key in artifacts:
+        before = lineage.of(artifacts[own.key], artifacts.get)
+        found.append([entry if _version(entry) == version else {**entry, "older": True} for entry in before])
+    if earlier is not None:
+        named = {f"score {name.partition('[')[0]}" for name in kept}
+        told = earlier.lineage or [{**_version(earlier.provenance), "stages": sorted(named)}]
+        if own.key in artifacts:
+            told = [{**entry, "stages": stages} for entry in told if (stages := named.intersection(entry["stages"]))]
+        found.append(told)
+    every = lineage.joined(*found)
+    return [{k: v for k, v in e.items() if k != "packages" or v != version["packages"]} for e in every]
 
 
 def write_undone(cells: Path, cell: Cell, failure: Failure | None, arguments: Sequence[str]) -> results.Record:
@@ -362,9 +413,9 @@ def _cost(cell: Cell, artifacts: Mapping[str, Artifact]) -> dict[str, float]:
 def _write_samples(
     cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], earlier: results.Record | None
 ) -> results.SamplesPart | None:
-    """Keep what the cell wrote to a few prompts, if the task's text may be given; seed 0 speaks for the others."""
+    """Keep what the cell wrote to a few prompts."""
     file = path_of(cells, cell.id).with_suffix(".samples.jsonl")
-    if cell.seed or cell.protocol.limit or not cell.task.component.redistributable:
+    if not _has_samples(cell):
         file.unlink(missing_ok=True)
         return None
     responses, data = (artifacts.get(stage.key) for stage in (cell.responses, cell.responses.inputs["data"]))

@@ -8,7 +8,7 @@ import secrets
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from plad_bench.contract import locks
 from plad_bench.contract.files import unwritable, write_atomically
 from plad_bench.contract.money import Purse
 from plad_bench.contract.records import Event, LauncherSession
-from plad_bench.execute import provenance, recording
+from plad_bench.execute import lineage, provenance, recording
 from plad_bench.execute.engine import Engine, Failure, Options, Running, Watcher
 from plad_bench.execute.store import Artifact, Store
 from plad_bench.plan.matrix import Cell
@@ -65,10 +65,12 @@ class Run:
         options: Options,
         watcher: CellWatcher,
         afresh: bool,
+        renew: bool = False,
     ) -> dict[str, int]:
         """Do it; return how many cells are done, cached, skipped, failed, and records written.
 
-        `afresh` computes the cells' own stages again (training, responses, scores), not those that cells share.
+        `afresh` computes the cells' own stages again (training, responses, scores), not those that cells share;
+        `renew` computes again all that other code or packages than today's made.
         """
         counts = {"done": 0, "cached": 0, "skipped": 0, "failed": 0, "written": 0}
         skipped = [cell for cell in cells if cell.skip]
@@ -80,8 +82,7 @@ class Run:
                 counts["written"] += 1
         if not todo:
             return counts
-        if afresh:
-            self._discard(todo)
+        self._discard([*(_own(todo) if afresh else ()), *(self._stale(todo) if renew else ())])
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
         state = State(self.store.runs / name, self.board, self._command(), counts, len(todo))
         self._announce(name, len(todo))
@@ -96,10 +97,11 @@ class Run:
             ranks,
         )
         pending = list(todo)
+        goals = {cell.id: recording.needed(self.board / "cells", cell, self.store.find) for cell in todo}
 
         def settled() -> None:
             for cell in list(pending):
-                keys = [stage.key for stage in cell.scores.values()]
+                keys = [stage.key for stage in goals[cell.id]]
                 failed = next((engine.failures[k] for k in keys if k in engine.failures), None)
                 if failed is not None and failed.budget:
                     self.unpaid[cell.id] = failed
@@ -132,7 +134,7 @@ class Run:
         with state:
             try:
                 with watcher:
-                    engine.run([list(cell.scores.values()) for cell in todo], settled)
+                    engine.run(list(goals.values()), settled)
             finally:
                 state.finish(complete=not (pending or self.unpaid))
                 self.registry.notify(Event(kind="run_finished", name=name, status="finished", data=counts))
@@ -150,16 +152,31 @@ class Run:
         store = [] if given else ["--store", str(self.store.root)]
         return shlex.join(["plad-bench", *self.arguments, *store])
 
-    def _discard(self, cells: Sequence[Cell]) -> None:
-        for cell in cells:
-            own = [*cell.scores.values()]
-            if cell.responses.operation != "ask":  # what was asked for is not asked for twice
-                own.append(cell.responses)
-            if cell.method is not None:
-                own.append(cell.checkpoint)
-            for stage in own:
-                if (place := self.store.place(stage.key)).is_dir():
-                    self.store.remove(place)
+    def _discard(self, stages: Iterable[Stage]) -> None:
+        for stage in stages:
+            if (place := self.store.place(stage.key)).is_dir():
+                self.store.remove(place)
+
+    def _stale(self, cells: Sequence[Cell]) -> list[Stage]:
+        """What other code made, and what rests on it, but for what ships with a task or was asked for."""
+        found: dict[str, bool] = {}
+        stages = {stage.key: stage for cell in cells for stage in cell.stages}  # inputs come first
+        for key, stage in stages.items():
+            artifact = self.store.find(key)
+            fixed = stage.operation == "ask" or (artifact is not None and artifact.shipped)
+            old = artifact is not None and bool(lineage.stale(lineage.of(artifact, self.store.find)))
+            found[key] = not fixed and (old or any(found[parent.key] for parent in stage.inputs.values()))
+        return [stage for key, stage in stages.items() if found[key]]
+
+
+def _own(cells: Sequence[Cell]) -> Iterator[Stage]:
+    """The stages that cells share with no other."""
+    for cell in cells:
+        yield from cell.scores.values()
+        if cell.responses.operation != "ask":  # what was asked for is not asked for twice
+            yield cell.responses
+        if cell.method is not None:
+            yield cell.checkpoint
 
 
 class CellWatcher(Watcher):

@@ -45,6 +45,11 @@ class Artifact:
         return str(self.manifest["document"]["stage"])
 
     @property
+    def shipped(self) -> bool:
+        """Whether it came with a task: in the store, a directory has the whole key for its name."""
+        return self.path.name != self.key
+
+    @property
     def bytes(self) -> int:
         """Size of its files."""
         return sum(entry["bytes"] for entry in self.manifest["files"].values())

@@ -27,7 +27,7 @@ from plad_bench.contract.files import unwritable, write_atomically
 from plad_bench.contract.money import Purse
 from plad_bench.contract.registry import Registry
 from plad_bench.contract.thrift import Thrift
-from plad_bench.execute import provenance
+from plad_bench.execute import lineage, provenance
 from plad_bench.execute.store import Artifact, Store
 
 if TYPE_CHECKING:
@@ -169,14 +169,15 @@ def _compute(job: Mapping[str, Any], store: Store, staging: Path, progress: Path
     seconds, cpu_seconds = time.perf_counter() - began, _processor_time() - cpu
     # A share of a CPU is busy for its processor time: what else the machine did meanwhile is no cost of ours.
     busy = cpu_seconds / job["threads"] if job["device"] == "cpu" else seconds
+    made = {"code": provenance.code_hash(), "packages": provenance.packages()}
     return {
         "counts": context.counts,
         "cost": {**context.cost, "device_seconds": busy * job["ranks"]},
         "notes": context.notes,
         "seconds": seconds,
         "provenance": {
-            "code": provenance.code_hash(),
-            "packages": provenance.packages(),
+            **made,
+            "lineage": lineage.extended(made, job["document"], {a.key: a for a in inputs.values()}, store.find),
             "device": provenance.device_name(job["device"]),
             "threads": job["threads"],
             "micro_batch": context.thrift.micro_batch,

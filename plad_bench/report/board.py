@@ -135,6 +135,19 @@ class Group:
 
 
 @dataclass(frozen=True)
+class OtherVersion:
+    """Stages that records rest on and that another version made than the evaluated models."""
+
+    code: str
+    older: bool
+    """Whether the models were made from what these stages made; else they came after."""
+    only_packages: bool
+    """Whether the code is that of the models, and a package was another."""
+    stages: tuple[str, ...]
+    records: int
+
+
+@dataclass(frozen=True)
 class Board:
     """All that a page shows."""
 
@@ -145,6 +158,9 @@ class Board:
     code: Mapping[str, int]
     """Records by the version of the code that made them."""
     commands: tuple[str, ...]
+    others: tuple[OtherVersion, ...] = ()
+    untold: int = 0
+    """Done records that do not say which versions made what they rest on."""
     used: tuple[Record, ...] = ()
     """The records that count, failed, skipped and trial ones included, by their place."""
 
@@ -186,7 +202,26 @@ def load(directory: Path) -> Board:
         problems=tuple(sorted(problems, key=lambda problem: (problem.file, problem.reason))),
         code=dict(sorted(Counter(str(r.provenance["code"]) for r in used if r.provenance.get("code")).items())),
         commands=tuple(sorted({c for r in used if isinstance(c := r.provenance.get("command"), str) and c.strip()})),
+        others=_others(used),
+        untold=sum(r.status in {"done", "trial"} and not r.lineage for r in used),
         used=tuple(used),
+    )
+
+
+def _others(used: Iterable[Record]) -> tuple[OtherVersion, ...]:
+    """The versions that made stages of records but not their models, older ones first."""
+    stages: dict[tuple[bool, str, bool], set[str]] = defaultdict(set)
+    records: dict[tuple[bool, str, bool], set[str]] = defaultdict(set)
+    for record in used:
+        code, packages = (record.provenance.get(name) for name in ("code", "packages"))
+        for entry in record.lineage:
+            if (entry["code"], entry["packages"]) != (code, packages):
+                version = (not entry.get("older"), entry["code"], entry["code"] == code)
+                stages[version].update(entry["stages"])
+                records[version].add(record.cell)
+    return tuple(
+        OtherVersion(version[1], not version[0], version[2], tuple(sorted(stages[version])), len(records[version]))
+        for version in sorted(records)
     )
 
 

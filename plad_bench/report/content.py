@@ -164,7 +164,19 @@ def origin(board: Board) -> list[Line]:
     elif board.code:
         name = Name(next(iter(board.code)))
         lines.append((f"All {board.records} records were made by version ", name, " of the code."))
+    for other in board.others:
+        lead = Strong("These rest on older stages:" if other.older else "These have stages of another version:")
+        packages = " with other packages" if other.only_packages else ""
+        stages = Said(", ".join(other.stages), 1000)
+        lines.append((lead, f" {_records(other.records)}, ", stages, " by version ", Name(other.code), f"{packages}."))
+    if board.untold:
+        say = "does not say" if board.untold == 1 else "do not say"
+        lines.append((f"{_records(board.untold)} {say} which versions made the stages that cells share.",))
     return lines
+
+
+def _records(count: int) -> str:
+    return f"{count} record{'' if count == 1 else 's'}"
 
 
 def setting(group: Group) -> Line:

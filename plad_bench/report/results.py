@@ -161,9 +161,25 @@ class Record(_Part):
         """Whether this is a reference row."""
         return self.method.name in REFERENCE_METHODS
 
+    @property
+    def lineage(self) -> list[dict[str, Any]]:
+        """Which versions made what the record rests on: entries with `code`, `packages`, `stages`, `older`, `kept`.
+
+        Empty if nobody said, as in records of an older plad-bench. Entries that are none are left out.
+        """
+        entries, packages = self.provenance.get("lineage"), self.provenance.get("packages")
+        return [{"packages": packages, **e} for e in (entries if isinstance(entries, list) else []) if _is_lineage(e)]
+
     def essence(self) -> dict[str, Any]:
         """All but cost, timing and provenance: two runs of the same thing agree on this exactly."""
         return self.model_dump(mode="json", by_alias=True, exclude={"cost", "timing", "provenance"})
+
+
+def _is_lineage(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not isinstance(entry.get("code"), str):
+        return False
+    stages = entry.get("stages")
+    return isinstance(stages, list) and all(isinstance(stage, str) for stage in stages)
 
 
 class RecordError(PladBenchError):

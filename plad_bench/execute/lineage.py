@@ -1,0 +1,79 @@
+"""Which versions of the code made an artifact and all that it rests on.
+
+A lineage is a list of entries {code, packages, stages}, one for each version, with the stages that it made. It lies in
+an artifact's manifest, so that it still holds when what the artifact was made from is gone, or was made anew. An entry
+with `kept` is of what no run makes again: artifacts that ship with a task, and responses that were asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from plad_bench.execute import provenance
+from plad_bench.execute.store import Artifact
+
+Lineage: TypeAlias = list[dict[str, Any]]
+Find: TypeAlias = Callable[[str], Artifact | None]
+
+
+def of(artifact: Artifact, find: Find) -> Lineage:
+    """The lineage of an artifact. Where an older version of plad-bench kept none, what `find` knows of it by key."""
+    made = artifact.manifest.get("provenance", {})
+    if "lineage" in made:
+        known: Lineage = made["lineage"]
+    else:
+        document = artifact.manifest.get("document", {})
+        parents = [found for key in document.get("inputs", {}).values() if (found := find(key))]
+        known = extended(made, document, {p.key: p for p in parents}, find) if "code" in made else []
+    return joined([{**entry, "kept": True} for entry in known]) if artifact.shipped else known
+
+
+def extended(
+    made: Mapping[str, Any], document: Mapping[str, Any], parents: Mapping[str, Artifact], find: Find
+) -> Lineage:
+    """The lineage of what a document describes: `made` has `code` and `packages`, `parents` the inputs by key."""
+    own: dict[str, Any] = {name: made.get(name) for name in ("code", "packages")}
+    own["stages"] = [_part(document, parents)]
+    if document.get("operation") == "ask":
+        own["kept"] = True
+    return joined([own], *(of(parent, find) for parent in parents.values()))
+
+
+def joined(*lineages: Sequence[Mapping[str, Any]]) -> Lineage:
+    """Several lineages as one: an entry for each version, ordered by it. A stage that is older in one is so in all."""
+    entries = [entry for lineage in lineages for entry in lineage]
+    older = {(_version(entry), stage) for entry in entries if entry.get("older") for stage in entry["stages"]}
+    by_version: dict[tuple[str, bool], set[str]] = {}
+    for entry in entries:
+        for stage in entry["stages"]:
+            version = _version(entry)
+            by_version.setdefault((version, (version, stage) in older), set()).add(stage)
+    return [
+        {**json.loads(version), **({"older": True} if old else {}), "stages": sorted(stages)}
+        for (version, old), stages in sorted(by_version.items())
+    ]
+
+
+def _version(entry: Mapping[str, Any]) -> str:
+    return json.dumps({name: v for name, v in entry.items() if name not in {"stages", "older"}}, sort_keys=True)
+
+
+def is_today(entry: Mapping[str, Any]) -> bool:
+    """Whether the code and the packages of today made an entry."""
+    return bool(entry.get("code") == provenance.code_hash() and entry.get("packages") == provenance.packages())
+
+
+def stale(lineage: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The parts that code or packages other than today's made and that a run can make again."""
+    return sorted({part for entry in lineage if not (is_today(entry) or entry.get("kept")) for part in entry["stages"]})
+
+
+def _part(document: Mapping[str, Any], parents: Mapping[str, Artifact]) -> str:
+    """What a stage is called among all that a record rests on: `teacher`, `generate with warmup`, `score rouge-l`."""
+    stage = str(document.get("stage", ""))
+    if stage == "generate":
+        maker = parents.get(document.get("inputs", {}).get("model", ""))
+        return f"generate with {maker.stage if maker else 'teacher'}"
+    return f"score {document['spec']['metric']['name']}" if stage == "score" else stage
