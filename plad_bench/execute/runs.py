@@ -8,7 +8,7 @@ import secrets
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,7 +82,8 @@ class Run:
                 counts["written"] += 1
         if not todo:
             return counts
-        self._discard([*(_own(todo) if afresh else ()), *(self._stale(todo) if renew else ())])
+        self._discard(todo if afresh else ())
+        self._discard_stale(todo if renew else ())
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
         state = State(self.store.runs / name, self.board, self._command(), counts, len(todo))
         self._announce(name, len(todo))
@@ -152,13 +153,17 @@ class Run:
         store = [] if given else ["--store", str(self.store.root)]
         return shlex.join(["plad-bench", *self.arguments, *store])
 
-    def _discard(self, stages: Iterable[Stage]) -> None:
-        for stage in stages:
-            if (place := self.store.place(stage.key)).is_dir():
-                self.store.remove(place)
+    def _discard(self, cells: Sequence[Cell]) -> None:
+        """Remove what cells share with no other."""
+        for cell in cells:
+            self._remove(cell.scores.values())
+            if cell.responses.operation != "ask":  # what was asked for is not asked for twice
+                self._remove([cell.responses])
+            if cell.method is not None:
+                self._remove([cell.checkpoint])
 
-    def _stale(self, cells: Sequence[Cell]) -> list[Stage]:
-        """What other code made, and what rests on it, but for what ships with a task or was asked for."""
+    def _discard_stale(self, cells: Sequence[Cell]) -> None:
+        """Remove what other code made, and what rests on it, but for what ships with a task or was asked for."""
         found: dict[str, bool] = {}
         stages = {stage.key: stage for cell in cells for stage in cell.stages}  # inputs come first
         for key, stage in stages.items():
@@ -166,17 +171,12 @@ class Run:
             fixed = stage.operation == "ask" or (artifact is not None and artifact.shipped)
             old = artifact is not None and bool(lineage.stale(lineage.of(artifact, self.store.find)))
             found[key] = not fixed and (old or any(found[parent.key] for parent in stage.inputs.values()))
-        return [stage for key, stage in stages.items() if found[key]]
+        self._remove(stage for key, stage in stages.items() if found[key])
 
-
-def _own(cells: Sequence[Cell]) -> Iterator[Stage]:
-    """The stages that cells share with no other."""
-    for cell in cells:
-        yield from cell.scores.values()
-        if cell.responses.operation != "ask":  # what was asked for is not asked for twice
-            yield cell.responses
-        if cell.method is not None:
-            yield cell.checkpoint
+    def _remove(self, stages: Iterable[Stage]) -> None:
+        for stage in stages:
+            if (place := self.store.place(stage.key)).is_dir():
+                self.store.remove(place)
 
 
 class CellWatcher(Watcher):
