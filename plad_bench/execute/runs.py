@@ -26,6 +26,7 @@ from plad_bench.plan.stages import Stage
 
 if TYPE_CHECKING:
     from plad_bench.contract.registry import Registry
+    from plad_bench.report.results import Record
 
 STATE = "state.json"
 ALIVE = "alive"
@@ -113,10 +114,7 @@ class Run:
                     self.failures[cell.id] = failed
                     counts["failed"] += 1
                 elif all(key in engine.artifacts for key in keys):
-                    for stage in cell.responses.walk():  # what the record tells of stages that were not needed anew
-                        if stage.key not in engine.artifacts and (found := self.store.find(stage.key)):
-                            engine.artifacts[stage.key] = found
-                    record = recording.write_done(self.board / "cells", cell, engine.artifacts, self.arguments)
+                    record = self._write_done(cell, engine.artifacts)
                     counts["done"] += 1
                 else:
                     continue
@@ -142,6 +140,12 @@ class Run:
                 _forget_old(self.store.runs, state.directory)
         self.spent = Purse(engine.spent_file).spent
         return counts
+
+    def _write_done(self, cell: Cell, artifacts: dict[str, Artifact]) -> Record:
+        for stage in cell.responses.walk():  # what the record tells of stages that were not needed anew
+            if stage.key not in artifacts and (found := self.store.find(stage.key)):
+                artifacts[stage.key] = found
+        return recording.write_done(self.board / "cells", cell, artifacts, self.arguments)
 
     def _announce(self, name: str, cells: int) -> None:
         data = {"cells": cells, "command": provenance.command(self.arguments)}
