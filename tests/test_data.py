@@ -18,6 +18,9 @@ from plad_bench.execute.stages import data, files, near
 EXAMPLES = [Example(prompt=f"{tiny.sentence(i, 4)} {i}", references=(f"answer {i}",)) for i in range(600)]
 
 
+SPLITS = [("train", "train", "validation", "test")[i % 4] for i in range(600)]
+
+
 def test_splits_are_disjoint_and_of_the_size_promised():
     prompts = data.split(EXAMPLES)
     assert len(prompts) == 600
@@ -184,6 +187,30 @@ def test_the_stage_stops_at_a_leak(tmp_path, monkeypatch):
 def test_the_stage_refuses_an_empty_split(tmp_path, monkeypatch):
     with pytest.raises(StageError, match=r"split is empty \(2 distinct prompts in all\)"):
         run(tmp_path, monkeypatch, EXAMPLES[:2])
+
+
+def test_a_test_split_of_ones_own_is_the_test_split():
+    own = [Example(prompt=f"own {i}", references=("x",), split="test") for i in range(20)]
+    repeated = Example(prompt="own 3", references=("of training",))
+    prompts = data.split([*EXAMPLES, repeated, *own])
+    by_split = {name: {p.prompt for p in prompts if p.split == name} for name in data.SHARES}
+    assert by_split["test"] == {e.prompt for e in own}
+    assert len(by_split["train"]) + len(by_split["validation"]) == 600
+    assert 20 < len(by_split["validation"]) < 100, "the split that nobody names comes of the training examples"
+    assert next(p for p in prompts if p.prompt == "own 3").references == ("x",)
+    assert data.leaks(prompts) == []
+
+
+def test_the_last_split_that_names_a_prompt_has_it(tmp_path, monkeypatch):
+    named = [
+        Example(prompt=f"{e.prompt}", references=e.references, split=s) for e, s in zip(EXAMPLES, SPLITS, strict=True)
+    ]
+    again = [Example(prompt=e.prompt.upper(), references=("other",), split="train") for e in EXAMPLES[:90]]
+    context = run(tmp_path, monkeypatch, [*named, *again])
+    assert [context.counts[f"{name}_prompts"] for name in data.SHARES] == [SPLITS.count(name) for name in data.SHARES]
+    assert context.counts["left_to_a_later_split"] == 90 - SPLITS[:90].count("train")
+    with pytest.raises(StageError, match="an example names the split 'dev'"):
+        data.split([Example(prompt="a", references=("b",), split="dev")])
 
 
 def bad_rows(count):

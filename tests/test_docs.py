@@ -214,8 +214,10 @@ def test_the_signature_of_param_is_on_the_page():
     from plad_bench import param
 
     names = list(inspect.signature(param).parameters)
-    assert names == ["default", "source", "local", "private", "keyed", "bounds"]
-    assert 'param(default, *, source="", local=False, private=False, keyed=True, **bounds)' in read("plugins.md")
+    assert names == ["default", "source", "local", "private", "keyed", "unsaid", "bounds"]
+    assert 'param(default, *, source="", local=False, private=False, keyed=True, unsaid=False, **bounds)' in read(
+        "plugins.md"
+    )
 
 
 def test_the_tutorial_shows_the_example():

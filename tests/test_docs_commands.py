@@ -13,6 +13,7 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -26,7 +27,7 @@ SMALL = {"STEPS": "2", "WARMUP_STEPS": "2", "MAX_NEW_TOKENS": "4", "BATCH": "4",
 NEEDS = {
     "openai[": "gpt-4o-mini|NAME",
     "llama-1b": "Llama-3.2-1B|no GPU",
-    "jsonl[path=mine": "SmolLM",
+    "jsonl[path=": "SmolLM",
     "hub[id=ORG/NAME": "ORG/NAME",
     "vllm": "vllm",
     "ray": "ray",
@@ -85,6 +86,11 @@ def user_data(root: Path) -> None:
     rows = [{"prompt": f"the {n}th walk by river {7 * n}", "response": f"walk {n} is long"} for n in range(90)]
     write_rows(root / "mine.jsonl", rows)
     write_rows(root / "prompts.jsonl", [{"prompt": row["prompt"]} for row in rows])
+    papers = [{"source": [tiny.sentence(n, 20), tiny.sentence(n, 9)], "target": tiny.sentence(n, 5)} for n in range(90)]
+    write_rows(root / "papers.jsonl", papers)
+    write_rows(root / "train.jsonl", rows[:70])
+    write_rows(root / "test.jsonl", rows[70:])
+    write_rows(root / "all.jsonl", [{**row, "part": "test" if n % 5 else "train"} for n, row in enumerate(rows)])
     posts = [
         {"subreddit": "walks", "title": f"walk {n}", "post": tiny.sentence(n, 30), "summary": tiny.sentence(n, 5)}
         for n in range(200)
@@ -102,7 +108,7 @@ def user_data(root: Path) -> None:
     write_rows(root / "responses.jsonl", answers)
 
 
-def write_rows(file: Path, rows: list[dict[str, str]]) -> None:
+def write_rows(file: Path, rows: list[dict[str, Any]]) -> None:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 

@@ -17,6 +17,7 @@ from standin import endpoint
 from plad_bench.contract.errors import MissingError, StageError, UsageError
 from plad_bench.contract.params import Params
 from plad_bench.contract.records import Access, Teacher
+from plad_bench.contract.rows import Account
 from plad_bench.execute.stages import ask
 from plad_bench.execute.stages.files import Prompt, read_lines, write_prompts
 from plad_bench.execute.store import Artifact
@@ -217,12 +218,44 @@ def test_recorded_names_bad_rows_and_missing_prompts(tmp_path, data):
     lines(file, [*bad, *elsewhere, *good])
     with pytest.raises(StageError) as caught:
         asked(tmp_path, data, "recorded", path=str(file))
-    assert "lack 1 of the 6 prompts of the split train, among them id5" in caught.value.message
+    assert "lack 1 of the 6 prompts of the split train: 'thing[lamp 5] colour[red]'" in caught.value.message
+    assert "plad-bench export prompts" in caught.value.remedy
     assert "; 5 rows cannot be used, the first is said.jsonl, line 1: not JSON" in caught.value.message
     lines(file, [*bad, *elsewhere, *good, {"id": "id5", "response": "x"}])
     _, context = asked(tmp_path, data, "recorded", path=str(file))
     assert context.counts["bad_rows"] == len(context.notes["bad_rows"]) == 5
     assert context.counts["rows_of_other_prompts"] == 100
+
+
+def test_a_recorded_teacher_may_go_without_some_responses(tmp_path, data):
+    file = lines(tmp_path / "said.jsonl", [{"id": f"id{i}", "response": "x"} for i in range(5)])
+    for more in ({}, {"missing": "skip"}, {"missing": "skip", "max_missing": 0.1}):
+        with pytest.raises(StageError, match="lack 1 of the 6 prompts"):
+            asked(tmp_path, data, "recorded", path=str(file), **more)
+    rows, context = asked(tmp_path, data, "recorded", path=str(file), missing="skip", max_missing=0.2)
+    assert rows == {**{f"id{i}": ["x"] for i in range(5)}, "id5": []}
+    assert context.counts["without_response"] == 1
+    assert context.notes["without_response"] == ["id5"]
+    plain, skipping = one(f"recorded[path={file}]"), one(f"recorded[path={file},missing=skip,max_missing=0.5]")
+    assert plain.public() == skipping.public(), "which responses there are says the file"
+    assert plain.label == skipping.label
+
+
+def test_no_other_teacher_goes_without_a_response(tmp_path, data, monkeypatch):
+    from plad_bench_plugins.teachers import recorded
+
+    monkeypatch.setattr(recorded, "_lacking", None)
+    monkeypatch.setattr(Account, "close", lambda *_: None)
+    file = lines(tmp_path / "said.jsonl", [{"id": f"id{i}", "response": "x"} for i in range(6)])
+    context = tiny.context(
+        tmp_path,
+        spec={"split": "train", "max_new_tokens": 8},
+        inputs={"data": data},
+        job={"teacher": tiny.named("teacher", "recorded", path=str(file))},
+    )
+    monkeypatch.setattr(ask, "resolve", lambda _: lambda questions, params, asking: [()] + [("x",)] * 5)
+    with pytest.raises(StageError, match="has no response to 1 of 6 prompts of the split train"):
+        ask.run(context)
 
 
 def test_a_recorded_file_is_known_by_its_content(tmp_path):

@@ -39,13 +39,13 @@ class Params(BaseModel):
     def public(self) -> dict[str, Any]:
         """The parameters as JSON values, as keys and records see them.
 
-        A local path is replaced by the hash of what it holds, a private value by its own hash, and what says how a
-        result is come by, and not which, is left out.
+        A local path is replaced by the hash of what it holds and a private value by its own hash. What changes no
+        result is left out, and so is an unsaid parameter at its default.
         """
         values: dict[str, Any] = self.model_dump(mode="json")
         for name, info in type(self).model_fields.items():
             value, extra = getattr(self, name), _extra(info)
-            if not extra.get("keyed", True):
+            if not extra.get("keyed", True) or (extra.get("unsaid") and value == info.default):
                 del values[name]
             elif extra.get("local") and value is not None:
                 values[name] = content_hash(Path(value))
@@ -55,7 +55,14 @@ class Params(BaseModel):
 
 
 def param(
-    default: Any, *, source: str = "", local: bool = False, private: bool = False, keyed: bool = True, **bounds: Any
+    default: Any,
+    *,
+    source: str = "",
+    local: bool = False,
+    private: bool = False,
+    keyed: bool = True,
+    unsaid: bool = False,
+    **bounds: Any,
 ) -> Any:
     """A parameter with its default, where that default comes from, and its range.
 
@@ -65,9 +72,11 @@ def param(
         local: the value is a path on this machine. Keys and records hold the hash of its content instead.
         private: others must not read the value, such as a host name. Keys and records hold its hash instead.
         keyed: False for what changes how a result is come by and never the result: speed, patience, prices.
+        unsaid: True for a parameter that was added to a component which has results already: keys and records leave it
+            out while it has its default, so that they stay what they were.
         bounds: pydantic's `ge`, `gt`, `le`, `lt`, `min_length`, ...
     """
-    extra: dict[str, Any] = {"source": source, "local": local, "private": private, "keyed": keyed}
+    extra: dict[str, Any] = {"source": source, "local": local, "private": private, "keyed": keyed, "unsaid": unsaid}
     return Field(default, json_schema_extra=extra, **bounds)
 
 
@@ -81,41 +90,29 @@ class MethodParams(Params):
 class PairParams(Params):
     """Base of every pair builder's parameters: what a pair must be like to be kept. The harness does the sifting."""
 
-    scorer: str = param("", source="ours")
+    scorer: str = param("", source="ours", unsaid=True)
     """Selector of the metric that scores responses: for `margin`, and for builders that order by score."""
-    margin: float | None = param(None, ge=0, source="ours")
+    margin: float | None = param(None, ge=0, source="ours", unsaid=True)
     """Drop pairs whose chosen response scores less than this above the rejected one, or the same. In the scorer's unit,
     where % are 0 to 1."""
-    max_ratio: float | None = param(None, ge=1, source="ours")
+    max_ratio: float | None = param(None, ge=1, source="ours", unsaid=True)
     """Drop pairs of which one response has more than this many times the words of the other."""
-    min_words: int = param(0, ge=0, source="ours")
+    min_words: int = param(0, ge=0, source="ours", unsaid=True)
     """Drop pairs with a response of fewer words."""
-    max_words: int | None = param(None, ge=1, source="ours")
+    max_words: int | None = param(None, ge=1, source="ours", unsaid=True)
     """Drop pairs with a response of more words."""
-    keep_identical: bool = param(False, source="ours")
+    keep_identical: bool = param(False, source="ours", unsaid=True)
     """Keep pairs whose texts are the same but for white space; they are no preference."""
-    per_prompt: int = param(0, ge=0, source="ours")
+    per_prompt: int = param(0, ge=0, source="ours", unsaid=True)
     """Most pairs of one prompt; 0 keeps all there are. A step trains on one of them, drawn anew."""
-
-    def public(self) -> dict[str, Any]:
-        return _unusual(super().public(), PairParams)
 
 
 class TaskParams(Params):
     """What every task has beside its own parameters; `Task` adds it to those of a plugin."""
 
-    near_duplicates: Literal["report", "drop"] = param("report", source="ours")
+    near_duplicates: Literal["report", "drop"] = param("report", source="ours", unsaid=True)
     """What becomes of a prompt that nearly repeats an evaluated prompt: `report` keeps and counts it, `drop` leaves it
     out."""
-
-    def public(self) -> dict[str, Any]:
-        return _unusual(super().public(), TaskParams)
-
-
-def _unusual(values: dict[str, Any], base: type[Params]) -> dict[str, Any]:
-    """Public values without those of a base that have their default, which older keys do not know."""
-    usual = {name: info.default for name, info in base.model_fields.items()}
-    return {name: v for name, v in values.items() if name not in usual or v != usual[name]}
 
 
 def source_of(params: type[Params], name: str) -> str:

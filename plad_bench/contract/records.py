@@ -150,7 +150,11 @@ class Teacher(Component):
     training: Callable[[Any], Training | None] = lambda params: None
     """params -> how the teacher is fine-tuned on the task's references first; None uses the model as it is."""
     responses: str | Callable[[Sequence[Question], Any, Asking], Iterable[Sequence[Response]]] | None = None
-    """(questions, params, asking) -> the responses to each question, in their order. Called in a worker."""
+    """(questions, params, asking) -> the responses to each question, in their order. Called in a worker. No response is
+    an error, unless `asking.counts["without_response"]` says how many questions have none on purpose."""
+    immediate: bool = False
+    """Whether `responses` asks nobody and takes no time: it is then called before any work, too, to see that it will
+    not fail."""
     price: Callable[[Any], Price | None] | None = None
     """params -> what asking costs, None if nobody said; no function if it costs no money."""
     require: Callable[[Any], None] = lambda params: None
@@ -453,6 +457,9 @@ class Example:
     references: tuple[str, ...]
     meta: Mapping[str, Any] = field(default_factory=dict)
     """JSON values a metric of this task needs, such as the slots of a meaning."""
+    split: str | None = None
+    """train, validation or test where the data says so; None leaves that to the harness, which splits by hash. A split
+    that no example names is taken from those of train."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -463,7 +470,7 @@ class BadRow:
     """Such as "train.jsonl, line 7"."""
     reason: str
     """What is wrong with it. Quotes none of its text, for a record may show it."""
-    hint: str = ""
+    hint: str = field(default="", compare=False)
     """What may help its owner, such as the fields that the row has. Shown to them, and kept out of records."""
 
 

@@ -422,7 +422,8 @@ def _write_samples(
     if responses is None or data is None:
         return earlier.samples if earlier else None
     examples = {row["id"]: row for row in read_lines(data.path / f"{cell.protocol.split}.jsonl")}
-    rows = sorted(read_lines(responses.path / "responses.jsonl"), key=lambda row: str(row["id"]))[:SAMPLES]
+    answered = (row for row in read_lines(responses.path / "responses.jsonl") if row["responses"])
+    rows = sorted(answered, key=lambda row: str(row["id"]))[:SAMPLES]
     content = results.samples_bytes(
         results.Sample(
             example=row["id"],

@@ -46,4 +46,6 @@ def read(store: Store, record: Record, teacher: Record | None, count: int) -> li
 
 def _texts(responses: Path) -> dict[str, str]:
     """The first response to each prompt, by the prompt's id."""
-    return {row["id"]: row["responses"][0]["text"] for row in read_lines(responses / "responses.jsonl")}
+    return {
+        row["id"]: row["responses"][0]["text"] for row in read_lines(responses / "responses.jsonl") if row["responses"]
+    }

@@ -70,7 +70,7 @@ class TokenSteps:
         every = [s for _, some in chosen for s in some]
         return Step(
             self._micro(chosen),
-            max((ranks.even(0, len(some)) for _, some in chosen), default=0),
+            max((ranks.even(0, len(some)) for _, some in chosen if some), default=0),
             sum(len(s.response) for s in every),
             read=sum(map(len, every)),
         )
@@ -110,7 +110,8 @@ class TokenSteps:
         replayed = _sample(self.replay[index], texts.count(Text.REPLAY), scope)
         fresh = self._fresh(index, term, number, [i for i, text in where if text is Text.STUDENT])
         made = {Text.REPLAY: iter(replayed), Text.STUDENT: iter(fresh)}
-        return [next(made[text]) if text in made else self._there(text, i, number) for i, text in where]
+        every = [next(made[text]) if text in made else self._there(text, i, number) for i, text in where]
+        return [sequence for sequence in every if sequence is not None]
 
     def _texts(self, term: Term, rows: Sequence[int], scope: tuple[object, ...]) -> list[Text]:
         """Where each of a step's sequences comes from."""
@@ -119,9 +120,10 @@ class TokenSteps:
             return [choice(shares, scope)] * len(rows)
         return [choice(shares, scope, self.examples[i]) for i in rows]
 
-    def _there(self, text: Text, i: int, number: int) -> Tokens:
+    def _there(self, text: Text, i: int, number: int) -> Tokens | None:
+        """One of a prompt's responses; None if it has none: it keeps its place in the order, and trains nothing."""
         there = self.fixed[text][i]
-        return there[sequences.pick(len(there), self.seed, number, self.examples[i])]
+        return there[sequences.pick(len(there), self.seed, number, self.examples[i])] if there else None
 
     def _fresh(self, index: int, term: Term, number: int, rows: Sequence[int]) -> list[Tokens]:
         if not rows:

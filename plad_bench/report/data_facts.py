@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 _FACTS = {
+    "left_to_a_later_split": (
+        "row is left out: its prompt is in a later split, too",
+        "rows are left out: their prompts are in a later split, too",
+    ),
     "rows_merged": (
         "row repeats the prompt of another row and adds its references to it",
         "rows repeat the prompt of another row and add their references to it",

@@ -199,6 +199,8 @@ def parse(text: str, origin: str) -> Record:
     remedy = "Delete the file or restore it from version control."
     try:
         data = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        if r"\ud" in text.lower():  # half of a surrogate pair is no text: no page could show it
+            json.dumps(data, ensure_ascii=False).encode()
         return Record.model_validate(migrate(data), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import io
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from plad_bench.contract.registry import resolve
 from plad_bench.contract.rows import LISTED, Account, log
 from plad_bench.contract.words import canonical, tokens
 from plad_bench.execute.stages.files import Prompt, write_prompts
+from plad_bench.execute.stages.given_splits import given_splits
 from plad_bench.execute.stages.near import near_duplicates
 from plad_bench.execute.worker import Context
 from plad_bench.plan.spec import Chosen
@@ -50,8 +51,11 @@ def prepare(task: Chosen) -> Prepared:
     """
     made = Prepared()
     examples = _usable(made, task.label, resolve(task.component.load)(task.params))
-    made.prompts = split(examples)
-    _count_merged(made, examples)
+    given = given_splits(examples, signature)
+    if given.left_out:
+        made.counts["left_to_a_later_split"] = given.left_out
+    made.prompts = split(given.examples)
+    _count_merged(made, given.examples)
     _look_for_near_duplicates(made, drop=task.params.near_duplicates == "drop")  # type: ignore[attr-defined]
     for name in SHARES:
         made.counts[f"{name}_prompts"] = sum(p.split == name for p in made.prompts)
@@ -133,16 +137,18 @@ def _empty(task: str, splits: Sequence[str], made: Prepared) -> StageError:
     )
 
 
-def split(examples: Iterable[Example]) -> list[Prompt]:
+def split(examples: Collection[Example]) -> list[Prompt]:
     """Make one prompt of the examples that have the same text, with all their references, and split the prompts.
 
     Texts are the same if they are equal once normalised (NFC), whatever their white space. Prompts with the same words,
     in any order and whatever their case and punctuation, share a split, which the hash of these words decides; each
     keeps its own references. A prompt's id is that hash, or the hash of its text where others have the same words.
-    Sorted by id.
+    Where examples name their splits, these hold, and an example of an earlier split is left out. Sorted by id.
     """
+    given = given_splits(examples, signature)
+    shares = given.shares(SHARES)
     groups: dict[str, dict[str, list[Example]]] = defaultdict(lambda: defaultdict(list))
-    for example in examples:
+    for example in given.examples:
         groups[signature(example.prompt)][canonical(example.prompt)].append(example)
     prompts = []
     for words, texts in groups.items():
@@ -152,7 +158,7 @@ def split(examples: Iterable[Example]) -> list[Prompt]:
             prompts.append(
                 Prompt(
                     id=(mark if len(texts) == 1 else _hash(text))[:16],
-                    split=_split_of(mark),
+                    split=given.by_words.get(words) or _split_of(mark, shares),
                     prompt=first.prompt,
                     references=tuple(dict.fromkeys(r for e in same for r in e.references)),
                     meta=first.meta,
@@ -181,9 +187,9 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _split_of(mark: str) -> str:
-    point = int(mark[16:32], 16) % 100
-    for name, share in SHARES.items():
+def _split_of(mark: str, shares: Mapping[str, int]) -> str:
+    point = int(mark[16:32], 16) % sum(shares.values())
+    for name, share in shares.items():
         if point < share:
             return name
         point -= share

@@ -61,15 +61,15 @@ def response_of(row: Mapping[str, Any]) -> Response:
 
 
 def read_responses(artifact: Artifact, prompts: Sequence[Prompt]) -> dict[str, tuple[Response, ...]]:
-    """Responses by example id, at least one for each of the prompts.
+    """Responses by example id; none where the teacher was allowed to have none (`without_response`).
 
     Raises:
-        StageError: naming a prompt that has none.
+        StageError: naming a prompt that is not there.
     """
     by_id = {
         row["id"]: tuple(response_of(r) for r in row["responses"]) for row in read_lines(artifact.path / RESPONSES)
     }
-    if missing := [p.id for p in prompts if not by_id.get(p.id)]:
+    if missing := [p.id for p in prompts if p.id not in by_id]:
         raise StageError(
             f"{len(missing)} of {len(prompts)} prompts have no {artifact.stage} response, among them {missing[0]}"
         )

@@ -29,6 +29,8 @@ def run(context: Context) -> None:
     candidates = []
     for prompt in training:
         responses = {text: by_id[prompt.id] for text, by_id in sources.items()}
+        if not all(responses.values()):  # a recorded teacher may lack some
+            continue
         responses[Text.REFERENCE] = tuple(Response(text=r) for r in prompt.references)
         candidates.append(Candidates(id=prompt.id, prompt=prompt.prompt, responses=responses, meta=prompt.meta))
 

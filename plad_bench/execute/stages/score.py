@@ -27,15 +27,17 @@ def run(context: Context) -> None:
     prompts = read_prompts(context.inputs["data"], made["split"], made.get("limit", 0))
     responses = read_responses(context.inputs["responses"], prompts)
     teacher = read_responses(context.inputs["teacher"], prompts) if "teacher" in context.inputs else {}
-    examples = [scored(p, responses[p.id][0].text, teacher[p.id][0].text if teacher else None) for p in prompts]
-    tools = _Tools(context, responses, teacher)
+    answered = [p for p in prompts if responses[p.id] and (not teacher or teacher[p.id])]
+    examples = [scored(p, responses[p.id][0].text, teacher[p.id][0].text if teacher else None) for p in answered]
+    tools = _Tools(context, responses, teacher, [example.id for example in examples])
     try:
         values = measure(context, metric, examples, tools)
     except UnmeasuredError as error:
         context.notes["absent"] = error.message
         values = [math.nan] * len(examples)
     named = values if isinstance(values, Mapping) else dict(zip((e.id for e in examples), values, strict=True))
-    by_id = {name: None if math.isnan(value) else value for name, value in named.items()}
+    unanswered = {p.id: math.nan for p in prompts} if len(answered) < len(prompts) else {}
+    by_id = {name: None if math.isnan(value) else value for name, value in {**unanswered, **named}.items()}
     (context.out / VALUES).write_text(json.dumps(by_id))
 
 
@@ -67,8 +69,9 @@ class _Tools(Tools):
         context: Context,
         responses: Mapping[str, tuple[Response, ...]] | None = None,
         teacher: Mapping[str, tuple[Response, ...]] | None = None,
+        examples: Sequence[str] = (),
     ) -> None:
-        self._context = context
+        self._context, self._examples = context, examples
         self._responses, self._teacher = responses or {}, teacher or {}
         self._models: dict[str, LanguageModel] = {}
         self.device, self.kept, self.partial = context.device, context.out, context.partial
@@ -95,7 +98,7 @@ class _Tools(Tools):
         if "scores" not in self._context.inputs:
             raise _undeclared(Need.SCORES)
         values = json.loads((self._context.inputs["scores"].path / VALUES).read_text())
-        return [math.nan if v is None else v for v in values.values()]
+        return [math.nan if values[e] is None else values[e] for e in self._examples or values]
 
     def progress(self, done: int, total: int) -> None:
         self._context.progress(done, total)

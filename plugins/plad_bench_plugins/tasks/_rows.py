@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +13,20 @@ from plad_bench import BadRow, Example, Loaded, MissingError, Origin, Params, So
 from plad_bench.contract.hub import asking, pinned
 from plad_bench_plugins import _data_files
 from plad_bench_plugins._data_files import KINDS, DataPath, Listing, Row, listed
+
+LISTED = 12
+"""How many fields of a row a message lists."""
+ALSO_CALLED = {
+    "prompt": (
+        *("question", "query", "instruction", "input", "problem", "source", "document", "article", "dialogue", "post"),
+        *("text", "context"),
+    ),
+    "response": (
+        *("completion", "answer", "output", "target", "summary", "label", "reference", "references", "chosen", "reply"),
+        *("solution", "gold_response", "text"),
+    ),
+}
+"""A field -> what else data sets call it, the likeliest first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +46,11 @@ class Hub:
 
 class UnfitError(Exception):
     """A row is no example; the message says why, without its text."""
+
+    def __init__(self, reason: str, *, missing: str = "") -> None:
+        super().__init__(reason)
+        self.missing = missing
+        """The field that it lacks, if that is why."""
 
 
 class PathParams(Params):
@@ -75,9 +95,28 @@ def examples(
             try:
                 yield convert(row.values)
             except UnfitError as unfit:
-                yield BadRow(where=row.where, reason=str(unfit))
+                yield BadRow(where=row.where, reason=str(unfit), hint=hint(row.values, unfit.missing))
         else:
             yield row
+
+
+def hint(values: Mapping[str, Any], missing: str) -> str:
+    """What may help whoever named a field that a row lacks: the fields it has, and which of them may be meant."""
+    if not missing:
+        return ""
+    names = [name for name, value in values.items() if value is not None]
+    there = ", ".join(repr(name[:40]) for name in names[:LISTED]) + (", ..." if len(names) > LISTED else "")
+    wanted = [missing, *(name for name in ALSO_CALLED if missing in ALSO_CALLED and name not in {missing, *names})]
+    guesses = {name: _guess(name, names) for name in wanted}
+    meant = ", ".join(f"{name}={guess}" for name, guess in guesses.items() if guess)
+    return f"it has the fields {there}{f'; try {meant}?' if meant else ''}" if names else "it has no fields"
+
+
+def _guess(field: str, names: Sequence[str]) -> str:
+    """Which of a row's fields may be meant by another name; empty if none looks like it."""
+    folded = {name.casefold().strip(): name for name in reversed(names)}
+    near = difflib.get_close_matches(field.casefold(), folded, n=1, cutoff=0.75)
+    return next((folded[name] for name in (*near, *ALSO_CALLED.get(field, ())) if name in folded), "")
 
 
 def text(values: Mapping[str, Any], field: str) -> str:
@@ -88,9 +127,14 @@ def text(values: Mapping[str, Any], field: str) -> str:
     """
     value = values.get(field)
     if value is None:
-        raise UnfitError(f"no field {field}")
+        raise UnfitError(f"no field {field}", missing=field)
     if not isinstance(value, str):
         raise UnfitError(f"field {field} is of type {type(value).__name__}, not text")
+    return checked(value, field)
+
+
+def checked(value: str, field: str) -> str:
+    """The text of a field, or of a part of it. Errors as `text`."""
     if not value.strip():
         raise UnfitError(f"field {field} is empty")
     try:

@@ -2,40 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Self
 
 from pydantic import model_validator
 
-from plad_bench import Example, Loaded, Params, Protocol, Task, param
+from plad_bench import Example, Loaded, Params, Protocol, Source, Task, param
 from plad_bench_plugins._data_files import DataPath
-from plad_bench_plugins.tasks._rows import Hub, UnfitError, examples, require, text
+from plad_bench_plugins.tasks._row_shapes import PROMPT, RESPONSE, Reader, fields
+from plad_bench_plugins.tasks._rows import Hub, examples, require
 from plad_bench_plugins.tasks.tldr import SUMMARY_METRICS
 
 
 class FieldParams(Params):
     """Which fields of a row are what."""
 
-    prompt: str = param("prompt", min_length=1, source="ours")
-    """Field with the prompt."""
-    response: str = param("response", source="ours")
+    prompt: str = param(PROMPT, min_length=1, source="ours")
+    """Field with the prompt: a text, a list of texts, or a chat. Where rows have no such field, `messages` or
+    `instruction` and `input` take its place."""
+    response: str = param(RESPONSE, source="ours")
     """Field with the reference response, or with a list of them; empty (response=) for prompts alone."""
+    template: str = param("", source="ours", unsaid=True)
+    r"""The prompt as a text with {field} in it, in place of `prompt`: 'Summarise:\n{source}'."""
+
+    @model_validator(mode="after")
+    def _template_names_fields(self) -> Self:
+        if self.template:
+            fields(self.template)
+            if self.prompt != PROMPT:
+                msg = "give prompt= or template=, not both"
+                raise ValueError(msg)
+        return self
 
     def has_references(self) -> bool:
         """Whether there are reference responses."""
         return bool(self.response)
 
-    def example(self, values: Mapping[str, Any]) -> Example:
-        """The example of a row."""
-        if not self.response:
-            return Example(prompt=text(values, self.prompt), references=())
-        given = values.get(self.response)
-        if not isinstance(given, list):
-            given = [given]
-        if not given:
-            raise UnfitError(f"field {self.response} is an empty list")
-        references = tuple(text({self.response: one}, self.response) for one in given)
-        return Example(prompt=text(values, self.prompt), references=references)
+    def reader(self, split: str = "") -> Reader:
+        """What makes examples of rows; `split` is the field with their split, if there is one."""
+        template = self.template.replace(r"\n", "\n").replace(r"\t", "\t")
+        return Reader(prompt=self.prompt, response=self.response, template=template, split=split)
 
 
 class FilesParams(FieldParams):
@@ -44,13 +52,26 @@ class FilesParams(FieldParams):
     path: DataPath | None = param(None, local=True, source="ours")
     """A file (JSON Lines, JSON, CSV, TSV, Parquet, Arrow; also compressed) or a directory that holds such files alone.
     Keys and records see the hash of its content."""
+    validation: DataPath | None = param(None, local=True, source="ours", unsaid=True)
+    """The validation split, in files of its own. Unset takes it from the rows of path, by hash."""
+    test: DataPath | None = param(None, local=True, source="ours", unsaid=True)
+    """The test split, in files of its own. Unset takes it from the rows of path, by hash."""
+    split: str = param("", source="ours", unsaid=True)
+    """Field that says of each row which split it belongs to: train, validation or test."""
 
     @model_validator(mode="after")
     def _has_path(self) -> Self:
         if self.path is None:
             msg = "give path=FILE, or a directory"
             raise ValueError(msg)
+        if self.split and (self.validation or self.test):
+            msg = "give split=FIELD, or files for validation= and test=, not both"
+            raise ValueError(msg)
         return self
+
+    def parts(self) -> dict[str | None, Path]:
+        """The files of each split; None is what the harness splits."""
+        return {s: p for s, p in ((None, self.path), ("validation", self.validation), ("test", self.test)) if p}
 
 
 class HubParams(FieldParams):
@@ -64,11 +85,18 @@ class HubParams(FieldParams):
     """One of its splits, or several: train+test. Unset pools them all."""
     revision: str | None = param(None, min_length=1, source="ours")
     """Branch, tag or commit; unset is what the hub resolves, which the record tells."""
+    validation: str | None = param(None, min_length=1, source="ours", unsaid=True)
+    """Its split to validate on; give `split`, too. Unset takes it from the others, by hash."""
+    test: str | None = param(None, min_length=1, source="ours", unsaid=True)
+    """Its split to evaluate on; give `split`, too. Unset takes it from the others, by hash."""
 
     @model_validator(mode="after")
     def _has_id(self) -> Self:
         if not self.id:
             msg = "give id=ORG/NAME"
+            raise ValueError(msg)
+        if (self.validation or self.test) and not self.split:
+            msg = "validation= and test= name splits beside split=NAME, which is trained on"
             raise ValueError(msg)
         return self
 
@@ -76,15 +104,40 @@ class HubParams(FieldParams):
         """The data set."""
         return Hub(id=self.id, config=self.config, revision=self.revision, split=self.split)
 
+    def parts(self) -> dict[str | None, Hub]:
+        """The data set, split by split; None is what the harness splits."""
+        named = {"validation": self.validation, "test": self.test}
+        return {None: self.hub(), **{part: replace(self.hub(), split=split) for part, split in named.items() if split}}
+
 
 def load_files(params: FilesParams) -> Iterator[Loaded]:
     """One example for each row."""
-    return examples("jsonl", params.path, Hub(id=""), params.example)
+    for part, path in params.parts().items():
+        reader = params.reader(params.split)
+        yield from _read(examples("jsonl", path, Hub(id=""), reader.example), reader, part)
 
 
 def load_hub(params: HubParams) -> Iterator[Loaded]:
     """One example for each row."""
-    return examples("hub", None, params.hub(), params.example)
+    for part, hub in params.parts().items():
+        reader = params.reader()
+        yield from _read(examples("hub", None, hub, reader.example), reader, part)
+
+
+def _read(loaded: Iterable[Loaded], reader: Reader, part: str | None) -> Iterator[Loaded]:
+    """What was loaded, with the split that it was loaded for and how its rows were read."""
+    for item in loaded:
+        if isinstance(item, Example) and part is not None:
+            yield replace(item, split=part)
+        elif isinstance(item, Source):
+            yield replace(item, remark="; ".join(filter(None, (item.remark, reader.remarks()))))
+        else:
+            yield item
+
+
+def _require_files(params: FilesParams) -> None:
+    for path in params.parts().values():
+        require("jsonl", path, Hub(id=""))
 
 
 # Untuned: rates that fine-tuning of pretrained models commonly uses. A model from scratch needs its own.
@@ -103,7 +156,7 @@ RECORDS = (
         metrics=SUMMARY_METRICS,
         student="smollm-135m",
         references=FilesParams.has_references,
-        require=lambda params: require("jsonl", params.path, Hub(id="")),
+        require=_require_files,
     ),
     Task(
         name="hub",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
 from plad_bench import Access, Asking, BadRow, MissingError, Params, Question, Response, StageError, Teacher, param
-from plad_bench.contract.rows import Account
+from plad_bench.contract.rows import LISTED, Account, log
 from plad_bench_plugins._data_files import KINDS, DataPath, Listing, Row, listed, rows
 from plad_bench_plugins.tasks._rows import UnfitError
+
+_NAMED, _LENGTH = 3, 80
+"""How many prompts a message shows, and how much of each."""
 
 
 class RecordedParams(Params):
@@ -25,6 +28,10 @@ class RecordedParams(Params):
     """Field with the prompt, for rows without such an id."""
     response: str = param("response", min_length=1, source="ours")
     """Field with the response, or with a list of them."""
+    missing: Literal["fail", "skip"] = param("fail", source="ours", keyed=False)
+    """What becomes of a prompt without a response: `fail` stops, `skip` goes without it and counts it."""
+    max_missing: float = param(0.05, ge=0, lt=1, source="ours", keyed=False)
+    """The largest share of a split's prompts that `missing=skip` goes without."""
 
     @model_validator(mode="after")
     def _has_path(self) -> Self:
@@ -53,7 +60,8 @@ def responses(questions: Sequence[Question], params: RecordedParams, asking: Ask
     A row is matched by its id, or else by its prompt, whatever the case, spacing, punctuation and order of its words.
 
     Raises:
-        StageError: if a question has none; the bad rows, which may be why, are named too. Or as `Account.close`.
+        StageError: if a question has none, or with missing=skip too many have none; the bad rows, which may be why, are
+            named too. Or as `Account.close`.
     """
     by_id: dict[str, list[Response]] = {q.id: [] for q in questions}
     by_prompt = {asking.same(q.prompt): q.id for q in questions}
@@ -77,16 +85,32 @@ def responses(questions: Sequence[Question], params: RecordedParams, asking: Ask
             elsewhere += 1
     asking.counts["rows_of_other_prompts"] = elsewhere
     account.close(asking.counts, asking.notes)
-    bad = account.bad
-    if missing := [id_ for id_, found_ in by_id.items() if not found_]:
-        unread = f"; {len(bad)} rows cannot be used, the first is {bad[0].where}: {bad[0].reason}" if bad else ""
-        raise StageError(
-            f"the recorded responses lack {len(missing)} of the {len(questions)} prompts of the split {asking.split}, "
-            f"among them {', '.join(missing[:3])}{unread}",
-            "Record them too. Where only the split for evaluation lacks them, --metrics without win-teacher and "
-            "agreement needs none but for the teacher's own row.",
-        )
+    if missing := [q for q in questions if not by_id[q.id]]:
+        if params.missing == "fail" or len(missing) > params.max_missing * len(questions):
+            raise _lacking(missing, len(questions), params, asking, account.bad)
+        asking.counts["without_response"] = len(missing)
+        asking.notes["without_response"] = [q.id for q in missing[:LISTED]]
+        log(f"{len(missing)} of {len(questions)} prompts have no recorded response", [_shown(q) for q in missing])
     return [tuple(by_id[q.id]) for q in questions]
+
+
+def _lacking(
+    missing: Sequence[Question], total: int, params: RecordedParams, asking: Asking, bad: Sequence[BadRow]
+) -> StageError:
+    unread = f"; {len(bad)} rows cannot be used, the first is {bad[0].where}: {bad[0].reason}" if bad else ""
+    more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+    allowed = f"missing=skip allows {params.max_missing:.0%}, max_missing= more"
+    return StageError(
+        f"the recorded responses lack {len(missing)} of the {total} prompts of the split {asking.split}: "
+        f"{', '.join(map(_shown, missing[:_NAMED]))}{more}{unread}",
+        f"Record them too (`plad-bench export prompts` writes what to answer), or go without them: {allowed}.",
+    )
+
+
+def _shown(question: Question) -> str:
+    """A prompt as a message shows it: quoted, so that no record repeats it."""
+    text = " ".join(question.prompt.split())
+    return repr(text if len(text) <= _LENGTH else text[: _LENGTH - 3] + "...")
 
 
 def _responses(values: Mapping[str, Any], params: RecordedParams) -> list[Response]:
@@ -119,5 +143,6 @@ RECORDS = (
         provides=frozenset({Access.TEXT}),
         responses=responses,
         require=lambda params: params.files() and None,
+        immediate=True,
     ),
 )
