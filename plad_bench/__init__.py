@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         PairBatch,
         PairBuilder,
         PairObjective,
+        PromptFormat,
         Question,
         Response,
         Sampling,
@@ -65,8 +66,8 @@ _HOME = {
     "errors": "MissingError PladBenchError StageError UnmeasuredError UsageError",
     "records": "Access Asking BadRow Candidates Check Event Example Finding HubModel LaunchOptions Launcher "
     "LauncherSession Loaded Method Metric Need Origin Pair PairBatch PairBuilder PairObjective Question "
-    "Response Sampling Schedule Scored ScratchModel Source StageProcess Student Task Teacher Term Text TokenObjective "
-    "Trace Training",
+    "PromptFormat Response Sampling Schedule Scored ScratchModel Source StageProcess Student Task Teacher Term Text "
+    "TokenObjective Trace Training",
     "tools": "LanguageModel Scorers Tools",
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names.split()}
@@ -101,6 +102,7 @@ __all__ = [
     "Params",
     "PladBenchError",
     "Price",
+    "PromptFormat",
     "Protocol",
     "Question",
     "Response",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -29,6 +30,9 @@ WIDE = 10_000
 @click.command(short_help="Show what run would do.")
 @matrix_options
 @execution_options
+@click.option(
+    "--show-prompt", is_flag=True, help="Show what teacher and student are given for a prompt, with token ids."
+)
 @json_option
 @click.pass_context
 def plan(ctx: click.Context, /, **options: Any) -> int:
@@ -67,14 +71,18 @@ def show_plan(planned: Planned, options: Mapping[str, Any]) -> int:
         if stop is None:
             stop = error
             click.echo(f"run would stop: {stop}", err=True)
+    given = _given(planned, data) if options.get("show_prompt") else []
     if options["as_json"]:
         listed = [{"stage": s.name, "key": k, "cached": k not in waiting} for k, s in stages.items()]
         questions = [asdict(e) for e in asked]
         said = {"stop": str(stop) if stop else "", "remarks": remarks}
         counted = {task: of.counts for task, of in data.items()}
-        echo_json({"cells": cells, "data": counted, "stages": listed, "questions": questions, **said})
+        shown = {"prompts": given} if options.get("show_prompt") else {}
+        echo_json({"cells": cells, "data": counted, "stages": listed, "questions": questions, **shown, **said})
     else:
         _print(cells, data, stages, waiting, asked)
+        for one in given:
+            click.echo(f"\n{_prompt(one)}")
     return stop.exit_code if stop else ExitCode.OK
 
 
@@ -109,6 +117,31 @@ def _data(planned: Planned) -> dict[str, Prepared]:
         elif task.label not in found and task.component.hub(task.params) is None:
             found[task.label] = preview(task)
     return found
+
+
+def _given(planned: Planned, data: Mapping[str, Prepared]) -> list[dict[str, Any]]:
+    """What each model of the cells is given for a prompt."""
+    from plad_bench.execute.stages import prompts
+
+    def find(key: str) -> Path | None:
+        artifact = planned.store.find(key)
+        return artifact.path if artifact else None
+
+    firsts = {task: next((p.prompt for p in of.prompts if p.split == "train"), "") for task, of in data.items()}
+    return prompts.given(planned.cells, find, firsts)
+
+
+def _prompt(given: Mapping[str, Any]) -> str:
+    """What a model is given for a prompt, to read."""
+    lines = [f"{given['role']} {given['model']} is given for a prompt of {given['task']}:"]
+    if "text" not in given:
+        return f"{lines[0]} {given['reason']}"
+    lines += [f"  | {line}" for line in given["text"].split("\n")]
+    if "ids" in given:
+        lines += [f"  token ids: {' '.join(map(str, given['ids']))}", f"  a response ends with {given['end']}"]
+    names = {"template": "template", "date": "date in the template", "thinking": "thinking"}
+    lines += [f"  {words}: {given[name]}" for name, words in names.items() if name in given]
+    return "\n".join(lines)
 
 
 def _stages(planned: Planned) -> dict[str, Stage]:

@@ -177,7 +177,9 @@ def no_end_token(what: str) -> MissingError:
 
 def no_template(what: str) -> MissingError:
     """The refusal of a chat template that is not there."""
-    return MissingError(f"{what} has no chat template", "Give template=FILE with a Jinja template, or leave it out.")
+    return MissingError(
+        f"{what} has no chat template", "Give template_file=FILE, a Jinja template, or leave template= out."
+    )
 
 
 def end_token_beyond(what: str, token: str, number: int, rows: int) -> MissingError:

@@ -109,7 +109,7 @@ def load(path: Path, device: str, precision: str) -> tuple[PreTrainedModel, PreT
             raise MissingError(f"model {name} has no weights {absent[0]}", "Give a model with a trained language head.")
         move: Any = model.to
         model = move(device).eval()
-    tokenizer = load_tokenizer(source, name, path, rows=embedded(model))
+    tokenizer = load_tokenizer(source, name, format_of(path), rows=embedded(model))
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=sorted(end_tokens(model.generation_config, tokenizer)),
@@ -169,8 +169,10 @@ def located(path: Path) -> tuple[Path, str]:
     return here if here and whole else _download(pointer["id"], pointer["revision"]), name
 
 
-def load_tokenizer(source: Path, name: str, path: Path | None = None, rows: int = 0) -> PreTrainedTokenizerBase:
-    """The tokenizer there, with the prompt format that the model directory `path` asks for.
+def load_tokenizer(
+    source: Path, name: str, format_: PromptFormat | None = None, rows: int = 0
+) -> PreTrainedTokenizerBase:
+    """The tokenizer there; a prompt format replaces the one it keeps.
 
     One without a pad token, or whose pad token is none of the `rows` tokens that the model has an embedding for, pads
     with its end token; masks never come from ids, so the two can be one.
@@ -186,10 +188,15 @@ def load_tokenizer(source: Path, name: str, path: Path | None = None, rows: int 
         raise hub.end_token_beyond(name, str(tokenizer.eos_token), tokenizer.eos_token_id, rows)
     if tokenizer.pad_token_id is None or (rows and tokenizer.pad_token_id >= rows):
         tokenizer.pad_token = tokenizer.eos_token
-    if path is not None and (path / POINTER).is_file():
-        settings = json.loads((path / POINTER).read_text()).get("prompts", {})
-        prompts.apply_format(tokenizer, PromptFormat(**settings), name)
+    if format_ is not None:
+        prompts.apply_format(tokenizer, format_, name)
     return tokenizer
+
+
+def format_of(path: Path) -> PromptFormat | None:
+    """The prompt format that a model directory asks for; None where its tokenizer keeps one."""
+    pointer = path / POINTER
+    return PromptFormat(**json.loads(pointer.read_text()).get("prompts", {})) if pointer.is_file() else None
 
 
 def end_tokens(config: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> set[int]:
@@ -217,6 +224,17 @@ def encoder(
 def embedded(model: PreTrainedModel) -> int:
     """For how many tokens a model has an embedding; 0 where it does not say."""
     return int(getattr(model.get_input_embeddings(), "num_embeddings", 0))
+
+
+def encoder_of_files(
+    source: Path, name: str, format_: PromptFormat | None, counts: dict[str, float] | None = None
+) -> Encoder:
+    """What turns text into a model's tokens, from its configuration and tokenizer alone; errors as load_tokenizer."""
+    with _loading(f"model {name}", source):
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    rows = int(getattr(config.get_text_config(), "vocab_size", 0))
+    tokenizer = load_tokenizer(source, name, format_, rows)
+    return Encoder(tokenizer, context_of(config), {} if counts is None else counts, config.is_encoder_decoder, rows)
 
 
 def checkpoint(model: PreTrainedModel) -> None:

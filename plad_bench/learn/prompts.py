@@ -73,7 +73,7 @@ class Chat:
             raise StageError(
                 "the chat template asks for today's date in a form that cannot be fixed, so that prompts would differ "
                 "from day to day",
-                "Give template=FILE, a copy that calls strftime_now with a literal format.",
+                "Give template_file=FILE, a copy that calls strftime_now with a literal format.",
             )
 
     def _dated(self, call: re.Match[str]) -> str:
@@ -104,7 +104,9 @@ class Chat:
             )
         except (TemplateError, TypeError, ValueError) as error:
             remedy = "Give the text as instruction= instead of system=." if self.format.system else ""
-            raise StageError(f"the chat template fails: {error}", remedy or "Give template=FILE, or none.") from error
+            raise StageError(
+                f"the chat template fails: {error}", remedy or "Give template_file=FILE, or template=none."
+            ) from error
         if self.format.system and messages[0]["role"] == "system" and messages[0]["content"].strip() not in text:
             raise StageError("the chat template leaves out the system prompt", "Give the text as instruction= instead.")
         return str(text)

@@ -144,12 +144,15 @@ class Encoder:
 
     def described(self) -> dict[str, Any]:
         """What the model is given for a prompt, for the record: text and token ids of the prompt "{prompt}"."""
-        quiet = replace(self, counts={})
-        ids = quiet.prompt("{prompt}")
+        return self.shown("{prompt}")
+
+    def shown(self, prompt: str) -> dict[str, Any]:
+        """What the model is given for a prompt: text, token ids, and what decides how they are made."""
+        ids = replace(self, counts={}).prompt(prompt)
         dated = {"date": self.format.date} if self.chat and self.chat.dated else {}
         return {
             "template": "chat" if self.chat else "none",
-            "text": self.tokenizer.decode(ids),
+            "text": self.chat.render(self.chat.messages(prompt)) if self.chat else self.tokenizer.decode(ids),
             "ids": ids,
             "end": self.tokenizer.convert_ids_to_tokens(self.end),
             **dated,

@@ -131,10 +131,7 @@ class Served:
 def described(path: Path, counts: dict[str, float] | None = None) -> tuple[Path, Encoder]:
     """The directory with a model's files, and what encodes text for it."""
     source, name = models.located(path)
-    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    rows = int(config.get_text_config().vocab_size)
-    tokenizer = models.load_tokenizer(source, name, path, rows)
-    return source, Encoder(tokenizer, models.context_of(config), {} if counts is None else counts, rows=rows)
+    return source, models.encoder_of_files(source, name, models.format_of(path), counts)
 
 
 def _engine(source: Path, device: str, precision: str) -> dict[str, Any]:

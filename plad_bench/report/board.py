@@ -18,7 +18,7 @@ from plad_bench.plan.boardfile import BoardFile, Prices
 from plad_bench.report import collector, samples, stats
 from plad_bench.report.cells import Cell, Complain, Problem, consistent, found, matrix, with_scores
 from plad_bench.report.labels import labels
-from plad_bench.report.results import REFERENCE_METHODS, Record, is_prompt
+from plad_bench.report.results import REFERENCE_METHODS, Record, at, is_prompt
 from plad_bench.report.samples import Shown
 from plad_bench.report.stats import Array, Estimate, Pairwise
 
@@ -132,6 +132,8 @@ class Group:
     """Counts of the data stage, by their names there."""
     samples: tuple[Shown, ...] = ()
     """What references and rows, in this order, wrote to a few prompts, where the task's text may be shown."""
+    thinking: Mapping[str, str] = field(default_factory=dict)
+    """What happens to the thinking text of teacher and student, if they are models that think: off, strip or keep."""
 
 
 @dataclass(frozen=True)
@@ -275,7 +277,18 @@ def _group(cells: Sequence[Cell], settings: BoardFile, complain: Complain) -> Gr
         absent=_absent([*done, *others], named),
         data={n.removeprefix("data."): v for n, v in first.counts.items() if n.startswith("data.")},
         samples=samples.side_by_side([[by_id[of] for of in row.cells] for row in shown], primary, complain),
+        thinking=_thinking(done),
     )
+
+
+def _thinking(cells: Iterable[Cell]) -> dict[str, str]:
+    """What becomes of the thinking text of teacher and student, as the records of their responses say."""
+    found = {}
+    for cell in cells:
+        how = at(cell.record.provenance, "notes", "generate", "prompts", "thinking")
+        if isinstance(how, str):
+            found["teacher" if cell.record.method.name == "teacher" else "student"] = how
+    return found
 
 
 def _absent(cells: Iterable[Cell], named: Mapping[str, str]) -> tuple[Absent, ...]:

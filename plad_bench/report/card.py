@@ -10,7 +10,7 @@ from plad_bench.contract.errors import UsageError
 from plad_bench.plan.names import slug
 from plad_bench.report import content, markdown, stats, text
 from plad_bench.report.board import Board, Group, MetricInfo, Row
-from plad_bench.report.results import Record
+from plad_bench.report.results import Record, at
 from plad_bench.report.text import NONE, clean, code, escape
 
 if TYPE_CHECKING:
@@ -165,8 +165,8 @@ _ENCODE_ENCODER = """\
 
 def _usage(record: Record, weights: Weights) -> Sequence[str]:
     """How the model was given prompts in training and evaluation, in words and as code that does the same."""
-    given = _at(record.provenance, "notes", "generate", "prompts")
-    text, end = _at(given, "text"), _at(given, "end")
+    given = at(record.provenance, "notes", "generate", "prompts")
+    text, end = at(given, "text"), at(given, "end")
     if isinstance(text, str) and "{prompt}" in text and not weights.encoder_decoder:
         encode = _ENCODE.format(text=ascii(text))
         words = (
@@ -194,13 +194,6 @@ def _usage(record: Record, weights: Weights) -> Sequence[str]:
         answer="" if weights.encoder_decoder else ', inputs["input_ids"].shape[1] :',
     )
     return words, settings, f"```python\n{snippet}\n```"
-
-
-def _at(value: Any, *names: str) -> Any:
-    """What lies under these names in nested tables; None where there is nothing, or no table."""
-    for name in names:
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
 
 
 def _training(record: Record, origin: Origin) -> Iterable[tuple[str, str]]:

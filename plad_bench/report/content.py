@@ -179,6 +179,13 @@ def _records(count: int) -> str:
     return f"{count} record{'' if count == 1 else 's'}"
 
 
+_THINKING = {
+    "off": "asked not to think before it answers",
+    "strip": "thinking text is not part of its answers",
+    "keep": "thinking text is part of its answers",
+}
+
+
 def setting(group: Group) -> Line:
     """What a group was measured under, in one line."""
     protocol = group.protocol
@@ -187,6 +194,7 @@ def setting(group: Group) -> Line:
     facts += [(Said(key, 40), " ", Said(value, 40)) for key, value in sorted(protocol.items()) if key not in pages]
     asked = max((row.asked for row in (*group.rows, *group.references)), default=0)
     data = f"{group.examples} examples, {asked} seed{'s' if asked != 1 else ''}"
+    facts += [(f"{role}: {_THINKING[how]}",) for role, how in sorted(group.thinking.items()) if how in _THINKING]
     who: Line = ("Task ", Name(group.task), ", teacher ", Name(group.teacher), ", student ", Name(group.student))
     became = "; ".join(data_facts.facts(group.data))
     rows: Line = (f" Data: {became}.",) if became else ()

@@ -266,6 +266,13 @@ def write(path: Path, record: Record) -> None:
     write_atomically(path, dumps(record).encode())
 
 
+def at(value: Any, *names: str) -> Any:
+    """What lies under these names in nested tables; None where there is nothing, or no table."""
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
 def is_prompt(example: str) -> bool:
     """Whether an example is a prompt of the task, rather than one that a metric brings, named "metric:example"."""
     return ":" not in example

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from plad_bench import Metric, MissingError, Scored, StageError, Tools, param
 from plad_bench.contract import hub
-from plad_bench_plugins.students._sources import HFParams
+from plad_bench_plugins.students._sources import PlaceParams
 
 
-class RewardParams(HFParams):
+class RewardParams(PlaceParams):
     """A sequence classifier, and what of it is the reward."""
 
     label: int | None = param(None, ge=0, source="ours")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 from pathlib import Path
-from typing import Self
+from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
-from plad_bench import HubModel, MissingError, Params, ScratchModel, UsageError, param
+from plad_bench import HubModel, MissingError, Params, PromptFormat, ScratchModel, UsageError, param
 
 
 class ScratchParams(Params):
@@ -43,15 +44,69 @@ class ScratchParams(Params):
         )
 
 
-class RevisionParams(Params):
+class PromptParams(Params):
+    """How a published model is given prompts."""
+
+    template: Literal["", "none", "chat"] = param("", source="ours")
+    """How prompts are given: chat, by the model's chat template; none, as plain text. Empty is chat where the model has
+    a template."""
+    template_file: Path | None = param(None, local=True, source="ours")
+    """A Jinja file to use as the chat template. Keys and records see the hash of its content."""
+    system: str = param("", source="ours")
+    """System prompt; empty leaves it to the template."""
+    instruction: str = param("", source="ours")
+    """Text before every prompt, or around it where it holds {prompt}."""
+    thinking: Literal["off", "strip", "keep"] = param("off", source="ours")
+    """Of a model that can think before it answers. off: it is asked not to; strip: it thinks, and its thinking text is
+    not part of the answer; keep: its thinking text is part of the answer."""
+    date: str = param(PromptFormat().date, pattern=r"^\d{4}-\d\d-\d\d$", source="Llama 3's template")
+    """The date, YYYY-MM-DD, for a template that asks for today's."""
+
+    @model_validator(mode="after")
+    def _one_template(self) -> Self:
+        if self.template and self.template_file is not None:
+            msg = "give template or template_file, not both"
+            raise ValueError(msg)
+        datetime.date.fromisoformat(self.date)
+        return self
+
+    def public(self) -> dict[str, Any]:
+        """As in `Params`, without those of these parameters that are at their defaults: old records stay valid."""
+        usual = {name: info.default for name, info in PromptParams.model_fields.items()}
+        return {name: v for name, v in super().public().items() if name not in usual or v != usual[name]}
+
+    def prompts(self) -> PromptFormat:
+        """How prompts are given.
+
+        Raises:
+            MissingError: if the template file cannot be read.
+        """
+        template = self.template if self.template_file is None else _text(self.template_file.expanduser())
+        return PromptFormat(
+            template=template,
+            system=self.system,
+            instruction=self.instruction,
+            thinking=self.thinking,
+            date=self.date,
+        )
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise MissingError(f"template_file {file} cannot be read: {error}", "Give a Jinja file in UTF-8.") from None
+
+
+class RevisionParams(PromptParams):
     """Parameters of an alias of a published model."""
 
     revision: str | None = param(None, min_length=1, source="ours")
     """Branch, tag or commit on the hub; unset is whatever the hub has first resolved it to."""
 
 
-class HFParams(Params):
-    """Any model in Hugging Face format."""
+class PlaceParams(Params):
+    """Where a model in Hugging Face format is."""
 
     id: str = param("", pattern=r"^([\w.-]*\w(/[\w.-]*\w)?)?$", source="ours")
     """Hub id, org/name."""
@@ -87,6 +142,14 @@ class HFParams(Params):
         return HubModel(id=str(directory))
 
 
+class HFParams(PromptParams, PlaceParams):
+    """Any model in Hugging Face format."""
+
+    def model(self) -> HubModel:
+        """The model there, with how it is given prompts."""
+        return dataclasses.replace(super().model(), prompts=self.prompts())
+
+
 class PrunedParams(HFParams):
     """Some layers of a model in Hugging Face format, with their weights."""
 
@@ -99,7 +162,7 @@ class PrunedParams(HFParams):
         return dataclasses.replace(super().model(), layers=self.layers)
 
 
-def hub_model(id: str, revision: str | None) -> HubModel:  # noqa: A002
+def hub_model(id: str, revision: str | None, prompts: PromptFormat | None = None) -> HubModel:  # noqa: A002
     """A model on the hub.
 
     Raises:
@@ -110,4 +173,4 @@ def hub_model(id: str, revision: str | None) -> HubModel:  # noqa: A002
             f"{id} names a model on the hub, and is a directory here too",
             f"Write hf[path={id}] to use the directory, or run from elsewhere to use the hub.",
         )
-    return HubModel(id=id, revision=revision)
+    return HubModel(id=id, revision=revision, prompts=prompts or PromptFormat())
