@@ -202,10 +202,8 @@ def test_a_test_split_of_ones_own_is_the_test_split():
 
 
 def test_the_last_split_that_names_a_prompt_has_it(tmp_path, monkeypatch):
-    named = [
-        Example(prompt=f"{e.prompt}", references=e.references, split=s) for e, s in zip(EXAMPLES, SPLITS, strict=True)
-    ]
-    again = [Example(prompt=e.prompt.upper(), references=("other",), split="train") for e in EXAMPLES[:90]]
+    named = [Example(prompt=e.prompt, references=e.references, split=s) for e, s in zip(EXAMPLES, SPLITS, strict=True)]
+    again = [Example(prompt=f" {e.prompt}", references=("other",), split="train") for e in EXAMPLES[:90]]
     context = run(tmp_path, monkeypatch, [*named, *again])
     assert [context.counts[f"{name}_prompts"] for name in data.SHARES] == [SPLITS.count(name) for name in data.SHARES]
     assert context.counts["left_to_a_later_split"] == 90 - SPLITS[:90].count("train")

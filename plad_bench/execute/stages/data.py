@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import io
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -137,7 +137,7 @@ def _empty(task: str, splits: Sequence[str], made: Prepared) -> StageError:
     )
 
 
-def split(examples: Collection[Example]) -> list[Prompt]:
+def split(examples: Iterable[Example]) -> list[Prompt]:
     """Make one prompt of the examples that have the same text, with all their references, and split the prompts.
 
     Texts are the same if they are equal once normalised (NFC), whatever their white space. Prompts with the same words,

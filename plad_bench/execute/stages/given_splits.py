@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from plad_bench.contract.errors import StageError
@@ -26,7 +26,7 @@ class GivenSplits:
         return {name: share for name, share in shares.items() if name not in set(self.by_words.values())}
 
 
-def given_splits(examples: Collection[Example], words: Callable[[str], str]) -> GivenSplits:
+def given_splits(examples: Iterable[Example], words: Callable[[str], str]) -> GivenSplits:
     """Read the splits that examples name.
 
     Args:
@@ -36,6 +36,7 @@ def given_splits(examples: Collection[Example], words: Callable[[str], str]) -> 
     Raises:
         StageError: for a split that does not exist.
     """
+    examples = list(examples)
     if unknown := {e.split for e in examples} - {None, *ORDER}:
         raise StageError(
             f"an example names the split {min(map(str, unknown))!r}", f"Splits are {', '.join(ORDER)}, or None."
@@ -46,6 +47,6 @@ def given_splits(examples: Collection[Example], words: Callable[[str], str]) -> 
             mark = words(example.prompt)
             by_words[mark] = max(by_words.get(mark, ORDER[0]), example.split, key=ORDER.index)
     if not by_words:
-        return GivenSplits(list(examples))
+        return GivenSplits(examples)
     kept = [e for e in examples if (e.split or ORDER[0]) == by_words.get(words(e.prompt), e.split or ORDER[0])]
     return GivenSplits(kept, by_words, len(examples) - len(kept))
