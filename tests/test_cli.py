@@ -346,7 +346,7 @@ def test_what_cannot_run_and_rows_left_out_are_said(tmp_path):
         cwd=tmp_path,
     )
     assert result.returncode == 0, result.stderr
-    assert result.stderr.startswith("4 to run, 0 cached, 1 skipped\nskipped: kd: kd needs the teacher's logits")
+    assert result.stderr.startswith("Cells: 4 to run, 0 cached, 1 skipped\nskipped: kd: kd needs the teacher's logits")
     assert re.search(r"1 rows? of jsonl\S+ left out; the first: mine.jsonl, line 61: not JSON", result.stderr)
 
 
@@ -401,6 +401,10 @@ def test_plugins_lists_components_and_names_a_broken_file(tmp_path):
     assert listed.startswith("pair builders, from plad-bench ")
     assert "\nreference-over-student  A control" in listed  # a name is whole, to be copied
     assert "from  " not in listed.splitlines()[1]
+    students = plad_bench("plugins", "students", cwd=tmp_path, COLUMNS="80").stdout
+    assert "TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T " in students  # nor is a model's id broken
+    assert all(line == line.rstrip() for line in students.splitlines())
+    assert "lr=0" not in plad_bench("plugins", "methods", cwd=tmp_path).stdout  # that rate is the board's
     mixed = plad_bench("-p", str(PLUGIN), "plugins", "methods", cwd=tmp_path, COLUMNS="80").stdout.splitlines()
     assert mixed[0].strip() == "methods"
     assert mixed[1].split() == ["name", "what", "parameters", "from"]

@@ -63,6 +63,13 @@ def test_what_only_the_run_will_know_is_not_guessed(store):
     assert (found.questions, found.money, found.priced) == (None, None, True)
 
 
+def test_what_is_read_from_a_file_is_not_asked(store, tmp_path):
+    (tmp_path / "said.jsonl").write_text('{"prompt": "a", "response": "b"}')
+    found = cells("length", teacher=f"recorded[path={tmp_path / 'said.jsonl'}]")
+    assert any(stage.operation == "ask" for cell in found for stage in cell.stages)
+    assert estimates(found, store) == []
+
+
 def test_what_is_answered_is_not_asked_again(store):
     teacher, *_ = asking = cells(JUDGE, teacher="small")
     (before,) = estimates(asking, store)

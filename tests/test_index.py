@@ -1,6 +1,7 @@
 """The page over several boards: first places, and methods across tasks."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from plad_bench.contract.registry import Registry
 from plad_bench.report import stats
 from plad_bench.report.across import Standing, panels
 from plad_bench.report.board import load
+from plad_bench.report.render import render as render_board
+from plad_bench.report.render import render_index
 
 
 def make(boards, name, means, *, seeds=3, task=None, better="higher", metric="m"):
@@ -228,3 +231,13 @@ def test_names_of_boards_are_text_and_their_links_stay_below(tmp_path):
     assert "<img" not in page
     assert 'href="%3Cimg%20src%3Dx%3E%20%22on%26%5Bx%5D%28y%29/index.html"' in page
     assert "](%3Cimg%20src%3Dx%3E%20%22on%26%5Bx%5D%28y%29/README.md)" in (tmp_path / "README.md").read_text()
+
+
+def test_a_board_without_a_complete_row_has_no_counts_of_nothing(tmp_path):
+    columns = {"m": (np.array([1.0, 2.0]), "higher", "")}
+    put(tmp_path / "b", *record("kd", 0, status="trial", columns=columns))
+    (tmp_path / "b" / "board.toml").touch()
+    board = load(tmp_path / "b")
+    for page in (*render_index({"b": board}, tmp_path).values(), *render_board(board, tmp_path / "b", ()).values()):
+        assert not re.search(rb"\b0 (examples|seeds)", page)
+    assert b"; no complete row yet" in render_index({"b": board}, tmp_path)[tmp_path / "README.md"]

@@ -204,15 +204,13 @@ def _questions(asked: Sequence[Estimate]) -> Table:
     for e in asked:
         counts = (e.questions, e.answered, e.tokens_in, e.tokens_out)
         table.add_row(escape(e.asked), e.stage, *("?" if n is None else str(n) for n in counts), _money(e))
-    paid = [e.money for e in asked if e.paid and e.money is not None]
+    paid = [e.money for e in asked if e.money is not None]
     if len(paid) > 1:
         table.add_row(*[""] * 5, "in all", in_full(float(f"{sum(paid):.4g}")))
     return table
 
 
 def _money(estimate: Estimate) -> str:
-    if not estimate.paid:
-        return "-"
     if not estimate.priced:
         return "no price given"
     return "?" if estimate.money is None else in_full(float(f"{estimate.money:.4g}"))

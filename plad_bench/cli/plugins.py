@@ -10,6 +10,9 @@ from plad_bench.cli.options import echo_json, json_option
 from plad_bench.cli.state import State
 from plad_bench.contract.errors import ExitCode
 
+WIDE = 1000
+"""Columns of a terminal in which nothing would have to be broken."""
+
 
 @click.command(short_help="List everything registered.")
 @click.argument("kind", required=False)
@@ -78,6 +81,15 @@ def _what(row: dict[str, Any]) -> str:
     return f"{row['summary']} ({', '.join(filter(None, [*facts, needs, row['cost']]))})"
 
 
+def _line(row: dict[str, Any]) -> list[str]:
+    """The texts of a component's columns."""
+    conflict = " (conflict)" if row["conflict"] else ""
+    # A method's rate of 0 is that of the board, and says nothing.
+    params = {name: value for name, value in row["params"].items() if (name, value) != ("lr", "0.0")}
+    shown = " ".join(f"{name}={value}" for name, value in params.items())
+    return [row["name"] + conflict, _what(row), shown, row["distribution"]]
+
+
 def _print(listed: dict[str, list[dict[str, Any]]], broken: list[dict[str, str]]) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -90,15 +102,18 @@ def _print(listed: dict[str, list[dict[str, Any]]], broken: list[dict[str, str]]
         origins = {row["distribution"] for row in rows}
         title = Text(f"{kind}s, from {origins.pop()}" if len(origins) == 1 else f"{kind}s", style="bold")
         columns = ("name", "what", "parameters", *(["from"] if origins else []))
+        lines = [_line(row)[: len(columns)] for row in rows]
         table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
-        for column in columns:
-            table.add_column(column, overflow="fold", no_wrap=column == "name")
-        for row in rows:
-            conflict = " (conflict)" if row["conflict"] else ""
-            params = " ".join(f"{k}={v}" for k, v in row["params"].items())
-            cells = (Text(row["name"] + conflict, style="bold"), *map(Text, (_what(row), params, row["distribution"])))
-            table.add_row(*cells[: len(columns)])
-        console.print(table)
-        console.print()
+        widths = [
+            max(len(word) for line in lines for word in [*line[n].split(), head]) for n, head in enumerate(columns)
+        ]
+        for head, width in zip(columns, widths, strict=True):  # no name of a model or parameter is broken
+            table.add_column(head, overflow="fold", min_width=width, no_wrap=head == "name")
+        for name, *others in lines:
+            table.add_row(Text(name, style="bold"), *map(Text, others))
+        wide = max(console.width, table.__rich_measure__(console, console.options.update(width=WIDE)).minimum)
+        with console.capture() as captured:
+            console.print(table, width=wide, crop=False, no_wrap=True)
+        click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n")
     for item in broken:
         console.print(Text(f"broken: {item['distribution']} ({item['plugin']}): {item['cause']}", style="red"))

@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from plad_bench.cli.forecast import Forecast, in_words
 from plad_bench.execute.engine import Failure, Running
 from plad_bench.execute.runs import CellWatcher
 from plad_bench.execute.store import Artifact
@@ -39,6 +40,14 @@ def numbers(progress: dict[str, float]) -> str:
     return "  ".join(f"{word} {progress[name]:.3g}" for name, word in _SHOWN.items() if name in progress)
 
 
+def remaining(forecast: Forecast, running: Sequence[Running], waiting: Sequence[Stage]) -> str:
+    """How many stages are left, and for about how long."""
+    count = len(running) + len(waiting)
+    return ", ".join(
+        filter(None, [f"{count} stage{'s' if count != 1 else ''} left", in_words(forecast.left(running, waiting))])
+    )
+
+
 class Bars(CellWatcher):
     """Live bars: cells done, and every running stage with its steps and loss."""
 
@@ -54,6 +63,7 @@ class Bars(CellWatcher):
         self.progress = Progress(*columns, console=Console(stderr=True), transient=True)
         self.cells = self.progress.add_task("cells", total=cells, note="")
         self.bars: dict[str, TaskID] = {}
+        self.forecast = Forecast()
 
     def __enter__(self) -> Bars:
         self.progress.start()
@@ -73,6 +83,8 @@ class Bars(CellWatcher):
 
     def stage_finished(self, stage: Stage, artifact: Artifact | None, failure: Failure | None) -> None:
         self._remove_bar(stage)
+        if artifact is not None:
+            self.forecast.finished(stage, artifact)
         if failure is not None:
             self.progress.console.print(f"[red]failed[/] {stage.label}: ", end="")
             self.progress.console.print(failure.message, markup=False, highlight=False)
@@ -83,13 +95,14 @@ class Bars(CellWatcher):
         if (bar := self.bars.pop(stage.key, None)) is not None:
             self.progress.remove_task(bar)
 
-    def tick(self, running: Sequence[Running], waiting: int) -> None:
+    def tick(self, running: Sequence[Running], waiting: Sequence[Stage]) -> None:
         for one in running:
             values = one.progress()
             if one.stage.key in self.bars and values:
                 self.progress.update(
                     self.bars[one.stage.key], completed=values["step"], total=values["total"], note=numbers(values)
                 )
+        self.progress.update(self.cells, note=remaining(self.forecast, running, waiting))
 
     def cell_finished(self, cell: Cell, record: Any) -> None:
         self.progress.advance(self.cells)
@@ -100,19 +113,23 @@ class Lines(CellWatcher):
 
     def __init__(self, cells: int) -> None:
         self.total, self.done, self.began, self.told = cells, 0, time.monotonic(), time.monotonic()
+        self.forecast = Forecast()
 
     def stage_retried(self, stage: Stage, failure: Failure) -> None:
         self._say(f"{stage.label} is tried again: {failure.message}")
 
     def stage_finished(self, stage: Stage, artifact: Artifact | None, failure: Failure | None) -> None:
+        if artifact is not None:
+            self.forecast.finished(stage, artifact)
         if failure is not None:
             self._say(f"failed {stage.label}: {failure.message}")
         elif artifact is not None and stage.name not in _QUIET:
             self._say(f"{stage.label} done in {artifact.manifest['seconds']:.1f} s")
 
-    def tick(self, running: Sequence[Running], waiting: int) -> None:
+    def tick(self, running: Sequence[Running], waiting: Sequence[Stage]) -> None:
         if time.monotonic() - self.told < _PLAIN_EVERY_S:
             return
+        self._say(remaining(self.forecast, running, waiting))
         for one in running:
             if (values := one.progress()) and one.stage.name not in _QUIET:
                 self._say(f"{one.stage.label} {values['step']:g}/{values['total']:g} {numbers(values)}".rstrip())

@@ -87,7 +87,7 @@ def _announce(planned: Planned) -> None:
     """Say on stderr what will run and what cannot, before the first stage takes its time."""
     if planned.todo:
         click.echo(
-            f"{len(planned.todo)} to run, {len(planned.cached)} cached, {len(planned.skipped)} skipped", err=True
+            f"Cells: {len(planned.todo)} to run, {len(planned.cached)} cached, {len(planned.skipped)} skipped", err=True
         )
     for remark in planned.remarks():
         click.echo(f"Note: {remark}", err=True)
@@ -112,8 +112,8 @@ def _finish(planned: Planned, run_state: Any, counts: Mapping[str, int], options
         echo_json({**counts, **money, "board": planned.title, "page": str(page), "exit_code": int(code)})
     else:
         summary(planned.directory)
-    tell = f"{counts['done']} done, {counts['cached']} cached, {counts['skipped']} skipped, {counts['failed']} failed"
-    click.echo(f"\n{tell}. Board: {page}", err=True)
+    tell = ", ".join(f"{counts[name]} {name}" for name in ("done", "cached", "skipped", "failed"))
+    click.echo(f"\nCells: {tell}. Board: {page}", err=True)
     click.echo(_signals(planned) + _data(planned) + _bad_rows(planned), err=True, nl=False)
     shown: set[str] = set()
     for cell, failure in run_state.failures.items():

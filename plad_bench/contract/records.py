@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 class Access(StrEnum):
     """What a teacher gives, or a method asks of it; later tiers give more."""
 
+    NONE = "none"
     TEXT = "text"
     SCORER = "text + scorer"
     TOKEN_LOGPROBS = "token log-probs"  # noqa: S105
@@ -37,7 +38,7 @@ class Access(StrEnum):
 
     @property
     def tier(self) -> int:
-        """Position in the order text < ... < hidden states."""
+        """Position in the order none < text < ... < hidden states."""
         return list(Access).index(self)
 
 

@@ -81,7 +81,7 @@ class Watcher:
     def stage_retried(self, stage: Stage, failure: Failure) -> None:
         """A stage came to nothing, and is started again for the reason given."""
 
-    def tick(self, running: Sequence[Running], waiting: int) -> None:
+    def tick(self, running: Sequence[Running], waiting: Sequence[Stage]) -> None:
         """Called a few times a second."""
 
 
@@ -130,7 +130,7 @@ class Engine:
                     f"--ranks {self.ranks} wants as many slots, and there are {session.slots}",
                     "Lower --ranks, or name more GPUs (--gpus) or CPU slots (--workers).",
                 )
-            self.watcher.tick(running, len(self._waiting))  # the first stage may be long in starting
+            self.watcher.tick(running, list(self._waiting.values()))  # the first stage may be long in starting
             while self._waiting or running:
                 self._fill(session, running)
                 ended = [r for r in running if self._ended(r)]
@@ -145,7 +145,7 @@ class Engine:
                     break
                 if time.monotonic() - told > 0.25:
                     told = time.monotonic()
-                    self.watcher.tick(running, len(self._waiting))
+                    self.watcher.tick(running, list(self._waiting.values()))
                 time.sleep(_POLL_S)
         finally:
             session.close()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from plad_bench.contract.jsonlines import numbered
-from plad_bench.contract.money import Asks
+from plad_bench.contract.money import Asks, Price
 from plad_bench.execute.stages.data import preview
 from plad_bench.execute.stages.files import Prompt, read_prompts
 from plad_bench.execute.store import JOURNAL, Store
@@ -37,10 +37,8 @@ class Estimate:
     """About, of what is not answered yet."""
     tokens_out: int | None
     """At most."""
-    paid: bool
-    """Whether asking costs money."""
     priced: bool
-    """Whether anybody said how much, or it costs none."""
+    """Whether anybody said how much asking costs."""
     money: float | None
     """At most, in the currency of the prices."""
 
@@ -52,7 +50,6 @@ class Estimate:
             answered=self.answered + other.answered,
             tokens_in=_sum(self.tokens_in, other.tokens_in),
             tokens_out=_sum(self.tokens_out, other.tokens_out),
-            paid=self.paid,
             priced=self.priced,
             money=_sum(self.money, other.money),
         )
@@ -66,7 +63,6 @@ class _Asker:
     chosen: Chosen
     stage: Stage
     asks: Asks | None
-    paid: bool
     priced: bool
 
 
@@ -86,8 +82,8 @@ def estimates(cells: Iterable[Cell], store: Store) -> list[Estimate]:
 
 def _askers(cell: Cell) -> Iterator[_Asker]:
     for stage in cell.stages:
-        if stage.operation == "ask":
-            yield _teacher(cell, stage)
+        if stage.operation == "ask" and cell.teacher.component.price is not None:  # else it is read, such as a file
+            yield _teacher(cell, cell.teacher.component.price, stage)
         if stage.operation == "pairs":
             for scorer in (cell.orders, cell.scorer):
                 yield from _scorers(cell, scorer, stage)
@@ -96,24 +92,22 @@ def _askers(cell: Cell) -> Iterator[_Asker]:
             yield from _metrics(cell, metric, cell.scores[metric.label])
 
 
-def _teacher(cell: Cell, stage: Stage) -> _Asker:
-    component = cell.teacher.component
-    price = component.price(cell.teacher.params) if component.price else None
+def _teacher(cell: Cell, prices: Callable[[Any], Price | None], stage: Stage) -> _Asker:
+    price = prices(cell.teacher.params)
     asks = Asks(
         questions=stage.spec.get("samples", 1),
         extra_in=price.extra_in if price else 0,
         tokens_out=stage.spec["max_new_tokens"] + (price.extra_out if price else 0),
         price=price,
     )
-    paid = component.price is not None
-    return _Asker(cell, cell.teacher, stage, asks, paid, price is not None or not paid)
+    return _Asker(cell, cell.teacher, stage, asks, priced=price is not None)
 
 
 def _metrics(cell: Cell, metric: Chosen, stage: Stage) -> Iterator[_Asker]:
     """The metric of a score stage, if it asks, and those that it scores by."""
     if metric.component.asks is not None:
         asks = metric.component.asks(metric.params)
-        yield _Asker(cell, metric, stage, asks, paid=True, priced=asks.price is not None)
+        yield _Asker(cell, metric, stage, asks, priced=asks.price is not None)
     if metric.scorer is not None and "scores" in stage.inputs:
         yield from _metrics(cell, metric.scorer, stage.inputs["scores"])
     else:
@@ -126,7 +120,7 @@ def _scorers(cell: Cell, metric: Chosen | None, stage: Stage) -> Iterator[_Asker
         return
     if metric.component.asks is not None:
         price = metric.component.asks(metric.params).price
-        yield _Asker(cell, metric, stage, None, paid=True, priced=price is not None)
+        yield _Asker(cell, metric, stage, None, priced=price is not None)
     yield from _scorers(cell, metric.scorer, stage)
 
 
@@ -153,7 +147,6 @@ def _estimate(asker: _Asker, store: Store, prompts: _Prompts) -> Estimate:
         answered=answered,
         tokens_in=tokens_in,
         tokens_out=tokens_out,
-        paid=asker.paid,
         priced=asker.priced,
         money=money,
     )

@@ -222,8 +222,8 @@ class State(Watcher):
     def stage_finished(self, stage: Stage, artifact: Artifact | None, failure: Failure | None) -> None:
         self.stages += 1
 
-    def tick(self, running: Sequence[Running], waiting: int) -> None:
-        self.running, self.waiting = running, waiting
+    def tick(self, running: Sequence[Running], waiting: Sequence[Stage]) -> None:
+        self.running, self.waiting = running, len(waiting)
         self.write()
 
     def finish(self, *, complete: bool) -> None:
@@ -276,7 +276,7 @@ class _Both(Watcher):
     def stage_retried(self, stage: Stage, failure: Failure) -> None:
         self.watcher.stage_retried(stage, failure)
 
-    def tick(self, running: Sequence[Running], waiting: int) -> None:
+    def tick(self, running: Sequence[Running], waiting: Sequence[Stage]) -> None:
         self.state.tick(running, waiting)
         self.watcher.tick(running, waiting)
 

@@ -225,11 +225,10 @@ def absence_reason(cell: Cell, metric: Chosen) -> str:
 
 def _refused(name: str, access: Access, teacher: Chosen) -> str:
     """What a teacher does not give; empty if it gives that."""
-    best = max((a.tier for a in teacher.component.provides), default=-1)
-    if access.tier <= best:
+    best = max((*teacher.component.provides, Access.NONE), key=lambda given: given.tier)
+    if access.tier <= best.tier:
         return ""
-    offers = list(Access)[best].value if best >= 0 else "nothing"
-    return f"{name} needs the teacher's {access.value}; {teacher.label} provides {offers}"
+    return f"{name} needs the teacher's {access.value}; {teacher.label} provides {best.value}"
 
 
 def _way_out(cell: Cell) -> str:

@@ -186,19 +186,26 @@ _THINKING = {
 }
 
 
+def counted(group: Group) -> str:
+    """How much a group's numbers rest on."""
+    rows = (*group.rows, *group.references)
+    if not rows:
+        return "no complete row yet"
+    asked = max(row.asked for row in rows)
+    return f"{group.examples} examples, {asked} seed{'s' if asked != 1 else ''}"
+
+
 def setting(group: Group) -> Line:
     """What a group was measured under, in one line."""
     protocol = group.protocol
     pages = {name: setting["page"] for name, setting in settings().items()}
     facts: list[Line] = [_filled(page, protocol[name]) for name, page in pages.items() if page and name in protocol]
     facts += [(Said(key, 40), " ", Said(value, 40)) for key, value in sorted(protocol.items()) if key not in pages]
-    asked = max((row.asked for row in (*group.rows, *group.references)), default=0)
-    data = f"{group.examples} examples, {asked} seed{'s' if asked != 1 else ''}"
     facts += [(f"{role}: {_THINKING[how]}",) for role, how in sorted(group.thinking.items()) if how in _THINKING]
     who: Line = ("Task ", Name(group.task), ", teacher ", Name(group.teacher), ", student ", Name(group.student))
     became = "; ".join(data_facts.facts(group.data))
     rows: Line = (f" Data: {became}.",) if became else ()
-    return (*who, f"; {data}; ", *joined([*facts, *_rates(group)]), ".", *rows)
+    return (*who, f"; {counted(group)}; ", *joined([*facts, *_rates(group)]), ".", *rows)
 
 
 # ------------------------------------------------------------------------------------------------------------ parts

@@ -32,13 +32,12 @@ def _board(board: Board, group: Group | None) -> tuple[Entry, ...]:
     link = Entry((Link(board.title, board.name),))
     if group is None:
         return link, Entry(("no records yet",)), *(Entry((NONE,)) for _ in range(3))
-    asked = max((row.asked for row in (*group.rows, *group.references)), default=0)
     steps: Line = (", ", content.Said(group.protocol["steps"], 20), " steps") if "steps" in group.protocol else ()
     models: Line = (Name(group.task), ": ", Name(group.teacher), " to ", Name(group.student))
     ranked = group.primary is not None and group.pairs is not None
     return (
         link,
-        Entry((*models, f"; {group.examples} examples, {asked} seed{'s' if asked != 1 else ''}", *steps)),
+        Entry((*models, f"; {content.counted(group)}", *steps)),
         Entry(content.header(group.primary) if ranked and group.primary else (NONE,)),
         Entry(_first(group)),
         Entry((str(len(group.rows)),), len(group.rows)),

@@ -24,7 +24,7 @@ RECORDS = (
         paper="no paper: maximum likelihood",
         title="Supervised fine-tuning",
         equation="-log q(y_ref)",
-        access=Access.TEXT,
+        access=Access.NONE,
         params=MethodParams,
         objective=TokenObjective(terms=(Term(loss=loss, text=Text.REFERENCE),), teacher_logits=False),
     ),
