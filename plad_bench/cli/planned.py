@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,8 @@ class Planned:
     """What the run adds to the board's file."""
     directory: Path
     store: Store
+    commands: Mapping[str, Sequence[str]]
+    """By task label: the arguments that make its cells again in a clean place."""
 
     def ready(self, max_cost: float | None) -> None:
         """See that nothing stops the run before its first stage, and skip what does not fit.
@@ -103,6 +105,7 @@ class Planned:
 
 def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> Planned:
     """Resolve everything, and find out what there is to do, without doing any of it."""
+    from plad_bench.cli import reproduction
     from plad_bench.contract import hub
     from plad_bench.contract.protocol import settings
     from plad_bench.execute import recording
@@ -125,6 +128,7 @@ def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> 
     if explicit["backend"] == "auto":  # a board that exists has chosen
         explicit["backend"] = None if board.protocol else backends.best(gpu=bool(gpus))
     tasks = spec.choose(registry, "task", options["task"])
+    named = options["metrics"] or ",".join(board.metrics) or None
     run = spec.build(
         registry,
         task=options["task"],
@@ -132,7 +136,7 @@ def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> 
         student=options["student"],
         teacher=options["teacher"],
         pairs=options["pairs"],
-        metrics=options["metrics"] or ",".join(board.metrics) or None,
+        metrics=named,
         seeds=options["seeds"] or board.seeds_asked or 1,
         threads=options["threads"],
         # What neither the command nor the board says, the device does: bf16 on a GPU, the task's float32 on a CPU.
@@ -153,6 +157,7 @@ def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> 
         contribution=boardfile.Contribution(name, protocols, metrics, run.seeds, afresh=bool(unbound)),
         directory=directory,
         store=open_store(options["store"], shipped),
+        commands={t.label: reproduction.arguments(registry, options, run, t, board=name, metrics=named) for t in tasks},
     )
     for cell in cells:
         record = recording.recorded(directory / "cells", cell)

@@ -53,6 +53,7 @@ def _execute(state: State, planned: Planned, options: Mapping[str, Any], gpus: t
         store=planned.store,
         board=planned.directory,
         arguments=sys.argv[1:],
+        commands=planned.commands,
         plugins=state.registry.files,
         registry=state.registry,
     )

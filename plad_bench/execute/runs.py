@@ -8,7 +8,7 @@ import secrets
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +44,8 @@ class Run:
     arguments: Sequence[str]
     registry: Registry
     plugins: Sequence[Path] = ()
+    commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By task label: the arguments that a record gives for making it again; those of the run where there are none."""
     failures: dict[str, Failure] = field(default_factory=dict)
     """By cell id."""
     unpaid: dict[str, Failure] = field(default_factory=dict)
@@ -79,7 +81,7 @@ class Run:
         counts["cached"] = len(cells) - len(skipped) - len(todo)
         for cell in skipped:
             if not self.has_skip(cell):
-                recording.write_undone(self.board / "cells", cell, None, self.arguments)
+                recording.write_undone(self.board / "cells", cell, None, self._arguments(cell))
                 counts["written"] += 1
         if not todo:
             return counts
@@ -110,7 +112,7 @@ class Run:
                     pending.remove(cell)
                     continue
                 if failed is not None:
-                    record = recording.write_undone(self.board / "cells", cell, failed, self.arguments)
+                    record = recording.write_undone(self.board / "cells", cell, failed, self._arguments(cell))
                     self.failures[cell.id] = failed
                     counts["failed"] += 1
                 elif all(key in engine.artifacts for key in keys):
@@ -141,11 +143,14 @@ class Run:
         self.spent = Purse(engine.spent_file).spent
         return counts
 
+    def _arguments(self, cell: Cell) -> Sequence[str]:
+        return self.commands.get(cell.task.label, self.arguments)
+
     def _write_done(self, cell: Cell, artifacts: dict[str, Artifact]) -> Record:
         for stage in cell.responses.walk():  # what the record tells of stages that were not needed anew
             if stage.key not in artifacts and (found := self.store.find(stage.key)):
                 artifacts[stage.key] = found
-        return recording.write_done(self.board / "cells", cell, artifacts, self.arguments)
+        return recording.write_done(self.board / "cells", cell, artifacts, self._arguments(cell))
 
     def _announce(self, name: str, cells: int) -> None:
         data = {"cells": cells, "command": provenance.command(self.arguments)}

@@ -48,6 +48,14 @@ class Chosen:
                 shown.append(f"{name}={_shown(self._publishable.get(name, value), flags)}")
         return f"{self.component.name}[{','.join(shown)}]" if shown else str(self.component.name)
 
+    @property
+    def selector(self) -> str:
+        """What selects it on this machine: as its label, with paths, and with parameters that are not keyed."""
+        values = {n: (getattr(self.params, n), i) for n, i in type(self.params).model_fields.items()}
+        changed = {n: v for n, (v, i) in values.items() if v != i.get_default(call_default_factory=True)}
+        shown = [f"{name}={_shown(value, {})}" for name, value in changed.items()]
+        return f"{self.component.name}[{','.join(shown)}]" if shown else str(self.component.name)
+
     def public(self) -> dict[str, Any]:
         """What is keyed and recorded: no path of this machine."""
         source = self.registered.source_hash
@@ -160,14 +168,14 @@ def build(
         teachers=choose(registry, "teacher", teacher) if teacher else (),
         methods=() if methods.strip() == "none" else choose(registry, "method", methods),
         pairs=choose(registry, "pair builder", pairs or DEFAULT_PAIRS),
-        metrics={t.label: _metrics(registry, t, metrics) for t in tasks},
+        metrics={t.label: metrics_of(registry, t, metrics) for t in tasks},
         protocols=protocols,
         seeds=seeds,
         threads=threads,
     )
 
 
-def _metrics(registry: Registry, task: Chosen, named: str | None) -> tuple[Chosen, ...]:
+def metrics_of(registry: Registry, task: Chosen, named: str | None) -> tuple[Chosen, ...]:
     """The metrics named, or the task's own: of these none that reads references where it has none."""
     if named:
         return choose(registry, "metric", named)
@@ -202,6 +210,6 @@ def _shown(value: Any, flags: Mapping[str, Any]) -> str:
         return text_hash(str(value)).removeprefix("sha256:")[:8]
     if flags.get("local"):
         return f"{value.name}-{content_hash(value).removeprefix('sha256:')[:8]}"
-    text = f"{value:g}" if isinstance(value, float) else str(value)
+    text = f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
     quote = '"' if "'" in text else "'"
     return f"{quote}{text}{quote}" if any(c in text for c in ",|[]") else text

@@ -157,6 +157,8 @@ def origin(board: Board) -> list[Line]:
     lines: list[Line] = [(NAMED,)] if board.groups else []
     if any("path=" in command for command in commands(board)):
         lines.append(("A path is shown by its last part alone: put in where that directory is on your machine.",))
+    for name, commit in sorted(board.settings.commits.items()):
+        lines.append(("On the hub ", Name(name), " stood for commit ", Name(commit), ": copy [commits] of board.toml."))
     if len(board.code) > 1:
         versions = [(Name(version), f" ({n} records)") for version, n in board.code.items()]
         strong = Strong("These records were made by different versions of the code:")

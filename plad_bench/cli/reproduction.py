@@ -1,0 +1,66 @@
+"""The command that makes the cells of a run again where there is no board, no --config file and no variable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from plad_bench.cli.matrix_options import DEMO_METHODS
+from plad_bench.contract.errors import NothingSelectedError
+from plad_bench.contract.protocol import settings
+from plad_bench.plan import spec
+from plad_bench.plan.names import DEMO_BOARD, TRIAL_BOARD
+
+if TYPE_CHECKING:
+    from plad_bench.contract.registry import Registry
+    from plad_bench.plan.spec import Chosen, RunSpec
+
+DEMO_TASK = "demo"
+_OF_THE_DEVICE = {"precision"}
+"""Settings whose default is the device's to choose: always said."""
+
+
+def arguments(
+    registry: Registry, options: Mapping[str, Any], run: RunSpec, task: Chosen, *, board: str, metrics: str | None
+) -> list[str]:
+    """The arguments of `plad-bench` for the cells of one task, with all that is not its default, whoever said it.
+
+    Where and how patiently a run works is left out.
+
+    Args:
+        registry: it knows the plugin files.
+        options: those of `run`, from the command line, variables and files.
+        run: what they and the board's file came to.
+        task: the task.
+        board: the name of the board.
+        metrics: selectors of metrics from the options or the board's file, if any.
+    """
+    protocol = run.protocols[task.label]
+    values = {
+        "task": (task.selector, DEMO_TASK),
+        "methods": (options["methods"], DEMO_METHODS),
+        "student": (options["student"], None),
+        "teacher": (options["teacher"], None),
+        "pairs": (options["pairs"], None),
+        "metrics": (None if _are_the_tasks(run.metrics[task.label], registry, task) else metrics, None),
+        "seeds": (run.seeds, 1),
+        "board": (board, TRIAL_BOARD if protocol.limit else DEMO_BOARD),
+        "threads": (options["threads"], 1),
+        "ranks": (options["ranks"], 1),
+        **{name: (getattr(protocol, name), getattr(task.component.protocol, name)) for name in settings()},
+    }
+    given = [part for file in registry.files for part in ("-p", str(file))]
+    given.append("run")
+    for name, (value, default) in values.items():
+        if value != default or name in _OF_THE_DEVICE:
+            given += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return given
+
+
+def _are_the_tasks(chosen: Sequence[Chosen], registry: Registry, task: Chosen) -> bool:
+    """Whether metrics are those that a run of the task has where none are named."""
+    try:
+        own = spec.metrics_of(registry, task, None)
+    except NothingSelectedError:
+        return False
+    return [metric.label for metric in chosen] == [metric.label for metric in own]
