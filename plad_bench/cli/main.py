@@ -16,6 +16,7 @@ from plad_bench.cli.environment import PREFIX, empty, mistyped
 from plad_bench.cli.options import refuse_empty
 from plad_bench.cli.state import State
 from plad_bench.contract.errors import ExitCode, PladBenchError
+from plad_bench.contract.files import refused
 
 _COMMANDS = {
     "run": ("run", "Plan, execute, record and render a comparison of distillation methods."),
@@ -156,6 +157,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitCode.OK)
+    except OSError as error:  # the system refused something anywhere on the way: no fault of the program
+        if debug:
+            raise
+        click.echo(f"Error: {refused(error)}", err=True)
+        sys.exit(ExitCode.MISSING)
 
 
 def _interrupted(_signal: int, _frame: object) -> None:

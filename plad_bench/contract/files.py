@@ -44,6 +44,13 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise unwritable(path, error) from error
 
 
+def refused(error: OSError) -> MissingError:
+    """The error for whatever else the system refused."""
+    what = f"{error.filename}: " if error.filename else ""
+    remedy = _REMEDIES.get(error.errno or 0, "See to that, and run the same command again (--debug shows where)")
+    return MissingError(f"{what}{error.strerror or error}", f"{remedy}.")
+
+
 def unreadable(name: str, error: OSError) -> MissingError:
     """The error for a file that cannot be read, which says nothing of what is in it."""
     remedy = _REMEDIES.get(error.errno or 0, "Make it readable, or give another")

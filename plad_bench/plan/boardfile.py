@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from plad_bench.contract import locks
 from plad_bench.contract.errors import UsageError
-from plad_bench.contract.files import unwritable, write_atomically
+from plad_bench.contract.files import unreadable, unwritable, write_atomically
 from plad_bench.contract.protocol import Protocol, checked
 
 
@@ -103,7 +103,9 @@ def read(path: Path) -> BoardFile:
         first = error.errors(include_url=False)[0]
         where, why = ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")
         raise UsageError(f"{path.parent.name}/board.toml: {where}: {why}", remedy) from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise unreadable(f"{path.parent.name}/board.toml", error) from None
+    except ValueError as error:
         raise UsageError(f"{path.parent.name}/board.toml: {error}", remedy) from None
     for key in board.model_extra or {}:  # what its owner adds is kept, what is mistyped would do nothing
         if near := get_close_matches(key, BoardFile.model_fields, n=1, cutoff=0.8):

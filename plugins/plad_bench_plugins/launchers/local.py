@@ -23,13 +23,15 @@ from typing import IO
 from plad_bench import Launcher, LauncherSession, LaunchOptions, Params, StageProcess
 from plad_bench_plugins.launchers._together import Together
 
-_PRELOAD = "plad_bench_plugins.launchers._preload"
 _NO_EXIT_CODE = 255
 """What multiprocessing reports of a child whose fork server is gone."""
 
 
 class LocalSession(LauncherSession):
     """Slots on this machine."""
+
+    preload = "plad_bench_plugins.launchers._preload"
+    """The module that the fork server imports before it forks."""
 
     def __init__(self, options: LaunchOptions) -> None:
         self.gpus = options.gpus
@@ -41,7 +43,7 @@ class LocalSession(LauncherSession):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
         if not self.gpus:
             self._context = multiprocessing.get_context("forkserver")
-            self._context.set_forkserver_preload([_PRELOAD])
+            self._context.set_forkserver_preload([self.preload])
 
     def start(self, job: Path, log: Path, slots: Sequence[int]) -> StageProcess:
         """Fork, or start, a worker for each slot."""
@@ -62,6 +64,7 @@ class LocalSession(LauncherSession):
 
 class _Forked(StageProcess):
     def __init__(self, context: multiprocessing.context.ForkServerContext, job: Path, log: Path, rank: int) -> None:
+        _see_descriptors()
         reader, self._alive = context.Pipe(duplex=False)
         self._process: ForkServerProcess = context.Process(
             target=_child, args=(str(job), str(log), str(rank), reader), daemon=True
@@ -93,6 +96,17 @@ class _Fresh(StageProcess):
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
+
+
+def _see_descriptors() -> None:
+    """See that a worker can be started: the fork server does not survive a driver that fails in the middle of it.
+
+    Raises:
+        OSError: if this process may open too few more files.
+    """
+    with contextlib.ExitStack() as opened:
+        for _ in range(16):
+            opened.callback(os.close, os.open(os.devnull, os.O_RDONLY))
 
 
 def room(options: LaunchOptions) -> int:
