@@ -473,3 +473,117 @@ def test_a_page_says_what_happens_to_thinking_text(tmp_path):
     text = markdown.render(load(tmp_path / "b"))
     assert "teacher: thinking text is not part of its answers" in text
     assert "student: asked not to think before it answers" in text
+
+
+# ------------------------------------------------------------------------------------ a teacher with its own prompts
+
+
+OTHER_TURNS = (
+    "{% for m in messages %}{{ m.role }} {{ m.content }}<pad>{% endfor %}{% if add_generation_prompt %}to {% endif %}"
+)
+"""A turn ends in <pad>, not in </s>."""
+
+
+@pytest.fixture
+def apart(tmp_path):
+    """A world whose teacher has a chat template, and whose student has none."""
+    world = tiny.World(tmp_path)
+    world.model("teacher", tiny.llama(seed=2), tiny.tokenizer(template=OTHER_TURNS))
+    return world
+
+
+def test_the_same_response_after_each_models_own_prompt():
+    student, teacher = Encoder(tiny.tokenizer(), 128), Encoder(tiny.tokenizer(template=OTHER_TURNS), 128)
+    assert student.hash == teacher.hash
+    assert not student.prompts_like(teacher)
+    assert student.prompts_like(Encoder(tiny.tokenizer(), 64))
+    prompts_, response = (student.prompt("red"), teacher.prompt("red")), student.response(Response(text="a house"))
+    both = student.beside(prompts_[0], response, teacher, prompts_[1])
+    assert (both.prompt, both.response, both.ends) == (prompts_[0], response, (1, 2))
+    assert (both.teacher.prompt, both.teacher.response) == (prompts_[1], [*response[:-1], 2])
+    teacher.context = len(prompts_[1]) + 2
+    cut = student.beside(prompts_[0], response, teacher, prompts_[1])
+    assert cut.response == cut.teacher.response == response[:2]
+    assert student.counts == {"cut_sequences": 1}
+
+
+def test_a_loss_compares_after_each_models_own_prompt_and_takes_both_ends_for_one():
+    import torch
+
+    from plad_bench.learn import objectives
+    from plad_bench.learn.sequences import collate
+
+    student, teacher = Encoder(tiny.tokenizer(), 128), Encoder(tiny.tokenizer(template=OTHER_TURNS), 128)
+    response = student.response(Response(text="a house"))
+    both = student.beside(student.prompt("red"), response, teacher, teacher.prompt("red"))
+    models_ = tiny.llama(1), tiny.llama(2)
+    method = tiny.registry().get("method", "kd")
+    term, params = method.objective.terms[0], tiny.registry().configure(method, {})
+    found, _ = objectives.TokenLoss(*models_, params)(term, collate([both], 2), len(response))
+    logits = []
+    for model, tokens in zip(models_, (both, both.teacher), strict=True):
+        ids = torch.tensor([tokens.prompt + tokens.response])
+        logits.append(model(ids).logits[0, len(tokens.prompt) - 1 : -1])
+    mine, theirs = logits
+    theirs[:, [1, 2]] = theirs[:, [2, 1]]
+    expected = objectives.token_losses(term, mine, theirs, torch.tensor(response), params).mean()
+    assert found.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("k", [0, 300])
+def test_signals_of_a_teacher_with_its_own_prompts_are_what_it_says_live(apart, k):
+    live = apart.train("kd", name="live")
+    apart.inputs["signals-reference"] = apart.run("signals", {"text": "reference", "k": k, "precision": "float32"})
+    del apart.inputs["teacher"]
+    cached = apart.train("kd", name="cached")
+    gap = max(
+        float((a - b).abs().max()) for a, b in zip(*(tiny.weights(w).values() for w in (live, cached)), strict=True)
+    )
+    assert gap < 1e-5
+    assert apart.last.cost["teacher_tokens_cached"] > 0
+
+
+def test_events_of_a_teacher_with_its_own_prompts_hold_its_own_end(apart):
+    import torch
+
+    from plad_bench.learn.signals import Signals
+
+    out = apart.run("signals", {"text": "reference", "k": 4, "precision": "float32"}).path
+    student, teacher = Encoder(tiny.tokenizer(), 128), Encoder(tiny.tokenizer(template=OTHER_TURNS), 128)
+    prompt, reference = tiny.sentence(0, 2), tiny.sentence(50, 3)  # the first of the world
+    response = student.response(Response(text=reference))
+    both = student.beside(student.prompt(prompt), response, teacher, teacher.prompt(prompt))
+    events = Signals(out, student.hash).target([both])
+    _, said, places = events.meet(slice(0, len(response)), torch.zeros(len(response), 300), torch.tensor(response))
+    given = torch.tensor([both.teacher.prompt + both.teacher.response])
+    logits = tiny.llama(seed=2)(given).logits[0, len(both.teacher.prompt) - 1 : -1].log_softmax(-1).detach()
+    expected = logits.gather(1, torch.tensor(both.teacher.response)[:, None])
+    assert said.gather(1, places[:, None]).numpy() == pytest.approx(expected.numpy(), rel=1e-4)
+
+
+@pytest.mark.parametrize("method", ["kd", "gkd", "rkl"])
+def test_how_a_teacher_is_given_prompts_changes_what_it_teaches(apart, method):
+    own = apart.train(method, name="own", max_new_tokens=6)
+    (apart.inputs["teacher"].path / "model" / "chat_template.jinja").unlink()
+    plain = apart.train(method, name="plain", max_new_tokens=6)
+    assert any((a != b).any() for a, b in zip(*(tiny.weights(w).values() for w in (own, plain)), strict=True))
+
+
+def test_text_that_both_sample_needs_the_same_prompts(apart):
+    with pytest.raises(StageError, match="prompts in other ways"):
+        apart.train("skd", max_new_tokens=6)
+
+
+def test_a_metric_compares_after_each_models_own_prompt(apart):
+    import torch
+
+    from plad_bench.execute.stages.files import MODEL
+    from plad_bench.learn.evaluation import Evaluated
+
+    sides = [Evaluated(apart.inputs[role].path / MODEL, "cpu", "float32", 8, {}) for role in ("model", "teacher")]
+    texts = [("red", Response(text="a house")), ("old river", Response(text="walk"))]
+    ends = sides[0].measure(texts, lambda mine, theirs, labels: theirs.log_softmax(-1)[:, 1:2], sides[1])
+    for (prompt, response), found in zip(texts, ends, strict=True):
+        said = sides[1].encoder.prompt(prompt) + sides[1].encoder.response(response)
+        logits = sides[1].model(torch.tensor([said])).logits[0].log_softmax(-1)
+        assert found[:, 0] == pytest.approx(logits[-1 - len(found) : -1, 2].detach().numpy(), rel=1e-4)

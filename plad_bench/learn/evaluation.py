@@ -21,6 +21,7 @@ from plad_bench.learn.generation import Decoding, generate
 from plad_bench.learn.memory import fit, slices
 from plad_bench.learn.predictions import Predictor, parts
 from plad_bench.learn.sequences import Encoder, Tokens, collate, micro_batches
+from plad_bench.learn.signals import exchanged
 
 BATCH = 32
 
@@ -50,10 +51,7 @@ class Evaluated(LanguageModel):
     ) -> list[NDArray[np.float64]]:
         if beside is not None and Encoder(beside.tokenizer, 0).hash != self.encoder.hash:
             raise UnmeasuredError("student and teacher have different tokenizers, so their logits cannot be compared")
-        encoder = self.encoder
-        if beside is not None:  # cut to what both can read, and counted where it is
-            encoder = replace(encoder, context=min(encoder.context, models.context_length(beside.model)))
-        items = [encoder.sequence(encoder.prompt(prompt), encoder.response(response)) for prompt, response in texts]
+        items = self._items(texts, beside)
         predictors = [Predictor(m.model) for m in (self, beside) if m is not None]
         measured: dict[int, NDArray[np.float64]] = {}
         for indices in micro_batches(items, BATCH):
@@ -65,17 +63,30 @@ class Evaluated(LanguageModel):
             measured |= zip(indices, fit(rows, len(indices), self.thrift, what="reading one text"), strict=True)
         return [measured[i] for i in range(len(items))]
 
+    def _items(self, texts: Sequence[tuple[str, Response]], beside: LanguageModel | None) -> list[Tokens]:
+        """The texts, cut to what both models can read, and counted where they are."""
+        encoder = self.encoder
+        if beside is not None:
+            theirs = models.encoder(beside.model, beside.tokenizer)
+            if not encoder.prompts_like(theirs):
+                sides = ((encoder.prompt(p), encoder.response(r), theirs.prompt(p)) for p, r in texts)
+                return [encoder.beside(prompt, response, theirs, its) for prompt, response, its in sides]
+            encoder = replace(encoder, context=min(encoder.context, theirs.context))
+        return [encoder.sequence(encoder.prompt(prompt), encoder.response(response)) for prompt, response in texts]
+
     def _rows(
         self, predictors: Sequence[Predictor], items: Sequence[Tokens], function: Callable[..., Tensor]
     ) -> list[NDArray[np.float64]]:
         """The function at the response tokens of a few texts, [T, K] for each."""
         batch = collate(items, self.tokenizer.pad_token_id, str(self.model.device))
         labels = batch.labels[:, batch.start :][batch.valid]
-        predictions = [predictor.constant(batch) for predictor in predictors]
+        read = [batch, batch.teacher or batch]
+        predictions = [predictor.constant(of) for predictor, of in zip(predictors, read, strict=False)]
         values = []
         for part in parts(len(labels), min(p.chunk for p in predictions)):
             with torch.inference_mode():
                 logits = [p.logits(part).float() for p in predictions]
+                logits[1:] = [exchanged(z, batch.ends) for z in logits[1:]]
                 shared = min(z.shape[-1] for z in logits)  # vocabularies that differ only in padding
                 values.append(function(*(z[:, :shared] for z in logits), labels[part]))
         return [row.numpy() for row in torch.cat(values).double().cpu().split(batch.valid.sum(1).tolist())]

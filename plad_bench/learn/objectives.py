@@ -156,6 +156,8 @@ class TokenLoss(nn.Module):
             return None
         if batch.teacher is None:
             return Whole(read.constant(batch))
+        if batch.ends is not None:
+            return Whole(read.constant(batch.teacher), batch.ends)
         return Aligned(read.constant(batch.teacher), aligned(batch.valid, batch.teacher.valid))
 
 

@@ -29,7 +29,9 @@ class Tokens:
     prompt: list[int]
     response: list[int]
     teacher: Tokens | None = None
-    """The same text as the teacher's tokenizer spells it, where that is another."""
+    """The same text as the teacher reads it, where its tokenizer or its way of being given prompts is another."""
+    ends: tuple[int, int] | None = None
+    """Where `teacher` has the same tokens after another prompt: the student's end token and the teacher's."""
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.response)
@@ -48,7 +50,9 @@ class Batch:
     start: int
     """The first position with a label in any row: logits before it are not needed."""
     teacher: Batch | None = None
-    """The same texts as the teacher's tokenizer spells them, where that is another."""
+    """The same texts as the teacher reads them, where its tokenizer or its way of being given prompts is another."""
+    ends: tuple[int, int] | None = None
+    """As in Tokens."""
 
     @property
     def valid(self) -> Tensor:
@@ -183,6 +187,27 @@ class Encoder:
             prompt = prompt[-(self.context - len(response)) :]
         return Tokens(prompt, response)
 
+    def prompts_like(self, other: Encoder) -> bool:
+        """Whether another encoder of the same tokens gives prompts, and ends responses, as this one does."""
+        probes = ("a", "b c\nd.")
+        quiet = [replace(of, counts={}) for of in (self, other)]
+        mine, theirs = ([of.end, *(of.prompt(probe) for probe in probes)] for of in quiet)
+        return mine == theirs
+
+    def beside(self, prompt: list[int], response: list[int], teacher: Encoder, its_prompt: list[int]) -> Tokens:
+        """A prompt and a response, and the same response after the prompt as a teacher of the same tokens is given it.
+
+        Both are cut to what both can read, as `sequence` cuts.
+        """
+        sides = ((self, prompt), (teacher, its_prompt))
+        room = max(1, min(of.context - len(ids) for of, ids in sides))
+        if len(response) > room or any(len(ids) + len(response) > of.context for of, ids in sides):
+            self._count("cut_sequences")
+        response = response[:room]
+        its_response = [*response[:-1], teacher.end] if response[-1:] == [self.end] else response
+        own, its = (ids[-(of.context - len(response)) :] for of, ids in sides)
+        return Tokens(own, response, Tokens(its, its_response), (self.end, teacher.end))
+
     def _count(self, name: str, number: int = 1) -> None:
         self.counts[name] = self.counts.get(name, 0) + number
 
@@ -238,4 +263,4 @@ def collate(sequences: Sequence[Tokens], pad: int, device: str = "cpu") -> Batch
     start = min(len(s.prompt) for s in sequences) - 1
     others = [s.teacher for s in sequences if s.teacher is not None]
     teacher = collate(others, 0, device) if others else None  # padding is masked, so that any token will do
-    return Batch(ids.to(device), mask.to(device), labels.to(device), start, teacher)
+    return Batch(ids.to(device), mask.to(device), labels.to(device), start, teacher, sequences[0].ends)

@@ -30,6 +30,8 @@ from plad_bench.learn.memory import fit, slices
 from plad_bench.learn.predictions import Predictions, Predictor, parts, vocabulary_size
 from plad_bench.learn.sequences import Batch, Tokens, collate, micro_batches
 
+TOKENIZER = "tokenizer"
+"""The directory beside the files that holds the teacher's tokenizer, with how it is given prompts."""
 BATCH = 64
 """Sequences that the teacher reads at a time."""
 _ABOUT, _OFFSETS, _HASHES, _LOGPROBS, _IDS = "signals.json", "offsets.npy", "hashes.npy", "logprobs.npy", "ids.npy"
@@ -38,11 +40,33 @@ _ABOUT, _OFFSETS, _HASHES, _LOGPROBS, _IDS = "signals.json", "offsets.npy", "has
 # ------------------------------------------------------------------------------------------ what a loss compares with
 
 
+def exchanged(values: Tensor, ends: tuple[int, int] | None) -> Tensor:
+    """A teacher's values of all tokens, [..., V], with those of the student's and of the teacher's end token exchanged.
+
+    So the two mean the same event, the end of the response.
+
+    Raises:
+        StageError: if the teacher has no value for one of them.
+    """
+    if ends is None or ends[0] == ends[1]:
+        return values
+    if max(ends) >= values.shape[-1]:
+        raise StageError(
+            f"the teacher has {values.shape[-1]} tokens, and the student ends its responses with token {ends[0]}",
+            "Give both the same template: template_file=FILE, or template=none.",
+        )
+    values = values.clone()
+    values[..., list(ends)] = values[..., list(reversed(ends))]
+    return values
+
+
 @dataclass(frozen=True)
 class Whole:
     """A teacher's logits over its vocabulary."""
 
     predictions: Predictions
+    ends: tuple[int, int] | None = None
+    """As in `exchanged`."""
 
     @property
     def chunk(self) -> int:
@@ -55,7 +79,7 @@ class Whole:
         Vocabularies that differ only in padding share a beginning; what lies beyond it is never a label.
         """
         with torch.no_grad():
-            teacher = self.predictions.logits(part).to(student.device)
+            teacher = exchanged(self.predictions.logits(part).to(student.device), self.ends)
         shared = min(student.shape[-1], teacher.shape[-1])
         return student[:, :shared], teacher[:, :shared], labels
 
@@ -286,7 +310,8 @@ class Signals:
 
     def target(self, sequences: Sequence[Tokens]) -> Whole | Events | None:
         """What the teacher says of the response tokens of some sequences; None if any of them is not here."""
-        starts = [self.offsets.get(digest(sequence)) for sequence in sequences]
+        ends = sequences[0].ends
+        starts = [self.offsets.get(digest(s.teacher if s.ends and s.teacher else s)) for s in sequences]
         spans = [
             np.arange(start, start + len(sequence.response))
             for start, sequence in zip(starts, sequences, strict=True)
@@ -296,8 +321,11 @@ class Signals:
             return None
         rows = np.concatenate(spans)
         if self.ids is None:
-            return Whole(Predictions(torch.from_numpy(rows), self._read, max(1, len(rows))))
-        return Events(self._read(torch.from_numpy(rows)), torch.from_numpy(self.ids[rows]).long(), self.vocabulary)
+            return Whole(Predictions(torch.from_numpy(rows), self._read, max(1, len(rows))), ends)
+        ids = torch.from_numpy(self.ids[rows]).long()
+        if ends is not None:
+            ids = torch.where(ids == ends[0], ends[1], torch.where(ids == ends[1], ends[0], ids))
+        return Events(self._read(torch.from_numpy(rows)), ids, self.vocabulary)
 
     def _read(self, rows: Tensor) -> Tensor:
         return torch.from_numpy(self.logprobs[rows.numpy()])

@@ -56,6 +56,8 @@ class TokenSteps:
     """Teacher distributions that were computed before training."""
     thrift: Thrift = field(default_factory=Thrift)
     """How memory is spared where a loss is taken beside the steps."""
+    spell: Callable[[int, list[int]], Tokens] | None = None
+    """(index of a prompt, response) -> the sequence, where the teacher is given prompts in another way."""
 
     def __post_init__(self) -> None:
         schedule = self.objective.schedule
@@ -88,13 +90,13 @@ class TokenSteps:
 
     def state(self) -> dict[str, Any]:
         """The schedule's state, the replay buffers and what was counted, as JSON values."""
-        replay = [[[s.prompt, s.response] for s in buffer] for buffer in self.replay]
+        replay = [[_state(s) for s in buffer] for buffer in self.replay]
         return {"schedule": dict(self.scheduled), "replay": replay, "cost": dict(self.cost)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
         self.scheduled = state["schedule"]
-        self.replay = [[Tokens(*pair) for pair in buffer] for buffer in state["replay"]]
+        self.replay = [[_tokens(*kept) for kept in buffer] for buffer in state["replay"]]
         self.cost.update(state["cost"])
 
     def _effective(self, number: int) -> Any:
@@ -132,7 +134,8 @@ class TokenSteps:
         sampling = term.sampling(self.module.params)
         prompts = [self.prompts[i] for i in rows]
         responses = self.rollouts.sample(prompts, [self.examples[i] for i in rows], number, sampling)
-        made = [Tokens(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
+        spell = self.spell or (lambda i, response: Tokens(self.prompts[i], response))
+        made = [spell(i, response) for i, response in zip(rows, responses, strict=True)]
         if sampling.replay:
             self.replay[index] = (self.replay[index] + made)[-sampling.replay :]
         return made
@@ -185,6 +188,15 @@ class TokenSteps:
             return fit(loss, len(self.validation), self.thrift, what="the validation loss of one sequence")
         finally:
             self.module.train()
+
+
+def _state(tokens: Tokens) -> list[Any]:
+    own = [tokens.prompt, tokens.response]
+    return own if tokens.teacher is None else [*own, [tokens.teacher.prompt, tokens.teacher.response], tokens.ends]
+
+
+def _tokens(prompt: list[int], response: list[int], teacher: Any = None, ends: Any = None) -> Tokens:
+    return Tokens(prompt, response, Tokens(*teacher) if teacher else None, tuple(ends) if ends else None)
 
 
 def choice(shares: Mapping[Text, float], *scope: object) -> Text:

@@ -54,6 +54,7 @@ def _write(context: Context, teacher: Reader, encoder: Encoder, sequences: list[
     context.cost |= signals.write(
         context.out, teacher, sequences, context.spec["k"], encoder.hash, context.progress, encoder.context
     )
+    encoder.tokenizer.save_pretrained(context.out / signals.TOKENIZER)
 
 
 _BACKENDS = {"transformers": _with_transformers, "vllm": _with_vllm}

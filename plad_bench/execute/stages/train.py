@@ -7,6 +7,7 @@ import json
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plad_bench.contract.errors import StageError
@@ -93,7 +94,7 @@ class Corpus:
     def __init__(self, prompts: Sequence[Prompt], encoded: Sequence[list[int]], encoder: Encoder) -> None:
         self.prompts, self.encoded, self.encoder = prompts, encoded, encoder
         self.teachers: Encoder | None = None
-        """The teacher's encoder, where it spells text with other tokens."""
+        """The teacher's encoder, where it spells text with other tokens or is given prompts in another way."""
 
     def responses(self, context: Context, text: Text) -> list[list[Tokens]]:
         """The sequences each prompt can be trained on from a source of text."""
@@ -131,12 +132,31 @@ class Corpus:
 
     def _spelled(self, text: str, prompt: list[int], response: Response) -> Tokens:
         """A prompt and a response to it, and as the teacher spells them if that is otherwise."""
-        mine = self.sequence(prompt, response)
         if self.teachers is None:
-            return mine
-        return replace(
-            mine, teacher=self.teachers.sequence(self.teachers.prompt(text), self.teachers.response(response))
-        )
+            return self.sequence(prompt, response)
+        its_prompt = self.teachers.prompt(text)
+        if self.same_tokens:
+            return self.encoder.beside(prompt, self.encoder.response(response), self.teachers, its_prompt)
+        mine = self.sequence(prompt, response)
+        return replace(mine, teacher=self.teachers.sequence(its_prompt, self.teachers.response(response)))
+
+    @property
+    def same_tokens(self) -> bool:
+        """Whether the teacher has the student's tokens, and is only given prompts in another way."""
+        return self.teachers is not None and self.teachers.hash == self.encoder.hash
+
+    def sampled(self, index: int, response: list[int]) -> Tokens:
+        """A training prompt and a response that the student has sampled."""
+        from plad_bench.learn.sequences import Tokens
+
+        if self.teachers is None or not self.same_tokens:
+            return Tokens(self.encoded[index], response)
+        return self.encoder.beside(self.encoded[index], response, self.teachers, self.its_prompts[index])
+
+    @functools.cached_property
+    def its_prompts(self) -> list[list[int]]:
+        """The training prompts as the teacher is given them."""
+        return [] if self.teachers is None else [self.teachers.prompt(p.prompt) for p in self.prompts]
 
     def sequence(self, prompt: list[int], response: Response) -> Tokens:
         """A prompt and a response to it."""
@@ -147,6 +167,7 @@ def _token_steps(
     context: Context, model: Any, method: Any, corpus: Corpus, order: list[list[int]]
 ) -> tuple[Any, Callable[[int], Step], Memory]:
     from plad_bench.learn import models
+    from plad_bench.learn.generation import check_room
     from plad_bench.learn.objectives import TokenLoss
     from plad_bench.learn.rollouts import Rollouts
     from plad_bench.learn.signals import Signals
@@ -164,12 +185,21 @@ def _token_steps(
             if method.component.shared_vocabulary:
                 raise StageError(f"{method.label} compares logits, but student and teacher have different tokenizers")
             corpus.teachers = theirs
+        elif not corpus.encoder.prompts_like(theirs):
+            corpus.teachers = replace(theirs, counts={})  # the texts are the student's, and counted there
         teacher.requires_grad_(False)  # noqa: FBT003  torch's own signature
-    # Sequences are cut to what both can read, and counted where they are.
-    read = [models.context_length(teacher)] if teacher is not None and corpus.teachers is None else []
-    corpus.encoder.context = min(
-        [corpus.encoder.context, *read, *(signal.context for signal in signals if signal.context)]
-    )
+    elif roles:
+        corpus.teachers = _reader_of(context.inputs[roles[0]].path, signals[0].context, corpus.encoder)
+    if corpus.teachers is None:  # sequences are cut to what both can read, and counted where they are
+        read = [models.context_length(teacher)] if teacher is not None else []
+        corpus.encoder.context = min(
+            [corpus.encoder.context, *read, *(signal.context for signal in signals if signal.context)]
+        )
+    elif corpus.same_tokens and any(t.sampling(method.params).with_teacher for t in objective.active(method.params)):
+        raise StageError(
+            f"{method.label} samples text from student and teacher together, and they are given prompts in other ways",
+            "Give both the same template: template_file=FILE, or template=none.",
+        )
     if Text.STUDENT in texts:
         rollouts = Rollouts(
             model,
@@ -182,6 +212,8 @@ def _token_steps(
             thrift=context.thrift,
         )
         rollouts.check(corpus.encoded)
+        if corpus.teachers is not None and corpus.same_tokens:
+            check_room(corpus.teachers, corpus.its_prompts, spec["max_new_tokens"], "the teacher's context")
     # Parameters that follow a schedule would be compiled anew at every step.
     compiled = "compile" in spec and objective.schedule is None
     module = TokenLoss(model, teacher, method.params, compiled=compiled)
@@ -201,8 +233,21 @@ def _token_steps(
         device=context.device,
         signals=signals,
         thrift=context.thrift,
+        spell=corpus.sampled,
     )
     return module, steps.at, steps
+
+
+def _reader_of(signals: Path, reads: int, encoder: Encoder) -> Encoder | None:
+    """The encoder of the teacher that has said what it thinks of text, where that is given prompts in another way."""
+    from plad_bench.learn import models
+    from plad_bench.learn.signals import TOKENIZER
+
+    if not (signals / TOKENIZER).is_dir():
+        return None
+    tokenizer = models.load_tokenizer(signals / TOKENIZER, "the teacher")
+    theirs = replace(encoder, tokenizer=tokenizer, context=reads or encoder.context, counts={})
+    return None if encoder.prompts_like(theirs) else theirs
 
 
 def _pair_steps(
