@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Endpoint:
     """Answers with `reply(prompt)`; `faults(prompt, nth)` may name what goes wrong with the nth request for it.
 
-    Faults: an HTTP status, optionally with headers and a text (503, {"Retry-After": "0"}, "why"), or one of "cut" (the
+    Faults: an HTTP status with headers and a text or bytes (503, {"Retry-After": "0"}, "why"), or one of "cut" (the
     connection), "cut after" (the real server answered), "hang" (until the server closes), "garbage", "empty", "length",
     "no usage".
     """
@@ -70,7 +70,7 @@ class Endpoint:
             request.close_connection = True
         elif isinstance(fault, tuple):
             status, headers, text = fault
-            self.send(request, status, text.encode(), headers)
+            self.send(request, status, text if isinstance(text, bytes) else text.encode(), headers)
         elif fault == "garbage":
             self.send(request, 200, b'{"choices": [{"message"')
         elif self.upstream and fault != "empty":

@@ -290,3 +290,70 @@ def test_the_two_interfaces(tmp_path):
         (answer,) = ask(p, {"a": p.body("x", max_tokens=3)}, tmp_path / "j").values()
     assert (answer.text, answer.prompt_tokens) == ("about x\n", None)
     assert server.bodies[0]["path"] == "/v1/completions"
+
+
+# ------------------------------------------------------------------------------------------------ what servers reply
+
+
+def answers_to(choices, tmp_path, api="chat"):
+    """What `ask` makes of replies with these choices, each a JSON value or bytes; every one is asked for once."""
+
+    def fault(prompt, nth):
+        choice = choices[int(prompt.split()[1])]
+        whole = choice if isinstance(choice, bytes) else json.dumps({"choices": [choice]}).encode()
+        return (200, {}, whole)
+
+    with endpoint(faults=fault) as server:
+        p = params(server.url, api=api)
+        asked = {f"id{i}": p.body(f"prompt {i}", max_tokens=8) for i in range(len(choices))}
+        answers = ask(p, asked, tmp_path / "j")
+        assert set(server.asked.values()) == {1}
+        assert ask(p, asked, tmp_path / "j") == answers  # from the journal
+        assert set(server.asked.values()) == {1}
+    return list(answers.values())
+
+
+@pytest.mark.parametrize(
+    ("choice", "text"),
+    [
+        ({"message": {"role": "assistant", "reasoning": "hm"}, "finish_reason": "stop"}, ""),
+        ({"message": {"content": None, "reasoning_content": "hm"}, "finish_reason": "stop"}, ""),
+        ({"message": {"refusal": "no"}}, ""),
+        ({"message": None, "finish_reason": "stop"}, ""),
+        ({"message": {}}, ""),
+        ({"finish_reason": "stop"}, ""),
+        ({"message": {"content": [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]}}, "one two"),
+        ({"message": {"content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "two"}]}}, "two"),
+        ({"message": {"content": []}}, ""),
+    ],
+    ids=str,
+)
+def test_a_reply_without_text_is_an_empty_answer_and_is_asked_for_once(choice, text, tmp_path):
+    (answer,) = answers_to([choice], tmp_path)
+    assert (answer.text, answer.finished) == (text, True)
+
+
+@pytest.mark.parametrize("choice", [{"finish_reason": "stop"}, {"text": None}, {"text": "", "finish_reason": "stop"}])
+def test_a_completion_without_text_is_an_empty_answer(choice, tmp_path):
+    (answer,) = answers_to([choice], tmp_path, api="completions")
+    assert (answer.text, answer.finished) == ("", True)
+
+
+def test_only_an_answer_that_came_to_its_own_end_is_finished(tmp_path):
+    ended = ["stop", "STOP", "eos", "eos_token", "end_turn", "stop_sequence", "complete", None]
+    cut = ["length", "max_tokens", "MAX_TOKENS", "model_length", "content_filter", "error", "abort", "tool_calls", "?"]
+    choices = [{"message": {"content": "x"}, "finish_reason": why} for why in (*ended, *cut)]
+    found = [answer.finished for answer in answers_to(choices, tmp_path)]
+    assert found == [True] * len(ended) + [False] * len(cut)
+
+
+def test_what_is_no_unicode_in_a_reply_is_replaced_and_nothing_that_was_paid_for_is_lost(tmp_path):
+    half = {"message": {"content": "a \ud83d b"}, "finish_reason": "st\udc00op"}
+    pair = {"message": {"content": "\ud83d\ude00"}}
+    no_utf8 = b'{"choices": [{"message": {"content": "caf\xe9"}}]}'
+    marked = b'\xef\xbb\xbf{"choices": [{"message": {"content": "x"}}]}'
+    answers = answers_to([half, pair, no_utf8, marked], tmp_path)
+    assert [answer.text for answer in answers] == ["a \ufffd b", "\U0001f600", "caf\ufffd", "x"]
+    assert not answers[0].finished
+    for answer in answers:
+        answer.text.encode()

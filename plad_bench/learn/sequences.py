@@ -36,6 +36,11 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.prompt) + len(self.response)
 
+    @property
+    def empty(self) -> bool:
+        """Whether the response has no token, as one has that was cut before its first word: a mean over it is none."""
+        return not self.response or (self.teacher is not None and self.teacher.empty)
+
 
 @dataclass(frozen=True)
 class Batch:

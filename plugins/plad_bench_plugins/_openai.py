@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import random
 import threading
@@ -40,6 +41,9 @@ GIVE_UP_AFTER = 5
 """Questions in a row that get no answer, after which nothing more is asked."""
 
 _RETRIED = {408, 409, 425, 429}
+_ENDED = {"stop", "stop_sequence", "end_turn", "eos", "eos_token", "complete"}
+"""Why an answer ended that is whole, as OpenAI, Anthropic, TGI, Cohere and others name it. Any other reason (length,
+model_length, max_tokens, content_filter, error, abort, ...) means that it is not."""
 
 
 class EndpointParams(Params):
@@ -121,15 +125,15 @@ class Answer:
     text: str
     """As it came; empty if the model said nothing."""
     finish: str
-    """stop, length, content_filter, ..."""
+    """As the endpoint names it: stop, length, content_filter, ..."""
     prompt_tokens: int | None = None
     """None where the endpoint does not say."""
     completion_tokens: int | None = None
 
     @property
     def finished(self) -> bool:
-        """Whether the model came to an end of its own."""
-        return self.finish not in {"length", "content_filter"}
+        """Whether the model came to an end of its own: for no other reason than those that servers give for that."""
+        return self.finish.lower() in _ENDED
 
 
 def ask(
@@ -386,8 +390,8 @@ class _Session:
             raise _NoAnswer(f"the connection broke ({type(error).__name__})", billed=True) from None
         if response.status_code == 200:
             try:
-                return _read_answer(response.json())
-            except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+                return _read_answer(json.loads(response.content.decode("utf-8-sig", "replace")))
+            except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
                 raise _NoAnswer("a reply that is not a completion in JSON", billed=True) from None
         raise self._refusal(response)
 
@@ -425,13 +429,26 @@ class _Session:
 
 
 def _read_answer(data: Any) -> Answer:
+    """The answer in a reply. It may have no content, or null, or parts, of which those of text count.
+
+    An answer whose reason to end is not said is taken for a whole one, as of servers that know none.
+    """
     choice, usage = data["choices"][0], data.get("usage") or {}
-    text = choice["message"]["content"] if "message" in choice else choice["text"]
+    if not {"message", "text", "finish_reason"} & set(choice):
+        raise TypeError
+    text = (choice["message"] or {}).get("content") if "message" in choice else choice.get("text")
+    if isinstance(text, list):
+        text = "".join(part["text"] for part in text if part.get("type", "text") == "text")
     if not isinstance(text, str | None):
         raise TypeError
     tokens = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
-    known = [int(n) if isinstance(n, int | float) and n >= 0 else None for n in tokens]
-    return Answer(text or "", str(choice.get("finish_reason") or "stop"), *known)
+    known = [int(n) if isinstance(n, int | float) and 0 <= n < math.inf else None for n in tokens]
+    return Answer(_valid(text or ""), _valid(str(choice.get("finish_reason") or "stop")), *known)
+
+
+def _valid(text: str) -> str:
+    """A text in which U+FFFD stands for what is no Unicode, such as half of a surrogate pair: no file can hold that."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def backoff(attempt: int, luck: float) -> float:

@@ -97,7 +97,7 @@ class Corpus:
         """The teacher's encoder, where it spells text with other tokens or is given prompts in another way."""
 
     def responses(self, context: Context, text: Text) -> list[list[Tokens]]:
-        """The sequences each prompt can be trained on from a source of text."""
+        """The sequences each prompt can be trained on from a source of text; those without a token are left out."""
         if text is Text.REFERENCE:
             by_id = {p.id: tuple(Response(text=r) for r in p.references) for p in self.prompts}
             if missing := [id_ for id_, references in by_id.items() if not references]:
@@ -105,10 +105,13 @@ class Corpus:
         else:
             role = {Text.TEACHER: "teach", Text.SAMPLE: "sample"}[text]
             by_id = read_responses(context.inputs[role], self.prompts)
-        return [
+        every = [
             [self._spelled(p.prompt, ids, response) for response in by_id[p.id]]
             for p, ids in zip(self.prompts, self.encoded, strict=True)
         ]
+        some = [[sequence for sequence in several if not sequence.empty] for several in every]
+        _count(context, "empty_responses", sum(map(len, every)) - sum(map(len, some)))
+        return some
 
     def validation(self, context: Context) -> list[Tokens]:
         """A few validation prompts with a reference each, always the same."""
@@ -258,8 +261,15 @@ def _pair_steps(
     from plad_bench.learn.sequences import collate, micro_batches, pick
     from plad_bench.learn.training import Step
 
+    every = corpus.pairs(context)
+    whole = [row for row in every if not (row["chosen"].empty or row["rejected"].empty)]
+    _count(context, "empty_pairs", len(every) - len(whole))
+    if not whole:
+        raise StageError(
+            f"a side of each of the {len(every)} pairs is empty", "Look at the teacher's responses and length limit."
+        )
     pairs: dict[str, list[dict[str, Any]]] = {}
-    for row in corpus.pairs(context):
+    for row in whole:
         pairs.setdefault(row["id"], []).append(row)
     seed, pad = context.spec["seed"], corpus.encoder.tokenizer.pad_token_id
 
@@ -283,6 +293,12 @@ def _pair_steps(
         return steps
 
     return PairLoss(model, method.component.objective, method.params), step_at, None
+
+
+def _count(context: Context, name: str, number: int) -> None:
+    """Count what was left out, if anything was."""
+    if number:
+        context.counts[name] = context.counts.get(name, 0) + number
 
 
 def _call(module: Any, **arguments: Any) -> Any:

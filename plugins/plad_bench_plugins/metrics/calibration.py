@@ -67,14 +67,16 @@ def correlation(points: Sequence[tuple[float, float]], rank: str) -> float:
 def pair_accuracy(examples: Sequence[Scored], params: PairParams, tools: Tools) -> list[float]:
     """1 where the student finds the teacher's response likelier than a sample of its own, 0.5 on a tie, else 0.
 
-    NaN where the two are the same text: no pair is made of them.
+    NaN where the two are the same text, or one has no token: no pair is made of them.
     """
     model = tools.checkpoint()
     own = [(e, drawn[0]) for e, drawn in zip(examples, _samples(model, examples, params, 1), strict=True)]
     teacher = [(e, tools.teacher_response(e)) for e in examples]
     values = zip(_likelihoods(model, teacher, params.logprob), _likelihoods(model, own, params.logprob), strict=True)
     return [
-        math.nan if canonical(ours.text) == canonical(theirs.text) else 0.5 * (1 + (p > q) - (p < q))
+        math.nan
+        if canonical(ours.text) == canonical(theirs.text) or math.isnan(p - q)
+        else 0.5 * (1 + (p > q) - (p < q))
         for (_, theirs), (_, ours), (p, q) in zip(teacher, own, values, strict=True)
     ]
 
@@ -89,9 +91,9 @@ def _samples(
 
 
 def _likelihoods(model: LanguageModel, texts: Sequence[tuple[Scored, Response]], logprob: str) -> list[float]:
-    """Log-probability of each text, per token or summed. An unfinished text has no end token."""
+    """Log-probability of each text, per token or summed; NaN without a token. An unfinished text has no end token."""
     rows = model.logprobs([(e.prompt, y) for e, y in texts])
-    return [float(row.mean() if logprob == "mean" else row.sum()) for row in rows]
+    return [float(row.mean() if logprob == "mean" else row.sum()) if len(row) else math.nan for row in rows]
 
 
 RECORDS = (
