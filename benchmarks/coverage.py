@@ -59,12 +59,47 @@ def covered(scores: Array) -> float:
 
 
 def tied(scores: Array) -> float:
-    """Share of boards on which all methods of scores [methods, boards, S, E] share rank 1."""
-    ties = 0
-    for board in scores.swapaxes(0, 1):
-        moments = stats.moments(list(board))
-        ties += max(stats.ranks(moments.mean.tolist(), stats.pairwise(moments).p_holm)) == 1
-    return float(ties / scores.shape[1])
+    """Share of boards on which no two methods of scores [methods, boards, S, E] differ significantly."""
+    lost = [stats.pairwise(stats.moments(list(board))).p_holm < 1 - stats.LEVEL for board in scores.swapaxes(0, 1)]
+    return float(np.mean([not significant.any() for significant in lost]))
+
+
+def first(
+    rng: np.random.Generator, methods: int, seeds: int, *, spread: float, unequal: float, boards: int
+) -> tuple[float, float, float, float]:
+    """How the methods that may be the best come out, where the spread between seeds is all there is.
+
+    Returns:
+        The share of boards on which the truly best is not among them, how many they are, how many of them are truly
+        worse by more than four residual standard deviations of a seed, and the share of boards on which some method's
+        rank interval leaves out its true rank.
+
+    """
+    out, size, far, missed = 0.0, 0.0, 0.0, 0.0
+    for _ in range(boards):
+        truth = np.r_[0.0, np.sort(rng.exponential(spread, methods - 1))] if spread else np.zeros(methods)
+        deviation = np.exp(rng.normal(0, unequal, methods))
+        shared = 3 * rng.normal(size=(1, seeds))
+        x = shared - truth[:, None] + rng.normal(size=(methods, seeds)) * deviation[:, None]
+        nothing, examples = np.zeros((methods, methods)), 1000
+        squares = examples * np.atleast_2d(np.cov(x))
+        pairs = stats.pairwise(Moments(x.mean(axis=1), squares, nothing, nothing, seeds, examples))
+        out += not pairs.best[0]
+        size += pairs.best.sum()
+        far += (pairs.best & (truth > 4)).sum()
+        lows, highs = zip(*map(pairs.rank_interval, range(methods)), strict=True)
+        below, above = ((truth[None, :] < truth[:, None]).sum(1), (truth[None, :] <= truth[:, None]).sum(1))
+        missed += bool(((np.array(lows) > above) | (np.array(highs) < below + 1)).any())
+    return out / boards, size / boards, far / boards, missed / boards
+
+
+def winners(rng: np.random.Generator, boards: int) -> Iterator[list[str]]:
+    """Rows of the table on rank 1."""
+    for methods, seeds, spread, unequal in product((2, 4, 8, 24), (3, 5, 10), (0.0, 4.0), (0.0, 0.5, 1.0)):
+        many = boards // 4 if methods < 24 else boards // 8
+        out, size, far, missed = first(rng, methods, seeds, spread=spread, unequal=unequal, boards=many)
+        facts = (str(methods), str(seeds), "spread" if spread else "none", f"{unequal:g}")
+        yield [*facts, f"{out:.1%}", f"{size:.1f}", f"{far:.2f}", f"{missed:.1%}"]
 
 
 def found(rng: np.random.Generator, share: float, shape: tuple[int, int, int], methods: int, times: float) -> float:
@@ -139,6 +174,10 @@ def main(boards: int = 4000, examples: int = 300) -> None:
     print(f"{boards} boards of {examples} examples; standard error of a share of 95 %: {error:.1f} points")
     table("Seeds, Seed variance, One method, Paired difference, Gap closed, Gap shown", coverage(rng, boards, examples))
     table("Seeds, Mean, Training seeds, Difference covered, 2 equal tie, 4 equal tie", equals(rng, boards, examples))
+    head = (
+        "Methods, Seeds, Differences, Unequal variances, Best left out, May be best, Of these far worse, Ranks missed"
+    )
+    table(head, winners(rng, boards))
     found = ", ".join(f"{what} of {methods}" for methods in (2, 4, 8) for what in ("Once", "Twice"))
     table(f"Seeds, Seed variance, {found}", power(rng, boards, examples))
 

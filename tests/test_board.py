@@ -60,9 +60,15 @@ def test_rows_references_and_ranks(board):
     assert [row.label for row in group.references] == ["teacher", "student", "warmup"]
     assert [len(row.seeds) for row in group.references] == [1, 1, 5]
     assert {row.label for row in group.rows} == {"plad", "plad[loss=margin]", "seqkd", "kd", "sft"}
-    ranks = [row.rank for row in group.rows]
-    assert ranks == sorted(ranks)
-    assert ranks[0] == 1
+    means = [row.estimates["missing-slots"].value for row in group.rows]
+    assert means == sorted(means)
+    for i, row in enumerate(group.rows):
+        low, high = row.rank
+        assert 1 <= low <= i + 1 <= high <= 5
+        wins, _, losses = row.tally
+        assert (low, high) == (1 + losses, 5 - wins)
+    assert group.rows[0].best
+    assert not group.rows[-1].best
     last = group.rows[-1]
     assert (last.label, last.tally[0]) == ("sft", 0)
     assert 0 < last.gap.low < last.gap.value < last.gap.high < group.rows[0].gap.value < 1
@@ -147,7 +153,7 @@ def test_direction_decides_the_order_and_none_is_never_ranked(tmp_path):
     for primary, first in (("up", "high"), ("down", "low")):
         (tmp_path / "board.toml").write_text(f'primary = "{primary}"')
         best = only(load(tmp_path)).rows[0]
-        assert (best.label, best.rank) == (first, 1)
+        assert (best.label, best.rank, best.best) == (first, (1, 1), True)
     (tmp_path / "board.toml").write_text('primary = "flat"')
     group = only(load(tmp_path))
     assert group.pairs is None
@@ -309,7 +315,7 @@ def test_the_page_reads_in_order(board):
     assert places == sorted(places)
     assert "untuned, shared lr 0.001" in text_
     assert "    plad-bench run --methods kd --seeds 5 --board mine" in text_
-    assert re.search(r"\| 1 \| `(seqkd|plad|plad\[loss=margin\])` \| \d\.\d ± \d\.\d \|", text_)
+    assert re.search(r"\| 1-[23] ★ \| `(seqkd|plad|plad\[loss=margin\])` \| \d\.\d ± \d\.\d \|", text_)
     assert re.search(r"\d+ % \(\d+ to \d+\)", text_)
     for table in re.findall(r"(?:^\|.*\n)+", text_, re.MULTILINE):
         assert len({line.count("|") for line in table.splitlines()}) == 1
@@ -400,3 +406,45 @@ def test_how_numbers_and_names_read(shown, expected):
 
 def test_the_last_bit_of_a_number_never_shows():
     assert text.number(np.nextafter(54.25, 0), 1) == text.number(54.25, 1) == text.number(np.nextafter(54.25, 99), 1)
+
+
+# ------------------------------------------------------------------------------------------------------ the answer
+
+
+def answered(tmp_path, means, *, seeds=5, better="higher", spread=0.1, teacher=None):
+    """The answer of a board with methods of these means, as its page has it."""
+    rng = np.random.default_rng(1)
+    hard = rng.normal(0, 1, 60)
+    rows = [*means.items(), *({"teacher": teacher, "warmup": 0.0}.items() if teacher is not None else ())]
+    for name, mean in rows:
+        for seed in range(1 if name == "teacher" else seeds):
+            values = mean + hard + rng.normal(0, spread) + rng.normal(0, 0.1, 60)
+            put(tmp_path, *record(name, seed, columns={"m": (values, better, "")}))
+    (tmp_path / "board.toml").write_text(f"seeds_asked = {seeds}\n")
+    return page(tmp_path).split("\n\n")[1]
+
+
+def test_a_single_seed_is_a_trial_without_ranks(tmp_path):
+    text = answered(tmp_path, {"kd": 2.0, "sft": 1.0}, seeds=1)
+    assert text.startswith("One seed is a trial: the best mean m is that of `kd`")
+    group = only(load(tmp_path))
+    assert group.pairs is None
+    assert [(row.label, row.rank, row.best) for row in group.rows] == [("kd", None, False), ("sft", None, False)]
+    assert "★" not in page(tmp_path)
+
+
+def test_a_clear_winner_is_named_with_what_it_beats(tmp_path):
+    text = answered(tmp_path, {"kd": 3.0, "sft": 1.0, "plad": 2.0})
+    assert text.startswith("`kd` is better than all 2 others by m. It beats `plad` by 0.9 ± ")
+    assert "5 seeds, 60 examples, 300 steps; no method was tuned" in text
+
+
+def test_methods_that_cannot_be_told_apart_are_named_with_the_seeds_that_would(tmp_path):
+    text = answered(tmp_path, {"kd": 2.05, "plad": 2.0, "sft": 0.0})
+    assert "but the data cannot tell it from" in text
+    assert re.search(r"It is ahead of `\w+` by 0\.\d+ ± 0\.\d+; about \d+ seeds would tell", text)
+
+
+def test_a_metric_that_rates_the_teacher_below_the_start_is_called_unfit(tmp_path):
+    assert answered(tmp_path, {"kd": 2.0, "sft": 1.0}, teacher=-1.0).startswith("This metric cannot rank distillation")
+    assert "cannot rank" not in answered(tmp_path / "b", {"kd": 2.0, "sft": 1.0}, teacher=3.0)

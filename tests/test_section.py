@@ -32,14 +32,14 @@ def test_the_section_is_filled_and_the_rest_left_alone(readme):
     )
     assert text.endswith("<!-- /plad-bench:real -->\n\nThe end.\n")
     assert "old" not in text
-    assert "| 1 | `" in text
+    assert "| `plad` |" in text
     assert "(boards/real/README.md)" in text
 
 
 def test_check_tells_a_section_that_is_not_up_to_date(readme):
     leaderboard(readme)
     assert leaderboard(readme, "--check").return_value == 0
-    readme.write_text(readme.read_text().replace("| 1 |", "| 0 |", 1))
+    readme.write_text(readme.read_text().replace("| `plad` |", "| `plaf` |", 1))
     result = leaderboard(readme, "--check")
     assert result.return_value == 1
     assert "README.md" in result.output
@@ -52,7 +52,7 @@ def test_a_section_of_a_board_that_was_not_asked_for_is_left_alone(readme):
     readme.write_text(README + other + README)
     assert leaderboard(readme, "real").exception is None
     assert other in readme.read_text()
-    assert readme.read_text().count("| 1 | `") >= 2
+    assert readme.read_text().count("| `plad` |") >= 2
     assert "old" not in readme.read_text()
 
 
@@ -85,5 +85,5 @@ def test_markers_that_mean_nothing_are_errors_and_nothing_is_written(readme, cas
 
 def test_check_says_what_to_do(readme):
     leaderboard(readme)
-    readme.write_text(readme.read_text().replace("| 1 |", "| 0 |", 1))
+    readme.write_text(readme.read_text().replace("| `plad` |", "| `plaf` |", 1))
     assert f"write it anew with `plad-bench leaderboard --into {readme}`" in leaderboard(readme, "--check").stderr

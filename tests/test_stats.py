@@ -66,7 +66,7 @@ def test_pairwise_from_products_equals_the_interval_of_the_difference():
     scores = list(rng().normal(size=(4, 3, 50)) + rng().normal(0, 0.4, (4, 3, 1)))
     pairs = stats.pairwise(stats.moments(scores))
     for i, k in [(0, 1), (2, 3), (3, 0)]:
-        assert pairs.half_width(i, k) == pytest.approx(stats.estimate(scores[i] - scores[k]).half_width)
+        assert pairs.half_width(i, k, stats.LEVEL) == pytest.approx(stats.estimate(scores[i] - scores[k]).half_width)
 
 
 def test_pairing_removes_what_methods_share():
@@ -119,17 +119,67 @@ def test_extreme_scores_neither_warn_nor_win(value):
 
 
 def test_holm_agrees_with_a_hand_computed_family():
-    assert stats.holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert stats.holm(np.array([])).size == 0
+    adjusted, tests = stats.holm(np.array([0.01, 0.04, 0.03, 0.005]))
+    assert adjusted == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert tests.tolist() == [3, 2, 2, 4]  # the third is not rejected: what follows is at its level
+    assert [a.size for a in stats.holm(np.array([]))] == [0, 0]
 
 
-def test_ranks_are_dense_and_only_significance_leaves_a_group():
-    p = np.ones((4, 4))
-    p[0, 2] = p[2, 0] = p[0, 3] = p[3, 0] = 0.01
-    assert stats.ranks([4.0, 3.0, 2.0, 1.0], p) == [1, 1, 2, 2]
-    p[2, 3] = p[3, 2] = 0.01
-    assert stats.ranks([4.0, 3.0, 2.0, 1.0], p) == [1, 1, 2, 3]
-    assert stats.ranks([1.0, 2.0, 3.0, 4.0], np.ones((4, 4))) == [1, 1, 1, 1]
+def test_an_interval_leaves_out_nothing_exactly_where_a_pair_is_a_win():
+    scores = list(rng().normal(size=(6, 4, 40)) + np.arange(6)[:, None, None] * 0.25)
+    pairs = stats.pairwise(stats.moments(scores))
+    wins = {(i, k): pairs.p_holm[i, k] < 0.05 for i in range(6) for k in range(6) if i != k}
+    assert set(wins.values()) == {False, True}
+    for (i, k), win in wins.items():
+        assert win == (abs(pairs.difference[i, k]) > pairs.half_width(i, k))
+
+
+def test_rank_intervals_count_the_tests_of_pairs():
+    scores = [rng().normal(size=(5, 30)) * 0.01 + gain for gain in (1.0, 1.0, 0.0)]
+    pairs = stats.pairwise(stats.moments(scores))
+    assert [pairs.rank_interval(i) for i in range(3)] == [(1, 2), (1, 2), (3, 3)]
+    assert pairs.best.tolist() == [True, True, False]
+
+
+def test_the_best_are_those_that_no_other_beats_over_comparisons_with_them_alone():
+    moments = stats.moments(list(rng().normal(size=(5, 4, 40)) + np.array([0.45, 0, 0, 0, 0])[:, None, None]))
+    pairs = stats.pairwise(moments)
+    for i in range(5):
+        p = [float(stats.p_value(*moments.contrast(k, i))) / 2 for k in range(5) if moments.mean[k] > moments.mean[i]]
+        assert pairs.best[i] == (min(p, default=1.0) >= 0.05 / 4)
+
+
+def test_many_methods_lend_each_other_their_variances():
+    scores = rng().normal(size=(12, 3, 50)) + rng().normal(0, 0.3, (12, 3, 1))
+    moments = stats.moments(list(scores))
+    few, many = (stats.moderated(moments.only(slice(n))) for n in (stats.MODERATED - 1, 12))
+    assert few.prior is None
+    assert many.prior is not None
+    _, _, own = moments.contrast(0, 1)
+    _, _, lent = many.contrast(0, 1)
+    assert own < lent <= (1 + stats.BORROWED) * own
+    assert stats.moderated(stats.moments(list(scores[:, :1]))).prior is None
+
+
+@pytest.mark.parametrize("unequal", [0.0, 1.0])
+def test_the_truly_best_is_seldom_left_out_and_ranks_hold(unequal):
+    out, _, _, missed = benchmark.first(rng(), 8, 5, spread=0.0, unequal=unequal, boards=300)
+    assert out <= 0.09  # aim 5 %, standard error 1.3 points
+    assert missed <= 0.09
+    _, size, far, _ = benchmark.first(rng(), 24, 5, spread=4.0, unequal=0.0, boards=60)
+    assert far <= 0.5
+    assert 1 <= size < 15
+
+
+def test_the_seeds_that_separate_are_those_at_which_the_minimum_is_as_small_as_the_difference():
+    scores = list(
+        rng().normal(size=(2, 4, 50)) + rng().normal(0, 0.4, (2, 4, 1)) + np.array([0.15, 0.0])[:, None, None]
+    )
+    pairs = stats.pairwise(stats.moments(scores))
+    assert pairs.minimum(0, 1) > abs(pairs.difference[0, 1])
+    assert 4 < pairs.seeds_to_separate(0, 1) <= 200
+    same = stats.pairwise(stats.moments([scores[0], scores[0].copy()]))
+    assert same.seeds_to_separate(0, 1) is None
 
 
 def test_minimum_detectable_difference_is_the_formula():

@@ -175,7 +175,7 @@ def _table(group: Group, width: int) -> Any:
             shown.append(values)
     table.add_column("seeds", justify="right", no_wrap=True)
     for index, row in enumerate(rows):
-        rank = "" if row.rank is None else str(row.rank)
+        rank = content.starred(row)
         cells = [Text(column[index]) for column in shown]
         style = "dim" if row.rank is None else ""
         table.add_row(rank, Text(row.label), *cells, content.seeds(row), style=style)

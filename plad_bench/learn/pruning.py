@@ -54,7 +54,7 @@ def prune(model: PreTrainedModel, layers: str) -> list[int]:
     for place, layer in enumerate(model.get_submodule(name).children()):
         for part in layer.modules():
             if isinstance(getattr(part, "layer_idx", None), int):
-                part.layer_idx = place
+                setattr(part, "layer_idx", place)  # noqa: B010  mypy cannot know what a module may have
     if getattr(config, "layer_types", None):
         config.layer_types = [config.layer_types[index] for index in kept]
     config.num_hidden_layers = len(kept)

@@ -24,7 +24,7 @@ class Standing:
 
     row: Row
     ranks: tuple[int, ...]
-    """On each task, among the methods of the panel."""
+    """The place of its mean on each task, among the methods of the panel."""
     mean: float | None
     """Of the primary metric over the tasks; None unless all tasks rank by the same metric."""
 
@@ -112,11 +112,5 @@ def _panel(key: tuple[str, str, int], found: Sequence[tuple[str, Group]]) -> Pan
 
 
 def _ranks(group: Group, wanted: Sequence[str]) -> dict[str, int]:
-    """Dense ranks with ties of some of a group's rows among themselves."""
-    chosen = [k for k, row in enumerate(group.rows) if row.identity in wanted]
-    if group.pairs is None or group.primary is None or len(chosen) < 2:
-        return {group.rows[k].identity: 1 for k in chosen}
-    sign = 1.0 if group.primary.better == "higher" else -1.0
-    goodness = [sign * group.rows[k].estimates[group.primary.name].value for k in chosen]
-    places = stats.ranks(goodness, stats.pairwise(group.pairs.moments.only(chosen)).p_holm)
-    return {group.rows[k].identity: place for k, place in zip(chosen, places, strict=True)}
+    """Places of some of a group's rows among themselves, by their means."""
+    return {row.identity: place for place, row in enumerate((r for r in group.rows if r.identity in wanted), start=1)}

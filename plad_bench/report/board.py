@@ -81,7 +81,10 @@ class Row:
     estimates: Mapping[str, Estimate]
     cost: Cost
     cells: tuple[str, ...]
-    rank: int | None = None
+    rank: tuple[int, int] | None = None
+    """The first and the last rank that it may have; None where nothing is ranked."""
+    best: bool = False
+    """Whether it may be the best: no other method is significantly better."""
     gap: Estimate | None = None
     """Share of the primary metric's gap between warm start and teacher that is closed."""
     tally: tuple[int, int, int] = (0, 0, 0)
@@ -121,9 +124,10 @@ class Group:
     primary: MetricInfo | None
     references: tuple[Row, ...]
     rows: tuple[Row, ...]
-    """Complete methods, by rank and then by mean."""
+    """Complete methods, by mean."""
     pairs: Pairwise | None
-    """Of `rows`, in their order, on the primary metric; positive is better. None if that metric has no direction."""
+    """Of `rows`, in their order, on the primary metric; positive is better. None if that metric has no direction, or
+    there is one seed alone, which says nothing of others."""
     unranked: tuple[Unranked, ...]
     prices: Prices | None = None
     """What the rows' money was reckoned with."""
@@ -407,7 +411,7 @@ def _ranked(
     references: Sequence[str],
     primary: MetricInfo | None,
 ) -> tuple[tuple[Row, ...], Pairwise | None]:
-    """The complete methods by rank and mean, where the primary metric has a direction, and their comparisons."""
+    """The complete methods by mean, where the primary metric has a direction, and their comparisons."""
     if primary is None or primary.better is None:
         return tuple(sorted((rows[key] for key in keys), key=lambda row: row.label)), None
     sign = 1.0 if primary.better == "higher" else -1.0
@@ -420,21 +424,22 @@ def _ranked(
     gaps = all(len(keys) == 1 for keys in ends)
     compared = [*order, *(keys[0] for keys in ends if gaps)]
     moments = stats.moments([sign * matrix(cells[key], primary.name) for key in compared])
+    if moments.seeds < 2:
+        return tuple(rows[key] for key in order), None
     pairs = stats.pairwise(moments.only(slice(k)))
-    places = stats.ranks([goodness[key] for key in order], pairs.p_holm)
     significant = pairs.p_holm < 1 - stats.LEVEL
     wins, losses = ((significant & (d > 0)).sum(axis=1).tolist() for d in (pairs.difference, -pairs.difference))
-    by_rank = sorted(range(k), key=lambda i: (places[i], i))
     ranked = [
         replace(
-            rows[order[i]],
-            rank=places[i],
+            rows[key],
+            rank=pairs.rank_interval(i),
+            best=bool(pairs.best[i]),
             gap=stats.gap_closed(moments.only([i, k, k + 1])) if gaps else None,
             tally=(wins[i], k - 1 - wins[i] - losses[i], losses[i]),
         )
-        for i in by_rank
+        for i, key in enumerate(order)
     ]
-    return tuple(ranked), pairs.reordered(by_rank)
+    return tuple(ranked), pairs
 
 
 def _usable(row: Row, name: str, primary: MetricInfo) -> bool:

@@ -254,7 +254,7 @@ def _scores(record: Record, board: Board | None, weights: Weights) -> list[str]:
         body.append([markdown.header(metric), *(content.value(estimate, metric, places) for estimate in shown)])
     note = "Means with 95 % intervals: over examples only (†), or over seeds and examples."
     if board is not None and row is not None and row.rank is not None and group is not None:
-        note += f" On board {code(board.name)} the method has rank {row.rank} of {len(group.rows)} methods with ties."
+        note += f" On board {code(board.name)} the method has rank {content.rank(row)} of {len(group.rows)}."
     return [*remade, markdown.table(head, body, "l" + "r" * (len(head) - 1)), note]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from plad_bench.report.board import MetricInfo, asked_seeds
 from plad_bench.report.cells import Cell, Problem, aligned, consistent, found, matrix, scored
 from plad_bench.report.labels import labels
 from plad_bench.report.results import RecordError, is_prompt
+from plad_bench.report.stats import Pairwise
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Comparison:
     """a - b."""
     low: float
     high: float
-    """Of the 95 % interval of the difference; NaN where the data cannot give one."""
+    """Of the interval of the difference at the level of its test, 95 % for one; NaN where the data cannot give one."""
     p: float
     p_holm: float
     """Adjusted over all the comparisons made together."""
@@ -57,7 +58,9 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """Of a: better, worse, different (the metric has no direction), or tie."""
+        """Of a: better, worse, different (the metric has no direction), tie, or undecided: one seed is a trial."""
+        if self.seeds < 2:
+            return "undecided"
         if not self.p_holm < 1 - stats.LEVEL:
             return "tie"
         if self.metric.better is None:
@@ -130,9 +133,12 @@ def compare(
         ours, theirs = _alike(*_paired(_read(a, key, complain), _read(b, key, complain)))
         names = metrics or [_primary(ours, a.settings)]
         asked += [(ours, theirs, _metric([*ours, *theirs], name)) for name in names]
-    compared = [_one(*each, tests=len(asked)) for each in asked]
-    adjusted = stats.holm(np.array([one.p for one in compared]))
-    return [replace(one, p_holm=float(p)) for one, p in zip(compared, adjusted, strict=True)]
+    measured = [stats.pairwise(stats.moments([matrix(cells, metric.name) for cells in two])) for *two, metric in asked]
+    adjusted, tests = stats.holm(np.array([pairs.p(0, 1) for pairs in measured]))
+    return [
+        _comparison(ours, metric, pairs, float(p), tests=len(asked), level=1 - (1 - stats.LEVEL) / among)
+        for (ours, _, metric), pairs, p, among in zip(asked, measured, adjusted, tests, strict=True)
+    ]
 
 
 def protocols(a: Side, b: Side) -> dict[str, tuple[object, object]]:
@@ -215,24 +221,25 @@ def _metric(cells: Sequence[Cell], name: str) -> MetricInfo:
     return declared.pop()
 
 
-def _one(a: Sequence[Cell], b: Sequence[Cell], metric: MetricInfo, tests: int) -> Comparison:
-    moments = stats.moments([matrix(cells, metric.name) for cells in (a, b)])
-    pairs = stats.pairwise(moments)
-    difference, half, p = float(pairs.difference[0, 1]), pairs.half_width(0, 1), pairs.p(0, 1)
+def _comparison(  # noqa: PLR0917  two numbers of tests
+    a: Sequence[Cell], metric: MetricInfo, pairs: Pairwise, p_holm: float, tests: int, level: float
+) -> Comparison:
+    """What one pair of methods says, its interval at the level of the test among the `tests` made together."""
+    difference, half = float(pairs.difference[0, 1]), pairs.half_width(0, 1, level)
     record = a[0].record
     return Comparison(
         task=record.task.selector,
         teacher=record.teacher.selector,
         student=record.student.selector,
         metric=metric,
-        a=float(moments.mean[0]),
-        b=float(moments.mean[1]),
+        a=float(pairs.moments.mean[0]),
+        b=float(pairs.moments.mean[1]),
         difference=difference,
         low=difference - half,
         high=difference + half,
-        p=p,
-        p_holm=p,
+        p=pairs.p(0, 1),
+        p_holm=p_holm,
         minimum=pairs.minimum(0, 1, tests),
-        seeds=moments.seeds,
-        examples=moments.examples,
+        seeds=pairs.moments.seeds,
+        examples=pairs.moments.examples,
     )

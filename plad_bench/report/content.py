@@ -101,6 +101,19 @@ class Section:
     note: Line = ()
 
 
+def rank(row: Row) -> str:
+    """The ranks that a row may have, such as 3 or 1-3; empty where nothing is ranked."""
+    if row.rank is None:
+        return ""
+    low, high = row.rank
+    return str(low) if low == high else f"{low}-{high}"
+
+
+def starred(row: Row) -> str:
+    """`rank`, with a star if the row may be the best."""
+    return rank(row) + (" \N{BLACK STAR}" if row.best else "")
+
+
 def sections(group: Group) -> Iterator[Section]:
     """The parts of a group, in the order of a page, without its plots."""
     places = {metric: decimals(group, metric) for metric in group.metrics}
@@ -227,7 +240,7 @@ def _ranking(group: Group, places: Mapping[MetricInfo, int]) -> Section:
     )
     body = tuple(
         (
-            Entry((str(row.rank or NONE),), row.rank),
+            Entry((starred(row) or NONE,), place if row.rank else None),
             _method(row),
             *_values(row, places),
             _gap(row.gap),
@@ -235,7 +248,7 @@ def _ranking(group: Group, places: Mapping[MetricInfo, int]) -> Section:
             Entry(("-".join(map(str, row.tally)) if ranked else NONE,), row.tally[0] - row.tally[2]),
             _seeds(row),
         )
-        for row in group.rows
+        for place, row in enumerate(group.rows)
     )
     table = Table(columns, body, tuple(map(access, group.rows)))
     return Section("ranking", by, table=table, note=(" ".join(_reading(group)),))
@@ -253,8 +266,9 @@ def _reading(group: Group) -> Iterator[str]:
         yield DAGGER
     if group.pairs is not None:
         yield (
-            "Methods share a rank unless significantly worse than the best of the rank (paired by seed and example, "
-            "Holm-adjusted). Win-tie-loss counts such tests against the other methods."
+            "Rows stand in the order of their means. Rank: the ranks that a method may have by the tests of all pairs "
+            "(paired by seed and example, Holm-adjusted). \N{BLACK STAR}: it may be the best, since no method is "
+            "significantly better (multiple comparisons with the best). Win-tie-loss counts the tests of pairs."
         )
         if any(row.gap for row in group.rows):
             yield (
@@ -341,12 +355,13 @@ def _pairwise(group: Group) -> Section:
         Column(("Verdict",)),
         Column(("Detectable",), right=True, better="lower"),
     )
+    tests = len(rows) * (len(rows) - 1) // 2
     note = (
         f"{'All pairs' if every else 'Each method against the best'}, by ",
         Said(metric.name, 60),
-        ". The interval of a difference is not adjusted; p and detectable are, over all "
-        f"{len(rows) * (len(rows) - 1) // 2} pairs. Detectable: the true difference that this board finds in about "
-        "80 % of cases; a tie says no more than that the difference is likely below it.",
+        f". p is adjusted over all {tests} pairs by Holm's method. The interval is at the level of the same test: it "
+        "leaves out 0 for a win alone. Detectable: the true difference that this board finds in about 80 % of cases; a "
+        "tie says no more than that the difference is likely below it.",
     )
     return Section("pairs", ("Pairwise comparisons",), table=Table(columns, tuple(body)), note=note)
 

@@ -19,6 +19,7 @@ from urllib.parse import quote
 from markupsafe import Markup, escape
 
 from plad_bench.report import content, plots, text
+from plad_bench.report.answer import answer
 from plad_bench.report.board import Board, Group
 from plad_bench.report.content import Line, Link, Name, Said, Section, Strong
 from plad_bench.report.templating import draw, source
@@ -50,6 +51,7 @@ class Part:
     """A group as the template lays it out."""
 
     group: Group
+    answer: Line
     setting: Line
     sections: tuple[Section, ...]
     tiers: tuple[tuple[str, int], ...]
@@ -90,6 +92,7 @@ def _part(group: Group) -> Part:
     drawn = (plots.intervals(group, inline=True), plots.cost(group, inline=True))
     return Part(
         group=group,
+        answer=answer(group),
         setting=content.setting(group),
         sections=tuple(content.sections(group)),
         tiers=tuple((access, counts[access]) for access in sorted(counts, key=_tier)),

@@ -45,7 +45,7 @@ def _board(board: Board, group: Group | None) -> tuple[Entry, ...]:
 
 
 def _first(group: Group) -> Line:
-    names: list[Line] = [(Name(row.label),) for row in group.rows if row.rank == 1]
+    names: list[Line] = [(Name(row.label),) for row in group.rows if row.best]
     more: list[Line] = [(f"{len(names) - MOST} more",)] if len(names) > MOST else []
     return joined([*names[:MOST], *more]) or (NONE,)
 
@@ -76,7 +76,7 @@ def _across(panel: Panel) -> Section:
     note: Line = (
         "Boards: ",
         *joined(boards),
-        ". Ranks are among the methods that all these boards have complete, with ties as on a board. The interval of a "
+        ". Ranks are places by mean, among the methods that all these boards have complete. The interval of a "
         "mean rank takes the tasks for a sample (Student's t), and is left out where all tasks agree. A few tasks say "
         "little.",
     )

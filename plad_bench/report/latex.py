@@ -108,7 +108,7 @@ def _table(caption: str, group: Group, columns: Sequence[Sequence[str]], names: 
     rows = (*group.references, *group.rows)
     heads, *values = zip(*columns, strict=True) if columns else [(), *(() for _ in rows)]
     lines = [
-        _line([str(row.rank or ""), _label(row), *map(escape, cells), content.seeds(row)])
+        _line([content.rank(row), _label(row), *map(escape, cells), content.seeds(row)])
         for row, cells in zip(rows, values, strict=True)
     ]
     first = len(group.references)

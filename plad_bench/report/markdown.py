@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import quote
 
 from plad_bench.report import content
+from plad_bench.report.answer import answer
 from plad_bench.report.board import Board, Group, MetricInfo
 from plad_bench.report.content import Line, Link, Name, Said, Section, Strong, Table
 from plad_bench.report.text import code, escape
@@ -35,6 +36,7 @@ def render(board: Board, plots: Mapping[tuple[int, str], str] | None = None, sec
         if several:
             parts.append(f"## {code(group.task)}: {code(group.teacher)} to {code(group.student)}")
         level = "###" if several else "##"
+        parts += [inline(line)] if (line := answer(group)) else []
         parts.append(setting(group))
         parts += blocks(content.sections(group), level)
         if images := [(title, path) for (of, title), path in (plots or {}).items() if of == index]:

@@ -52,7 +52,7 @@ class Mark:
         low, high = (e.low, e.high) if abs(e.low) < _HUGE and abs(e.high) < _HUGE else (e.value, e.value)
         first, value, last = (text.number(scale * v, 2) for v in (e.low, e.value, e.high))
         title = f"{text.clean(row.label)}: {value}, 95 % interval {first} to {last} ({e.label})"
-        return cls(_short(row.label), title, scale * e.value, scale * low, scale * high, row.rank == 1)
+        return cls(_short(row.label), title, scale * e.value, scale * low, scale * high, row.best)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ those three components; docs/statistics.md derives it and shows the measured cov
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -22,6 +22,11 @@ POWER = 0.80
 """Chance to find a difference of the minimum detectable size."""
 FLOOR = 0.05
 """Least mean square of seeds, as a share of the residual's: seeds that agree by luck do not make a mean certain."""
+
+MODERATED = 8
+"""From so many methods on, the mean squares of seeds of their differences borrow strength from each other."""
+BORROWED = 4
+"""At most so many times their own degrees of freedom: the differences of few methods are not independent."""
 
 BOTH = "seeds and examples"
 EXAMPLES_ONLY = "examples only"
@@ -45,6 +50,16 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Prior:
+    """What the mean squares of seeds of all paired differences have in common (Smyth 2004)."""
+
+    square: float
+    """Their typical value."""
+    df: float
+    """How many degrees of freedom it is worth."""
+
+
+@dataclass(frozen=True)
 class Moments:
     """Mean squares and products of K methods over S seeds and E examples: all that the statistics need."""
 
@@ -58,13 +73,15 @@ class Moments:
     """[K, K]; (S - 1)(E - 1) degrees of freedom."""
     seeds: int
     examples: int
+    prior: Prior | None = None
+    """Of paired differences; None leaves each to its own seeds."""
 
     def only(self, methods: Sequence[int] | slice) -> Moments:
         """Those of some of the methods; of a slice without a copy."""
         index = (methods, methods) if isinstance(methods, slice) else np.ix_(methods, methods)
         mean = self.mean[methods if isinstance(methods, slice) else list(methods)]
         seed, example, residual = (product[index] for product in (self.seed, self.example, self.residual))
-        return Moments(mean, seed, example, residual, self.seeds, self.examples)
+        return Moments(mean, seed, example, residual, self.seeds, self.examples, self.prior)
 
     def contrast(self, i: int, k: int | slice) -> tuple[Array, Array, Array]:
         """Method i minus k, paired: the difference of their means, its standard error and degrees of freedom."""
@@ -72,8 +89,8 @@ class Moments:
             difference = self.mean[i] - self.mean[k]
             scale = np.maximum(np.abs(self.mean[i]), np.abs(self.mean[k]))
             difference = np.where(np.abs(difference) <= 1e-12 * scale, 0.0, difference)  # equal, but for rounding
-            squares = (np.maximum(s[i, i] + s.diagonal()[k] - 2 * s[i, k], 0) for s in self._products)
-            return difference, *self.error(*squares)
+            squares = [np.maximum(s[i, i] + s.diagonal()[k] - 2 * s[i, k], 0) for s in self._products]
+            return difference, *_error(*squares, self.seeds, self.examples, self.prior)
 
     @property
     def _products(self) -> tuple[Array, Array, Array]:
@@ -96,13 +113,22 @@ class Moments:
         return _error(seed, example, residual, self.seeds, self.examples)
 
 
-def _error(
-    seed: Array | float, example: Array | float, residual: Array | float, seeds: int, examples: int
+def _error(  # noqa: PLR0917  three mean squares, and what they were taken over
+    seed: Array | float,
+    example: Array | float,
+    residual: Array | float,
+    seeds: int,
+    examples: int,
+    prior: Prior | None = None,
 ) -> tuple[Array, Array]:
     seed = np.maximum(seed, FLOOR * np.maximum(residual, 0))
+    free: float = max(seeds - 1, 1)
+    if prior is not None:
+        seed = (prior.df * prior.square + free * seed) / (prior.df + free)
+        free += min(prior.df, BORROWED * free)
     variance = seed + np.maximum(np.subtract(example, residual), 0)
     share = np.divide(seed, variance, out=np.zeros_like(variance), where=variance > 0)
-    df = 1 / (share / max(seeds - 1, 1) + (1 - share) / max(examples - 1, 1))
+    df = 1 / (share / free + (1 - share) / max(examples - 1, 1))
     if examples < 2:
         variance = np.full_like(variance, np.nan)
     return np.sqrt(variance / (seeds * examples)), df
@@ -110,18 +136,23 @@ def _error(
 
 @dataclass(frozen=True)
 class Pairwise:
-    """Paired comparisons of K methods, row minus column. What is asked of few pairs is computed when asked."""
+    """Paired comparisons of K methods, row minus column; higher is better."""
 
     moments: Moments
     difference: Array
     """[K, K]"""
     p_holm: Array
-    """[K, K], adjusted over all K (K - 1) / 2 pairs."""
+    """[K, K], two-sided, adjusted over all K (K - 1) / 2 pairs."""
+    tests: Array
+    """[K, K], among how many pairs Holm's procedure tested this one: its interval is at the level of that test."""
+    best: NDArray[np.bool_]
+    """[K], whether it may be the best: no other method beats it, one-sided, over the K - 1 comparisons with it (Hsu
+    1984), which count as two at least, so that of two methods the pair's own test decides."""
 
-    def half_width(self, i: int, k: int) -> float:
-        """Of the 95 % interval of the difference, without adjustment."""
+    def half_width(self, i: int, k: int, level: float = 0.0) -> float:
+        """Of the interval of the difference, which leaves out 0 exactly where the pair is a win, or at a level."""
         _, stderr, df = self.moments.contrast(i, k)
-        return float(quantile(df, LEVEL) * stderr)
+        return float(quantile(df, level or 1 - (1 - LEVEL) / self.tests[i, k]) * stderr)
 
     def p(self, i: int, k: int) -> float:
         """Without adjustment."""
@@ -130,12 +161,35 @@ class Pairwise:
     def minimum(self, i: int, k: int, tests: int | None = None) -> float:
         """Minimum detectable difference, where so many tests are made together; None for all pairs."""
         _, stderr, df = self.moments.contrast(i, k)
-        return float(minimum_detectable(stderr, df, tests or len(self.difference) * (len(self.difference) - 1) // 2))
+        return float(minimum_detectable(stderr, df, tests or self._pairs))
 
-    def reordered(self, order: Sequence[int]) -> Pairwise:
-        """The same with methods in another order."""
-        index = np.ix_(order, order)
-        return Pairwise(self.moments.only(order), self.difference[index], self.p_holm[index])
+    def rank_interval(self, i: int) -> tuple[int, int]:
+        """The ranks that method i may have: behind all that are better for certain, before all that are worse.
+
+        Simultaneous over all methods, by Holm's tests of all pairs (Mogstad, Romano, Shaikh and Wilhelm 2024).
+        """
+        certain = self.p_holm[i] < 1 - LEVEL
+        better, worse = (int((certain & (d < 0)).sum()) for d in (self.difference[i], -self.difference[i]))
+        return 1 + better, len(self.best) - worse
+
+    def seeds_to_separate(self, i: int, k: int, most: int = 200) -> int | None:
+        """The least number of seeds at which a difference as large as this one would be found in 80 % of boards.
+
+        None if even `most` would not do: then it takes more examples.
+        """
+        m, apart = self.moments, abs(float(self.difference[i, k]))
+        squares = [max(float(s[i, i] + s[k, k] - 2 * s[i, k]), 0.0) for s in (m.seed, m.example, m.residual)]
+        of_examples = max(squares[1] - squares[2], 0.0) / m.seeds  # of one seed: it does not shrink with more
+
+        def found(seeds: int) -> bool:
+            stderr, df = _error(squares[0], squares[2] + of_examples * seeds, squares[2], seeds, m.examples, m.prior)
+            return bool(minimum_detectable(stderr, df, self._pairs) <= apart)
+
+        return next((seeds for seeds in range(2, most + 1) if found(seeds)), None) if apart > 0 else None
+
+    @property
+    def _pairs(self) -> int:
+        return max(len(self.difference) * (len(self.difference) - 1) // 2, 1)
 
 
 def fill(matrix: Array) -> Array:
@@ -214,17 +268,51 @@ def of_examples(mean: float | None, stderr: float | None, n: int) -> Estimate | 
     return Estimate(mean, mean - half, mean + half, 1, EXAMPLES_ONLY)
 
 
+def moderated(m: Moments) -> Moments:
+    """The same with a prior of the mean squares of seeds, where there are enough methods to estimate one.
+
+    Smyth (2004), section 6.2: the logarithms of the mean squares of all paired differences spread by what their
+    degrees of freedom explain, and by what truly differs.
+    """
+    from scipy.optimize import brentq
+    from scipy.special import digamma, polygamma
+
+    methods, free = len(m.mean), m.seeds - 1
+    if methods < MODERATED or free < 1:
+        return m
+    diagonal = m.seed.diagonal()
+    upper = np.triu_indices(methods, 1)
+    squares = (diagonal[:, None] + diagonal[None, :] - 2 * m.seed)[upper]
+    squares = squares[np.isfinite(squares) & (squares > 0)]
+    if len(squares) < MODERATED:
+        return m
+    logs = np.log(squares) - digamma(free / 2) + np.log(free / 2)
+    spread = float(logs.var(ddof=1) - polygamma(1, free / 2))
+    most = (methods - 1) * free
+    df = float(most)
+    if spread > float(polygamma(1, most / 2)):
+        df = 2 * float(brentq(lambda half: float(polygamma(1, half)) - spread, 1e-3, most / 2))
+    square = float(np.exp(logs.mean() + digamma(df / 2) - np.log(df / 2)))
+    return replace(m, prior=Prior(square, df))
+
+
 def pairwise(m: Moments) -> Pairwise:
     """All paired differences, by seed and example, with Holm-adjusted tests."""
+    m = moderated(m)
+    methods = len(m.mean)
     difference, p = np.zeros(m.seed.shape), np.ones(m.seed.shape)
-    for i in range(len(p) - 1):
+    for i in range(methods - 1):
         behind = slice(i + 1, None)
         apart, stderr, df = m.contrast(i, behind)
         difference[i, behind], difference[behind, i] = apart, -apart
         p[i, behind] = p[behind, i] = p_value(apart, stderr, df)
-    lower = np.tri(len(p), k=-1, dtype=bool)
-    p[lower] = p.T[lower] = holm(p[lower])
-    return Pairwise(m, difference, p)
+    beaten = (difference < 0) & (p / 2 < (1 - LEVEL) / max(methods - 1, 2))
+    lower = np.tri(methods, k=-1, dtype=bool)
+    adjusted, tests = np.ones_like(p), np.ones_like(p)
+    for whole, part in zip((adjusted, tests), holm(p[lower]), strict=True):
+        whole[lower] = part
+        whole.T[lower] = part
+    return Pairwise(m, difference, adjusted, tests, ~beaten.any(axis=1))
 
 
 def p_value(difference: Array | float, stderr: Array | float, df: Array | float) -> Array:
@@ -256,31 +344,23 @@ def minimum_detectable(stderr: Array | float, df: Array | float, tests: int = 1)
     return np.asarray((quantile(df, 1 - (1 - LEVEL) / tests) + stdtrit(df, POWER)) * stderr)
 
 
-def holm(p: Array) -> Array:
-    """Holm's step-down adjustment of p-values [M]: reject where the result is below the error of the whole family."""
-    order = np.argsort(p, kind="stable")
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
-    return adjusted
+def holm(p: Array) -> tuple[Array, Array]:
+    """Holm's step-down procedure on p-values [M].
 
+    Returns:
+        The adjusted p-values, to reject below the error of the whole family, and among how many hypotheses each was
+        tested: M for the smallest, one less for each that was rejected before, and for all that are not rejected as
+        many as for the first of these.
 
-def ranks(goodness: Sequence[float], p: Array) -> list[int]:
-    """Dense ranks with ties of K methods, from their means (higher is better) and adjusted p-values [K, K].
-
-    The best of those still unranked leads a group, and of them only those significantly worse than it stay behind for
-    the next rank.
     """
-    rank = [0] * len(goodness)
-    left = sorted(range(len(goodness)), key=lambda k: -goodness[k])
-    place = 0
-    while left:
-        place += 1
-        leader = left[0]
-        behind = [k for k in left if goodness[k] < goodness[leader] and p[leader, k] < 1 - LEVEL]
-        for k in set(left).difference(behind):
-            rank[k] = place
-        left = behind
-    return rank
+    order = np.argsort(p, kind="stable")
+    steps = np.arange(len(p), 0, -1)
+    scaled = p[order] * steps
+    adjusted, tests = np.empty_like(p), np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
+    kept = np.flatnonzero(scaled >= 1 - LEVEL)
+    tests[order] = np.maximum(steps, steps[kept[0]] if len(kept) else 1)
+    return adjusted, tests
 
 
 def gap_closed(m: Moments) -> Estimate | None:
