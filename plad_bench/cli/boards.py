@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +31,26 @@ _INDEX = "*"
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Also update this file's sections between <!-- plad-bench:NAME --> and <!-- /plad-bench:NAME -->.",
 )
+@click.option(
+    "--drop",
+    multiple=True,
+    metavar="WHAT",
+    help="Remove records of the boards NAMES first: older (records of older data), failed, skipped, trial, or a cell's "
+    "name or its beginning. Repeatable.",
+)
 @boards_option
 @json_option
 @click.pass_context
 def leaderboard(
-    ctx: click.Context, /, names: tuple[str, ...], boards_dir: Path, into: Path | None, *, check: bool, as_json: bool
+    ctx: click.Context,
+    /,
+    names: tuple[str, ...],
+    boards_dir: Path,
+    into: Path | None,
+    drop: tuple[str, ...],
+    *,
+    check: bool,
+    as_json: bool,
 ) -> int:
     """Render the boards NAMES, or every board of --boards-dir and the page over them, from their records.
 
@@ -47,6 +62,7 @@ def leaderboard(
 
     registry = ctx.ensure_object(State).registry
     found = find_boards(names, boards_dir)
+    dropped = _drop(found, drop, named=bool(names), check=check) if drop else {}
     boards = {name: load(directory) for name, directory in found.items()}
     filled = None if into is None else _filled(into, boards, boards_dir)
     report: dict[str, dict[str, list[str]]] = {}
@@ -60,6 +76,8 @@ def leaderboard(
             _write(files, found[name])
             pages = [str(path) for path in files if path.parent == found[name]]
             report[name] = {"page": pages, "left_out": left_out}
+            if drop:
+                report[name]["dropped"] = dropped[name]
     if not names and (files := render_index(boards, boards_dir)):
         if check:  # an index that was never made is not missed
             report[_INDEX] = {"differs": _differing({path: data for path, data in files.items() if path.is_file()})}
@@ -77,9 +95,31 @@ def leaderboard(
     return ExitCode.FAILED if differing else ExitCode.OK
 
 
+def _drop(found: Mapping[str, Path], what: Sequence[str], *, named: bool, check: bool) -> dict[str, list[str]]:
+    """Remove records; all that is asked of all boards, or nothing. Returns the record files that are gone, by board."""
+    from plad_bench.report import drop
+    from plad_bench.report.board import load
+
+    if check:
+        raise UsageError("--check writes nothing, and --drop removes records", "Give one of them.")
+    if not named:
+        raise UsageError(
+            "--drop removes records of the boards that are named", "Name them: leaderboard NAME --drop ..."
+        )
+    files = {name: drop.chosen(load(directory), directory, what) for name, directory in found.items()}
+    for name, records in files.items():
+        try:
+            drop.remove(records, found[name] / "cells")
+        except OSError as error:
+            raise unwritable(found[name], error) from error
+    return {name: [str(record) for record in records] for name, records in files.items()}
+
+
 def _tell(report: Mapping[str, Mapping[str, list[str]]]) -> None:
     """Print the pages that were written, and on stderr what is not in them."""
     for of in report.values():
+        for path in of.get("dropped", []):
+            click.echo(f"removed: {path}", err=True)
         for line in of.get("left_out", []):
             click.echo(f"left out: {line}", err=True)
         click.echo("\n".join(of["page"]))
@@ -133,7 +173,7 @@ def summary(directory: Path) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from plad_bench.report import content
+    from plad_bench.report import content, markdown
     from plad_bench.report.board import load
 
     console = Console()
@@ -146,6 +186,8 @@ def summary(directory: Path) -> None:
                 click.echo(content.DAGGER)
         else:
             click.echo("Nothing to rank: see the page for incomplete and trial cells.")
+    if older := content.older_data(board):
+        click.echo(markdown.inline(older).replace("`", ""), err=True)
     for problem in board.problems:
         click.echo(f"left out: {problem.file}: {problem.reason}", err=True)
 

@@ -154,7 +154,9 @@ def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> 
         todo=[],
         cached=[],
         title=board.title or name,
-        contribution=boardfile.Contribution(name, protocols, metrics, run.seeds, afresh=bool(unbound)),
+        contribution=boardfile.Contribution(
+            name, protocols, metrics, run.seeds, versions=_versions(cells), afresh=bool(unbound)
+        ),
         directory=directory,
         store=open_store(options["store"], shipped),
         commands={t.label: reproduction.arguments(registry, options, run, t, board=name, metrics=named) for t in tasks},
@@ -169,6 +171,18 @@ def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> 
         elif options["rerun"] != "failed" or recording.failed(directory / "cells", cell):
             planned.todo.append(cell)
     return planned
+
+
+def _versions(cells: Sequence[Cell]) -> dict[str, tuple[str, ...]]:
+    """Of each task, teacher and student that reads local files: what a board calls it -> its versions in this run."""
+    from plad_bench.plan.names import unversioned
+
+    found: dict[str, dict[str, None]] = {}
+    for chosen in {c.label: c for cell in cells for c in (cell.task, cell.teacher, cell.student)}.values():
+        series = unversioned(chosen.label, chosen.params.public())
+        if series != chosen.label:
+            found.setdefault(series, {})[chosen.label] = None
+    return {series: tuple(labels) for series, labels in found.items()}
 
 
 def gpus_of(options: Mapping[str, Any]) -> tuple[int, ...]:

@@ -82,6 +82,10 @@ class BoardFile(BaseModel):
     commits: dict[str, str] = {}
     """What branches and tags on the hub stand for, "model org/name main" -> commit: the same ones for all its runs."""
 
+    versions: dict[str, tuple[str, ...]] = {}
+    """Selector of a task, teacher or student that reads local files, without their versions -> with those that the
+    latest run read. Records of other versions are listed and not shown."""
+
     def conditions(self, task: str) -> dict[str, Any]:
         """The protocol values the board fixes for a task, with those that go unsaid."""
         said = {**self.protocol, **self.tasks.get(task, {})}
@@ -133,13 +137,17 @@ def overrides(board: BoardFile, task: str, explicit: Mapping[str, Any]) -> dict[
 
 @dataclass(frozen=True)
 class Contribution:
-    """What a run adds to its board's file: protocols by task, metrics, seeds, and commits as `hub.pins` gives them."""
+    """What a run adds to its board's file.
+
+    Protocols by task, metrics, seeds, commits as `hub.pins` gives them, and versions as `BoardFile.versions` has them.
+    """
 
     name: str
     protocols: Mapping[str, Protocol]
     metrics: Sequence[str]
     seeds: int
     commits: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     afresh: bool = False
     """The file says what this run says, whatever it said before."""
 
@@ -163,7 +171,7 @@ def extend(path: Path, run: Contribution) -> BoardFile:
                         f"the board takes {name} for {board.commits[name]}, and this run for {commit}",
                         "Run the same command again, or choose another board with --board.",
                     )
-            extended = merged(board, run.name, run.protocols, run.metrics, run.seeds, run.commits)
+            extended = merged(board, run.name, run.protocols, run.metrics, run.seeds, run.commits, run.versions)
             write(path, extended)
             return extended
     except OSError as error:
@@ -177,8 +185,9 @@ def merged(  # noqa: PLR0917  what a Contribution has
     metrics: Sequence[str],
     seeds: int,
     commits: Mapping[str, str] | None = None,
+    versions: Mapping[str, tuple[str, ...]] | None = None,
 ) -> BoardFile:
-    """What the board's file says after a run: metrics, seeds, tasks and commits grow, nothing else changes."""
+    """What the board's file says after a run: metrics, seeds, tasks and commits grow, and files have new versions."""
     tasks = {task: board.conditions(task) for task in board.tasks} | {t: asdict(p) for t, p in protocols.items()}
     shared = board.protocol
     unsaid = Protocol.unsaid()
@@ -194,6 +203,7 @@ def merged(  # noqa: PLR0917  what a Contribution has
             "metrics": tuple(dict.fromkeys([*board.metrics, *metrics])),
             "seeds_asked": max(board.seeds_asked, seeds),
             "commits": {**(commits or {}), **board.commits},
+            "versions": {**board.versions, **(versions or {})},
             "protocol": shared,
             "tasks": {task: values for task, values in own.items() if values},
         }

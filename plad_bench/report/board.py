@@ -21,6 +21,7 @@ from plad_bench.report.labels import labels
 from plad_bench.report.results import REFERENCE_METHODS, Record, at, is_prompt
 from plad_bench.report.samples import Shown
 from plad_bench.report.stats import Array, Estimate, Pairwise
+from plad_bench.report.versions import described, newest
 
 Shares: TypeAlias = Counter[tuple[str, float]]
 """How many cells of a group each shared expense is an expense of."""
@@ -169,6 +170,9 @@ class Board:
     """Done records that do not say which versions made what they rest on."""
     used: tuple[Record, ...] = ()
     """The records that count, failed, skipped and trial ones included, by their place."""
+    older: Mapping[str, int] = field(default_factory=dict)
+    """What records of older data rest on -> their number. They count nowhere."""
+    older_files: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -194,7 +198,8 @@ def load(directory: Path) -> Board:
     def complain(cell: Cell, reason: str) -> None:
         problems.append(Problem(cell.file, reason))
 
-    cells = consistent(found(directory / "cells", problems), settings.conditions, complain)
+    current, older = newest(found(directory / "cells", problems), settings.versions)
+    cells = consistent(current, settings.conditions, complain)
     by_group: dict[str, list[Cell]] = defaultdict(list)
     for cell in cells:
         by_group[cell.group].append(cell)
@@ -211,6 +216,8 @@ def load(directory: Path) -> Board:
         others=_others(used),
         untold=sum(r.status in {"done", "trial"} and not r.lineage for r in used),
         used=tuple(used),
+        older=described(older, settings.versions),
+        older_files=tuple(cell.file for cell in older),
     )
 
 

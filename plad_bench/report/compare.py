@@ -19,6 +19,7 @@ from plad_bench.report.cells import Cell, Problem, aligned, consistent, found, m
 from plad_bench.report.labels import labels
 from plad_bench.report.results import RecordError, is_prompt
 from plad_bench.report.stats import Pairwise
+from plad_bench.report.versions import newest
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ def side(directory: Path, label: str) -> Side:
     def complain(cell: Cell, reason: str) -> None:
         problems.append(Problem(cell.file, reason))
 
-    cells = consistent(found(directory / "cells", problems), settings.conditions, complain)
+    current, _ = newest(found(directory / "cells", problems), settings.versions)
+    cells = consistent(current, settings.conditions, complain)
     by_group: dict[str, list[Cell]] = defaultdict(list)
     for cell in cells:
         by_group[cell.group].append(cell)

@@ -168,6 +168,8 @@ def commands(board: Board) -> list[str]:
 def origin(board: Board) -> list[Line]:
     """What must be known to make a board again, beside its commands."""
     lines: list[Line] = [(NAMED,)] if board.groups else []
+    if older := older_data(board):
+        lines.append(older)
     if any("path=" in command for command in commands(board)):
         lines.append(("A path is shown by its last part alone: put in where that directory is on your machine.",))
     for name, commit in sorted(board.settings.commits.items()):
@@ -208,6 +210,15 @@ def counted(group: Group) -> str:
         return "no complete row yet"
     asked = max(row.asked for row in rows)
     return f"{group.examples} examples, {asked} seed{'s' if asked != 1 else ''}"
+
+
+def older_data(board: Board) -> Line:
+    """The records of older data, in one line; nothing if there are none."""
+    if not board.older:
+        return ()
+    named: list[Line] = [(Name(what), f" ({_records(n)})") for what, n in board.older.items()]
+    command = Name(f"plad-bench leaderboard {board.name} --drop older")
+    return ("Older versions of the data, not shown: ", *joined(named), ". ", command, " removes them.")
 
 
 def setting(group: Group) -> Line:
