@@ -210,3 +210,15 @@ def test_a_record_that_cannot_be_read_for_now_is_not_taken_for_lost(cell, artifa
             with pytest.raises(results.UnreadableError, match="Too many open files"):
                 ask(tmp_path, cell)
     assert recording.recorded(tmp_path, cell) is not None
+
+
+def test_a_record_tells_of_what_is_gone_by_what_was_made_from_it(cell, artifacts, tmp_path):
+    whole = recording.write_done(tmp_path / "whole", cell, artifacts, ["run"])
+    gone = [stage.key for stage in cell.checkpoint.walk() if stage.name in {"teach", "sample", "pairs"}]
+    assert len(gone) == 3
+    made = artifacts[cell.checkpoint.key]
+    made.manifest["before"] = {key: artifacts[key].facts[key] for key in gone}
+    left = {key: artifact for key, artifact in artifacts.items() if key not in gone}
+    record = recording.write_done(tmp_path / "left", cell, left, ["run"])
+    assert record.essence() == whole.essence()
+    assert (record.cost, record.timing) == (whole.cost, whole.timing)

@@ -330,6 +330,16 @@ def test_sweeping_removes_what_is_dead_and_nothing_that_lives_however_old(store)
     assert again(store).find(KEY) is not None
 
 
+def test_what_a_stage_kept_goes_if_a_kill_came_right_after_it_was_finished(store):
+    commit(store)
+    other = "0" * 64
+    for key in (KEY, other):
+        store.partial(key).mkdir()
+        (store.partial(key) / "checkpoint.pt").write_bytes(b"x")
+    again(store).prepare()
+    assert [path.name for path in store.partials()] == [other]
+
+
 def test_whoever_makes_an_artifact_removes_what_killed_makers_left(store):
     dead, other = made(store), store.stage_directory(KEY[:2] + "0" * 62)
     store.forget_attempts(KEY)

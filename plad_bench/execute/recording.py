@@ -30,6 +30,8 @@ logger = logging.getLogger("plad_bench")
 
 SAMPLES = 16
 """Prompts, the first by id, whose responses are kept for a page."""
+Facts: TypeAlias = Mapping[str, Mapping[str, Any]]
+"""Key of a stage -> counts, cost, notes and seconds."""
 Table: TypeAlias = dict[str, float]
 """Example -> value; NaN where it has none."""
 
@@ -147,7 +149,8 @@ def _write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], argu
     ids, columns = _joined(tables)
     data = results.scores_bytes(ids, columns)
     write_atomically(scores, data)
-    chain = [stage for stage in _chain(cell) if stage.key in artifacts]
+    facts = _facts(artifacts)
+    chain = [stage for stage in _chain(cell) if stage.key in facts]
     record = results.Record(
         **_identity(cell),
         key=cell.responses.key,
@@ -156,10 +159,10 @@ def _write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], argu
         absent=absent,
         scores=results.ScoresPart(file=scores.name, sha256=hashlib.sha256(data).hexdigest(), examples=len(ids)),
         samples=_write_samples(cells, cell, artifacts, earlier),
-        counts=earlier.counts if earlier else _counts(chain, artifacts),
-        cost={**(earlier.cost if earlier else {}), **_cost(cell, artifacts)},
+        counts=earlier.counts if earlier else _counts(chain, facts),
+        cost={**(earlier.cost if earlier else {}), **_cost(cell, facts)},
         timing={**(earlier.timing if earlier else {})}
-        | {stage.name: round(artifacts[stage.key].manifest["seconds"], 3) for stage in chain},
+        | {stage.name: round(facts[stage.key]["seconds"], 3) for stage in chain},
         provenance={
             **made,
             **_made_of(cell, artifacts),
@@ -168,7 +171,7 @@ def _write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], argu
             "command": provenance.command(arguments),
             "notes": {
                 **made.get("notes", {}),
-                **{s.name: n for s in chain if (n := artifacts[s.key].manifest["notes"])},
+                **{s.name: n for s in chain if (n := facts[s.key]["notes"])},
             },
         },
     )
@@ -374,17 +377,23 @@ def _chain(cell: Cell) -> list[Stage]:
     return [stage for stage in cell.responses.walk() if stage.key not in others or stage.key == own]
 
 
-def _counts(chain: Sequence[Stage], artifacts: Mapping[str, Artifact]) -> dict[str, float]:
-    return {f"{s.name}.{name}": value for s in chain for name, value in artifacts[s.key].manifest["counts"].items()}
+def _facts(artifacts: Mapping[str, Artifact]) -> Facts:
+    """What is known of the artifacts and, of those that are gone, by what was made from them."""
+    told = {key: facts for artifact in artifacts.values() for key, facts in artifact.facts.items()}
+    return told | {key: artifact.facts[artifact.key] for key, artifact in artifacts.items()}
 
 
-def _cost(cell: Cell, artifacts: Mapping[str, Artifact]) -> dict[str, float]:
+def _counts(chain: Sequence[Stage], facts: Facts) -> dict[str, float]:
+    return {f"{s.name}.{name}": value for s in chain for name, value in facts[s.key]["counts"].items()}
+
+
+def _cost(cell: Cell, facts: Facts) -> dict[str, float]:
     """Device-seconds, tokens and memory. The teacher's are those of its training responses, shared by many cells."""
     cost: dict[str, float] = {}
 
     def take(name: str, key: str, *stages: Stage | None) -> None:
-        made = [artifacts[stage.key].manifest["cost"] for stage in stages if stage and stage.key in artifacts]
-        if values := [facts[key] for facts in made if key in facts]:
+        made = [facts[stage.key]["cost"] for stage in stages if stage and stage.key in facts]
+        if values := [cost_of[key] for cost_of in made if key in cost_of]:
             cost[name] = round(sum(values), 3)
 
     if cell.method is not None:

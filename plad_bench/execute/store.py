@@ -50,6 +50,15 @@ class Artifact:
         return self.path.name != self.key
 
     @property
+    def facts(self) -> dict[str, dict[str, Any]]:
+        """What is known of this artifact and of all that it was made from, by key: counts, cost, notes and seconds.
+
+        It lies in the manifest, so that a record can tell of what is gone by then.
+        """
+        own = {name: self.manifest[name] for name in ("counts", "cost", "notes", "seconds") if name in self.manifest}
+        return {**self.manifest.get("before", {}), self.key: own}
+
+    @property
     def bytes(self) -> int:
         """Size of its files."""
         return sum(entry["bytes"] for entry in self.manifest["files"].values())
@@ -93,7 +102,7 @@ class Store:
         return self.root / "quarantine"
 
     def prepare(self) -> None:
-        """Make the directories.
+        """Make the directories, and tidy up after processes that were killed.
 
         Raises:
             MissingError: if the store cannot be written.
@@ -104,6 +113,7 @@ class Store:
             probe = self.root / f".probe-{secrets.token_hex(4)}"
             probe.write_bytes(b"x")
             probe.unlink()
+            self.sweep()
         except OSError as error:
             raise unwritable(self.root, error) from error
 
@@ -257,6 +267,11 @@ class Store:
             key = path.name[1:17]
             if not any(locks.is_held(lock) for lock in (self.root / "locks").glob(f"{key}*.lock")):
                 shutil.rmtree(path, ignore_errors=True)
+        for path in self.partials():
+            if self.place(path.name).is_dir():  # the kill came right after it was finished
+                with locks.held(self.lock(path.name), wait=False) as mine:
+                    if mine and self.find(path.name) is not None:
+                        shutil.rmtree(path, ignore_errors=True)
 
     def forget_attempts(self, key: str) -> None:
         """Remove what killed makers of an artifact left in the making; for whoever holds its lock."""

@@ -175,6 +175,7 @@ def _compute(job: Mapping[str, Any], store: Store, staging: Path, progress: Path
         "cost": {**context.cost, "device_seconds": busy * job["ranks"]},
         "notes": context.notes,
         "seconds": seconds,
+        "before": {key: facts for artifact in inputs.values() for key, facts in artifact.facts.items()},
         "provenance": {
             **made,
             "lineage": lineage.extended(made, job["document"], {a.key: a for a in inputs.values()}, store.find),

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
@@ -31,6 +32,14 @@ def slow(prompt):
     """An answer that takes a moment, so that a storm finds requests under way."""
     time.sleep(0.03)
     return f"The answer to {prompt}."
+
+
+@contextmanager
+def serving():
+    """The endpoint, which says nothing of clients that die."""
+    with endpoint(reply=slow) as server:
+        server.server.handle_error = lambda *_: None
+        yield server
 
 
 def matrices(server):
@@ -78,7 +87,7 @@ def main():
     parser.add_argument("--matrices", default="fake,paid,real-1,real-2")
     options = parser.parse_args()
     tried, broken = Counter(), []
-    with endpoint(reply=slow) as server, tempfile.TemporaryDirectory(prefix="storm-") as directory:
+    with serving() as server, tempfile.TemporaryDirectory(prefix="storm-") as directory:
         places = Path(directory)
         for name in options.matrices.split(","):
             matrix = matrices(server)[name]

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from standin import endpoint
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -24,7 +23,7 @@ SEED = 1000
 
 @pytest.fixture(scope="module")
 def server():
-    with endpoint(reply=storm.slow) as one:
+    with storm.serving() as one:
         yield one
 
 
