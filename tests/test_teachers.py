@@ -164,19 +164,19 @@ def lines(path, rows):
     return path
 
 
-def test_recorded_matches_by_id_or_by_the_words_of_the_prompt(tmp_path, data):
+def test_recorded_matches_by_id_or_by_the_text_of_the_prompt(tmp_path, data):
     file = lines(
         tmp_path / "said.jsonl",
         [
             {"id": "id0", "response": "zero"},
-            {"prompt": "COLOUR[red]  thing[lamp 1]", "responses": ["one", "uno"]},
+            {"prompt": " thing[lamp 1]\n colour[red] ", "responses": ["one", "uno"]},
             {"id": 17, "prompt": question(2), "response": "two"},
             {"id": "mine-3", "prompt": question(3), "response": ""},
             {"id": "id4", "response": "four"},
             {"id": "id5", "response": "five"},
             {"id": "id5", "response": "cinq"},
             {"id": "unknown", "response": "nobody asked"},
-            {"prompt": "nor this", "response": "nobody asked"},
+            {"prompt": "COLOUR[red] thing[lamp 1]", "response": "another prompt with the same words"},
         ],
     )
     rows, context = asked(tmp_path, data, "recorded", path=str(file))

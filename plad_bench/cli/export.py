@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from plad_bench.cli.export_prompts import prompts
 from plad_bench.cli.finding import board_of, find_boards, find_record
 from plad_bench.cli.options import boards_option, echo_json, json_option, open_store, store_option
 from plad_bench.cli.state import State
@@ -37,11 +38,14 @@ class Formats(click.Group):
 
 @click.group(cls=Formats, short_help="Export tables, cards and checkpoints.")
 def export() -> None:
-    """Export a board's numbers, the card of a cell, or its checkpoint.
+    """Export a board's numbers, the card of a cell, or its checkpoint; or the prompts of a task.
 
     `export --to FORMAT ...` does the same as `export FORMAT ...`. All but checkpoint print to stdout, or write FILE
     with -o.
     """
+
+
+export.add_command(prompts)
 
 
 def _output_options(function: F) -> F:

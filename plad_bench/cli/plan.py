@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from decimal import Decimal
 from pathlib import Path
@@ -50,7 +50,7 @@ def show_plan(planned: Planned, options: Mapping[str, Any]) -> int:
 
     stop: PladBenchError | None = None
     try:
-        planned.ready(options["max_cost"])
+        planned.ready(options["max_cost"], download=False)
     except PladBenchError as error:
         stop = error
         click.echo(f"run would stop: {stop}", err=True)
@@ -60,10 +60,9 @@ def show_plan(planned: Planned, options: Mapping[str, Any]) -> int:
     cells = _cells(planned)
     stages = _stages(planned)
     waiting = {key for key in stages if planned.store.find(key) is None}
-    data: dict[str, Prepared] = {}
     try:
-        data = _data(planned)
-        asked = estimates(planned.todo, planned.store)
+        planned.read_data(download=False)
+        asked = estimates(planned.todo, planned.store, planned.data)
     except MissingError:  # no data, no questions to count: said above
         asked = []
     except StageError as error:
@@ -71,6 +70,7 @@ def show_plan(planned: Planned, options: Mapping[str, Any]) -> int:
         if stop is None:
             stop = error
             click.echo(f"run would stop: {stop}", err=True)
+    data = planned.data
     given = _given(planned, data) if options.get("show_prompt") else []
     if options["as_json"]:
         listed = [{"stage": s.name, "key": k, "cached": k not in waiting} for k, s in stages.items()]
@@ -98,25 +98,6 @@ def _cells(planned: Planned) -> list[dict[str, str]]:
             state, reason = "cached (stale)", f"made by other code: {', '.join(stale)}"
         rows.append({"cell": cell.id, "state": state, "reason": reason})
     return rows
-
-
-def _data(planned: Planned) -> dict[str, Prepared]:
-    """The data of each task with cells to run: of its data stage, or read now. The hub's are not downloaded for it.
-
-    Raises:
-        MissingError: if the data cannot be had.
-        StageError: for data that cannot be used.
-    """
-    from plad_bench.execute.stages.data import Prepared, preview
-
-    found: dict[str, Prepared] = {}
-    for cell in planned.todo:
-        task, made = cell.task, planned.store.find(cell.plan.data.key)
-        if made is not None:
-            found[task.label] = Prepared(counts=made.manifest["counts"], notes=made.manifest["notes"])
-        elif task.label not in found and task.component.hub(task.params) is None:
-            found[task.label] = preview(task)
-    return found
 
 
 def _given(planned: Planned, data: Mapping[str, Prepared]) -> list[dict[str, Any]]:
@@ -167,19 +148,15 @@ def _print(
     from rich.markup import escape
     from rich.table import Table
 
-    from plad_bench.contract import rows
-    from plad_bench.report import data_facts
-    from plad_bench.report.text import printable
-
     console = Console(width=WIDE, soft_wrap=True)
     table = Table("cell", "state", "reason", box=None, pad_edge=False, header_style="bold")
     for row in cells:
         table.add_row(*(escape(v) for v in row.values()))
     console.print(table)
-    for task, of in data.items():
-        console.print(f"\n{escape(task)}: {data_facts.sizes(of.counts)} prompts")
-        for line in (*rows.lines(of.counts, of.notes), *data_facts.facts(of.counts)):
-            console.print(f"  {printable(line)}", markup=False, highlight=False)
+    if data:
+        console.print()
+    for line in data_lines(data):
+        console.print(line, markup=False, highlight=False)
     table = Table("stage", "to run", "cached", box=None, pad_edge=False, header_style="bold")
     for name in dict.fromkeys(s.name for s in stages.values()):
         keys = [k for k, s in stages.items() if s.name == name]
@@ -191,6 +168,18 @@ def _print(
     if asked:
         console.print()
         console.print(_questions(asked))
+
+
+def data_lines(data: Mapping[str, Prepared]) -> Iterator[str]:
+    """What is in the data of each task, and what became of its rows, for a terminal."""
+    from plad_bench.contract import rows
+    from plad_bench.report import data_facts
+    from plad_bench.report.text import printable
+
+    for task, of in data.items():
+        yield f"{task}: {data_facts.sizes(of.counts)} prompts"
+        for line in (*rows.lines(of.counts, of.notes), *data_facts.facts(of.counts)):
+            yield f"  {printable(line)}"
 
 
 def _questions(asked: Sequence[Estimate]) -> Table:

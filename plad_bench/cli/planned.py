@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from plad_bench.plan.names import BOARD_NAME, DEMO_BOARD, TRIAL_BOARD
 
 if TYPE_CHECKING:
     from plad_bench.contract.protocol import Protocol
+    from plad_bench.execute.stages.data import Prepared
     from plad_bench.execute.store import Store
     from plad_bench.plan.boardfile import Contribution
     from plad_bench.plan.matrix import Cell
@@ -38,13 +39,20 @@ class Planned:
     store: Store
     commands: Mapping[str, Sequence[str]]
     """By task label: the arguments that make its cells again in a clean place."""
+    data: dict[str, Prepared] = field(default_factory=dict)
+    """By task label, of the tasks with cells to run: what `read_data` found."""
 
-    def ready(self, max_cost: float | None) -> None:
+    def ready(self, max_cost: float | None, *, download: bool) -> None:
         """See that nothing stops the run before its first stage, and skip what does not fit.
+
+        Args:
+            max_cost: what the run may spend.
+            download: whether data sets are fetched from the hub, to be looked at as well.
 
         Raises:
             MissingError: a data set, a model, a teacher or a metric cannot be had.
             NothingSelectedError: none of the methods can run.
+            StageError: data cannot be used, or a teacher whose responses are there already lacks some.
             UsageError: `max_cost` cannot be kept, since what something costs is not known.
         """
         from plad_bench.execute.estimate import estimates
@@ -58,12 +66,57 @@ class Planned:
         if methods and all(cell.skip for cell in methods):
             reasons = dict.fromkeys(f"{cell.row}: {cell.skip}" for cell in methods)
             raise NothingSelectedError("none of the methods can run", "\n  ".join(reasons))
-        for estimate in estimates(self.todo, self.store) if max_cost else ():
+        self.read_data(download=download)
+        self._look_at_responses()
+        for estimate in estimates(self.todo, self.store, self.data) if max_cost else ():
             if not estimate.priced:
                 raise UsageError(
                     f"--max-cost cannot be kept: what {estimate.asked} costs is not known",
                     "Give price_in= and price_out= per million tokens; 0 where asking is free.",
                 )
+
+    def read_data(self, *, download: bool) -> None:
+        """Read the data of each task with cells to run, or find what its data stage made of it.
+
+        Raises:
+            MissingError: if the data cannot be had.
+            StageError: for data that cannot be used.
+        """
+        from plad_bench.execute.stages.data import Prepared, preview
+
+        for cell in self.todo:
+            task, made = cell.task, self.store.find(cell.plan.data.key)
+            if task.label in self.data:
+                continue
+            if made is not None:
+                self.data[task.label] = Prepared(counts=made.manifest["counts"], notes=made.manifest["notes"])
+            elif download or task.component.hub(task.params) is None:
+                self.data[task.label] = preview(task)
+
+    def _look_at_responses(self) -> None:
+        """See that teachers whose responses are there already have those that are needed.
+
+        Where only a teacher's own row needs what it lacks, that row is skipped; errors as `ready`.
+        """
+        from plad_bench.contract.errors import StageError
+        from plad_bench.execute.estimate import Prompts
+        from plad_bench.execute.stages import ask
+
+        prompts = Prompts(self.store, self.data)
+        known = [cell for cell in self.todo if cell.teacher.component.immediate and cell.task.label in self.data]
+        asked = {
+            s.key: (cell, s) for cell in known for s in cell.stages if s.operation == "ask" and not self.made(s.key)
+        }
+        for key, (of, stage) in asked.items():
+            try:
+                ask.check(of.teacher, stage.spec, prompts.of(of, stage))
+            except StageError as error:
+                needed_by = [cell for cell in self.todo if any(s.key == key for s in cell.stages)]
+                others = [cell for cell in self.todo if cell.method is not None]
+                if not others or any(cell.row != "teacher" for cell in needed_by):
+                    raise
+                reason = error.message.partition(": ")[0]
+                self._replace({cell.id: replace(cell, skip=reason) for cell in needed_by})
 
     def skip_misfits(self) -> None:
         """Skip what is to run with models that do not fit, told from those of their files that are here by now."""
@@ -73,9 +126,12 @@ class Planned:
             artifact = self.store.find(key)
             return artifact.path if artifact else None
 
-        again = {cell.id: reconsidered(cell, find) for cell in self.todo}
+        self._replace({cell.id: reconsidered(cell, find) for cell in self.todo})
+
+    def _replace(self, again: Mapping[str, Cell]) -> None:
+        """Put cells in the place of those of the same id; what is skipped now is not to do any more."""
         self.cells = [again.get(cell.id, cell) for cell in self.cells]
-        self.todo = [cell for cell in again.values() if not cell.skip]
+        self.todo = [cell for cell in (again.get(cell.id, cell) for cell in self.todo) if not cell.skip]
 
     def made(self, key: str) -> bool:
         """Whether the result of a stage is in the store."""

@@ -12,7 +12,7 @@ import click
 
 from plad_bench.cli.matrix_options import execution_options, matrix_options
 from plad_bench.cli.options import echo_json, json_option
-from plad_bench.cli.plan import in_full, show_plan
+from plad_bench.cli.plan import data_lines, in_full, show_plan
 from plad_bench.cli.planned import Planned, gpus_of, prepare
 from plad_bench.cli.state import State
 from plad_bench.contract.errors import ExitCode, NothingSelectedError
@@ -48,7 +48,7 @@ def _execute(state: State, planned: Planned, options: Mapping[str, Any], gpus: t
 
     if not planned.cells:
         raise NothingSelectedError("the selection matches nothing", "See `plad-bench plugins`.")
-    planned.ready(options["max_cost"])
+    planned.ready(options["max_cost"], download=True)
     run_state = Run(
         store=planned.store,
         board=planned.directory,
@@ -90,6 +90,8 @@ def _announce(planned: Planned) -> None:
         click.echo(
             f"Cells: {len(planned.todo)} to run, {len(planned.cached)} cached, {len(planned.skipped)} skipped", err=True
         )
+    for line in data_lines(planned.data):
+        click.echo(line, err=True)
     for remark in planned.remarks():
         click.echo(f"Note: {remark}", err=True)
     for cell in planned.skipped:

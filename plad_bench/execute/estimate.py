@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from plad_bench.contract.jsonlines import numbered
 from plad_bench.contract.money import Asks, Price
-from plad_bench.execute.stages.data import preview
+from plad_bench.execute.stages.data import Prepared, preview
 from plad_bench.execute.stages.files import Prompt, read_prompts
 from plad_bench.execute.store import JOURNAL, Store
 from plad_bench.plan.matrix import Cell
@@ -66,11 +66,17 @@ class _Asker:
     priced: bool
 
 
-def estimates(cells: Iterable[Cell], store: Store) -> list[Estimate]:
-    """One for each teacher or metric, and name of the stage that asks; reads a task's data where no run did."""
+def estimates(cells: Iterable[Cell], store: Store, data: Mapping[str, Prepared] | None = None) -> list[Estimate]:
+    """One for each teacher or metric, and name of the stage that asks; reads a task's data where no run did.
+
+    Args:
+        cells: those that are to run.
+        store: where data may be that a run has made.
+        data: by task label, what was read already.
+    """
     found: dict[tuple[str, str], Estimate] = {}
     seen: set[tuple[str, str]] = set()
-    prompts = _Prompts(store)
+    prompts = Prompts(store, data or {})
     for asker in (asker for cell in cells for asker in _askers(cell)):
         label, stage = asker.chosen.label, asker.stage
         if (label, stage.key) not in seen and store.find(stage.key) is None:
@@ -124,7 +130,7 @@ def _scorers(cell: Cell, metric: Chosen | None, stage: Stage) -> Iterator[_Asker
     yield from _scorers(cell, metric.scorer, stage)
 
 
-def _estimate(asker: _Asker, store: Store, prompts: _Prompts) -> Estimate:
+def _estimate(asker: _Asker, store: Store, prompts: Prompts) -> Estimate:
     stage, asks = asker.stage, asker.asks
     journal = store.partial(stage.key) / JOURNAL
     lines = numbered(io.BytesIO(journal.read_bytes())) if journal.is_file() else ()
@@ -152,11 +158,11 @@ def _estimate(asker: _Asker, store: Store, prompts: _Prompts) -> Estimate:
     )
 
 
-class _Prompts:
-    """The prompts of splits, each read once."""
+class Prompts:
+    """The prompts of splits, each read once: from the store, or where no run has made the data, from the task."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, data: Mapping[str, Prepared]) -> None:
+        self._store, self._data = store, dict(data)
         self._known: dict[tuple[str, str, int], Sequence[Prompt]] = {}
 
     def of(self, cell: Cell, decoded: Stage) -> Sequence[Prompt]:
@@ -164,13 +170,15 @@ class _Prompts:
         name, limit = decoded.spec["split"], decoded.spec.get("limit", 0)
         key = (decoded.inputs["data"].key, name, limit)
         if key not in self._known:
-            data = self._store.find(key[0])
-            self._known[key] = read_prompts(data, name, limit) if data else _loaded(cell.task, name, limit)
+            made = self._store.find(key[0])
+            self._known[key] = read_prompts(made, name, limit) if made else self._loaded(cell.task, name, limit)
         return self._known[key]
 
-
-def _loaded(task: Chosen, name: str, limit: int) -> list[Prompt]:
-    return list(itertools.islice((p for p in preview(task).prompts if p.split == name), limit or None))
+    def _loaded(self, task: Chosen, name: str, limit: int) -> list[Prompt]:
+        prepared = self._data.setdefault(task.label, Prepared())
+        if not prepared.prompts:
+            prepared = self._data[task.label] = preview(task)
+        return list(itertools.islice((p for p in prepared.prompts if p.split == name), limit or None))
 
 
 def _sum(one: _Number | None, other: _Number | None) -> _Number | None:

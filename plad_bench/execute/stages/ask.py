@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
 from plad_bench.contract.errors import StageError
 from plad_bench.contract.jsonlines import write_lines
-from plad_bench.contract.records import Asking, Question
+from plad_bench.contract.money import Purse
+from plad_bench.contract.records import Asking, Question, Response
 from plad_bench.contract.registry import resolve
-from plad_bench.execute.stages.data import signature
-from plad_bench.execute.stages.files import RESPONSES, read_prompts, response_row
+from plad_bench.contract.words import canonical
+from plad_bench.execute.stages.files import RESPONSES, Prompt, read_prompts, response_row
 from plad_bench.execute.store import JOURNAL
 from plad_bench.execute.worker import Context
+from plad_bench.plan.spec import Chosen
 
 LISTED = 100
 """How many empty responses are listed by the id of their prompt."""
@@ -21,36 +30,21 @@ def run(context: Context) -> None:
     Raises:
         StageError: if a prompt has no response, or every response is empty.
     """
-    spec, teacher = context.spec, context.chosen("teacher")
-    prompts = read_prompts(context.inputs["data"], spec["split"], spec.get("limit", 0))
-    asking = Asking(
-        split=spec["split"],
-        max_new_tokens=spec["max_new_tokens"],
-        temperature=spec.get("temperature", 0.0),
-        top_k=spec.get("top_k", 0),
-        seed=spec.get("seed", 0),
-        samples=spec.get("samples", 1),
-        journal=context.partial / JOURNAL,
-        purse=context.purse,
-        same=signature,
-        progress=context.progress,
-        counts=context.counts,
-        cost=context.cost,
-        notes=context.notes,
+    prompts = read_prompts(context.inputs["data"], context.spec["split"], context.spec.get("limit", 0))
+    responses = _asked(
+        context.chosen("teacher"),
+        prompts,
+        Asking(
+            **_how(context.spec),
+            journal=context.partial / JOURNAL,
+            purse=context.purse,
+            progress=context.progress,
+            counts=context.counts,
+            cost=context.cost,
+            notes=context.notes,
+        ),
     )
-    questions = [Question(id=p.id, prompt=p.prompt) for p in prompts]
-    responses = [tuple(r) for r in resolve(teacher.component.responses)(questions, teacher.params, asking)]
-    if len(responses) != len(prompts):
-        raise StageError(f"teacher {teacher.label} answered {len(responses)} of {len(prompts)} prompts")
-    missing = [p.id for p, found in zip(prompts, responses, strict=True) if not found]
-    if len(missing) > context.counts.get("without_response", 0) or (missing and len(missing) == len(prompts)):
-        raise StageError(
-            f"teacher {teacher.label} has no response to {len(missing)} of {len(prompts)} prompts of the split "
-            f"{spec['split']}, among them {', '.join(missing[:3])}"
-        )
     empty = [p.id for p, found in zip(prompts, responses, strict=True) if not all(r.text.strip() for r in found)]
-    if len(empty) == len(prompts):
-        raise StageError(f"every response of teacher {teacher.label} is empty", "Look at its parameters.")
     if empty:
         context.notes["empty"] = empty[:LISTED]
     context.counts["empty"] = len(empty)
@@ -59,3 +53,59 @@ def run(context: Context) -> None:
         context.out / RESPONSES,
         ({"id": p.id, "responses": [response_row(r) for r in f]} for p, f in zip(prompts, responses, strict=True)),
     )
+
+
+def check(teacher: Chosen, spec: Mapping[str, Any], prompts: Sequence[Prompt]) -> None:
+    """See that a teacher which answers at once has the responses that a stage will ask it for.
+
+    Args:
+        teacher: one whose component is `immediate`.
+        spec: the stage's.
+        prompts: those that the stage asks about.
+
+    Raises:
+        StageError: as `run`.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):  # what it logs belongs to the stage's log
+        _asked(
+            teacher,
+            prompts,
+            Asking(
+                **_how(spec),
+                journal=Path(os.devnull),
+                purse=Purse(),
+                progress=lambda done, total: None,
+                counts={},
+                cost={},
+                notes={},
+            ),
+        )
+
+
+def _how(spec: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "split": spec["split"],
+        "max_new_tokens": spec["max_new_tokens"],
+        "temperature": spec.get("temperature", 0.0),
+        "top_k": spec.get("top_k", 0),
+        "seed": spec.get("seed", 0),
+        "samples": spec.get("samples", 1),
+        "same": canonical,
+    }
+
+
+def _asked(teacher: Chosen, prompts: Sequence[Prompt], asking: Asking) -> list[tuple[Response, ...]]:
+    """The responses to each prompt, none only where the teacher says that it goes without."""
+    questions = [Question(id=p.id, prompt=p.prompt) for p in prompts]
+    responses = [tuple(r) for r in resolve(teacher.component.responses)(questions, teacher.params, asking)]
+    if len(responses) != len(prompts):
+        raise StageError(f"teacher {teacher.label} answered {len(responses)} of {len(prompts)} prompts")
+    missing = [p.id for p, found in zip(prompts, responses, strict=True) if not found]
+    if len(missing) > asking.counts.get("without_response", 0) or (missing and len(missing) == len(prompts)):
+        raise StageError(
+            f"teacher {teacher.label} has no response to {len(missing)} of {len(prompts)} prompts of the split "
+            f"{asking.split}, among them {', '.join(missing[:3])}"
+        )
+    if prompts and not any(r.text.strip() for found in responses for r in found):
+        raise StageError(f"every response of teacher {teacher.label} is empty", "Look at its parameters.")
+    return responses

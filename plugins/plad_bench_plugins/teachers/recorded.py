@@ -57,7 +57,7 @@ class RecordedParams(Params):
 def responses(questions: Sequence[Question], params: RecordedParams, asking: Asking) -> list[tuple[Response, ...]]:
     """The recorded responses to each question, in the order of the file.
 
-    A row is matched by its id, or else by its prompt, whatever the case, spacing, punctuation and order of its words.
+    A row is matched by its id, or else by its prompt, whatever its white space and the form of its characters.
 
     Raises:
         StageError: if a question has none, or with missing=skip too many have none; the bad rows, which may be why, are
@@ -99,11 +99,12 @@ def _lacking(
 ) -> StageError:
     unread = f"; {len(bad)} rows cannot be used, the first is {bad[0].where}: {bad[0].reason}" if bad else ""
     more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+    instead = " Or leave win-teacher and agreement out of --metrics." if asking.split != "train" else ""
     allowed = f"missing=skip allows {params.max_missing:.0%}, max_missing= more"
     return StageError(
         f"the recorded responses lack {len(missing)} of the {total} prompts of the split {asking.split}: "
         f"{', '.join(map(_shown, missing[:_NAMED]))}{more}{unread}",
-        f"Record them too (`plad-bench export prompts` writes what to answer), or go without them: {allowed}.",
+        f"Record them too (`plad-bench export prompts` writes what to answer), or go without them: {allowed}.{instead}",
     )
 
 
