@@ -426,7 +426,7 @@ def _examples_of(task: Any) -> None:
     rows: Iterable[Any] = itertools.islice(resolve(task.load)(params), _LOOKED_AT)
     examples = []
     for row in rows:
-        known = isinstance(row, records.Example | records.BadRow | records.Origin)
+        known = isinstance(row, records.Loaded)
         _see(known, f"it yields {type(row).__name__}")
         examples += [row] if isinstance(row, records.Example) else []
     _see(len({e.prompt for e in examples}) > 1, f"{len(examples)} examples, not two different prompts")
@@ -456,6 +456,14 @@ def _provides(teacher: Any) -> None:
         teacher.provides and teacher.provides <= set(records.Access),
         f"it provides {set(teacher.provides) or 'nothing'}",
     )
+
+
+@claim("it answers every question", "teacher", applies=lambda teacher: teacher.immediate)
+def _answers(teacher: Any) -> None:
+    from plad_bench.testing import answers
+
+    given = answers(teacher, [e.prompt for e in _examples()], **_params(teacher).model_dump())
+    _see(all(given), f"{sum(map(bool, given))} of {len(given)} questions have an answer")
 
 
 def _selectors(registry: Registry | None) -> Iterator[Claim]:

@@ -1,18 +1,23 @@
-"""Audit calls: evaluate any registered method's loss on tensors of your own. See docs/auditing.md.
+"""Audit calls: evaluate any registered method's loss on tensors of your own (docs/auditing.md), or ask a teacher.
 
-Both return the scalar that training would minimise on these tensors, differentiable, in the dtype handed in.
+`token_loss` and `pair_loss` return the scalar that training would minimise on these tensors, differentiable, in the
+dtype handed in.
 """
 
 from __future__ import annotations
 
 import functools
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from plad_bench.contract.errors import UsageError
-from plad_bench.contract.records import Method, PairBatch, PairObjective, TokenObjective
-from plad_bench.contract.registry import Registry
+from plad_bench.contract.errors import StageError, UsageError
+from plad_bench.contract.money import Purse
+from plad_bench.contract.records import Asking, Method, PairBatch, PairObjective, Question, Teacher, TokenObjective
+from plad_bench.contract.registry import Registry, resolve
 
 IGNORED = -100
 """The label of a position that is no part of a response."""
@@ -130,6 +135,53 @@ def pair_loss(  # noqa: PLR0917  the roles, in the order an auditor has them
         **{role: None if tensor is None else tensor.detach() for role, tensor in constants.items()},
     )
     return objective.loss(batch, settings).mean().to(chosen_logprob.dtype)
+
+
+def answers(
+    name: str | Teacher, prompts: Sequence[str], *, max_new_tokens: int = 64, samples: int = 1, **params: Any
+) -> list[list[str]]:
+    """The texts that a teacher answers to each prompt, asked greedily, or for several samples at temperature 1.
+
+    Args:
+        name: the name of a registered teacher that is no model loaded here, or a `Teacher` record.
+        prompts: what it is asked.
+        max_new_tokens: the length limit of every response.
+        samples: responses to each prompt.
+        params: the teacher's parameters, as on the command line.
+
+    Raises:
+        UsageError: for an unknown teacher or parameter, a value out of range, or a teacher that is a model.
+        MissingError: if it cannot be asked.
+        StageError: if it does not answer each prompt once.
+    """
+    from plad_bench.execute.stages.data import signature
+
+    teacher = name if isinstance(name, Teacher) else _registry().get("teacher", name)
+    if teacher.responses is None:
+        raise UsageError(f"{teacher.name} is a model that is loaded, and is not asked", "Try it with `plad-bench run`.")
+    settings = Registry.configure(teacher, params)
+    teacher.require(settings)
+    with tempfile.TemporaryDirectory() as place:
+        asking = Asking(
+            split="train",
+            max_new_tokens=max_new_tokens,
+            temperature=0.0 if samples == 1 else 1.0,
+            top_k=0,
+            seed=0,
+            samples=samples,
+            journal=Path(place) / "journal",
+            purse=Purse(),
+            same=signature,
+            progress=lambda done, total: None,
+            counts={},
+            cost={},
+            notes={},
+        )
+        questions = [Question(id=f"question-{n}", prompt=prompt) for n, prompt in enumerate(prompts)]
+        given = [[r.text for r in found] for found in resolve(teacher.responses)(questions, settings, asking)]
+    if len(given) != len(prompts):
+        raise StageError(f"teacher {teacher.name} answered {len(given)} of {len(prompts)} prompts")
+    return given
 
 
 _SHAPES = "Logits are [B, T, V], labels [B, T]."

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import runpy
+import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,7 +18,7 @@ from click.testing import CliRunner
 
 from plad_bench import Access, Example, Method, Metric, PairObjective, Params, Student, Task, Term, Text, TokenObjective
 from plad_bench.cli.main import cli
-from plad_bench.cli.new_plugin import FILES
+from plad_bench.cli.new_plugin import KINDS as PACKAGES
 from plad_bench.conformance import broken, verdicts
 from plad_bench.contract.errors import UsageError
 from plad_bench.contract.registry import KINDS
@@ -27,7 +28,8 @@ EVERY = [
     for kind in KINDS
     for name, found in tiny.registry().components(kind).items()
 ]
-MINE = Path(__file__).parents[1] / "examples" / "my_method.py"
+ROOT = Path(__file__).parents[1]
+MINE = ROOT / "examples" / "my_method.py"
 
 
 @pytest.mark.parametrize("component", EVERY)
@@ -166,23 +168,51 @@ def call(*arguments, expect=0):
     return result
 
 
-def test_a_new_plugin_keeps_every_claim_and_passes_its_own_test(tmp_path, monkeypatch):
-    call("new-plugin", "my-loss", "--in", tmp_path)
-    package = tmp_path / "my-loss"
+@pytest.mark.parametrize("kind", PACKAGES)
+def test_a_new_plugin_keeps_every_claim_and_passes_its_own_test(tmp_path, kind):
+    call("new-plugin", f"my-{kind}", "--kind", kind, "--in", tmp_path)
+    package, module = tmp_path / f"my-{kind}", f"my_{kind.replace('-', '_')}"
     written = {p.relative_to(package).as_posix() for p in package.rglob("*") if p.is_file()}
-    assert written == {path.replace("$module", "my_loss") for path in FILES}
+    assert written == {"pyproject.toml", "README.md", f"{module}.py", f"tests/test_{module}.py"}
+    assert not any("$" in path.read_text() for path in package.rglob("*") if path.is_file())
     rows = json.loads(call("check-plugin", package, "--json").stdout)
-    assert rows["plugins"] == ["my_loss"]
-    assert {(row["kind"], row["name"], row["level"]) for row in rows["checks"]} == {("method", "my-loss", "ok")}
-    monkeypatch.syspath_prepend(package)
-    tests = {n: f for n, f in runpy.run_path(package / "tests" / "test_my_loss.py").items() if n.startswith("test_")}
-    assert len(tests) == 3
-    for test in tests.values():
-        test()
-    for command in (["check"], ["format", "--check"]) if have("ruff") else ():
-        ruff = [sys.executable, "-m", "ruff", *command, "--no-cache"]
-        made = subprocess.run(ruff, cwd=package, capture_output=True, text=True, check=False)
+    assert rows["plugins"] == [module]
+    assert {(row["kind"], row["name"], row["level"]) for row in rows["checks"]} == {
+        (PACKAGES[kind].name, f"my-{kind}", "ok")
+    }
+    commands = [["pytest", "-q", "-p", "no:cacheprovider"]]
+    commands += [["ruff", *of, "--no-cache"] for of in (["check"], ["format", "--check"])] if have("ruff") else []
+    for command in commands:
+        made = subprocess.run(
+            [sys.executable, "-m", *command], cwd=package, capture_output=True, text=True, check=False
+        )
         assert made.returncode == 0, made.stdout + made.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", PACKAGES)
+def test_a_new_plugin_is_installed_tried_and_shows_up(tmp_path, kind):
+    """As its README says, but for pip's isolation and resolution: what the package needs is installed here."""
+    pytest.importorskip("hatchling")
+    pytest.importorskip("editables")
+    call("new-plugin", f"my-{kind}", "--kind", kind, "--in", tmp_path)
+    package = tmp_path / f"my-{kind}"
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--system-site-packages", str(venv)], check=True)
+    (site,) = venv.glob("lib/python*/site-packages")
+    parents = [path for path in sys.path if "site-packages" in path] + [str(ROOT), str(ROOT / "plugins")]
+    (site / "parents.pth").write_text("\n".join(parents))
+    place = {"PATH": f"{venv / 'bin'}{os.pathsep}{os.environ['PATH']}", "PLAD_BENCH_STORE": str(tmp_path / "store")}
+    (lines,) = re.findall(r"```sh\n(.*?)```", (package / "README.md").read_text(), re.DOTALL)
+    install, test, check, trial = lines.replace("plad-bench ", "python -m plad_bench ").splitlines()
+    install = f"python -m {install} --no-build-isolation --no-deps -q"
+    for line in (install, f"python -m {test}", check, trial, "python -m plad_bench plugins --json"):
+        made = subprocess.run(
+            ["bash", "-c", line], cwd=package, env={**os.environ, **place}, capture_output=True, text=True, check=False
+        )
+        assert made.returncode == 0, f"{line}\n{made.stdout}\n{made.stderr}"
+    components = json.loads(made.stdout)["components"][PACKAGES[kind].name]
+    assert f"my-{kind} 0.1.0" in {c["distribution"] for c in components}
 
 
 def have(module):
@@ -193,6 +223,8 @@ def have(module):
     ("name", "message"),
     [
         ("kd", "there is a method kd already"),
+        ("rouge-l --kind metric", "there is a metric rouge-l already"),
+        ("mbr --kind pair-builder", "there is a pair builder mbr already"),
         ("json", "Python has a module json already"),
         ("torch", "Python has a module torch already"),
         ("class", "Python has a module class already"),
@@ -202,7 +234,7 @@ def have(module):
     ],
 )
 def test_a_name_that_cannot_be_is_refused_and_writes_nothing(tmp_path, name, message):
-    result = CliRunner().invoke(cli, ["new-plugin", name, "--in", str(tmp_path)], standalone_mode=False)
+    result = CliRunner().invoke(cli, ["new-plugin", *name.split(), "--in", str(tmp_path)], standalone_mode=False)
     assert isinstance(result.exception, UsageError)
     assert message in str(result.exception)
     assert list(tmp_path.iterdir()) == []

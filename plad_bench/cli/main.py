@@ -27,7 +27,7 @@ _COMMANDS = {
     "show": ("show", "Show one record: scores, parameters, provenance, samples."),
     "compare": ("compare", "Compare two methods: paired difference, interval, p, minimum detectable."),
     "export": ("export", "Export what a board holds."),
-    "new-plugin": ("new_plugin", "Write a package with a method of your own, to begin from."),
+    "new-plugin": ("new_plugin", "Write a package with a plugin of your own, to begin from."),
     "check-plugin": ("check_plugin", "Hold a plugin against what the harness expects."),
     "doctor": ("doctor", "Check the environment, and say what to do about it."),
     "cache": ("cache", "Look at the store of artifacts: ls, du, verify, prune."),
