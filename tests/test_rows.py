@@ -279,7 +279,8 @@ def test_published_sets_are_where_they_are_published():
         ("#### four", 0),
         ("", 0),
         ("-4", 0),
-        ("#### 5\n#### 4", 1),
+        ("#### 5\n#### 4", 0),
+        ("#### 4\n#### 5", 1),
     ],
 )
 def test_the_final_number_decides(response, value):

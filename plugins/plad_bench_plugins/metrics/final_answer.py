@@ -1,48 +1,80 @@
-"""Whether a worked solution ends in the right number."""
+"""Whether a worked solution gives the right answer."""
 
 from __future__ import annotations
 
 import math
-import re
+import threading
 from collections.abc import Sequence
-from decimal import Decimal, InvalidOperation
+from importlib.util import find_spec
+from typing import Literal
 
-from plad_bench import Metric, Need, Params, Scored, Scorers
-
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?|-?\.\d+")
-
-
-def score(examples: Sequence[Scored], params: Params, scorers: Scorers) -> list[float]:
-    """1 where the response's final number is that of a reference, else 0; NaN if no reference has a number."""
-    return [_right(example) for example in examples]
+from plad_bench import Metric, MissingError, Need, Params, Scored, Scorers, param
+from plad_bench_plugins.metrics._answers import Answer, answer
 
 
-def final_number(text: str) -> Decimal | None:
-    """The first number after the last ####, or else the last number of the text; None if there is none."""
-    _, mark, after = text.rpartition("####")
-    found = _NUMBER.findall(after)
-    if not found:
-        return None
-    try:
-        return Decimal((found[0] if mark else found[-1]).replace(",", "")).normalize()
-    except InvalidOperation:
-        return None
+class FinalAnswerParams(Params):
+    """Parameters of final-answer."""
+
+    compare: Literal["number", "math-verify"] = param("number", source="ours")
+    """How answers are compared: as numbers, or as mathematical expressions by the package math-verify, which knows that
+    \\frac{1}{2} is 0.5 and x+1 is 1+x."""
 
 
-def _right(example: Scored) -> float:
-    wanted = {number for reference in example.references if (number := final_number(reference)) is not None}
-    return float(final_number(example.response) in wanted) if wanted else math.nan
+def require(params: FinalAnswerParams) -> None:
+    """See that math-verify is installed if it is to compare.
+
+    Raises:
+        MissingError: if not.
+    """
+    if params.compare == "math-verify" and find_spec("math_verify") is None:
+        raise MissingError(
+            "final-answer[compare=math-verify] needs the package math-verify",
+            "Install it: pip install 'plad-bench[math]'.",
+        )
+
+
+def score(examples: Sequence[Scored], params: FinalAnswerParams | None, scorers: Scorers) -> list[float]:
+    """1 where the response's answer is that of a reference, else 0; NaN if no reference has an answer to compare."""
+    right = _same_expression if params is not None and params.compare == "math-verify" else _same_number
+    return [right(example) for example in examples]
+
+
+def _same_number(example: Scored) -> float:
+    wanted = {number for reference in example.references if (number := answer(reference).number) is not None}
+    return float(answer(example.response).number in wanted) if wanted else math.nan
+
+
+def _same_expression(example: Scored) -> float:
+    from math_verify import verify
+
+    seconds = 5 if threading.current_thread() is threading.main_thread() else None  # its alarm rings there alone
+    wanted = [parsed for reference in example.references if (parsed := _parsed(answer(reference), seconds))]
+    given = _parsed(answer(example.response), seconds) if wanted else []
+    found = any(verify(one, given, timeout_seconds=seconds) for one in wanted) if given else False
+    return float(found) if wanted else math.nan
+
+
+def _parsed(found: Answer, seconds: int | None) -> list[object]:
+    from math_verify import parse
+
+    text = f"\\boxed{{{found.text}}}" if found.marked and "$" not in found.text else found.text
+    return list(parse(text, parsing_timeout=seconds)) or list(parse(found.text, parsing_timeout=seconds))
 
 
 RECORDS = (
     Metric(
         name="final-answer",
-        summary="Share of responses whose final number is a reference's.",
+        summary="Share of responses whose answer is a reference's.",
+        version=2,
         better="higher",
         unit="%",
         cost="text alone",
         needs=frozenset({Need.REFERENCES}),
-        formula="1 if the response's final number (after the last ####, or the last) is that of a reference, else 0",
+        formula="1 if the response's answer is that of a reference, else 0. The answer is the first that is marked: "
+        "after ####, in \\boxed{}, or after 'the answer is'; without a mark, the last number, before an invented next "
+        "question where there is one",
+        params=FinalAnswerParams,
+        require=require,
         score=score,
     ),
 )

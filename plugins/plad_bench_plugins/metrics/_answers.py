@@ -1,0 +1,94 @@
+r"""Where in a worked solution its answer stands, and which number it is.
+
+The first marked answer counts, since a model may go on and invent the next question. Marks are, in this order, a line
+"#### answer", \boxed{answer}, and "the answer is ..." or "Answer: ...". Without a mark the last number counts, and of a
+text that goes on with another question ("Question: ...") the last one before it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+_SIGN = r"(?:(?<![\w.)\]}%])[-\u2212+][^\S\n]?)?"  # behind a number or a bracket it subtracts
+_DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+"
+_NUMBER = re.compile(rf"({_SIGN})(?:\\?[$€£¥])?[^\S\n]?({_DIGITS})(?:[^\S\n]?/[^\S\n]?(\d+)(?![\d/.]))?")
+_FRACTION = re.compile(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}")
+_HASHES = re.compile(r"####([^\n]*)")
+_LEADING = re.compile(rf"[^\w\n.$€£¥\\+\u2212-]*(?:{_NUMBER.pattern})(?![^\S\n]*[.)][^\S\n]+\w)")
+"""A number that begins a line, and does not count its items."""
+_BOXED = re.compile(r"\\boxed\s*\{")
+_SAID = re.compile(r"(?i)\banswer\b\W{0,4}(?:is\b|:|=)([^\n]*)")
+_NEXT = re.compile(
+    r"(?im)^[^\S\n]*[#*]*[^\S\n]*(?:question|q|problem|exercise|instruction|human|user)\b[^\S\n]*\d*[*]*[^\S\n]*:"
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The part of a text that holds its answer."""
+
+    text: str
+    marked: bool
+    """Whether the text says that this is the answer; if not, it is all that may hold it."""
+
+    @property
+    def number(self) -> Fraction | None:
+        """The first number of a marked answer, or the last one of another; None if there is none."""
+        found = numbers(self.text)
+        return found[0 if self.marked else -1] if found else None
+
+
+def answer(text: str) -> Answer:
+    """The answer that a text gives: the first that is marked, or else whatever stands before an invented question."""
+    own = _before_next_question(text)
+    apart = own.endswith("\n\n")  # a question on the next line may as well be the one that is being solved
+    for part in (own,) if apart else (own, text):
+        if (found := _marked(part)) is not None:
+            return Answer(found, marked=True)
+    return Answer(own, marked=False)
+
+
+def numbers(text: str) -> list[Fraction]:
+    """The numbers in a text: 1,250.50, -3, $7 and 3/4, but not the 3 of 5-3 as a negative one."""
+    plain = _FRACTION.sub(r"\1/\2", text.replace("{,}", ",").replace("\\!", ""))
+    found = (_value(*match.groups()) for match in _NUMBER.finditer(plain))
+    return [value for value in found if value is not None]
+
+
+def _value(sign: str, digits: str, below: str | None) -> Fraction | None:
+    try:
+        value = Fraction(digits.replace(",", "")) / (int(below or 1) or 1)
+    except ValueError:  # thousands of digits
+        return None
+    return -value if sign.strip() in {"-", "\u2212"} else value
+
+
+def _marked(text: str) -> str | None:
+    for match in _HASHES.finditer(text):
+        line = match[1]
+        if _LEADING.match(line) or "answer" in line.lower():
+            return line.strip()
+    if box := _BOXED.search(text):
+        return _inside(text, box.end())
+    said = _SAID.search(text)
+    return said[1].strip() if said and (numbers(said[1]) or "$" in said[1]) else None
+
+
+def _inside(text: str, start: int) -> str:
+    """What stands in the braces that were opened just before; the rest of the text if they are never closed."""
+    depth = 1
+    for end in range(start, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[end], 0)
+        if not depth:
+            return text[start:end]
+    return text[start:]
+
+
+def _before_next_question(text: str) -> str:
+    """A text up to the first question that follows a number; a question that it only repeats is its own."""
+    for match in _NEXT.finditer(text):
+        if numbers(text[: match.start()]):
+            return text[: match.start()]
+    return text
