@@ -102,6 +102,7 @@ def test_missing_responses_within_the_share_are_planned(place, said):
     )
     assert code == 0, err
     assert "skipped" not in out
+    assert "117 rows: 117 read, 0 refused\n  3 prompts have no response (missing=skip)" in out
 
 
 def test_a_teacher_of_the_training_split_alone_loses_its_own_row(place, said):

@@ -19,6 +19,7 @@ from plad_bench.contract.errors import ExitCode, MissingError, PladBenchError, S
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from plad_bench.contract.records import Asking
     from plad_bench.execute.estimate import Estimate
     from plad_bench.execute.stages.data import Prepared
     from plad_bench.plan.stages import Stage
@@ -77,10 +78,21 @@ def show_plan(planned: Planned, options: Mapping[str, Any]) -> int:
         questions = [asdict(e) for e in asked]
         said = {"stop": str(stop) if stop else "", "remarks": remarks}
         counted = {task: of.counts for task, of in data.items()}
+        recorded = {whose: of_teacher.counts for whose, of_teacher in planned.responses.items()}
         shown = {"prompts": given} if options.get("show_prompt") else {}
-        echo_json({"cells": cells, "data": counted, "stages": listed, "questions": questions, **shown, **said})
+        echo_json(
+            {
+                "cells": cells,
+                "data": counted,
+                "responses": recorded,
+                "stages": listed,
+                "questions": questions,
+                **shown,
+                **said,
+            }
+        )
     else:
-        _print(cells, data, stages, waiting, asked)
+        _print(cells, list(data_lines(data, planned.responses)), stages, waiting, asked)
         for one in given:
             click.echo(f"\n{_prompt(one)}")
     return stop.exit_code if stop else ExitCode.OK
@@ -139,7 +151,7 @@ def _stages(planned: Planned) -> dict[str, Stage]:
 
 def _print(
     cells: Sequence[Mapping[str, str]],
-    data: Mapping[str, Prepared],
+    data: Sequence[str],
     stages: Mapping[str, Stage],
     waiting: set[str],
     asked: Sequence[Estimate],
@@ -155,7 +167,7 @@ def _print(
     console.print(table)
     if data:
         console.print()
-    for line in data_lines(data):
+    for line in data:
         console.print(line, markup=False, highlight=False)
     table = Table("stage", "to run", "cached", box=None, pad_edge=False, header_style="bold")
     for name in dict.fromkeys(s.name for s in stages.values()):
@@ -170,8 +182,8 @@ def _print(
         console.print(_questions(asked))
 
 
-def data_lines(data: Mapping[str, Prepared]) -> Iterator[str]:
-    """What is in the data of each task, and what became of its rows, for a terminal."""
+def data_lines(data: Mapping[str, Prepared], responses: Mapping[str, Asking]) -> Iterator[str]:
+    """What is in the data of each task and in recorded responses, and what became of their rows, for a terminal."""
     from plad_bench.contract import rows
     from plad_bench.report import data_facts
     from plad_bench.report.text import printable
@@ -180,6 +192,12 @@ def data_lines(data: Mapping[str, Prepared]) -> Iterator[str]:
         yield f"{task}: {data_facts.sizes(of.counts)} prompts"
         for line in (*rows.lines(of.counts, of.notes), *data_facts.facts(of.counts)):
             yield f"  {printable(line)}"
+    for asked, of_teacher in responses.items():
+        yield f"{asked}:"
+        for line in rows.lines(of_teacher.counts, of_teacher.notes):
+            yield f"  {printable(line)}"
+        if without := of_teacher.counts.get("without_response"):
+            yield f"  {without:.0f} prompt{'s have' if without > 1 else ' has'} no response (missing=skip)"
 
 
 def _questions(asked: Sequence[Estimate]) -> Table:

@@ -15,6 +15,7 @@ from plad_bench.plan.names import BOARD_NAME, DEMO_BOARD, TRIAL_BOARD
 
 if TYPE_CHECKING:
     from plad_bench.contract.protocol import Protocol
+    from plad_bench.contract.records import Asking
     from plad_bench.execute.stages.data import Prepared
     from plad_bench.execute.store import Store
     from plad_bench.plan.boardfile import Contribution
@@ -41,6 +42,8 @@ class Planned:
     """By task label: the arguments that make its cells again in a clean place."""
     data: dict[str, Prepared] = field(default_factory=dict)
     """By task label, of the tasks with cells to run: what `read_data` found."""
+    responses: dict[str, Asking] = field(default_factory=dict)
+    """By teacher's label and split: what became of the rows of recorded responses."""
 
     def ready(self, max_cost: float | None, *, download: bool) -> None:
         """See that nothing stops the run before its first stage, and skip what does not fit.
@@ -109,7 +112,8 @@ class Planned:
         }
         for key, (of, stage) in asked.items():
             try:
-                ask.check(of.teacher, stage.spec, prompts.of(of, stage))
+                asked_for = f"{of.teacher.label}, for the {stage.spec['split']} prompts of {of.task.label}"
+                self.responses[asked_for] = ask.check(of.teacher, stage.spec, prompts.of(of, stage))
             except StageError as error:
                 needed_by = [cell for cell in self.todo if any(s.key == key for s in cell.stages)]
                 others = [cell for cell in self.todo if cell.method is not None]

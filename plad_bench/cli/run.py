@@ -90,7 +90,7 @@ def _announce(planned: Planned) -> None:
         click.echo(
             f"Cells: {len(planned.todo)} to run, {len(planned.cached)} cached, {len(planned.skipped)} skipped", err=True
         )
-    for line in data_lines(planned.data):
+    for line in data_lines(planned.data, planned.responses):
         click.echo(line, err=True)
     for remark in planned.remarks():
         click.echo(f"Note: {remark}", err=True)

@@ -55,8 +55,8 @@ def run(context: Context) -> None:
     )
 
 
-def check(teacher: Chosen, spec: Mapping[str, Any], prompts: Sequence[Prompt]) -> None:
-    """See that a teacher which answers at once has the responses that a stage will ask it for.
+def check(teacher: Chosen, spec: Mapping[str, Any], prompts: Sequence[Prompt]) -> Asking:
+    """See that a teacher which answers at once has the responses that a stage will ask it for; its counts and notes.
 
     Args:
         teacher: one whose component is `immediate`.
@@ -66,20 +66,18 @@ def check(teacher: Chosen, spec: Mapping[str, Any], prompts: Sequence[Prompt]) -
     Raises:
         StageError: as `run`.
     """
+    asking = Asking(
+        **_how(spec),
+        journal=Path(os.devnull),
+        purse=Purse(),
+        progress=lambda done, total: None,
+        counts={},
+        cost={},
+        notes={},
+    )
     with contextlib.redirect_stdout(io.StringIO()):  # what it logs belongs to the stage's log
-        _asked(
-            teacher,
-            prompts,
-            Asking(
-                **_how(spec),
-                journal=Path(os.devnull),
-                purse=Purse(),
-                progress=lambda done, total: None,
-                counts={},
-                cost={},
-                notes={},
-            ),
-        )
+        _asked(teacher, prompts, asking)
+    return asking
 
 
 def _how(spec: Mapping[str, Any]) -> dict[str, Any]:
