@@ -561,7 +561,7 @@ def test_events_of_a_teacher_with_its_own_prompts_hold_its_own_end(apart):
     assert said.gather(1, places[:, None]).numpy() == pytest.approx(expected.numpy(), rel=1e-4)
 
 
-@pytest.mark.parametrize("method", ["kd", "gkd", "rkl"])
+@pytest.mark.parametrize("method", ["kd", "gkd", "minillm", "skd"])
 def test_how_a_teacher_is_given_prompts_changes_what_it_teaches(apart, method):
     own = apart.train(method, name="own", max_new_tokens=6)
     (apart.inputs["teacher"].path / "model" / "chat_template.jinja").unlink()
@@ -569,9 +569,37 @@ def test_how_a_teacher_is_given_prompts_changes_what_it_teaches(apart, method):
     assert any((a != b).any() for a, b in zip(*(tiny.weights(w).values() for w in (own, plain)), strict=True))
 
 
-def test_text_that_both_sample_needs_the_same_prompts(apart):
-    with pytest.raises(StageError, match="prompts in other ways"):
-        apart.train("skd", max_new_tokens=6)
+@pytest.mark.parametrize("sampling", [{"teacher_mix": 0.5}, {"verify_top_k": 3, "draft": 3}])
+def test_text_that_both_sample_is_what_each_says_after_its_own_prompt(sampling):
+    from plad_bench.contract.records import Sampling
+    from plad_bench.learn.rollouts import Rollouts
+
+    student, teacher = Encoder(tiny.tokenizer(), 128), Encoder(tiny.tokenizer(template=OTHER_TURNS), 128)
+    texts = [tiny.sentence(i, 1 + i) for i in range(4)]
+    own = [student.prompt(text) for text in texts]
+    its = {tuple(prompt): teacher.prompt(text) for prompt, text in zip(own, texts, strict=True)}
+    given = {"max_new_tokens": 8, "seed": 0, "ends": (1, 2)}
+    # Its first texts are compared with what either model says of them in one pass; elsewhere it would raise.
+    apart_ = Rollouts(tiny.llama(1), tiny.llama(2), student.tokenizer, its_prompts=its, **given)
+    plain = Rollouts(tiny.llama(1), tiny.llama(2), student.tokenizer, **given)
+    made = [of.sample(own, "abcd", 0, Sampling(**sampling)) for of in (apart_, plain)]
+    assert made[0] != made[1]
+
+
+def test_a_teacher_that_verifies_ends_a_text_by_its_own_end():
+    import torch
+
+    from plad_bench.contract.records import Sampling
+    from plad_bench.learn.rollouts import Rollouts
+
+    teacher = tiny.llama(2)
+    with torch.no_grad():  # whatever it reads it says <pad>, its end
+        teacher.lm_head.weight.zero_()
+        teacher.lm_head.bias = torch.nn.Parameter(torch.nn.functional.one_hot(torch.tensor(2), 300) * 50.0)
+    of = Rollouts(
+        tiny.llama(1), teacher, tiny.tokenizer(), max_new_tokens=8, seed=0, its_prompts={(3, 4): [7, 8, 9]}, ends=(1, 2)
+    )
+    assert of.sample([[3, 4]], ["a"], 0, Sampling(verify_top_k=1)) == [[1]]
 
 
 def test_a_metric_compares_after_each_models_own_prompt(apart):

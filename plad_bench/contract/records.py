@@ -349,11 +349,6 @@ class Sampling:
     replay: int = 0
     """How many of the latest responses are kept for Text.REPLAY."""
 
-    @property
-    def with_teacher(self) -> bool:
-        """Whether the teacher has a hand in it."""
-        return bool(self.teacher_mix or self.verify_top_k)
-
     def __post_init__(self) -> None:
         if self.teacher_mix and self.verify_top_k:
             msg = "the teacher either mixes its distribution in or verifies, not both"

@@ -23,6 +23,7 @@ from transformers import Cache, DynamicCache, EncoderDecoderCache, PreTrainedMod
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from plad_bench.learn.generation import padded
+from plad_bench.learn.signals import exchanged
 
 
 class Reader(ABC):
@@ -36,16 +37,19 @@ class Reader(ABC):
     last: Tensor
     """The token of each text that the model is to read next, [B, 1]."""
 
-    def __init__(self, model: PreTrainedModel, temperature: float, vocabulary: int) -> None:
+    def __init__(
+        self, model: PreTrainedModel, temperature: float, vocabulary: int, ends: tuple[int, int] | None = None
+    ) -> None:
         """Wrap a model.
 
         Args:
             model: in eval mode.
             temperature: divides logits before the softmax.
             vocabulary: logits beyond this many are left out.
+            ends: of a teacher that ends responses with a token of its own, as in `signals.exchanged`.
 
         """
-        self.model, self.temperature, self.vocabulary = model, temperature, vocabulary
+        self.model, self.temperature, self.vocabulary, self.ends = model, temperature, vocabulary, ends
         self.known = inspect.signature(model.forward).parameters
 
     @abstractmethod
@@ -62,7 +66,11 @@ class Reader(ABC):
 
     def read(self, tokens: Tensor) -> Tensor:
         """Read tokens [B, N] and return the softened distribution after each, [B, N, V]."""
-        return (self.logits(tokens)[..., : self.vocabulary].float() / self.temperature).softmax(-1)
+        return self.softened(self.logits(tokens)).softmax(-1)
+
+    def softened(self, logits: Tensor) -> Tensor:
+        """Logits of the vocabulary that is read, [..., V], softened."""
+        return exchanged(logits[..., : self.vocabulary].float() / self.temperature, self.ends)
 
     def keep(self, kept: Tensor, read: int) -> None:
         """Take back all but the first `kept` [B, 1] of the last `read` tokens."""
@@ -79,7 +87,7 @@ class Reader(ABC):
         return self.model(**{name: value for name, value in arguments.items() if name in self.known})
 
 
-def reader(model: Any, temperature: float, vocabulary: int) -> Reader:
+def reader(model: Any, temperature: float, vocabulary: int, ends: tuple[int, int] | None = None) -> Reader:
     """The reader that suits a transformers model (see `Reader` for the arguments); call its `begin` first."""
     kind: type[Reader]
     if model.config.is_encoder_decoder:
@@ -90,7 +98,7 @@ def reader(model: Any, temperature: float, vocabulary: int) -> Reader:
         kind = Recurrent
     else:
         kind = Attention
-    return kind(model, temperature, vocabulary)
+    return kind(model, temperature, vocabulary, ends)
 
 
 _CACHES = {"past_key_values", "cache_params"}

@@ -74,6 +74,10 @@ class Rollouts:
     """Counts tokens_generated and teacher_tokens_scored."""
     thrift: Thrift = field(default_factory=Thrift)
     """How memory is spared."""
+    its_prompts: Mapping[tuple[int, ...], list[int]] | None = None
+    """The token ids of a prompt -> those of the same prompt as the teacher is given it, where that is otherwise."""
+    ends: tuple[int, int] | None = None
+    """The tokens that end a response of the student's and of the teacher's, where these differ."""
     checked: set[tuple[bool, bool]] = field(default_factory=set, init=False)
     """For which uses of the teacher the first texts were compared with what the models say without a cache."""
 
@@ -89,7 +93,12 @@ class Rollouts:
         """
         for model, role in ((self.student, "student"), (self.teacher, "teacher")):
             if model is not None:
-                check_room(encoder(model, self.tokenizer), prompts, self.max_new_tokens, f"the {role}'s context")
+                given = prompts if role == "student" else self._for_teacher(prompts)
+                check_room(encoder(model, self.tokenizer), given, self.max_new_tokens, f"the {role}'s context")
+
+    def _for_teacher(self, prompts: Sequence[list[int]]) -> Sequence[list[int]]:
+        """Prompts as the teacher is given them."""
+        return prompts if self.its_prompts is None else [self.its_prompts[tuple(prompt)] for prompt in prompts]
 
     @torch.no_grad()
     def sample(
@@ -141,17 +150,17 @@ class Rollouts:
     def _batches(self, prompts: Sequence[list[int]], size: int, sampling: Sampling) -> list[Sequence[int]]:
         """Places of prompts that are sampled together, `size` at a time, of one length where a model needs that."""
         pads = all(one.pads for one in self._readers(sampling))
-        alike: dict[int, list[int]] = {}
-        for i, prompt in enumerate(prompts):
-            alike.setdefault(0 if pads else len(prompt), []).append(i)
+        alike: dict[tuple[int, ...], list[int]] = {}
+        for i, both in enumerate(zip(prompts, self._for_teacher(prompts), strict=True)):
+            alike.setdefault(() if pads else tuple(map(len, both)), []).append(i)
         return [rows for group in alike.values() for rows in slices(group, size)]
 
     def _readers(self, sampling: Sampling) -> list[Reader]:
         """The student and, where it has a hand in it, the teacher."""
-        models = [self.student]
+        readers = [reader(self.student, sampling.temperature, len(self.tokenizer))]
         if self.teacher is not None and (sampling.teacher_mix or sampling.verify_top_k):
-            models.append(self.teacher)
-        return [reader(model, sampling.temperature, len(self.tokenizer)) for model in models]
+            readers.append(reader(self.teacher, sampling.temperature, len(self.tokenizer), self.ends))
+        return readers
 
     def _noise(self, step: int, example: str) -> Tensor:
         """Two numbers in [0, 1) for every position: one for the student's proposal, one for the teacher's own token."""
@@ -160,8 +169,8 @@ class Rollouts:
 
     def _sample(self, prompts: Sequence[list[int]], noise: Tensor, sampling: Sampling) -> list[list[int]]:
         readers = self._readers(sampling)
-        for one in readers:
-            one.begin(prompts, self.tokenizer.pad_token_id, self.max_new_tokens)
+        for one, given in zip(readers, (prompts, self._for_teacher(prompts)), strict=False):
+            one.begin(given, self.tokenizer.pad_token_id, self.max_new_tokens)
         use = (bool(sampling.teacher_mix), bool(sampling.verify_top_k))
         traced = 0 if use in self.checked else len(readers)
         texts = _Texts(noise, self._ends, traced)
@@ -200,9 +209,10 @@ class Rollouts:
         Raises:
             StageError: if they were not.
         """
-        for n, (one, role) in enumerate(zip(readers, ("student", "teacher"), strict=False)):
+        sides = (("student", prompts), ("teacher", self._for_teacher(prompts)))
+        for n, (one, (role, given)) in enumerate(zip(readers, sides, strict=False)):
             dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
-            texts = [(prompts[i], responses[i], traces[i][:, n]) for i in sampling_check.chosen(prompts)]
+            texts = [(given[i], responses[i], traces[i][:, n]) for i in sampling_check.chosen(prompts)]
             sampling_check.check(one, role, texts, dtype)
 
     def _count(self, name: str, tokens: int) -> None:
@@ -289,14 +299,14 @@ def _block(
 
     """
     student, teacher = readers[0], readers[-1]
-    own, proposed, traces = student.last, [], []
+    own, theirs, proposed, traces = student.last, teacher.last, [], []
     for number in numbers[..., 0].unbind(1):
         distributions = [student.read(own)]
         mixture = distributions[0]
         if sampling.teacher_mix:
-            distributions.append(teacher.read(own))
+            distributions.append(teacher.read(theirs))
             mixture = torch.lerp(mixture, distributions[1], sampling.teacher_mix)
-        own = draw(mixture, number[:, None])
+        own = theirs = draw(mixture, number[:, None])
         proposed.append(own)
         if traced:
             traces.append(torch.cat([d.gather(-1, own[..., None]) for d in distributions], -1))

@@ -58,5 +58,5 @@ def own_logprobs(reader: Reader, prompt: list[int], response: list[int]) -> Tens
         **{name: torch.tensor([tokens], device=model.device) for name, tokens in ids.items()},
         **{name: value for name, value in options.items() if name in known},
     )
-    logits = output.logits[0, -len(response) :, : reader.vocabulary].float() / reader.temperature
+    logits = reader.softened(output.logits[0, -len(response) :])
     return logits.log_softmax(-1).gather(-1, torch.tensor(response, device=model.device)[:, None])[:, 0]

@@ -152,14 +152,23 @@ class Corpus:
         """A training prompt and a response that the student has sampled."""
         from plad_bench.learn.sequences import Tokens
 
-        if self.teachers is None or not self.same_tokens:
-            return Tokens(self.encoded[index], response)
-        return self.encoder.beside(self.encoded[index], response, self.teachers, self.its_prompts[index])
+        prompt = self.encoded[index]
+        if self.teachers is None or self.its_prompts is None:
+            return Tokens(prompt, response)
+        return self.encoder.beside(prompt, response, self.teachers, self.its_prompts[tuple(prompt)])
 
     @functools.cached_property
-    def its_prompts(self) -> list[list[int]]:
-        """The training prompts as the teacher is given them."""
-        return [] if self.teachers is None else [self.teachers.prompt(p.prompt) for p in self.prompts]
+    def its_prompts(self) -> dict[tuple[int, ...], list[int]] | None:
+        """The training prompts as a teacher of the same tokens is given them, by the student's; None if as these."""
+        if self.teachers is None or not self.same_tokens:
+            return None
+        both = zip(self.encoded, self.prompts, strict=True)
+        return {tuple(own): self.teachers.prompt(prompt.prompt) for own, prompt in both}
+
+    @property
+    def ends(self) -> tuple[int, int] | None:
+        """What ends a response of the student's and of a teacher of the same tokens that is given other prompts."""
+        return (self.encoder.end, self.teachers.end) if self.teachers is not None and self.same_tokens else None
 
     def sequence(self, prompt: list[int], response: Response) -> Tokens:
         """A prompt and a response to it."""
@@ -170,7 +179,6 @@ def _token_steps(
     context: Context, model: Any, method: Any, corpus: Corpus, order: list[list[int]]
 ) -> tuple[Any, Callable[[int], Step], Memory]:
     from plad_bench.learn import models
-    from plad_bench.learn.generation import check_room
     from plad_bench.learn.objectives import TokenLoss
     from plad_bench.learn.rollouts import Rollouts
     from plad_bench.learn.signals import Signals
@@ -198,11 +206,6 @@ def _token_steps(
         corpus.encoder.context = min(
             [corpus.encoder.context, *read, *(signal.context for signal in signals if signal.context)]
         )
-    elif corpus.same_tokens and any(t.sampling(method.params).with_teacher for t in objective.active(method.params)):
-        raise StageError(
-            f"{method.label} samples text from student and teacher together, and they are given prompts in other ways",
-            "Give both the same template: template_file=FILE, or template=none.",
-        )
     if Text.STUDENT in texts:
         rollouts = Rollouts(
             model,
@@ -213,10 +216,10 @@ def _token_steps(
             precision=spec["precision"],
             cost=context.cost,
             thrift=context.thrift,
+            its_prompts=corpus.its_prompts,
+            ends=corpus.ends,
         )
         rollouts.check(corpus.encoded)
-        if corpus.teachers is not None and corpus.same_tokens:
-            check_room(corpus.teachers, corpus.its_prompts, spec["max_new_tokens"], "the teacher's context")
     # Parameters that follow a schedule would be compiled anew at every step.
     compiled = "compile" in spec and objective.schedule is None
     module = TokenLoss(model, teacher, method.params, compiled=compiled)
