@@ -13,6 +13,7 @@ from plad_bench.cli.main import cli
 from plad_bench.cli.plan import plan
 from plad_bench.cli.planned import prepare
 from plad_bench.cli.state import State
+from plad_bench.contract import machine
 from plad_bench.report import results
 from plad_bench.report.board import load
 
@@ -74,6 +75,7 @@ def test_options_of_every_source_are_in_the_line(program, tmp_path, monkeypatch)
     Path("leaderboards/mine").mkdir(parents=True)
     board = 'metrics = ["length", "rouge-2"]\nseeds_asked = 2\n[protocol]\nbatch = 16\ncompile = true\n'
     Path("leaderboards/mine/board.toml").write_text(f"{board}[tasks.demo]\ntop_k = 7\n")
+    monkeypatch.setattr(machine, "processors", lambda: 2)
     given = ("run", "--config", "c.toml", "--board", "mine", "--gpus", "none", "--workers", "1", "--timeout", "900")
     program(*given, PLAD_BENCH_RUN_STEPS="9", PLAD_BENCH_RUN_SPLIT="validation", PLAD_BENCH_RUN_THREADS="2")
     (line,) = same_in_a_clean_place("mine", tmp_path, monkeypatch)

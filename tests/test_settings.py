@@ -7,11 +7,13 @@ import pytest
 import tiny
 from click.testing import CliRunner
 
-from plad_bench import Protocol
+from plad_bench import LaunchOptions, Protocol
 from plad_bench.cli.main import cli
+from plad_bench.contract import machine
 from plad_bench.contract.errors import NothingSelectedError, PladBenchError, UsageError
 from plad_bench.contract.protocol import settings
 from plad_bench.plan import boardfile, spec
+from plad_bench_plugins.launchers.local import room
 
 WRONG = [
     ("precision", "bfloat16"),
@@ -117,6 +119,17 @@ def test_every_setting_is_an_option_and_is_described():
         for name, setting in settings().items():
             assert options[name].default is None
             assert options[name].help == " ".join(setting["description"].split())
+
+
+def test_more_threads_than_processors_are_refused_and_others_are_told_of(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "processors", lambda: 2)
+    assert "2 processors" in told(["--threads", "1000"], tmp_path, monkeypatch)
+    arguments = ["plan", "--store", str(tmp_path / "store"), "--gpus", "none", "--methods", "none"]
+    result = CliRunner().invoke(cli, [*arguments, "--threads", "2"])
+    assert result.exit_code == 0
+    assert "not reused" in result.stderr
+    assert "not reused" not in CliRunner().invoke(cli, arguments).stderr
+    assert room(LaunchOptions(workers=None, threads=1, gpus=(), store=tmp_path)) == 2
 
 
 # ----------------------------------------------------------------------------------------- all options of all commands

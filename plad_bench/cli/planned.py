@@ -142,7 +142,7 @@ class Planned:
         return self.store.find(key) is not None
 
     def remarks(self) -> list[str]:
-        """What may not be meant, a line each: students from random weights that are to learn at a fine-tuning rate."""
+        """What may not be meant, a line each: fine-tuning rates for random weights, and threads that share nothing."""
         from plad_bench.contract.records import ScratchModel
 
         found: dict[str, None] = {}
@@ -155,6 +155,8 @@ class Planned:
                     f"{cell.student.label} on {cell.task.label} begins from random weights: {' and '.join(slow)} "
                     "teaches it next to nothing (the demo takes --warmup-lr 3e-3 --lr 1e-3)."
                 ] = None
+        for threads in {cell.plan.threads for cell in self.todo} - {1}:
+            found[f"results of other numbers of threads than {threads} round otherwise, and are not reused."] = None
         return list(found)
 
     @property
@@ -171,6 +173,7 @@ def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> 
     from plad_bench.execute import recording
     from plad_bench.plan import backends, boardfile, matrix, spec
 
+    _check_threads(options)
     registry = state.registry
     # A trial's conditions must not become those of the board that a run with no options goes to.
     name = options["board"] or (TRIAL_BOARD if options["limit"] else DEMO_BOARD)
@@ -243,6 +246,19 @@ def _versions(cells: Sequence[Cell]) -> dict[str, tuple[str, ...]]:
         if series != chosen.label:
             found.setdefault(series, {})[chosen.label] = None
     return {series: tuple(labels) for series, labels in found.items()}
+
+
+def _check_threads(options: Mapping[str, Any]) -> None:
+    """See that a slot of this machine can have so many threads: more would only wait for each other."""
+    from plad_bench.contract import machine
+    from plad_bench.plan.selectors import parse
+
+    there, asked = machine.processors(), options["threads"]
+    if asked > there and [selector.name for selector in parse(options["launcher"])] == ["local"]:
+        raise UsageError(
+            f"--threads {asked} is more than the {there} processors of this machine",
+            f"Give at most {there}. Results depend on the number: see docs/launchers.md.",
+        )
 
 
 def gpus_of(options: Mapping[str, Any]) -> tuple[int, ...]:

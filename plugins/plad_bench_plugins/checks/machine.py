@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from plad_bench import Check, Finding
+from plad_bench.contract import machine
 
 ENOUGH_MEMORY = 2e9
 """Bytes that a run of the demo takes, twice over."""
@@ -19,7 +20,7 @@ _TORCH = "import torch; print(torch.version.cuda or 'none', torch.cuda.device_co
 
 def processors() -> Iterator[Finding]:
     """How many processors a run may use, and how many threads libraries are told to take."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = machine.processors()
     threads = os.environ.get("OMP_NUM_THREADS")
     told = f", OMP_NUM_THREADS={threads}" if threads else ""
     yield Finding(ok=True, message=f"{usable} usable{told}: --workers x --threads is best at most {usable}")

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from plad_bench import Launcher, LauncherSession, LaunchOptions, Params, StageProcess
+from plad_bench.contract import machine
 from plad_bench_plugins.launchers._together import Together
 
 _NO_EXIT_CODE = 255
@@ -111,7 +112,7 @@ def _see_descriptors() -> None:
 
 def room(options: LaunchOptions) -> int:
     """How many slots this machine has."""
-    return len(options.gpus) or options.workers or max(1, (os.cpu_count() or 1) // options.threads)
+    return len(options.gpus) or options.workers or max(1, machine.processors() // options.threads)
 
 
 def visible(gpu: int) -> str:
