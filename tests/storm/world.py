@@ -89,7 +89,7 @@ class World:
         return {
             **kept,
             "STORM": self.mark,
-            "PYTHONPATH": str(HERE),
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH")))),
             "PLAD_BENCH_STORE": str(self.store),
             "PLAD_BENCH_BOARDS_DIR": str(self.place / "boards"),
             "OPENAI_API_KEY": "sk-storm",
