@@ -155,7 +155,7 @@ def checkpoint(
     if inputs and "model" not in inputs:
         raise UsageError(f"{record.cell} is a teacher that was asked for text: there is no model of it here")
     model = opened.find(inputs["model"]) if inputs else None
-    if model is None:
+    if responses is None or model is None:
         raise MissingError(
             f"the checkpoint of {record.cell} is not in the store {store}",
             "Give the --store it was made in, or make it again: its record's command with --board NAME.",

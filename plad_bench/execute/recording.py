@@ -285,7 +285,7 @@ def rests_on(record: results.Record, responses: Artifact, model: Artifact | None
     """
     known = record.provenance
     if "responses" not in known:  # a record of an earlier version: its time is as good as a fingerprint
-        return record.timing.get(responses.stage) == round(responses.manifest["seconds"], 3)
+        return bool(record.timing.get(responses.stage) == round(responses.manifest["seconds"], 3))
     here = _fingerprints(responses, model)
     return all(known[name] == value for name, value in here.items() if name in known)
 
@@ -302,7 +302,7 @@ def measured(record: results.Record, store: Store, model: Artifact) -> results.R
             metrics[label] = metric.model_copy(update={"value": value, "n": n, "stderr": stderr})
     notes = {name: record.provenance[name] for name in ("command", "notes") if name in record.provenance}
     provenance_ = {**model.manifest["provenance"], **notes}
-    left_out = {"scores": None, "samples": None, "cost": {}, "timing": {}}
+    left_out: dict[str, Any] = {"scores": None, "samples": None, "cost": {}, "timing": {}}
     return record.model_copy(update={"metrics": metrics, "provenance": provenance_, **left_out})
 
 

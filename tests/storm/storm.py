@@ -1,15 +1,18 @@
 """The storm, long form: `python tests/storm/storm.py --moments 10` strikes every fault ten times on each matrix.
 
 It prints the table of docs/reliability.md, and every broken promise with the seed that breaks it again. `--only TEXT`
-limits it to faults whose names contain a text, `--matrices fake,paid` to some of the matrices.
+limits it to faults whose names contain a text, `--matrices fake,paid` to some of the matrices. Ctrl-C ends it with the
+table so far.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -87,6 +90,15 @@ def main():
     parser.add_argument("--matrices", default="fake,paid,real-1,real-2")
     options = parser.parse_args()
     tried, broken = Counter(), []
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also in the background of a shell
+    with contextlib.suppress(KeyboardInterrupt):
+        everything(options, tried, broken)
+    print(table(tried, broken))
+    return 1 if broken else 0
+
+
+def everything(options, tried, broken):
+    """Strike every fault that is asked for, and note what was tried and what broke."""
     with serving() as server, tempfile.TemporaryDirectory(prefix="storm-") as directory:
         places = Path(directory)
         for name in options.matrices.split(","):
@@ -97,7 +109,6 @@ def main():
                     continue
                 for seed in range(options.seed, options.seed + options.moments):
                     place = places / f"{name}-{len(tried)}-{sum(tried.values())}"
-                    tried[fault.name, name] += 1
                     try:
                         strike(fault, matrix, seed, place, expected, seconds)
                     except world.StormError as error:
@@ -105,9 +116,8 @@ def main():
                         print(f"BROKEN {fault.name!r} on {name}, seed {seed}: {error}", flush=True)
                     else:
                         shutil.rmtree(place, ignore_errors=True)
+                    tried[fault.name, name] += 1
                 print(f"{fault.name} on {name}: {tried[fault.name, name]} tried", file=sys.stderr, flush=True)
-    print(table(tried, broken))
-    return 1 if broken else 0
 
 
 def table(tried, broken):
