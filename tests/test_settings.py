@@ -1,12 +1,15 @@
 """Settings from every source: the protocol's schema, empty values, numbers that are not finite, variables."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import click
 import pytest
 import tiny
 from click.testing import CliRunner
 
+import plad_bench
 from plad_bench import LaunchOptions, Protocol
 from plad_bench.cli.main import cli
 from plad_bench.contract import machine
@@ -119,6 +122,16 @@ def test_every_setting_is_an_option_and_is_described():
         for name, setting in settings().items():
             assert options[name].default is None
             assert options[name].help == " ".join(setting["description"].split())
+
+
+def test_options_and_pages_name_no_setting_that_is_declared_elsewhere():
+    """A setting that is added needs no line in them."""
+    root = Path(plad_bench.__file__).parent
+    distinct = re.compile(r"\b(lora|top_k|teach_temperature|sample_temperature)\b")
+    naming = [
+        p.name for part in ("cli", "report") for p in (root / part).rglob("*.py") if distinct.search(p.read_text())
+    ]
+    assert naming == []
 
 
 def test_more_threads_than_processors_are_refused_and_others_are_told_of(tmp_path, monkeypatch):
