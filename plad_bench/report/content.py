@@ -179,8 +179,8 @@ def origin(board: Board) -> list[Line]:
         strong = Strong("These records were made by different versions of the code:")
         lines.append((strong, " ", *joined(versions), "."))
     elif board.code:
-        name = Name(next(iter(board.code)))
-        lines.append((f"All {board.records} records were made by version ", name, " of the code."))
+        version = Name(next(iter(board.code)))
+        lines.append((f"All {board.records} records were made by version ", version, " of the code."))
     for other in board.others:
         lead = Strong("These rest on older stages:" if other.older else "These have stages of another version:")
         packages = " with other packages" if other.only_packages else ""
