@@ -10,28 +10,27 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 UNITS = 4
-"""Of a result, or, of a sum of products, of the largest in its row: terms cancel, and their errors stay."""
 
-PRODUCTS = {
+MATRICES = {"addmm": 1, "baddbmm": 1, "bmm": 0, "mm": 0}
+"""Products of matrices, with the place of the first factor. What they sum cancels, and its errors stay."""
+
+SUMS = {
     "_log_softmax_backward_data",
     "_scaled_dot_product_flash_attention_for_cpu",
     "_scaled_dot_product_flash_attention_for_cpu_backward",
     "_softmax_backward_data",
-    "addmm",
-    "baddbmm",
-    "bmm",
-    "convolution",
-    "dot",
     "embedding_dense_backward",
-    "mm",
-    "mv",
     "native_layer_norm_backward",
 }
+"""Other sums over what their results do not show: an error is a part of the largest result of its row."""
+
 OTHERS = {
     "_fused_rms_norm",
     "_log_softmax",
     "_softmax",
+    "convolution",
     "cumsum",
+    "dot",
     "exp",
     "gelu",
     "gelu_backward",
@@ -40,6 +39,7 @@ OTHERS = {
     "log_sigmoid_forward",
     "logsumexp",
     "mean",
+    "mv",
     "native_layer_norm",
     "rsqrt",
     "sigmoid",
@@ -52,7 +52,7 @@ OTHERS = {
 
 
 class Rounding(TorchDispatchMode):
-    """Moves what these operations give, equal values equally; zeros and infinities stay."""
+    """Moves what these operations give, equal values equally and whatever else is in a batch."""
 
     def __init__(self, seed):
         super().__init__()
@@ -61,20 +61,26 @@ class Rounding(TorchDispatchMode):
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         result = operation(*args, **(kwargs or {}))
         name = operation.overloadpacket.__name__
-        if name not in PRODUCTS and name not in OTHERS:
+        if name in MATRICES:
+            a, b = args[MATRICES[name] :][:2]
+            return self.moved(result, a.norm(dim=-1, keepdim=True) * b.norm(dim=-2, keepdim=True) / a.shape[-1] ** 0.5)
+        if name not in SUMS and name not in OTHERS:
             return result
-        if isinstance(result, (tuple, list)):
-            return type(result)(self.moved(one, name) for one in result)
-        return self.moved(result, name)
+        results = result if isinstance(result, (tuple, list)) else [result]
+        moved = [
+            self.moved(one, one.abs().amax(-1, keepdim=True) if one.dim() and name in SUMS else one.abs())
+            if isinstance(one, torch.Tensor) and one.is_floating_point() and one.numel()
+            else one
+            for one in results
+        ]
+        return type(result)(moved) if isinstance(result, (tuple, list)) else moved[0]
 
-    def moved(self, value, name):
-        if not isinstance(value, torch.Tensor) or not value.is_floating_point() or not value.numel():
-            return value
-        size = value.abs()
-        if name in PRODUCTS and value.dim():
-            size = size.amax(-1, keepdim=True)
+    def moved(self, value, size):
+        units = UNITS
+        if value.element_size() < 4:  # summed in float32, and rounded once
+            units, size = 1, value.abs()
         size = torch.where(size.isfinite() & (size > 0), size, torch.ones_like(size))
-        # A wave so short that neighbouring numbers lie anywhere on it stands for chance.
+        # Zeros and infinities stay, and what stands for them. Neighbours lie anywhere on so short a wave, as by chance.
         by = torch.sin(value.double() / size.double() * 1e7 + 1.234 * self.seed).to(value.dtype)
-        beside = value + UNITS * torch.finfo(value.dtype).eps * size * by
-        return torch.where((value == 0) | ~value.isfinite(), value, beside)
+        beside = value + units * torch.finfo(value.dtype).eps * size * by
+        return torch.where((value == 0) | (value.abs() > 1e30), value, beside)

@@ -140,11 +140,11 @@ def world(tmp_path, make):
 def test_methods_on_fixed_text_train_them(world, method):
     if method == "dpo":
         world.inputs["reference"] = world.run("reference", {"precision": "float32"})
-    trained = world.train(method, steps=8, lr=1e-2)
-    losses = [row["loss"] for row in tiny.curve(trained)]
+    losses = [row["loss"] for row in tiny.curve(world.train(method, steps=8, lr=1e-2))]
     assert losses[-1] < losses[0] or method == "dpo"  # which begins at its best guess, log 2
-    again = [row["loss"] for row in tiny.curve(world.train(method, steps=8, lr=1e-2, micro_batch=2))]
-    assert again == pytest.approx(losses, rel=5e-3)  # not weights: Adam makes much of gradients that are mere rounding
+    # Few small steps, for long ones amplify rounding; not weights, for biases of keys have no gradient but rounding.
+    whole, parts = (tiny.curve(world.train(method, micro_batch=size)) for size in (6, 2))
+    assert [row["loss"] for row in parts] == pytest.approx([row["loss"] for row in whole], rel=1e-3)
 
 
 def test_so_do_adapters(world):

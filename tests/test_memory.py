@@ -223,7 +223,7 @@ def alike(one, other):
         for pair in zip(one, other, strict=True):
             alike(*pair)
     elif isinstance(one, (np.ndarray, torch.Tensor, float)):
-        torch.testing.assert_close(torch.as_tensor(other), torch.as_tensor(one))
+        torch.testing.assert_close(torch.as_tensor(other), torch.as_tensor(one), rtol=1e-4, atol=1e-5)
     else:
         assert one == other
 
@@ -235,7 +235,10 @@ def test_a_stage_on_a_small_device_gives_what_it_gives_on_a_large_one(world, mon
     device = Allocator(monkeypatch, room=3)
     small = run()
     assert max(device.tried) > 3  # it began as it always does
-    alike(result(whole), result(small))
+    if result is tiny.weights:
+        tiny.same_training(tiny.weights(world.inputs["model"]), result(whole), result(small))
+    else:
+        alike(result(whole), result(small))
     assert small.manifest["counts"] == whole.manifest["counts"]
     cost = [
         {k: v for k, v in a.manifest["cost"].items() if k not in {"peak_memory_bytes", "step_milliseconds"}}

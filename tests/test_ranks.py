@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 
 from plad_bench.learn import ranks
@@ -44,10 +45,9 @@ def run(tmp_path_factory):
     return result
 
 
-def close(one, other, rtol=2e-4, atol=2e-6):
-    assert one.keys() == other.keys()
-    for name, value in one.items():
-        torch.testing.assert_close(torch.tensor(other[name]), torch.tensor(value), rtol=rtol, atol=atol)
+def close(one, other):
+    """The same weights."""
+    tiny.same_training(tiny.llama(1).state_dict(), one, other)
 
 
 @pytest.mark.slow
@@ -93,7 +93,9 @@ def test_where_one_rank_has_no_room_for_the_batch_itself_all_take_fewer_sequence
 def test_losses_and_gradients_are_the_same_under_torchs_wrappers(run, case):
     one, two = run(case, 1), run(case, 2)
     assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
-    close(one["gradient"], two["gradient"], atol=1e-5)
+    assert one["gradient"].keys() == two["gradient"].keys()
+    for name, value in one["gradient"].items():
+        torch.testing.assert_close(torch.tensor(two["gradient"][name]), torch.tensor(value), rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -251,3 +251,19 @@ def weights(artifact: Artifact) -> dict[str, Any]:
 def curve(artifact: Artifact) -> list[dict[str, float]]:
     """The training curve of an artifact."""
     return [json.loads(line) for line in (artifact.path / files.CURVE).read_text().splitlines()]
+
+
+def same_training(start: dict[str, Any], one: dict[str, Any], other: dict[str, Any], *, share: float = 0.01) -> None:
+    """Assert that two trainings of the same weights ended together, but for a share of the way that they went.
+
+    Single weights say nothing: of a gradient that is mere rounding Adam makes a step like any other.
+    """
+    import torch
+
+    def way(begin: dict[str, Any], end: dict[str, Any]) -> float:
+        parts = [torch.as_tensor(end[k]).double() - torch.as_tensor(begin[k]).double() for k in one]
+        return float(torch.stack([part.norm() for part in parts]).norm())
+
+    assert one.keys() == other.keys()
+    assert way(start, one) > 0
+    assert way(one, other) <= share * way(start, one)
