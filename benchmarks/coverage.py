@@ -33,9 +33,10 @@ def normal(rng: np.random.Generator, share: float, shape: tuple[int, int, int], 
 
 
 def binary(rng: np.random.Generator, rate: float, train: float, shape: tuple[int, int, int], methods: int) -> Array:
-    """Scores [methods, boards, S, E] of 0 and 1 of equal methods that share examples and warm start.
+    """Scores [methods, boards, S, E] of 0 and 1 of equal methods that share examples and SFT initialisation.
 
-    In logits: examples spread by 1.5, warm starts by 0.2, each method's training seeds by `train`, the residual by 1.
+    In logits: examples spread by 1.5, SFT initialisations by 0.2, each method's training seeds by `train`, the residual
+    by 1.
     """
     n, seeds, examples = shape
     base = np.log(rate / (1 - rate)) + rng.normal(0, 1.5, (n, 1, examples)) + rng.normal(0, 0.2, (n, seeds, 1))
@@ -120,7 +121,7 @@ def found(rng: np.random.Generator, share: float, shape: tuple[int, int, int], m
 def gap_covered(rng: np.random.Generator, share: float, shape: tuple[int, int, int]) -> tuple[float, float]:
     """(coverage of the interval where it is shown, share of boards that show it), of a true gap closed of 60 %.
 
-    The teacher is 10 standard errors above the warm start.
+    The teacher is 10 standard errors above the SFT initialisation.
     """
     n, _, examples = shape
     method, start = (normal(rng, share, shape, paired=True) / np.sqrt(2) + gain for gain in (6.0, 0.0))

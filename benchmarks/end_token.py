@@ -54,9 +54,11 @@ def main() -> None:
 
     prompts = read_prompts(place(plan.data), "train", given.prompts)
     texts = [read_responses(place(stage), prompts) for stage in (plan.teach, plan.sample)]
-    stages = {"teacher": plan.teacher_model, "warm start": plan.warmup}
+    stages = {"teacher": plan.teacher_model, "SFT initialisation": plan.sft_init}
     stages |= {f"`{name}`": cells[name].checkpoint for name in METHODS}
-    print("| who is asked | after the teacher's text | after the warm start's own sample |\n| :-- | --: | --: |")
+    print(
+        "| who is asked | after the teacher's text | after the SFT initialisation's own sample |\n| :-- | --: | --: |"
+    )
     for name, stage in stages.items():
         model, tokenizer = models.load(place(stage).path / MODEL, "cpu", "float32")
         encoder, means = models.encoder(model, tokenizer), []

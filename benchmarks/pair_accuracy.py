@@ -1,10 +1,10 @@
-"""Whether students find the teacher's text likelier than samples: their own, and those of the warm start.
+"""Whether students find the teacher's text likelier than samples: their own, and those of the SFT initialisation.
 
     plad-bench run --methods 'sft,seqkd,kd[data=teacher],plad' --board demo
     python benchmarks/pair_accuracy.py
 
 Reads what that run left in the store (seed 0 of the task demo) and prints the tables of docs/findings.md. Likelihoods
-are taken one text at a time from the model's logits, without the harness's batches, as a check of `pair-accuracy`.
+are taken one text at a time from the model's logits, without the harness's batches, to check `preference-accuracy`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ HEAD = (
     "least token, own ",
     "teacher's above own ",
     "by sums ",
-    "above the warm start's ",
+    "above the SFT initialisation's ",
 )
 GREEDY, SAMPLED = Decoding(max_new_tokens=80), Decoding(max_new_tokens=80, temperature=0.7, top_k=40, seed=0)
 
@@ -79,7 +79,7 @@ def main() -> None:
     cells = {cell.row: cell for cell in matrix.cells(run, registry)}
     plan, (task,) = cells["plad"].plan, spec.choose(registry, "task", "demo")
     store = open_store(given.store, [task.component.artifacts()])
-    stages = {"teacher": plan.teacher_model, "warm start": plan.warmup}
+    stages = {"teacher": plan.teacher_model, "SFT initialisation": plan.sft_init}
     stages |= {f"`{name}`": cells[name].checkpoint for name in METHODS}
 
     def place(stage: Any) -> Any:
@@ -92,7 +92,7 @@ def main() -> None:
     for split in ("test", "train"):
         prompts = [p.prompt for p in read_prompts(place(plan.data), split, given.prompts)]
         taught = generate(*loaded["teacher"], prompts, GREEDY)
-        first = generate(*loaded["warm start"], prompts, SAMPLED)
+        first = generate(*loaded["SFT initialisation"], prompts, SAMPLED)
         print(f"\n{split}\n")
         print("| ".join(["", *HEAD, ""]).strip())
         print("| :-- " + "| --: " * (len(HEAD) - 1) + "|")

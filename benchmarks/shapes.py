@@ -28,11 +28,11 @@ from typing import Any
 
 TASKS = ("tldr", "hh")
 METHODS = ("sft", "seqkd", "kd", "plad", "gkd")
-ROWS = ("student", "warmup", *METHODS, "teacher")
+ROWS = ("student", "sft-init", *METHODS, "teacher")
 METRICS = {
-    "perplexity": "perplexity of the references",
+    "nll": "perplexity of the references",
     "fidelity-top1": "same likeliest token as the teacher (%)",
-    "pair-accuracy": "teacher's text likelier than the own (%)",
+    "preference-accuracy": "teacher's text likelier than the own (%)",
     "rouge-l": "ROUGE-L",
 }
 SPECIAL = ("<s>", "</s>", "<pad>")
@@ -57,7 +57,7 @@ class Scale:
     vocabulary: int = 2048
     base_steps: int = 120
     teacher_steps: int = 80
-    warmup_steps: int = 40
+    sft_steps: int = 40
     steps: int = 20
     batch: int = 8
     max_new_tokens: int = 32
@@ -178,14 +178,14 @@ class Work:
             student=",".join(f"hf[path=random/{name}]" for name in wanted),
             teacher=f"hf[path=random/{wanted[0]}]",
             methods="none",
-            metrics="perplexity",
-            warmup_steps=self.scale.base_steps,
-            warmup_lr=2e-3,
+            metrics="nll",
+            sft_steps=self.scale.base_steps,
+            sft_lr=2e-3,
             batch=self.scale.batch,
             max_new_tokens=8,
         )
         for record in records:
-            if record["method"]["name"] == "warmup":
+            if record["method"]["name"] == "sft-init":
                 name = next(n for n in wanted if f"path={n}-" in record["student"]["selector"])
                 known = (self.directory / "base" / name).is_dir()
                 if not known and (code := self.call("export", "checkpoint", record["cell"], f"base/{name}").returncode):
@@ -201,8 +201,8 @@ class Work:
             teacher=f"hf[path=base/{shape}-teacher,steps={scale.teacher_steps},lr=1e-3]",
             methods=",".join(METHODS),
             metrics=",".join(METRICS),
-            warmup_steps=scale.warmup_steps,
-            warmup_lr=3e-3 if lora else 1e-3,
+            sft_steps=scale.sft_steps,
+            sft_lr=3e-3 if lora else 1e-3,
             steps=scale.steps,
             lr=1e-3 if lora else 3e-4,
             batch=scale.batch,
@@ -226,7 +226,7 @@ class Setting:
         found = (self.records.get(row, {}).get("metrics") or {}).get(metric, {}).get("value")
         if found is None:
             return None
-        return math.exp(found) if metric == "perplexity" else 100 * found
+        return math.exp(found) if metric == "nll" else 100 * found
 
     @property
     def counts(self) -> Counter[str]:
@@ -284,9 +284,9 @@ def page(found: Sequence[Setting]) -> str:
         *(setting.line() for setting in found),
         "",
         *(line for metric in METRICS for line in table(found, metric)),
-        compared(found, "warmup", "student", "perplexity", -1),
-        compared(found, "kd", "warmup", "fidelity-top1", 1),
-        compared(found, "plad", "warmup", "pair-accuracy", 1),
+        compared(found, "sft-init", "student", "nll", -1),
+        compared(found, "kd", "sft-init", "fidelity-top1", 1),
+        compared(found, "plad", "sft-init", "preference-accuracy", 1),
     ]
     return "\n".join(lines)
 

@@ -32,14 +32,14 @@ WIDTH = 100
 METHODS_INTRO = """\
 # Methods
 
-p is the teacher's distribution, q the student's, q0 that of the frozen warm-started student, m a mixture of p and q.
+p is the teacher's distribution, q the student's, q0 that of the frozen initialised student, m a mixture of p and q.
 y+ and y- are the chosen and the rejected response of a pair, |y| the number of tokens of y with its end token, s a
 scorer. Logarithms are natural. Token losses are averaged over the response tokens of the global batch, pair losses over
 its pairs. Parameters are given in brackets, `kd[temperature=2]`, and `|` separates values to sweep,
 `'kd[temperature=1|2]'`. [auditing.md](auditing.md) shows how to check any of the formulas on tensors of your own.
 
 A method trains on the text named here: *reference* is the task's references, *teacher* the teacher's responses,
-*sample* responses of the frozen warm-started student, *student* fresh responses of the student in training, *replay*
+*sample* responses of the frozen initialised student, *student* fresh responses of the student in training, *replay*
 earlier ones of those, and *pairs* what the pair builder (`--pairs`) makes. *Source* says where a default comes from."""
 
 METRICS_INTRO = """\
@@ -50,7 +50,7 @@ and ranks rest on the values. What is no mean over examples is taken apart so th
 y is the evaluated response, y_T the teacher's, q the student's distribution, p the teacher's.
 
 ```sh
-plad-bench run --metrics 'slot-errors,perplexity,token-ece,calibration[scorer=slot-errors],pair-accuracy,fidelity'
+plad-bench run --metrics 'slot-errors,nll,token-ece,calibration[scorer=slot-errors],preference-accuracy,fidelity'
 ```
 
 All metrics, pair filters and the search for near-duplicates divide text into words in the same way

@@ -94,7 +94,7 @@ def pair_loss(  # noqa: PLR0917  the roles, in the order an auditor has them
         rejected_logprob: log q(y-), summed, float [B].
         chosen_length: response tokens of y+, int [B].
         rejected_length: response tokens of y-, int [B].
-        reference_chosen: log q0(y+) under the frozen warm-started student, float [B].
+        reference_chosen: log q0(y+) under the frozen initialised student, float [B].
         reference_rejected: log q0(y-), float [B].
         chosen_score: score of y+, float [B]; takes the place of the parameter `scorer`.
         rejected_score: score of y-, float [B].

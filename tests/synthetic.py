@@ -14,8 +14,8 @@ from plad_bench.report import results
 PROTOCOL = {
     "steps": 300,
     "lr": 0.001,
-    "warmup_steps": 600,
-    "warmup_lr": 0.003,
+    "sft_steps": 600,
+    "sft_lr": 0.003,
     "batch": 32,
     "max_new_tokens": 96,
     "teach_temperature": 0.0,
@@ -47,7 +47,7 @@ def record(
     columns = {} if columns is None else columns
     name = slug(selector or method)
     data = {
-        "schema": 1,
+        "schema": results.SCHEMA,
         "cell": f"{changes.pop('folder', 'demo.tiny')}/{name}.s{seed}",
         "key": "",
         "status": status,
@@ -154,7 +154,7 @@ def realistic(board: Path, seeds=5, examples=300, methods=None, random=7):
     put(board, *record("student", columns=columns(rng, 0.93, 0.05, hardness), params={}))
     for seed in range(seeds):
         warm = rng.normal(0, 0.10)
-        put(board, *record("warmup", seed, columns=columns(rng, 0.189, 0.524, hardness, warm), params={}))
+        put(board, *record("sft-init", seed, columns=columns(rng, 0.189, 0.524, hardness, warm), params={}))
         for name, (missing, rouge, seconds, access) in (methods or TRUTHS).items():
             effect = 0.5 * warm + rng.normal(0, 0.08)
             method, _, params = name.partition("[")

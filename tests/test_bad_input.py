@@ -129,7 +129,7 @@ def test_teachers_that_cannot_teach_fail_their_cells_with_the_reason(tmp_path):
             [
                 *(sys.executable, "-m", "plad_bench", "-p", PLUGIN, "run", "--task", "mini", "--methods", "none"),
                 *("--teacher", ",".join(teachers), "--metrics", "length", "--limit", "8", "--board", "mine"),
-                *("--warmup-steps", "1", "--max-new-tokens", "4", "--gpus", "none", "--workers", "1"),
+                *("--sft-steps", "1", "--max-new-tokens", "4", "--gpus", "none", "--workers", "1"),
             ],
             cwd=tmp_path,
             env={**os.environ, "PLAD_BENCH_STORE": str(tmp_path / "store"), "OPENAI_API_KEY": "k"},
@@ -173,8 +173,8 @@ def test_random_weights_at_a_fine_tuning_rate_are_remarked_on(tmp_path, monkeypa
 
     (remark,) = remarks()
     assert "scratch on jsonl[path=mine.jsonl" in remark
-    assert "--warmup-lr 1e-05 and --lr 1e-05" in remark
-    (remark,) = remarks("--warmup-lr", "3e-3")
+    assert "--sft-lr 1e-05 and --lr 1e-05" in remark
+    (remark,) = remarks("--sft-lr", "3e-3")
     assert "weights: --lr 1e-05" in remark
-    assert remarks("--warmup-lr", "3e-3", "--lr", "1e-3") == []
-    assert remarks("--warmup-steps", "0", "--lr", "1e-3") == []
+    assert remarks("--sft-lr", "3e-3", "--lr", "1e-3") == []
+    assert remarks("--sft-steps", "0", "--lr", "1e-3") == []

@@ -57,7 +57,7 @@ def only(board):
 
 def test_rows_references_and_ranks(board):
     group = only(load(board))
-    assert [row.label for row in group.references] == ["teacher", "student", "warmup"]
+    assert [row.label for row in group.references] == ["teacher", "student", "sft-init"]
     assert [len(row.seeds) for row in group.references] == [1, 1, 5]
     assert {row.label for row in group.rows} == {"plad", "plad[loss=margin]", "seqkd", "kd", "sft"}
     means = [row.estimates["missing-slots"].value for row in group.rows]
@@ -309,7 +309,7 @@ def test_the_page_is_a_pure_function_of_the_files(board):
 
 def test_the_page_reads_in_order(board):
     text_ = page(board, ["## A section of a plugin"])
-    order = ["# Demo", "Task `demo`", "Reference rows", "Ranking by missing-slots (%) ↓", "## Cost", "Pairwise",
+    order = ["# Demo", "Task `demo`", "Baselines", "Ranking by missing-slots (%) ↓", "## Cost", "Pairwise",
              "Incomplete", "## Plots", "A section of a plugin", "How to reproduce"]  # fmt: skip
     places = [text_.index(part) for part in order]
     assert places == sorted(places)
@@ -415,7 +415,7 @@ def answered(tmp_path, means, *, seeds=5, better="higher", spread=0.1, teacher=N
     """The answer of a board with methods of these means, as its page has it."""
     rng = np.random.default_rng(1)
     hard = rng.normal(0, 1, 60)
-    rows = [*means.items(), *({"teacher": teacher, "warmup": 0.0}.items() if teacher is not None else ())]
+    rows = [*means.items(), *({"teacher": teacher, "sft-init": 0.0}.items() if teacher is not None else ())]
     for name, mean in rows:
         for seed in range(1 if name == "teacher" else seeds):
             values = mean + hard + rng.normal(0, spread) + rng.normal(0, 0.1, 60)

@@ -167,7 +167,7 @@ def test_the_filter_hides_methods_by_what_they_ask_of_the_teacher(reader):
     assert set(reader.column(table, 1)) == wanted
     assert "of 5 methods shown" in reader.one(".filter output").text
     shown = {code.text for code in reader.all(".sample:not([hidden]) li .by code") if code.is_displayed()}
-    assert shown == wanted | {"teacher", "student", "warmup"}
+    assert shown == wanted | {"teacher", "student", "sft-init"}
     boxes["text"].click()
     boxes["text + scorer"].click()
     assert len(reader.column(table, 1)) == 5

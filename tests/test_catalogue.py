@@ -13,7 +13,7 @@ from plad_bench_plugins import plad_bench_students, plad_bench_teachers
 
 STUDENTS = {record.name: record for record in plad_bench_students()}
 TEACHERS = {record.name: record for record in plad_bench_teachers()}
-NEEDS_PARAMS = {"hf": {"id": "org/name"}, "vllm": {"id": "org/name"}}
+NEEDS_PARAMS = {"hf": {"id": "org/name"}, "vllm": {"id": "org/name"}, "pruned": {"id": "org/name"}}
 EVERY = [
     pytest.param(record, id=f"{kind}-{name}")
     for kind, records in (("student", STUDENTS), ("teacher", TEACHERS))
@@ -77,7 +77,7 @@ def test_impossible_sizes_are_refused(wrong):
 
 def test_every_default_teacher_exists():
     assert {s.teacher for s in STUDENTS.values() if s.teacher} <= TEACHERS.keys()
-    assert [name for name, s in STUDENTS.items() if not s.teacher] == ["hf"]
+    assert [name for name, s in STUDENTS.items() if not s.teacher] == ["hf", "pruned"]
     assert STUDENTS["llama-1b"].teacher == "llama-8b"
     assert all(name != s.teacher for name, s in STUDENTS.items())
 

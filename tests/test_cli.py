@@ -76,7 +76,7 @@ def done(tmp_path_factory):
 def test_run_writes_a_record_per_cell_and_a_board(done):
     found = records(done)
     rows = {(r.method.name, r.seed) for r in found.values()}
-    methods = {(m, s) for m in ("sft", "kd", "plad", "squared", "warmup", "student") for s in (0, 1)}
+    methods = {(m, s) for m in ("sft", "kd", "plad", "squared", "sft-init", "student") for s in (0, 1)}
     assert rows == methods | {("teacher", 0)}
     assert {r.status for r in found.values()} == {"done"}
     for record in found.values():
@@ -97,9 +97,14 @@ def test_run_prints_the_table_on_stdout_and_the_counts_on_stderr(done):
 def test_all_methods_of_a_seed_share_their_warm_start_and_its_seed_differs(done):
     found = records(done)
     timing = {r.method.name: r.timing for r in found.values() if r.seed == 0}
-    assert timing["sft"]["warmup"] == timing["kd"]["warmup"] == timing["plad"]["warmup"] == timing["warmup"]["warmup"]
-    assert {r.key for r in found.values() if r.method.name == "warmup" and r.seed == 0} != {
-        r.key for r in found.values() if r.method.name == "warmup" and r.seed == 1
+    assert (
+        timing["sft"]["sft-init"]
+        == timing["kd"]["sft-init"]
+        == timing["plad"]["sft-init"]
+        == timing["sft-init"]["sft-init"]
+    )
+    assert {r.key for r in found.values() if r.method.name == "sft-init" and r.seed == 0} != {
+        r.key for r in found.values() if r.method.name == "sft-init" and r.seed == 1
     }
 
 
@@ -153,7 +158,7 @@ def test_every_registered_method_goes_from_plan_to_board(done, tmp_path):
     found = [results.read(path) for path in cells]
     listed = json.loads(plad_bench("-p", str(PLUGIN), "plugins", "methods", "--json", cwd=tmp_path).stdout)
     methods = {m["name"] for m in listed["components"]["method"]}
-    assert methods == {r.method.name for r in found} - {"teacher", "student", "warmup"}
+    assert methods == {r.method.name for r in found} - {"teacher", "student", "sft-init"}
     assert len(methods) >= 25
     assert all(r.metrics["rouge-l"].value is not None for r in found)
 
@@ -341,8 +346,8 @@ def test_what_cannot_run_and_rows_left_out_are_said(tmp_path):
     (tmp_path / "said.jsonl").write_text((tmp_path / "mine.jsonl").read_text())
     result = plad_bench(
         *("run", "--task", "jsonl[path=mine.jsonl]", "--teacher", "recorded[path=said.jsonl]", "--student", "tiny"),
-        *("--methods", "kd,seqkd", "--limit", "4", "--warmup-steps", "1", "--steps", "1", "--max-new-tokens", "4"),
-        *("--warmup-lr", "3e-3", "--lr", "1e-3", "--metrics", "length"),
+        *("--methods", "kd,seqkd", "--limit", "4", "--sft-steps", "1", "--steps", "1", "--max-new-tokens", "4"),
+        *("--sft-lr", "3e-3", "--lr", "1e-3", "--metrics", "length"),
         cwd=tmp_path,
     )
     assert result.returncode == 0, result.stderr
@@ -356,7 +361,7 @@ def test_plan_tells_cached_from_missing(done):
     assert result.returncode == 0, result.stderr
     plan = json.loads(result.stdout)
     states = {row["cell"].split("/")[2]: row["state"] for row in plan["cells"]}
-    assert states == {"teacher": "cached", "student": "cached", "warmup": "cached", "sft": "cached", "dpo": "to run"}
+    assert states == {"teacher": "cached", "student": "cached", "sft-init": "cached", "sft": "cached", "dpo": "to run"}
     missing = {s["stage"] for s in plan["stages"] if not s["cached"]}
     assert missing == {"reference", "distill", "generate", "score"}
 
@@ -478,7 +483,7 @@ def test_a_board_that_contradicts_the_command_line_shows_both_values(done):
     assert result.returncode == 2
     assert "steps = 4" in result.stderr
     assert "says 5" in result.stderr
-    assert "signals is 'top'" in plad_bench(*RUN, "--signals", "top", cwd=done).stderr
+    assert "signals is 'top'" in plad_bench(*RUN, "--teacher-logprobs", "top", cwd=done).stderr
 
 
 def test_an_unwritable_store_is_named_and_records_stay_intact(done, tmp_path):
@@ -564,7 +569,7 @@ def test_a_trial_goes_to_a_board_of_its_own(tmp_path):
     named = {stage["key"] for stage in boards("--limit", "9", "--board", "trial")["stages"]}
     assert named == {stage["key"] for stage in boards("--limit", "9", "--steps", "7")["stages"]}
     assert limited != named
-    assert limited.isdisjoint({s["key"] for s in boards()["stages"] if s["stage"] in {"distill", "warmup"}})
+    assert limited.isdisjoint({s["key"] for s in boards()["stages"] if s["stage"] in {"distill", "sft-init"}})
 
 
 def test_check_fails_on_a_record_that_is_broken(done, tmp_path):

@@ -43,7 +43,7 @@ def test_judges_are_estimated_beside_the_teacher(store):
     assert set(found) == {("openai", "teach"), ("openai", "generate"), ("win-judge", "score")}
     tests = found["openai", "generate"].questions
     judge = found["win-judge", "score"]
-    assert judge.questions == 4 * 2 * tests  # teacher, student, warm start and seqkd, in both orders
+    assert judge.questions == 4 * 2 * tests  # teacher, student, SFT initialisation and seqkd, in both orders
     assert judge.tokens_out == 7 * judge.questions
     least = judge.questions * 2 * 12  # two responses of up to 12 tokens
     assert least < judge.tokens_in < 10 * least

@@ -91,7 +91,7 @@ def test_estimates_are_those_of_the_page(boards):
     assert (found["value"], found["low"], found["high"]) == (estimate.value, estimate.low, estimate.high)
     assert ((found["rank_low"], found["rank_high"]), found["best"]) == (plad.rank, plad.best)
     assert (found["reference"], found["seeds"]) == (False, 4)
-    assert {line["method"] for line in lines if line["reference"]} == {"teacher", "student", "warmup"}
+    assert {line["method"] for line in lines if line["reference"]} == {"teacher", "student", "sft-init"}
 
 
 def test_latex_has_the_ranked_table_with_references_above(boards):

@@ -67,7 +67,7 @@ def test_a_context_that_new_tokens_fill_concerns_whoever_generates_with_that_mod
     assert {row: fit.no_room(cell, nowhere) for row, cell in found.items()} == {
         "teacher": filled,
         "seqkd": filled,
-        **dict.fromkeys(["student", "warmup", "sft", "kd"], ""),
+        **dict.fromkeys(["student", "sft-init", "sft", "kd"], ""),
     }
     reading = cells(place / "student", place / "short", "gkd", max_new_tokens=40)["gkd"]
     assert fit.no_room(reading, nowhere) == filled  # the teacher reads what the student says
@@ -234,7 +234,7 @@ def test_the_command_line_tells_plans_and_records_it(place, tmp_path, monkeypatc
     assert {record["method"]["name"]: (record["status"], record["reason"]) for record in records} == {
         "teacher": ("skipped", "other has a context of 128 tokens, which 128 new tokens fill"),
         "student": ("skipped", "student has a context of 128 tokens, which 128 new tokens fill"),
-        "warmup": ("skipped", "student has a context of 128 tokens, which 128 new tokens fill"),
+        "sft-init": ("skipped", "student has a context of 128 tokens, which 128 new tokens fill"),
         "kd": ("skipped", "kd compares logits token by token, but student and teacher have different tokenizers"),
     }
     assert "a context of 128 tokens" in (tmp_path / "leaderboards" / "mine" / "README.md").read_text()

@@ -205,7 +205,7 @@ def test_a_killed_training_resumes_on_the_device(tmp_path, monkeypatch):
 @pytest.mark.parametrize("signals", ["dense", "top-8"])
 def test_a_run_of_the_command_on_a_gpu(tmp_path, signals):
     command = [sys.executable, "-m", "plad_bench", "run", "--methods", "kd,plad,gkd", "--gpus", "0", "--limit", "8"]
-    sizes = ["--steps", "2", "--warmup-steps", "2", "--batch", "4", "--max-new-tokens", "8", "--signals", signals]
+    sizes = ["--steps", "2", "--sft-steps", "2", "--batch", "4", "--max-new-tokens", "8", "--teacher-logprobs", signals]
     places = ["--store", "store", "--boards-dir", "boards", "--backend", "transformers"]
     paths = [str(ROOT), str(ROOT / "plugins"), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}

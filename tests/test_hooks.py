@@ -36,7 +36,7 @@ from plad_bench import (
 
 seen = []
 SIZE = ScratchModel(layers=1, width=8, heads=2, vocabulary=260, context=64)
-PROTOCOL = Protocol(steps=2, warmup_steps=0, batch=4, max_new_tokens=4)
+PROTOCOL = Protocol(steps=2, sft_steps=0, batch=4, max_new_tokens=4)
 WORDS = "one two three four five six seven eight nine ten".split()
 
 

@@ -294,7 +294,7 @@ def test_a_run_with_student_and_teacher_of_the_hub(published, tmp_path):
         server.publish("org/neox", published / "neox")
         program = [sys.executable, "-m", "plad_bench", "-p", str(PLUGIN), "run", "--task", "mini"]
         models_ = ["--student", "hf[id=org/llama]", "--teacher", "hf[id=org/neox]", "--methods", "seqkd"]
-        small = ["--limit", "8", "--steps", "2", "--warmup-steps", "2", "--workers", "1", "--board", "mine"]
+        small = ["--limit", "8", "--steps", "2", "--sft-steps", "2", "--workers", "1", "--board", "mine"]
         environment = {**os.environ, "HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0"}
         environment |= {
             "PLAD_BENCH_STORE": str(tmp_path / "store"),
@@ -309,7 +309,7 @@ def test_a_run_with_student_and_teacher_of_the_hub(published, tmp_path):
             (record := json.loads(path.read_text()))["method"]["name"]: record
             for path in (tmp_path / "leaderboards" / "mine" / "cells").rglob("*.json")
         }
-        assert set(records) == {"seqkd", "teacher", "student", "warmup"}
+        assert set(records) == {"seqkd", "teacher", "student", "sft-init"}
         for row, name in (("seqkd", "org/llama"), ("student", "org/llama"), ("teacher", "org/neox")):
             assert records[row]["provenance"]["notes"]["init"]["revision"] == server.models[name].sha
         assert "teach.empty" in records["seqkd"]["counts"]

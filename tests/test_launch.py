@@ -37,9 +37,9 @@ INPUTS = {"data": Stage("data", "data", {}), "model": Stage("init", "init", {})}
 
 
 def training(**spec):
-    """A warm start on the world of tests/tiny.py."""
+    """A SFT initialisation on the world of tests/tiny.py."""
     usual = {"steps": 3, "lr": 1e-2, "batch": 6, "seed": 0, "precision": "float32", "threads": 1}
-    return Stage("warmup", "train", {**usual, **spec}, INPUTS, {"method": tiny.named("method", "sft")})
+    return Stage("sft-init", "train", {**usual, **spec}, INPUTS, {"method": tiny.named("method", "sft")})
 
 
 @pytest.fixture(scope="module")
@@ -144,8 +144,8 @@ def test_trainings_take_a_slot_for_each_rank_and_wait_for_them_in_turn(store):
     scores = [Stage("score", "score", {"metric": i}, INPUTS) for i in range(2)]
     engine.run([[stage] for stage in (scores[0], training(), training(seed=1), scores[1])], lambda: None)
     assert session.started == [
-        *(("score", [0], 1), ("warmup", [1, 2], 2)),
-        *(("warmup", [0, 1], 2), ("score", [2], 1)),  # it did not slip past the training that had to wait
+        *(("score", [0], 1), ("sft-init", [1, 2], 2)),
+        *(("sft-init", [0, 1], 2), ("score", [2], 1)),  # it did not slip past the training that had to wait
     ]
 
 
@@ -205,7 +205,7 @@ def test_a_rank_that_is_killed_costs_one_try_and_no_bit_and_the_terminal_says_so
     stage = training(steps=120)
     killer = Killer(store.partial(stage.key) / "checkpoint.pt", rank, times=1)
     found = run(store, stage, watcher=progress.Lines(1)).artifacts[stage.key]
-    assert capsys.readouterr().err.count("warmup (seed 0) is tried again: its process was killed by signal 9") == 1
+    assert capsys.readouterr().err.count("sft-init (seed 0) is tried again: its process was killed by signal 9") == 1
     assert not killer.is_alive()
     assert multiprocessing.active_children() == []
     torch.testing.assert_close(tiny.weights(found), tiny.weights(undisturbed), rtol=0, atol=0)

@@ -240,7 +240,7 @@ def test_what_does_not_fit_is_cut_and_counted():
     assert (cut.prompt, cut.response) == (list(range(4)), list(range(20, 26)))
     long = encoder.sequence(list(range(15)), [20, 21])
     assert (long.prompt, long.response) == (list(range(6, 15)), [20])
-    assert encoder.counts == {"cut_sequences": 2}
+    assert encoder.counts == {"truncated_sequences": 2}
 
 
 def test_ids_of_the_same_tokenizer_are_taken_as_they_are():

@@ -14,7 +14,7 @@ from plad_bench.report.board import load
 WHAT = ("--methods", "plad", "--metrics", "rouge-l,length", "--teacher", "scratch[steps=3]", "--gpus", "none")
 CELL = "demo/tiny+scratch-steps=3/plad/seed-0"
 FIRST = ["data", "distill", "generate with distill", "init", "pairs", "sample", "score length", "score rouge-l"]
-FIRST += ["teach", "teacher", "tokenizer", "warmup"]
+FIRST += ["sft-init", "teach", "teacher", "tokenizer"]
 
 
 @pytest.fixture
@@ -71,10 +71,10 @@ def test_stages_that_a_new_version_took_from_an_old_one_are_older_on_record_plan
     assert made.provenance["code"] == "second"
     assert told(made) == {
         ("second", False): ["distill", "generate with distill", "score length", "score rouge-l"],
-        ("first", True): ["data", "init", "pairs", "sample", "teach", "teacher", "tokenizer", "warmup"],
+        ("first", True): ["data", "init", "pairs", "sample", "sft-init", "teach", "teacher", "tokenizer"],
     }
     page = Path("leaderboards/other/README.md").read_text()
-    stages = "data, init, pairs, sample, teach, teacher, tokenizer, warmup"
+    stages = "data, init, pairs, sample, sft-init, teach, teacher, tokenizer"
     assert f"**These rest on older stages:** 1 record, {stages} by version `first`." in page
     shown = json.loads(program("plan", *WHAT, "--board", "other", "--steps", "7", "--json").stdout)["cells"]
     (row,) = [row for row in shown if row["cell"] == CELL]
@@ -99,7 +99,7 @@ def test_a_teacher_that_was_made_anew_does_not_make_what_rests_on_the_old_one_ne
     program("run", *WHAT)
     code("second")
     forget("teacher", program)
-    forget("warmup", program)
+    forget("sft-init", program)
     program("run", *WHAT, "--methods", "kd", "--board", "another")
     assert "teacher" in program.made
     program("run", *WHAT, "--board", "anew")
@@ -186,7 +186,7 @@ def test_an_artifact_ships_where_its_directory_is_not_named_by_the_whole_key(tmp
 
 
 @pytest.mark.parametrize(
-    "stage", ["data", "init", "teacher", "warmup", "teach", "sample", "pairs", "distill", "generate"]
+    "stage", ["data", "init", "teacher", "sft-init", "teach", "sample", "pairs", "distill", "generate"]
 )
 def test_a_new_board_needs_no_artifact_that_is_gone(stage, program, code):
     """Whatever was deleted: what a record tells of is made again, and the records are those of an undisturbed run."""

@@ -60,9 +60,9 @@ def logits_of(world, role, prompt, text):
 # ------------------------------------------------------------------------------------------------- on the references
 
 
-def test_perplexity_is_the_surprise_of_all_references_per_token(world):
-    values, _ = scores(world, "perplexity", ["checkpoint"])
-    by_byte, _ = scores(world, "perplexity", ["checkpoint"], per="byte")
+def test_nll_is_the_surprise_of_all_references_per_token(world):
+    values, _ = scores(world, "nll", ["checkpoint"])
+    by_byte, _ = scores(world, "nll", ["checkpoint"], per="byte")
     assert len(values) == world.prompts
     for prompt, value, other in list(zip(prompts_of(world), values, by_byte, strict=True))[:3]:
         pairs = [logits_of(world, "model", prompt.prompt, text) for text in prompt.references]
@@ -190,8 +190,8 @@ def test_pair_accuracy_by_hand(logprob, expected):
 
 
 def test_a_model_samples_the_same_again_and_reads_its_own_ids(world):
-    first, _ = scores(world, "pair-accuracy", ["checkpoint", "teacher"])
-    again, stage = scores(world, "pair-accuracy", ["checkpoint", "teacher"])
+    first, _ = scores(world, "preference-accuracy", ["checkpoint", "teacher"])
+    again, stage = scores(world, "preference-accuracy", ["checkpoint", "teacher"])
     assert first == again
     assert set(first) <= {0.0, 0.5, 1.0}
     assert "retokenised_responses" not in stage.counts
@@ -199,7 +199,7 @@ def test_a_model_samples_the_same_again_and_reads_its_own_ids(world):
 
 def test_a_metric_gets_only_what_it_declares(world):
     with pytest.raises(StageError, match="asked for checkpoint") as caught:
-        scores(world, "perplexity")
+        scores(world, "nll")
     assert caught.value.remedy == "Declare it in the metric's needs."
 
 
@@ -261,17 +261,17 @@ def planned(metrics, **asked):
 
 
 def test_needs_become_inputs_of_the_score_stage():
-    cell = planned("rouge-l,win-teacher,perplexity,fidelity,pair-accuracy,win-lc[scorer=agreement]")["seqkd"]
+    cell = planned("rouge-l,win-teacher,nll,fidelity,preference-accuracy,win-lc[scorer=agreement]")["seqkd"]
     inputs = {name: set(stage.inputs) - {"data", "responses"} for name, stage in cell.scores.items()}
     assert inputs == {
         "rouge-l": set(),
         "win-teacher": {"teacher"},
-        "perplexity": {"checkpoint"},
+        "nll": {"checkpoint"},
         "fidelity": {"checkpoint", "teacher_model"},
-        "pair-accuracy": {"checkpoint", "teacher"},
+        "preference-accuracy": {"checkpoint", "teacher"},
         "win-lc[scorer=agreement]": {"teacher", "scores"},
     }
-    assert cell.scores["perplexity"].inputs["checkpoint"].key == cell.checkpoint.key
+    assert cell.scores["nll"].inputs["checkpoint"].key == cell.checkpoint.key
     (agreement,) = spec.choose(tiny.registry(), "metric", "agreement")
     alone = cell.plan.score(agreement, cell.checkpoint, cell.responses)
     assert cell.scores["win-lc[scorer=agreement]"].inputs["scores"].key == alone.key
@@ -287,10 +287,10 @@ def test_a_teacher_of_text_costs_the_metric_and_not_the_cell(monkeypatch):
     component = replace(teacher.component, provides=frozenset({Access.TEXT}))
     mute = replace(teacher, registered=replace(teacher.registered, component=component))
     monkeypatch.setattr(matrix, "_default_teacher", lambda student, registry: (mute,))
-    cells = planned("rouge-l,fidelity,perplexity")
+    cells = planned("rouge-l,fidelity,nll")
     reason = "fidelity needs the teacher's logits; small provides text"
-    assert (set(cells["seqkd"].scores), cells["seqkd"].absent) == ({"rouge-l", "perplexity"}, {"fidelity": reason})
-    assert set(cells["teacher"].absent) == {"fidelity", "perplexity"}
+    assert (set(cells["seqkd"].scores), cells["seqkd"].absent) == ({"rouge-l", "nll"}, {"fidelity": reason})
+    assert set(cells["teacher"].absent) == {"fidelity", "nll"}
     assert not cells["seqkd"].skip
     assert planned("fidelity")["seqkd"].skip == reason
 
@@ -305,7 +305,7 @@ def test_a_need_that_does_not_exist_is_a_broken_record():
         Metric(name="odd", summary="", better=None, needs=frozenset({"logits", Need.TEACHER}), score=lambda e, p, t: [])
 
 
-@pytest.mark.parametrize("name", ["perplexity", "win-teacher"])
+@pytest.mark.parametrize("name", ["nll", "win-teacher"])
 def test_a_scorer_of_pairs_reads_text(name):
     """And not the teacher's: it is one of those that are scored."""
     row = f"plad[loss=margin,scorer={name}]"

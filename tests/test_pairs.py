@@ -273,7 +273,7 @@ def test_samples_are_keyed_where_there_are_several():
     assert one.teach.key == four.teach.key, "a greedy teacher has one answer"
     warm = cell(samples=4, teach_temperature=0.7)[0].plan
     assert warm.teach.spec["samples"] == 4
-    assert one.warmup.key == four.warmup.key
+    assert one.sft_init.key == four.sft_init.key
     assert "samples" not in four.evaluate(four.init).spec
 
 
@@ -386,7 +386,7 @@ def test_real_schemas_run_from_plan_to_board_with_pairs_of_every_kind(tmp_path):
         *("--task", "tldr[path=posts.jsonl],hh[path=dialogues.jsonl]"),
         *("--methods", "plad", "--pairs", "reranked,mbr", "--samples", "3", "--metrics", "rouge-l"),
         *("--student", f"scratch[{size}]", "--teacher", f"scratch[{size},steps=3]", "--board", "b"),
-        *("--steps", "2", "--warmup-steps", "2", "--lr", "1e-3", "--warmup-lr", "1e-3", "--batch", "4"),
+        *("--steps", "2", "--sft-steps", "2", "--lr", "1e-3", "--sft-lr", "1e-3", "--batch", "4"),
         *("--max-new-tokens", "6", "--store", "store", "--gpus", "none"),
     ]
     program = str(Path(sys.executable).with_name("plad-bench"))

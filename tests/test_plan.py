@@ -116,9 +116,13 @@ def test_a_board_does_not_change_its_conditions():
     board, later = boardfile.BoardFile(protocol={"steps": 300}, tasks={"e2e": {"steps": 200}}), Protocol.unsaid()
     assert boardfile.overrides(board, "demo", {"steps": None, "lr": 0.1}) == {"steps": 300, "lr": 0.1} | later
     assert boardfile.overrides(board, "e2e", {"steps": 200}) == {"steps": 200} | later
-    assert boardfile.overrides(boardfile.BoardFile(), "e2e", {"signals": "top-8"}) == {"signals": "top-8"}
-    with pytest.raises(UsageError, match="the board fixes signals = live"):
-        boardfile.overrides(board, "demo", {"signals": "top-8"})  # a board that does not mention it is of live ones
+    assert boardfile.overrides(boardfile.BoardFile(), "e2e", {"teacher_logprobs": "top-8"}) == {
+        "teacher_logprobs": "top-8"
+    }
+    with pytest.raises(UsageError, match="the board fixes teacher_logprobs = live"):
+        boardfile.overrides(
+            board, "demo", {"teacher_logprobs": "top-8"}
+        )  # a board that does not mention it is of live ones
     with pytest.raises(UsageError, match="the board fixes steps = 300"):
         boardfile.overrides(board, "demo", {"steps": 200})
 
@@ -153,7 +157,10 @@ def plan_of(**asked):
 
 def keys(plan):
     (kd,) = choose("method", "kd")
-    stages = {name: getattr(plan, name) for name in ("data", "init", "teacher_model", "warmup", "teach", "sample")}
+    stages = {
+        name: getattr(plan, name.replace("-", "_"))
+        for name in ("data", "init", "teacher_model", "sft-init", "teach", "sample")
+    }
     stages["distill"] = plan.distill(kd, None, None)
     stages["generate"] = plan.evaluate(stages["distill"])
     return {name: stage.key for name, stage in stages.items()}
@@ -164,7 +171,7 @@ def changed(one, other):
     return {name for name in one if one[name] != other[name]}
 
 
-OF_THE_SEED = {"init", "warmup", "sample", "distill", "generate"}
+OF_THE_SEED = {"init", "sft-init", "sample", "distill", "generate"}
 
 
 def test_the_same_plan_has_the_same_keys():
@@ -183,17 +190,17 @@ def test_the_seed_is_in_what_depends_on_it_and_the_teacher_ignores_it(temperatur
     [
         ({"steps": 7}, {"distill", "generate"}),
         ({"lr": 0.5}, {"distill", "generate"}),
-        ({"warmup_steps": 7}, {"warmup", "sample", "distill", "generate"}),
-        ({"warmup_lr": 0.5}, {"warmup", "sample", "distill", "generate"}),
-        ({"batch": 7}, {"warmup", "sample", "distill", "generate"}),
+        ({"sft_steps": 7}, {"sft-init", "sample", "distill", "generate"}),
+        ({"sft_lr": 0.5}, {"sft-init", "sample", "distill", "generate"}),
+        ({"batch": 7}, {"sft-init", "sample", "distill", "generate"}),
         ({"max_new_tokens": 7}, {"teach", "sample", "generate"}),
         ({"teach_temperature": 0.5}, {"teach"}),
         ({"sample_temperature": 0.5}, {"sample"}),
         ({"top_k": 7}, {"sample"}),
         ({"samples": 7}, {"sample"}),
         ({"split": "validation"}, {"generate"}),
-        ({"limit": 7}, {"warmup", "teach", "sample", "distill", "generate"}),
-        ({"precision": "bf16"}, {"warmup", "teach", "sample", "distill", "generate"}),
+        ({"limit": 7}, {"sft-init", "teach", "sample", "distill", "generate"}),
+        ({"precision": "bf16"}, {"sft-init", "teach", "sample", "distill", "generate"}),
     ],
 )
 def test_a_condition_is_in_the_keys_of_what_depends_on_it(what, expected):
@@ -203,7 +210,7 @@ def test_a_condition_is_in_the_keys_of_what_depends_on_it(what, expected):
 
 def test_threads_are_keyed_wherever_they_can_change_a_number():
     plan = plan_of()
-    expected = {"teacher_model", "warmup", "teach", "sample", "distill", "generate"}
+    expected = {"teacher_model", "sft-init", "teach", "sample", "distill", "generate"}
     assert changed(plan, replace(plan, threads=2)) == expected
 
 
@@ -277,7 +284,7 @@ def shuffled(value):
 
 
 def test_a_key_does_not_depend_on_the_order_of_names():
-    stage = plan_of().warmup
+    stage = plan_of().sft_init
     document = shuffled(stage.document)
     assert list(document) != list(stage.document)
     assert digest(document) == stage.key
@@ -407,15 +414,15 @@ def test_a_board_file_that_another_run_has_changed_is_not_contradicted(tmp_path)
 
 def test_reference_rows_always_run():
     rows = planned(methods="kd", seeds=2)
-    assert {row for row, seed in rows if seed == 0} == {"teacher", "student", "warmup", "kd"}
-    assert {row for row, seed in rows if seed == 1} == {"student", "warmup", "kd"}
-    assert {row for row, _ in planned(methods="none")} == {"teacher", "student", "warmup"}
+    assert {row for row, seed in rows if seed == 0} == {"teacher", "student", "sft-init", "kd"}
+    assert {row for row, seed in rows if seed == 1} == {"student", "sft-init", "kd"}
+    assert {row for row, _ in planned(methods="none")} == {"teacher", "student", "sft-init"}
 
 
 def test_all_methods_start_from_the_same_checkpoint_and_share_text_and_pairs():
     cells = planned()
     starts = {cells[row, 0].checkpoint.inputs["model"].key for row in ("sft", "seqkd", "kd", "plad", "dpo")}
-    assert starts == {cells["warmup", 0].checkpoint.key}
+    assert starts == {cells["sft-init", 0].checkpoint.key}
     assert len({cells[row, 0].checkpoint.inputs["data"].key for row in ("sft", "seqkd", "kd", "plad")}) == 1
     assert cells["plad", 0].checkpoint.inputs["pairs"].key == cells["dpo", 0].checkpoint.inputs["pairs"].key
     assert (
@@ -431,7 +438,7 @@ def test_all_methods_start_from_the_same_checkpoint_and_share_text_and_pairs():
 def test_a_method_rests_on_what_it_needs_and_on_nothing_else():
     cells = planned()
     used = {row: {stage.name for stage in cells[row, 0].checkpoint.walk()} for row, _ in cells}
-    warm = {"data", "tokenizer", "init", "warmup"}
+    warm = {"data", "tokenizer", "init", "sft-init"}
     assert used["sft"] == warm | {"distill"}
     assert used["seqkd"] == warm | {"distill", "teacher", "teach"}
     assert used["kd"] == warm | {"distill", "teacher"}

@@ -58,7 +58,7 @@ def test_a_guess_is_in_round_units(seconds, words):
 def test_lines_say_now_and_then_how_much_is_left(monkeypatch, capsys):
     monkeypatch.setattr(progress, "_PLAIN_EVERY_S", 0)
     lines = progress.Lines(2)
-    for name in ("data", "init", "warmup"):
+    for name in ("data", "init", "sft-init"):
         lines.stage_finished(stage(name), took(6.0), None)
     lines.tick([at_work("distill", 5, step=1, total=4, loss=0.5)], [stage("generate")])
     told = capsys.readouterr().err

@@ -504,7 +504,7 @@ def test_the_same_response_after_each_models_own_prompt():
     teacher.context = len(prompts_[1]) + 2
     cut = student.beside(prompts_[0], response, teacher, prompts_[1])
     assert cut.response == cut.teacher.response == response[:2]
-    assert student.counts == {"cut_sequences": 1}
+    assert student.counts == {"truncated_sequences": 1}
 
 
 def test_a_loss_compares_after_each_models_own_prompt_and_takes_both_ends_for_one():

@@ -85,5 +85,3 @@ def test_the_student_is_selected_and_keyed_by_its_layers(tmp_path):
     for wrong in ("layers=0", "layers=x", "layers=1+"):
         with pytest.raises(UsageError, match="layers"):
             spec.choose(registry, "student", f"pruned[path={directory},{wrong}]")
-    with pytest.raises(UsageError, match="layers"):
-        spec.choose(registry, "student", f"pruned[path={directory}]")

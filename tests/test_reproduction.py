@@ -25,7 +25,7 @@ def plad_bench_tasks():
     yield Task(
         name="mine", summary="s", dataset="d", licence="CC0-1.0", redistributable=True, metrics=("length",),
         load=lambda params: [Example(prompt=f"p {k}", references=("r",)) for k in range(50)],
-        student="scratch[layers=1,width=16,heads=2,vocabulary=300]", protocol=Protocol(steps=7, warmup_lr=1e-05),
+        student="scratch[layers=1,width=16,heads=2,vocabulary=300]", protocol=Protocol(steps=7, sft_lr=1e-05),
     )
 """
 

@@ -27,10 +27,10 @@ WRONG = [
     ("lr", float("nan")),
     ("lr", float("inf")),
     ("lr", 0.0),
-    ("warmup_lr", float("inf")),
+    ("sft_lr", float("inf")),
     ("sample_temperature", float("nan")),
     ("teach_temperature", -0.1),
-    ("signals", "top-0"),
+    ("teacher_logprobs", "top-0"),
     ("split", "train"),
     ("backend", "llama.cpp"),
     ("lora", 1.5),
@@ -98,10 +98,10 @@ def test_an_integer_is_a_real_number_and_gives_the_same_key():
 
 
 def test_an_unknown_setting_lists_near_matches(tmp_path):
-    with pytest.raises(UsageError, match="warmup_steps"):
-        Protocol(warmup_step=3)
-    (tmp_path / "board.toml").write_text("[protocol]\nwarmup_step = 3\n")
-    with pytest.raises(UsageError, match="Did you mean warmup_steps"):
+    with pytest.raises(UsageError, match="sft_steps"):
+        Protocol(sft_step=3)
+    (tmp_path / "board.toml").write_text("[protocol]\nsft_step = 3\n")
+    with pytest.raises(UsageError, match="Did you mean sft_steps"):
         boardfile.read(tmp_path / "board.toml")
 
 

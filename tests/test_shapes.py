@@ -19,7 +19,7 @@ from plad_bench.plan import matrix, spec
 
 SHAPES = runpy.run_path(str(Path(__file__).parent.parent / "benchmarks" / "shapes.py"))
 RANK = 2
-SMALL = {"warmup_steps": 4, "warmup_lr": 1e-2, "steps": 2, "lr": 1e-2, "batch": 4, "max_new_tokens": 3, "limit": 4}
+SMALL = {"sft_steps": 4, "sft_lr": 1e-2, "steps": 2, "lr": 1e-2, "batch": 4, "max_new_tokens": 3, "limit": 4}
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_every_cell_runs(place, made, shape, lora):
         methods="sft,kd,plad,gkd",
         student=f"hf[path={place}/{shape}-student]",
         teacher=f"hf[path={place}/{shape}-teacher]",
-        metrics="perplexity,fidelity-top1",
+        metrics="nll,fidelity-top1",
         overrides={
             c.label: SMALL | {"lora": lora} for c in spec.choose(tiny.registry(), "task", ",".join(tasks.values()))
         },
@@ -87,17 +87,17 @@ def test_every_cell_runs(place, made, shape, lora):
     assert not [cell.skip for cell in found.values() if cell.skip]
     for task in tasks:
         cells = {row: cell for (name, row), cell in found.items() if name == task}
-        surprise = {row: value(cell, "perplexity", made, place) for row, cell in cells.items()}
+        surprise = {row: value(cell, "nll", made, place) for row, cell in cells.items()}
         assert all(map(math.isfinite, surprise.values()))
-        assert surprise["warmup"] < surprise["student"]
-        assert surprise["sft"] < surprise["warmup"]
+        assert surprise["sft-init"] < surprise["student"]
+        assert surprise["sft"] < surprise["sft-init"]
         assert value(cells["teacher"], "fidelity-top1", made, place) == 1
         assert 0 <= value(cells["kd"], "fidelity-top1", made, place) < 1
         for row in cells.keys() - {"teacher", "student"}:
             stage = cells[row].checkpoint
             assert made[stage.key].manifest["cost"]["tokens_trained"] > 0
             before, after = make(stage.inputs["model"], made, place), made[stage.key]
-            if row == "warmup":
+            if row == "sft-init":
                 continue
             moved = difference(tiny.weights(before), tiny.weights(after))
             assert moved
@@ -129,15 +129,15 @@ def test_the_tables_count_cells_and_show_perplexities_and_percents():
         return {"status": status, "metrics": found, "cost": {"tokens_trained": 10}, "reason": "", "error": ""}
 
     records = {
-        "student": record("done", **{"perplexity": math.log(8), "rouge-l": 0.25}),
-        "warmup": record("done", perplexity=math.log(4)),
+        "student": record("done", **{"nll": math.log(8), "rouge-l": 0.25}),
+        "sft-init": record("done", nll=math.log(4)),
         "gkd": record("skipped") | {"reason": "it cannot", "metrics": None, "cost": None},
     }
     setting = SHAPES["Setting"]("Llama, hh", records)
     assert setting.line().startswith("| Llama, hh | 2 | 1 | 0 | 20 | ")
     assert setting.line().endswith("| it cannot |")
-    assert setting.value("student", "perplexity") == pytest.approx(8)
+    assert setting.value("student", "nll") == pytest.approx(8)
     assert setting.value("student", "rouge-l") == 25
-    assert setting.value("gkd", "perplexity") is None
-    told = SHAPES["compared"]([setting], "warmup", "student", "perplexity", -1)
+    assert setting.value("gkd", "nll") is None
+    told = SHAPES["compared"]([setting], "sft-init", "student", "nll", -1)
     assert told.endswith("1 of 1")

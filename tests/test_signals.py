@@ -212,7 +212,7 @@ def test_a_disk_that_is_too_small_is_named_before_anything_is_written(tmp_path, 
     monkeypatch.setattr(signals.shutil, "disk_usage", lambda _: type("usage", (), {"free": 100}))
     with pytest.raises(StageError, match=r"take 0\.0 GB") as error:
         written(tmp_path, 0)
-    assert "--signals top-64" in error.value.remedy
+    assert "--teacher-logprobs top-64" in error.value.remedy
     assert not list(tmp_path.iterdir())
 
 
@@ -326,7 +326,7 @@ def test_a_sequence_without_signals_and_without_a_teacher_is_an_error(tmp_path):
     world.model("model", tiny.llama(1, max_position_embeddings=8))  # cuts what the teacher read whole
     with pytest.raises(StageError, match="no cached teacher distribution") as error:
         world.train("kd")
-    assert "--signals live" in error.value.remedy
+    assert "--teacher-logprobs live" in error.value.remedy
 
 
 def test_what_signals_cost_and_saved_is_in_the_record(tmp_path):
@@ -399,8 +399,8 @@ def test_text_is_cut_to_a_teachers_shorter_context_and_counted(tmp_path, kind, k
         del world.inputs["teacher"]
     whole = tiny.World(tmp_path / "whole").train("kd", steps=2)
     cut = world.train("kd", steps=2)
-    assert whole.manifest["counts"].get("cut_sequences", 0) == 0
-    assert cut.manifest["counts"]["cut_sequences"] > 0
+    assert whole.manifest["counts"].get("truncated_sequences", 0) == 0
+    assert cut.manifest["counts"]["truncated_sequences"] > 0
     assert cut.manifest["cost"]["tokens_read"] < whole.manifest["cost"]["tokens_read"]
 
 
@@ -420,4 +420,4 @@ def test_a_metric_reads_no_more_than_both_can(tmp_path):
     (alone,) = student.measure(text, lambda logits, labels: logits[:, :1])
     (both,) = student.measure(text, lambda logits, other, labels: other[:, :1] - logits[:, :1], teacher)
     assert len(both) < len(alone)
-    assert counts == {"cut_sequences": 1}
+    assert counts == {"truncated_sequences": 1}

@@ -93,7 +93,7 @@ def test_text_serves_the_methods_that_need_text_and_no_other():
     assert found["teacher"].checkpoint is found["teacher"].responses
     for row, cell in found.items():
         for stage in cell.stages:
-            assert stage.inputs.keys() >= {"model"} or stage.name not in {"warmup", "distill"}, row
+            assert stage.inputs.keys() >= {"model"} or stage.name not in {"sft-init", "distill"}, row
 
 
 def test_a_model_that_runs_here_is_keyed_as_ever():
@@ -136,7 +136,7 @@ def test_openai_writes_a_response_for_every_prompt_and_counts(tmp_path, data, mo
             tmp_path, data, "openai", model="m", base_url=server.url, instruction="Say.", price_in=1.0, price_out=10.0
         )
     assert rows == {f"id{i}": ["" if i == 2 else question(i).upper()] for i in range(6)}
-    assert context.counts == {"empty": 1, "unfinished": 1, "without_usage": 1}
+    assert context.counts == {"empty": 1, "truncated": 1, "without_usage": 1}
     assert context.notes == {"empty": ["id2"]}
     assert context.cost == {"tokens_prompted": 50, "tokens_generated": 25, "money": pytest.approx(300e-6)}
     body = server.bodies[0]
@@ -189,7 +189,7 @@ def test_recorded_matches_by_id_or_by_the_text_of_the_prompt(tmp_path, data):
         "id5": ["five", "cinq"],
     }
     account = {"rows": 9, "rows_read": 9, "rows_of_other_prompts": 2}
-    assert context.counts == {**account, "empty": 1, "unfinished": 0}
+    assert context.counts == {**account, "empty": 1, "truncated": 0}
     assert context.notes == {"empty": ["id3"]}
 
 
@@ -287,7 +287,7 @@ def test_parameters_that_are_needed_are_asked_for():
 
 # ------------------------------------------------------------------------------------------------------- whole runs
 
-SMALL = ("--steps", "2", "--warmup-steps", "2", "--metrics", "rouge-l", "--max-new-tokens", "4")
+SMALL = ("--steps", "2", "--sft-steps", "2", "--metrics", "rouge-l", "--max-new-tokens", "4")
 
 
 def teacher(server, **more):
@@ -324,7 +324,7 @@ def test_a_run_with_a_budget_stops_in_time_goes_on_and_leaves_no_trace_of_key_or
     assert set(server.asked.values()) == {1}, "nothing is asked twice, not even with --rerun all"
     found = records(tmp_path)
     assert {name: r.status for name, r in found.items()} == {
-        **dict.fromkeys(["teacher", "student", "warmup", "seqkd"], "done"),
+        **dict.fromkeys(["teacher", "student", "sft-init", "seqkd"], "done"),
         "kd": "skipped",
     }
     assert found["kd"].reason.startswith("kd needs the teacher's logits")

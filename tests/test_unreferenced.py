@@ -1,4 +1,4 @@
-"""Tasks of prompts alone: the warm start learns from the teacher's text, and what reads references does without."""
+"""Tasks of prompts alone: the SFT initialisation learns from the teacher's text; what reads references is absent."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def cells(
 
 def test_the_warm_start_learns_from_the_teacher_instead(prompts):
     found = cells("seqkd,plad")
-    warmup = found["warmup"].checkpoint
+    warmup = found["sft-init"].checkpoint
     assert warmup.spec["method"]["name"] == "seqkd"
     assert warmup.inputs["teach"] is found["seqkd"].plan.teach
-    assert found["plad"].checkpoint.inputs["model"] is found["plad"].plan.warmup
-    said = cells("seqkd", task="jsonl[path=said.jsonl]")["warmup"].checkpoint
+    assert found["plad"].checkpoint.inputs["model"] is found["plad"].plan.sft_init
+    said = cells("seqkd", task="jsonl[path=said.jsonl]")["sft-init"].checkpoint
     assert said.spec["method"]["name"] == "sft"
     assert set(said.inputs) == {"data", "model"}
 
@@ -78,9 +78,9 @@ def test_nothing_can_start_where_the_teacher_itself_learns_from_references(promp
 
 def test_metrics_that_read_references_are_absent_and_no_default(prompts):
     assert [m.label for m in cells("seqkd")["seqkd"].metrics] == ["length", "agreement"]
-    named = cells("seqkd", metrics="rouge-l,length,win-lc,perplexity")["seqkd"]
+    named = cells("seqkd", metrics="rouge-l,length,win-lc,nll")["seqkd"]
     assert dict(named.absent) == {
-        label: f"{label} reads references, and the task has none" for label in ("rouge-l", "win-lc", "perplexity")
+        label: f"{label} reads references, and the task has none" for label in ("rouge-l", "win-lc", "nll")
     }
     assert list(named.scores) == ["length"]
 
@@ -103,7 +103,7 @@ def test_a_run_on_prompts_alone_ends_with_a_board(prompts):
     command = [
         *("run", "--task", "jsonl[path=prompts.jsonl,response=]", "--teacher", "recorded[path=said.jsonl]"),
         *("--student", STUDENT, "--methods", "sft,seqkd", "--board", "mine", "--gpus", "none", "--lr", "1e-3"),
-        *("--steps", "3", "--warmup-steps", "4", "--batch", "8", "--max-new-tokens", "8", "--warmup-lr", "3e-3"),
+        *("--steps", "3", "--sft-steps", "4", "--batch", "8", "--max-new-tokens", "8", "--sft-lr", "3e-3"),
     ]
     result = subprocess.run(
         [sys.executable, "-m", "plad_bench", *command],
@@ -116,10 +116,10 @@ def test_a_run_on_prompts_alone_ends_with_a_board(prompts):
     assert "skipped: sft: sft trains on references, and the task has none" in result.stderr
     records = [results.read(path) for path in (prompts / "leaderboards/mine/cells").rglob("*.json")]
     assert {r.method.name: r.status for r in records} == {
-        **dict.fromkeys(["teacher", "student", "warmup", "seqkd"], "done"),
+        **dict.fromkeys(["teacher", "student", "sft-init", "seqkd"], "done"),
         "sft": "skipped",
     }
-    (warmup,) = (r for r in records if r.method.name == "warmup")
+    (warmup,) = (r for r in records if r.method.name == "sft-init")
     assert warmup.metrics["length"].n == warmup.counts["data.test_prompts"]
-    assert {"teach", "warmup"} <= set(warmup.timing)
+    assert {"teach", "sft-init"} <= set(warmup.timing)
     assert warmup.counts["data.references"] == 0

@@ -45,7 +45,7 @@ def test_the_backend_is_keyed_and_said_only_where_it_is_not_the_usual_one():
     usual, other = cells(), cells(overrides={"demo": {"backend": "vllm"}})
     assert backend_of(usual) == {("teach", "transformers"), ("generate", "transformers")}
     assert backend_of(other) == {("teach", "vllm"), ("generate", "vllm")}
-    assert usual["seqkd"].plan.warmup.key == other["seqkd"].plan.warmup.key
+    assert usual["seqkd"].plan.sft_init.key == other["seqkd"].plan.sft_init.key
     assert "backend" not in protocol_values(usual["seqkd"].protocol)
     assert protocol_values(other["seqkd"].protocol)["backend"] == "vllm"
 
@@ -93,7 +93,7 @@ def test_what_top_k_would_let_run_says_so():
     place = f"path={Path(__file__).parent}"
     for signals_, hint in (("live", True), ("dense", True)):
         found = cells(student=f"hf[{place}]", teacher=f"vllm[{place}]", overrides={"demo": {"signals": signals_}})
-        assert found["kd"].skip.endswith("(--signals top-64 makes do with these)") is hint
+        assert found["kd"].skip.endswith("(--teacher-logprobs top-64 makes do with these)") is hint
 
 
 def test_signals_of_other_teachers_have_the_key_they_had():

@@ -62,6 +62,8 @@ def leaderboard(
 
     registry = ctx.ensure_object(State).registry
     found = find_boards(names, boards_dir)
+    if not check:
+        _migrate(found)
     dropped = _drop(found, drop, named=bool(names), check=check) if drop else {}
     boards = {name: load(directory) for name, directory in found.items()}
     filled = None if into is None else _filled(into, boards, boards_dir)
@@ -93,6 +95,15 @@ def leaderboard(
     else:
         _tell(report)
     return ExitCode.FAILED if differing else ExitCode.OK
+
+
+def _migrate(boards: Mapping[str, Path]) -> None:
+    """Bring the records of older versions to the names of this one."""
+    from plad_bench.report import migration
+
+    for name, directory in boards.items():
+        if count := migration.migrate(directory):
+            click.echo(f"{name}: {count} records have this version's names now", err=True)
 
 
 def _drop(found: Mapping[str, Path], what: Sequence[str], *, named: bool, check: bool) -> dict[str, list[str]]:

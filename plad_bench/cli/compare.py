@@ -40,7 +40,7 @@ def compare(
 ) -> int:
     """Compare method A with method B: A - B, paired by seed and example.
 
-    A and B are labels of a board, reference rows included, such as 'kd[data=teacher]', or BOARD:METHOD to compare
+    A and B are labels of a board, baselines included, such as 'kd[data=teacher]', or BOARD:METHOD to compare
     across boards. They are compared on the seeds that both have, for every task, teacher and student that both ran
     on; p (Holm) is adjusted over the comparisons of this call alone. Methods that were scored on different examples
     are refused.
@@ -119,7 +119,7 @@ def _print(sides: Sequence[Side], compared: Sequence[Comparison]) -> None:
         counted = "one seed" if seeds == 1 else f"{seeds} seeds"
         over = "paired by example alone" if seeds == 1 else "paired by seed and example"
         click.echo(clean(f"{task}: {student} taught by {teacher}; {counted}, {examples} examples, {over}"))
-        head = ["metric", *names, "difference", "95 % interval", "p (Holm)", "detectable", f"{names[0]} is"]
+        head = ["metric", *names, "difference", "95 % interval", "p (Holm)", "MDE", f"{names[0]} is"]
         click.echo(_aligned([head, *map(_row, rows)]))
 
 

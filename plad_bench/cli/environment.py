@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 
 import click
 
+from plad_bench.contract.renamed import SETTINGS
+
 PREFIX = "PLAD_BENCH_"
 
 
@@ -29,6 +31,16 @@ def empty(environ: Mapping[str, str]) -> list[str]:
     return sorted(name for name, value in environ.items() if name.startswith(PREFIX) and not value.strip())
 
 
+def renamed(environ: Mapping[str, str]) -> dict[str, str]:
+    """Variables of our prefix by the names that they had, each with the one that it has now."""
+    return {
+        name: name[: -len(old)] + new.upper()
+        for name in sorted(environ)
+        for old, new in SETTINGS.items()
+        if name.startswith(PREFIX) and name.endswith(f"_{old.upper()}")
+    }
+
+
 def mistyped(context: click.Context, environ: Mapping[str, str]) -> list[tuple[str, str]]:
     """Variables of our prefix that nothing reads, each with what to do."""
     given = sorted(name for name in environ if name.startswith(PREFIX))
@@ -40,6 +52,8 @@ def mistyped(context: click.Context, environ: Mapping[str, str]) -> list[tuple[s
     names = {name.lower(): name for name in known(root.command, root)}
     wrong = []
     for name in given:
+        if name in renamed(environ):
+            continue
         if names.get(name.lower()) != name:
             near = " or ".join(names[match] for match in near_matches(name, sorted(names))[:3])
             wrong.append((name, f"Did you mean {near}?" if near else "Unset it, or see `plad-bench COMMAND --help`."))

@@ -13,7 +13,8 @@ import click
 from click.core import ParameterSource
 
 from plad_bench.cli.environment import PREFIX, empty, mistyped
-from plad_bench.cli.options import refuse_empty
+from plad_bench.cli.environment import renamed as renamed_variables
+from plad_bench.cli.options import refuse_empty, renamed
 from plad_bench.cli.state import State
 from plad_bench.contract.errors import ExitCode, PladBenchError
 from plad_bench.contract.files import refused
@@ -25,7 +26,7 @@ _COMMANDS = {
     "plugins": ("plugins", "List everything registered, by kind, and plugins that are broken."),
     "leaderboard": ("boards", "Render boards from their records, or check that pages match them."),
     "show": ("show", "Show one record: scores, parameters, provenance, samples."),
-    "compare": ("compare", "Compare two methods: paired difference, interval, p, minimum detectable."),
+    "compare": ("compare", "Compare two methods: paired difference, interval, p, minimum detectable difference."),
     "export": ("export", "Export what a board holds."),
     "new-plugin": ("new_plugin", "Write a package with a plugin of your own, to begin from."),
     "check-plugin": ("check_plugin", "Hold a plugin against what the harness expects."),
@@ -69,6 +70,8 @@ class Cli(click.Group):
             raise click.UsageError(message, error.ctx) from None
         if found[0] in _COMMANDS:  # what a plugin's command takes is for that plugin to say
             refuse_empty(found[2])
+            for old, new in renamed(found[2]):
+                click.echo(f"{old} is now {new}; the old name works in this version alone.", err=True)
         return found
 
     def _extend(self, ctx: click.Context) -> None:
@@ -122,6 +125,11 @@ def cli(ctx: click.Context, *, debug: bool) -> None:
     """
     ctx.ensure_object(State).debug = debug
     if any(name.startswith(PREFIX) for name in os.environ) and ctx.invoked_subcommand != "doctor":
+        for old, new in renamed_variables(os.environ).items():
+            click.echo(f"{old} is now {new}; the old name works in this version alone.", err=True)
+            command, _, setting = new.removeprefix(PREFIX).lower().partition("_")
+            defaults = dict(ctx.default_map or {})
+            ctx.default_map = {**defaults, command: {**defaults.get(command, {}), setting: os.environ[old]}}
         for name, remedy in mistyped(ctx, os.environ):
             click.echo(f"Warning: nothing reads the variable {name}. {remedy}", err=True)
         for name in empty(os.environ):

@@ -10,6 +10,7 @@ import click
 from plad_bench.cli.options import Number, boards_option, config_option, store_option
 from plad_bench.contract.errors import UsageError
 from plad_bench.contract.protocol import checked, settings
+from plad_bench.contract.renamed import SETTINGS
 from plad_bench.plan.names import DEMO_BOARD, TRIAL_BOARD
 
 Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -99,7 +100,19 @@ def _setting(name: str) -> Decorator:
     else:
         shown |= {"type": types[setting["type"]]()}
     text = " ".join(setting["description"].split())
-    return click.option(f"--{name.replace('_', '-')}", default=None, help=text, **shown)
+    names = [f"--{known.replace('_', '-')}" for known in (name, *(old for old, new in SETTINGS.items() if new == name))]
+    return click.option(*names, name, cls=_Setting, default=None, help=text, **shown)
+
+
+class _Setting(click.Option):
+    """An option whose help shows the first of its names: the others are older ones, which still work."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        every, self.opts = self.opts, self.opts[:1]
+        try:
+            return super().get_help_record(ctx)
+        finally:
+            self.opts = every
 
 
 class _Pattern(click.ParamType[str]):

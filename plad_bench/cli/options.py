@@ -6,12 +6,14 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import platformdirs
+
+from plad_bench.contract.renamed import SETTINGS
 
 if TYPE_CHECKING:
     from plad_bench.execute.store import Store
@@ -127,6 +129,14 @@ def refuse_empty(arguments: Sequence[str]) -> None:
         if option or not argument.strip():
             where = option[1] if option else before if before.startswith("-") else "an argument"
             raise click.UsageError(f"{where} is empty: {EMPTY}.")
+
+
+def renamed(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Older names of options on a command line, each with the one that it has now."""
+    for argument in arguments:
+        old = argument.partition("=")[0].removeprefix("--").replace("-", "_")
+        if argument.startswith("--") and old in SETTINGS:
+            yield f"--{old.replace('_', '-')}", f"--{SETTINGS[old].replace('_', '-')}"
 
 
 def echo_json(value: Any) -> None:

@@ -148,12 +148,12 @@ class Planned:
         found: dict[str, None] = {}
         for cell in self.todo:
             p = cell.protocol
-            rates = {"--warmup-lr": p.warmup_lr if p.warmup_steps else SLOW, "--lr": p.lr}
+            rates = {"--sft-lr": p.sft_lr if p.sft_steps else SLOW, "--lr": p.lr}
             slow = [f"{option} {rate:g}" for option, rate in rates.items() if rate < SLOW]
             if slow and isinstance(cell.student.component.model(cell.student.params), ScratchModel):
                 found[
                     f"{cell.student.label} on {cell.task.label} begins from random weights: {' and '.join(slow)} "
-                    "teaches it next to nothing (the demo takes --warmup-lr 3e-3 --lr 1e-3)."
+                    "teaches it next to nothing (the demo takes --sft-lr 3e-3 --lr 1e-3)."
                 ] = None
         for threads in {cell.plan.threads for cell in self.todo} - {1}:
             found[f"results of other numbers of threads than {threads} round otherwise, and are not reused."] = None
@@ -172,6 +172,7 @@ def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> 
     from plad_bench.contract.protocol import settings
     from plad_bench.execute import recording
     from plad_bench.plan import backends, boardfile, matrix, spec
+    from plad_bench.report import migration
 
     _check_threads(options)
     registry = state.registry
@@ -183,6 +184,7 @@ def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> 
             "Use letters, digits, '_', '-' and '.', a letter or digit first; --boards-dir says where it lies.",
         )
     directory = options["boards_dir"].expanduser() / name
+    migration.migrate(directory)
     # Nor do a trial's conditions bind the next one, unless its board was named.
     unbound = options["limit"] and not options["board"]
     board = boardfile.BoardFile() if unbound else boardfile.read(directory / "board.toml")

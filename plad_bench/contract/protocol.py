@@ -8,14 +8,17 @@ elsewhere: `plan/stages.py` says which stages it enters the key of, and those st
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
+from pydantic_core import ArgsKwargs
 
 from plad_bench.contract.errors import UsageError
+from plad_bench.contract.renamed import SETTINGS, present
 
 
 def setting(
@@ -61,10 +64,10 @@ class Protocol:
     """Peak learning rate that all methods share."""
     batch: int = setting(32, unit="prompts", page="batches of {} prompts", ge=1)
     """Prompts per optimiser step, whatever the micro-batch or the number of devices."""
-    warmup_steps: int = setting(600, unit="optimiser steps", page="warm start of {} steps", ge=0)
-    """Steps of the warm start that all methods share."""
-    warmup_lr: float = setting(3e-3, gt=0)
-    """Peak learning rate of the warm start."""
+    sft_steps: int = setting(600, unit="optimiser steps", page="SFT initialisation of {} steps", ge=0)
+    """Steps of the SFT initialisation that all methods of a seed share."""
+    sft_lr: float = setting(3e-3, gt=0)
+    """Peak learning rate of the SFT initialisation."""
     max_new_tokens: int = setting(96, unit="tokens", page="greedy decoding of at most {} tokens", ge=1)
     """Length limit of every generated response."""
     precision: Literal["float32", "bf16"] = setting("float32", page="{}")
@@ -73,21 +76,21 @@ class Protocol:
     """Compile token losses: faster steps after seconds to minutes, and other roundings. CPUs need a C++ compiler."""
     lora: int = setting(0, page="adapters of rank {}", unsaid=True, ge=0)
     """Train students through adapters of this rank; 0 trains all weights."""
-    signals: Annotated[str, Field(pattern=r"\A(live|dense|top-[1-9]\d*)\z")] = setting(
-        "live", page="{} teacher distributions", metavar="live|dense|top-K", unsaid=True
+    teacher_logprobs: Annotated[str, Field(pattern=r"\A(live|dense|top-[1-9]\d*)\z")] = setting(
+        "live", page="{} teacher log-probabilities", metavar="live|dense|top-K", unsaid=True
     )
-    """Teacher distributions over fixed text: computed at every step (live), once and kept whole (dense), or once and
-    kept as the K likeliest tokens and the tail (top-K)."""
+    """Teacher log-probabilities of fixed text: computed at every step (live), or once before training, over the whole
+    vocabulary (dense) or of the K likeliest tokens and the tail (top-K)."""
     split: Literal["test", "validation"] = setting("test", page="{} split")
     """Split to evaluate on; validation is for choosing defaults."""
     teach_temperature: float = setting(0.0, page="teacher text at temperature {}", ge=0)
     """Sampling temperature of the teacher's training responses; 0 decodes greedily."""
     sample_temperature: float = setting(0.7, page="student samples at temperature {}", ge=0)
-    """Sampling temperature of the frozen student's responses; 0 decodes greedily."""
+    """Sampling temperature of the initialised student's responses; 0 decodes greedily."""
     top_k: int = setting(40, unit="tokens", page="top-k {}", ge=1)
-    """Top-k of teacher and frozen student, where they sample."""
+    """Top-k of teacher and initialised student, where they sample."""
     samples: int = setting(1, unit="responses", page="{} samples of each prompt", unsaid=True, ge=1)
-    """Responses to each training prompt, of teacher and frozen student, where they sample."""
+    """Responses sampled per training prompt, from the teacher and from the initialised student."""
     limit: int = setting(0, unit="prompts", ge=0)
     """Use at most this many prompts of each split, and record the cells as trials; 0 uses all."""
     backend: Literal["transformers", "continuous", "vllm"] = setting(
@@ -104,6 +107,10 @@ class Protocol:
     @model_validator(mode="wrap")
     @classmethod
     def _in_our_words(cls, given: Any, validate: Any) -> Any:
+        if isinstance(given, ArgsKwargs) and given.kwargs:
+            if old := sorted(SETTINGS.keys() & given.kwargs.keys()):
+                warnings.warn(f"{old[0]} is now {SETTINGS[old[0]]}", FutureWarning, stacklevel=2)
+            given = ArgsKwargs(given.args, present(given.kwargs))
         try:
             return validate(given)
         except ValidationError as error:
@@ -119,6 +126,7 @@ def settings() -> dict[str, dict[str, Any]]:
 
 def checked(values: Mapping[str, Any]) -> dict[str, Any]:
     """Some settings, each checked; an integer for a real number becomes one. Errors as `Protocol`."""
+    values = present(values)
     whole = asdict(Protocol(**values))
     return {name: whole[name] for name in values}
 

@@ -50,7 +50,7 @@ class Text(StrEnum):
     TEACHER = "teacher"
     """The teacher's responses."""
     SAMPLE = "sample"
-    """Responses sampled once from the frozen warm-started student."""
+    """Responses sampled once from the frozen initialised student."""
     STUDENT = "student"
     """Responses sampled from the student as it is at this step."""
     REPLAY = "replay"
@@ -226,8 +226,8 @@ class Task(Component):
     student: str
     """Selector of the default student."""
     references: Callable[[Any], bool] = lambda params: True
-    """params -> whether its examples have references. Without them the warm start learns from the teacher's responses,
-    and what reads references is skipped or absent."""
+    """params -> whether its examples have references. Without them the SFT initialisation learns from the teacher's
+    responses, and what reads references is skipped or absent."""
     hub: Callable[[Any], Published | None] = lambda params: None
     """params -> the data set on the hub that `load` reads, at the commit of `contract.hub.pinned`, which is keyed."""
     require: Callable[[Any], None] = lambda params: None
@@ -411,7 +411,7 @@ class PairObjective:
     loss: Callable[[PairBatch, Any], Tensor]
     """(batch of B pairs, params) -> loss [B]."""
     reference: bool = False
-    """Needs the log-probabilities of the frozen warm-started student."""
+    """Needs the log-probabilities of the frozen initialised student."""
     scorer: Callable[[Any], str | None] = lambda params: None
     """params -> selector of the metric whose scores of chosen and rejected the loss reads, or None."""
 
@@ -602,7 +602,7 @@ class PairBatch:
     """Response tokens, the end token included."""
     rejected_length: Tensor
     reference_chosen: Tensor | None = None
-    """Under the frozen warm-started student."""
+    """Under the frozen initialised student."""
     reference_rejected: Tensor | None = None
     chosen_score: Tensor | None = None
     rejected_score: Tensor | None = None

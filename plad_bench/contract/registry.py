@@ -11,6 +11,7 @@ import json
 import logging
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -22,6 +23,7 @@ import pluggy
 
 from plad_bench.contract import hookspecs
 from plad_bench.contract.errors import PluginError, UsageError
+from plad_bench.contract.renamed import METRICS
 
 if TYPE_CHECKING:
     from plad_bench.contract.params import Params
@@ -150,6 +152,9 @@ class Registry:
             PluginError: if two distributions register the name, or it is unknown and a plugin is broken.
         """
         components = self.components(kind)
+        if kind == "metric" and name in METRICS and name not in components:
+            warnings.warn(f"metric {name} is now {METRICS[name]}", FutureWarning, stacklevel=2)
+            name = METRICS[name]
         found = components.get(name, [])
         if len(found) > 1:
             both = " and ".join(r.origin.distribution for r in found)

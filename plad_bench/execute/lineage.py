@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 from plad_bench.execute import provenance
 from plad_bench.execute.store import Artifact
+from plad_bench.plan.stages import stage_name
 
 Lineage: TypeAlias = list[dict[str, Any]]
 Find: TypeAlias = Callable[[str], Artifact | None]
@@ -71,8 +72,8 @@ def stale(lineage: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _part(document: Mapping[str, Any], parents: Mapping[str, Artifact]) -> str:
-    """What a stage is called among all that a record rests on: `teacher`, `generate with warmup`, `score rouge-l`."""
-    stage = str(document.get("stage", ""))
+    """What a stage is called among all that a record rests on: `teacher`, `generate with sft-init`, `score rouge-l`."""
+    stage = stage_name(document)
     if stage == "generate":
         maker = parents.get(document.get("inputs", {}).get("model", ""))
         return f"generate with {maker.stage if maker else 'teacher'}"

@@ -102,7 +102,7 @@ def needed(cells: Path, cell: Cell, find: lineage.Find) -> tuple[Stage, ...]:
 
 
 def _maker(cell: Cell) -> Stage:
-    """The stage of the cell's own result: a reference row shares its checkpoint and owns its responses."""
+    """The stage of the cell's own result: a baseline shares its checkpoint and owns its responses."""
     return cell.checkpoint if cell.method else cell.responses
 
 
@@ -406,7 +406,7 @@ def _cost(cell: Cell, facts: Facts) -> dict[str, float]:
         take("teacher_tokens_scored", "teacher_tokens_scored", cell.checkpoint)
         take("teacher_tokens_cached", "teacher_tokens_cached", cell.checkpoint)
         take("peak_memory_bytes", "peak_memory_bytes", cell.checkpoint)
-        take("warmup_device_seconds", "device_seconds", cell.plan.warmup)
+        take("sft_init_device_seconds", "device_seconds", cell.plan.sft_init)
         signals = [stage for name, stage in used.items() if name.startswith("signals-")]
         take("signals_bytes", "signals_bytes", *signals)
         take("signals_tokens", "teacher_tokens_scored", *signals)

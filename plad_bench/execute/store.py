@@ -20,7 +20,7 @@ from typing import Any
 from plad_bench.contract import locks
 from plad_bench.contract.errors import CorruptArtifactError, MissingError
 from plad_bench.contract.files import unreadable, unwritable
-from plad_bench.plan.stages import digest
+from plad_bench.plan.stages import digest, stage_name
 
 MANIFEST = "manifest.json"
 JOURNAL = "answers.jsonl"
@@ -42,7 +42,7 @@ class Artifact:
     @property
     def stage(self) -> str:
         """The stage's name."""
-        return str(self.manifest["document"]["stage"])
+        return stage_name(self.manifest["document"])
 
     @property
     def shipped(self) -> bool:

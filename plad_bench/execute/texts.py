@@ -16,7 +16,7 @@ def read(store: Store, record: Record, teacher: Record | None, count: int) -> li
     Args:
         store: where the cell was computed.
         record: of the cell.
-        teacher: of the teacher's reference row; without it, or its responses, no teacher is shown.
+        teacher: of the teacher's baseline; without it, or its responses, no teacher is shown.
         count: of prompts.
 
     Raises:

@@ -96,5 +96,5 @@ class Classifier:
             self.counts["control_tokens_as_text"] = self.counts.get("control_tokens_as_text", 0) + control
         room = context_length(self.model)
         if len(encoded["input_ids"]) > room:
-            self.counts["cut_sequences"] = self.counts.get("cut_sequences", 0) + 1
+            self.counts["truncated_sequences"] = self.counts.get("truncated_sequences", 0) + 1
         return {name: list(ids)[-room:] for name, ids in encoded.items()}

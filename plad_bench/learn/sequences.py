@@ -187,7 +187,7 @@ class Encoder:
     def sequence(self, prompt: list[int], response: list[int]) -> Tokens:
         """Prompt and response together, cut to the context: the response's end first, then the prompt's beginning."""
         if len(prompt) + len(response) > self.context:
-            self._count("cut_sequences")
+            self._count("truncated_sequences")
             response = response[: max(1, self.context - len(prompt))]
             prompt = prompt[-(self.context - len(response)) :]
         return Tokens(prompt, response)
@@ -207,7 +207,7 @@ class Encoder:
         sides = ((self, prompt), (teacher, its_prompt))
         room = max(1, min(of.context - len(ids) for of, ids in sides))
         if len(response) > room or any(len(ids) + len(response) > of.context for of, ids in sides):
-            self._count("cut_sequences")
+            self._count("truncated_sequences")
         response = response[:room]
         its_response = [*response[:-1], teacher.end] if response[-1:] == [self.end] else response
         own, its = (ids[-(of.context - len(response)) :] for of, ids in sides)

@@ -341,5 +341,5 @@ def _expect_room(directory: Path, needed: int) -> None:
     if needed > free:
         raise StageError(
             f"the teacher's signals take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free in the store",
-            "Keep fewer tokens (--signals top-64), or none (--signals live), or choose another --store.",
+            "Choose --teacher-logprobs top-64 or live, or another --store.",
         )

@@ -171,7 +171,7 @@ class TokenSteps:
         if known is None and not self.module.has_teacher:
             raise StageError(
                 "a sequence has no cached teacher distribution: it was cut to another context than the teacher's",
-                "Use --signals live, or lower --max-new-tokens.",
+                "Use --teacher-logprobs live, or lower --max-new-tokens.",
             )
         return known
 

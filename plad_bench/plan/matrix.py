@@ -1,4 +1,4 @@
-"""The cells of a run: every combination asked for, and the reference rows, with stages or a reason to skip."""
+"""The cells of a run: every combination asked for, and the baselines, with stages or a reason to skip."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("plad_bench")
 
-REFERENCE_ROWS = ("teacher", "student", "warmup")
+REFERENCE_ROWS = ("teacher", "student", "sft-init")
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Cell:
     teacher: Chosen
     student: Chosen
     method: Chosen | None
-    """None for a reference row."""
+    """None for a baseline."""
     row: str
-    """The method's label, or the name of the reference row."""
+    """The method's label, or the name of the baseline."""
     pairs: Chosen | None
     protocol: Protocol
     seed: int
@@ -64,7 +64,7 @@ class Cell:
         if self.row == "teacher":
             return self.responses if self.teacher.component.model is None else self.plan.teacher_model
         if self.method is None:
-            return {"student": self.plan.init, "warmup": self.plan.warmup}[self.row]
+            return {"student": self.plan.init, "sft-init": self.plan.sft_init}[self.row]
         return self.plan.distill(self.method, self.pairs, self.scorer, self.orders)
 
     @functools.cached_property
@@ -115,7 +115,7 @@ class Cell:
 
 
 def cells(spec: RunSpec, registry: Registry) -> list[Cell]:
-    """All cells of a run, reference rows first within each seed.
+    """All cells of a run, baselines first within each seed.
 
     Raises:
         UsageError: if a student has no default teacher and none was named.
@@ -163,7 +163,7 @@ def _combinations(spec: RunSpec, registry: Registry) -> Iterator[Cell]:
                         pairs=None,
                     )
                     for row in REFERENCE_ROWS:
-                        if seed == 0 or row == "warmup" or (row == "student" and _is_scratch(student)):
+                        if seed == 0 or row == "sft-init" or (row == "student" and _is_scratch(student)):
                             reference = cell(method=None, row=row)
                             yield replace(reference, skip=skip_reason(reference))
                     for method in spec.methods:
@@ -233,9 +233,9 @@ def _refused(name: str, access: Access, teacher: Chosen) -> str:
 
 def _way_out(cell: Cell) -> str:
     """How a teacher that gives its likeliest tokens can serve the method; empty if it cannot."""
-    kept = replace(cell.plan, protocol=replace(cell.protocol, signals="top-64"))
+    kept = replace(cell.plan, protocol=replace(cell.protocol, teacher_logprobs="top-64"))
     can = cell.method is not None and not _refused("", kept.access(cell.method), cell.teacher)
-    return " (--signals top-64 makes do with these)" if can else ""
+    return " (--teacher-logprobs top-64 works with top-k log-probabilities)" if can else ""
 
 
 def _plugins_reason(cell: Cell) -> str:

@@ -24,6 +24,7 @@ from plad_bench.contract.records import (
     TokenObjective,
     Training,
 )
+from plad_bench.contract.renamed import STAGES
 
 if TYPE_CHECKING:
     from plad_bench.contract.protocol import Protocol
@@ -52,6 +53,12 @@ PROMPTS_VERSION = 1
 """Raise it when a published model would be given another text for the same prompt and format, or end otherwise."""
 
 
+def stage_name(document: Mapping[str, Any]) -> str:
+    """The name of the stage that a key's document, as a manifest holds it, is of."""
+    said = str(document.get("stage", ""))
+    return STAGES.get(said, said)
+
+
 FIXED = (Text.REFERENCE, Text.TEACHER, Text.SAMPLE)
 """Text that is there before training begins."""
 
@@ -75,7 +82,7 @@ class Stage:
     """One content-addressed step: an operation, its specification, and the stages it reads."""
 
     name: str
-    """Its part in the protocol, such as teach, warmup or distill."""
+    """Its part in the protocol, such as teach, sft-init or distill."""
     operation: str
     """What computes it: a key of OPERATION_VERSION."""
     spec: Mapping[str, Any]
@@ -91,7 +98,8 @@ class Stage:
         """Everything the result depends on; stored in full beside the artifact."""
         return {
             "key_version": KEY_VERSION,
-            "stage": self.name,
+            # A stage keeps its first name here: a new name is no new result.
+            "stage": next((old for old, new in STAGES.items() if new == self.name), self.name),
             "operation": self.operation,
             "operation_version": self.version or OPERATION_VERSION[self.operation],
             "spec": dict(self.spec),
@@ -100,7 +108,7 @@ class Stage:
 
     @property
     def label(self) -> str:
-        """As a reader knows it: warmup (seed 1), distill plad (seed 0), generate with warmup (seed 1)."""
+        """As a reader knows it: sft-init (seed 1), distill plad (seed 0), generate with sft-init (seed 1)."""
         if self.name == "generate":
             maker = self.inputs.get("model")
             return f"generate with {maker.label if maker else 'teacher'}"
@@ -148,8 +156,8 @@ class Plan:
     seed: int
     threads: int
     sft: Chosen
-    """Supervised fine-tuning, what the warm start and a teacher made from scratch are trained with: on references, or
-    on the teacher's responses where the task has none."""
+    """Supervised fine-tuning, what the SFT initialisation and a teacher made from scratch are trained with: on
+    references, or on the teacher's responses where the task has none."""
 
     @functools.cached_property
     def data(self) -> Stage:
@@ -199,14 +207,14 @@ class Plan:
         return self.train("teacher", self.sft, base, spec)
 
     @functools.cached_property
-    def warmup(self) -> Stage:
+    def sft_init(self) -> Stage:
         """The student's common starting checkpoint."""
         p = self.protocol
-        if p.warmup_steps == 0:
+        if p.sft_steps == 0:
             return self.init
         (source,) = self.sft.component.objective.texts(self.sft.params)
-        conditions = self.conditions(p.warmup_steps, p.warmup_lr)
-        return self.train("warmup", self.sft, self.init, conditions, self.text(source))
+        conditions = self.conditions(p.sft_steps, p.sft_lr)
+        return self.train("sft-init", self.sft, self.init, conditions, self.text(source))
 
     @functools.cached_property
     def teach(self) -> Stage:
@@ -234,10 +242,10 @@ class Plan:
 
     @functools.cached_property
     def sample(self) -> Stage:
-        """The frozen warm-started student's responses to the training prompts."""
+        """The frozen initialised student's responses to the training prompts."""
         p = self.protocol
         return self.generate(
-            "sample", self.warmup, "train", temperature=p.sample_temperature, seed=self.seed, samples=p.samples
+            "sample", self.sft_init, "train", temperature=p.sample_temperature, seed=self.seed, samples=p.samples
         )
 
     def text(self, source: Text) -> dict[str, Stage]:
@@ -260,9 +268,9 @@ class Plan:
         return Stage("pairs", "pairs", spec, inputs, job)
 
     def reference(self, pairs: Stage) -> Stage:
-        """Log-probabilities of the pairs under the frozen warm-started student."""
+        """Log-probabilities of the pairs under the frozen initialised student."""
         spec = {"precision": self.protocol.precision, "threads": self.threads, **self._limit()}
-        return Stage("reference", "reference", spec, {"data": self.data, "model": self.warmup, "pairs": pairs})
+        return Stage("reference", "reference", spec, {"data": self.data, "model": self.sft_init, "pairs": pairs})
 
     def distill(
         self, method: Chosen, builder: Chosen | None, scorer: Chosen | None, orders: Chosen | None = None
@@ -285,18 +293,18 @@ class Plan:
                 conditions["max_new_tokens"] = self.protocol.max_new_tokens
             if objective.teacher_logits:
                 inputs |= self._teacher_of(method, texts)
-        return self.train("distill", method, self.warmup, conditions, inputs)
+        return self.train("distill", method, self.sft_init, conditions, inputs)
 
     def _teacher_of(self, method: Chosen, texts: Sequence[Text]) -> dict[str, Stage]:
         """What training asks the teacher's distributions of: what was computed before it, and the teacher itself."""
         cached, live = self._known(method, texts)
-        k = kept_tokens(self.protocol.signals) or 0
+        k = kept_tokens(self.protocol.teacher_logprobs) or 0
         inputs = {f"signals-{text}": self.signals(text, k) for text in cached}
         return {**inputs, "teacher": self.teacher_model} if live else inputs
 
     def _known(self, method: Chosen, texts: Sequence[Text]) -> tuple[list[Text], bool]:
         """The sources of text whose teacher distributions are computed first, and whether training asks for more."""
-        keeps = kept_tokens(self.protocol.signals) is not None and method.component.shared_vocabulary
+        keeps = kept_tokens(self.protocol.teacher_logprobs) is not None and method.component.shared_vocabulary
         cached = [text for text in texts if text in FIXED and keeps]
         schedule = method.component.objective.schedule
         return cached, len(cached) < len(texts) or (schedule is not None and schedule.validates)
@@ -308,7 +316,7 @@ class Plan:
         if not isinstance(component.objective, TokenObjective) or not component.objective.teacher_logits:
             return declared
         _, live = self._known(method, component.objective.texts(method.params))
-        if not live and kept_tokens(self.protocol.signals) and declared is Access.LOGITS:
+        if not live and kept_tokens(self.protocol.teacher_logprobs) and declared is Access.LOGITS:
             return Access.TOP_K
         return max(declared, Access.LOGITS, key=lambda access: access.tier)
 

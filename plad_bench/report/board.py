@@ -87,7 +87,7 @@ class Row:
     best: bool = False
     """Whether it may be the best: no other method is significantly better."""
     gap: Estimate | None = None
-    """Share of the primary metric's gap between warm start and teacher that is closed."""
+    """Share of the primary metric's gap between SFT initialisation and teacher that is closed."""
     tally: tuple[int, int, int] = (0, 0, 0)
     """Wins, ties and losses against the other ranked rows."""
 
@@ -427,7 +427,7 @@ def _ranked(
     if not order:
         return (), None
     k = len(order)
-    ends = [[key for key in references if _usable(rows[key], name, primary)] for name in ("warmup", "teacher")]
+    ends = [[key for key in references if _usable(rows[key], name, primary)] for name in ("sft-init", "teacher")]
     gaps = all(len(keys) == 1 for keys in ends)
     compared = [*order, *(keys[0] for keys in ends if gaps)]
     moments = stats.moments([sign * matrix(cells[key], primary.name) for key in compared])

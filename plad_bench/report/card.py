@@ -53,7 +53,7 @@ def render(record: Record, board: Board | None, origin: Origin, weights: Weights
 
     Args:
         record: of the cell that the checkpoint is of, with the scores of its weights.
-        board: where it lies, for the method's interval over seeds, its rank and the reference rows; None if alone.
+        board: where it lies, for the method's interval over seeds, its rank and the baselines; None if alone.
         origin: of base model and data.
         weights: what the card lies beside; None for a card alone, whose weights are those of the record.
 

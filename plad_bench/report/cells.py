@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plad_bench.contract.protocol import Protocol
-from plad_bench.report import results
+from plad_bench.report import migration, results
 from plad_bench.report.results import Record, RecordError
 from plad_bench.report.stats import Array
 from plad_bench.report.text import clean
@@ -87,7 +87,7 @@ def found(root: Path, problems: list[Problem]) -> Iterable[Cell]:
             problems.append(Problem(file, clean(error.message.removeprefix(f"{path.name}: "), 1000)))
             continue
         said = re.search(r"/seed-(\d+)$", cell.record.cell)
-        if place != f"{cell.record.cell}.json":
+        if place != f"{cell.record.cell}.json" and migration.moved(place) != f"{cell.record.cell}.json":
             problems.append(Problem(file, f"says that it is cell {cell.record.cell}"))
         elif said and int(said[1]) != cell.record.seed:
             problems.append(Problem(file, f"was edited: it says that its seed is {cell.record.seed}"))

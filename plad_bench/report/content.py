@@ -120,7 +120,7 @@ def sections(group: Group) -> Iterator[Section]:
     if group.references:
         columns = (Column(("",)), *map(_column, places), Column(("Seeds",), right=True))
         body = tuple((_method(row), *_values(row, places), _seeds(row)) for row in group.references)
-        yield Section("references", ("Reference rows, not ranked",), table=Table(columns, body))
+        yield Section("references", ("Baselines, not ranked",), table=Table(columns, body))
     if group.rows:
         yield _ranking(group, places)
         yield _costs(group)
@@ -283,12 +283,12 @@ def _reading(group: Group) -> Iterator[str]:
         )
         if any(row.gap for row in group.rows):
             yield (
-                "Gap closed is (method - warm start) / (teacher - warm start), with Fieller's interval; it is a share "
-                "of this metric's gap alone."
+                "Gap closed is (method - sft-init) / (teacher - sft-init), with Fieller's interval; it is a share of "
+                "this metric's gap alone."
             )
         else:
             yield (
-                "Gap closed is blank: warm start and teacher are not both there with all seeds, or the teacher is not "
+                "Gap closed is blank: sft-init and teacher are not both there with all seeds, or the teacher is not "
                 "significantly better."
             )
     if 1 < min(row.asked for row in rows) < 5:
@@ -330,7 +330,7 @@ def _costs(group: Group) -> Section:
                 if prices.teacher_million_tokens is not None
                 else ()
             ),
-            "; the common warm start is not in it.",
+            "; the common SFT initialisation is not in it.",
         )
     return Section("cost", ("Cost",), table=Table(columns, body, tuple(map(access, group.rows))), note=note)
 
@@ -364,14 +364,14 @@ def _pairwise(group: Group) -> Section:
         Column(("By", *unit), right=True, better="higher"),
         Column(("p (Holm)",), right=True, better="lower"),
         Column(("Verdict",)),
-        Column(("Detectable",), right=True, better="lower"),
+        Column(("MDE",), right=True, better="lower"),
     )
     tests = len(rows) * (len(rows) - 1) // 2
     note = (
         f"{'All pairs' if every else 'Each method against the best'}, by ",
         Said(metric.name, 60),
         f". p is adjusted over all {tests} pairs by Holm's method. The interval is at the level of the same test: it "
-        "leaves out 0 for a win alone. Detectable: the true difference that this board finds in about 80 % of cases; a "
+        "leaves out 0 for a win alone. MDE (minimum detectable difference): found in about 80 % of cases; a "
         "tie says no more than that the difference is likely below it.",
     )
     return Section("pairs", ("Pairwise comparisons",), table=Table(columns, tuple(body)), note=note)

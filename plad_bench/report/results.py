@@ -21,10 +21,12 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from plad_bench.contract.errors import PladBenchError
 from plad_bench.contract.files import write_atomically
 from plad_bench.contract.jsonlines import numbered
+from plad_bench.contract.renamed import METRICS
+from plad_bench.report import migration
 
-SCHEMA = 1
-REFERENCE_METHODS = ("teacher", "student", "warmup")
-"""Method names of the reference rows: never ranked."""
+SCHEMA = 2
+REFERENCE_METHODS = ("teacher", "student", "sft-init")
+"""Method names of the baselines: never ranked."""
 
 LARGEST = 16 * 2**20
 """Bytes of a record file beyond which it is not read."""
@@ -158,7 +160,7 @@ class Record(_Part):
 
     @property
     def is_reference(self) -> bool:
-        """Whether this is a reference row."""
+        """Whether this is a baseline."""
         return self.method.name in REFERENCE_METHODS
 
     @property
@@ -223,6 +225,8 @@ def migrate(data: Any) -> Any:
     if data.get("schema") == 0:  # before the first release `protocol` was called `budget`
         data = {**data, "schema": 1, "protocol": data.get("protocol", data.get("budget", {}))}
         data.pop("budget", None)
+    if data.get("schema") == 1:
+        data = migration.renamed(data)
     if data.get("schema") != SCHEMA:
         msg = f"schema {str(data.get('schema'))[:40]} is not known to this version (it knows up to {SCHEMA})"
         raise ValueError(msg)
@@ -335,7 +339,7 @@ def read_scores(path: Path, sha256: str, examples: int | None = None) -> tuple[I
         raise RecordError(f"{path.name}: an example has no id, or one id stands for several", remedy)
     if not numbers or (np.abs(values) > LARGEST_SCORE).any():
         raise RecordError(f"{path.name}: not all scores are numbers of at most {LARGEST_SCORE:g}", remedy)
-    return ids, dict(zip(names, values, strict=True))
+    return ids, {METRICS.get(name, name): column for name, column in zip(names, values, strict=True)}
 
 
 def _ids(table: Any) -> Ids | None:

@@ -42,7 +42,7 @@ def plad_bench_tasks():
         load=examples,
         metrics=("rouge-l", "length", "agreement"),
         student="scratch[layers=1,width=16,heads=2,vocabulary=300]",
-        protocol=Protocol(steps=4, warmup_steps=6, batch=8, max_new_tokens=12, lr=1e-3, warmup_lr=3e-3),
+        protocol=Protocol(steps=4, sft_steps=6, batch=8, max_new_tokens=12, lr=1e-3, sft_lr=3e-3),
     )
 
 

@@ -33,7 +33,7 @@ def plad_bench_tasks():
         load=examples,
         metrics=("rouge-l", "length"),
         student="scratch[layers=1,width=16,heads=2,vocabulary=300]",
-        protocol=Protocol(steps=12, warmup_steps=8, batch=8, max_new_tokens=8, lr=1e-3, warmup_lr=3e-3),
+        protocol=Protocol(steps=12, sft_steps=8, batch=8, max_new_tokens=8, lr=1e-3, sft_lr=3e-3),
     )
 
 

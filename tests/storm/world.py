@@ -64,7 +64,7 @@ def paid(server):
 def real(ranks=1):
     """Models that are trained in earnest."""
     options = ("--task", "storm", "--workers", "2", "--ranks", str(ranks), "--methods", "plad", "--teacher", SCRATCH)
-    return Matrix(f"real-{ranks}", (*options, "--steps", "110", "--warmup-steps", "60"))
+    return Matrix(f"real-{ranks}", (*options, "--steps", "110", "--sft-steps", "60"))
 
 
 @dataclass

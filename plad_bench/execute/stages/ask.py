@@ -48,7 +48,7 @@ def run(context: Context) -> None:
     if empty:
         context.notes["empty"] = empty[:LISTED]
     context.counts["empty"] = len(empty)
-    context.counts["unfinished"] = sum(not r.finished for found in responses for r in found)
+    context.counts["truncated"] = sum(not r.finished for found in responses for r in found)
     write_lines(
         context.out / RESPONSES,
         ({"id": p.id, "responses": [response_row(r) for r in f]} for p, f in zip(prompts, responses, strict=True)),

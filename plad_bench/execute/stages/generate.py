@@ -34,7 +34,7 @@ def run(context: Context) -> None:
     made = _BACKENDS[spec["backend"]](context, [p.prompt for p in prompts], rounds)
     every = [response for responses in made for response in responses]
     context.cost["tokens_generated"] = sum(len(r.ids or ()) + r.finished for r in every)
-    context.counts["unfinished"] = sum(not r.finished for r in every)
+    context.counts["truncated"] = sum(not r.finished for r in every)
     context.counts["empty"] = sum(not r.text.strip() for r in every)
     write_lines(
         context.out / RESPONSES,

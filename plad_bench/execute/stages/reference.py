@@ -1,4 +1,4 @@
-"""The reference stage: log-probabilities of every pair under the frozen warm-started student."""
+"""The reference stage: log-probabilities of every pair under the frozen initialised student."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The train stage: a model trained by a method. Warm start, teacher and distillation are all this stage."""
+"""The train stage: a model trained by a method. SFT initialisation, teacher and distillation are all this stage."""
 
 from __future__ import annotations
 

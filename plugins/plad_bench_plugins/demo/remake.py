@@ -23,7 +23,7 @@ ARTIFACTS = Path(__file__).parent / "artifacts"
 
 
 def teacher_cell(registry: Registry) -> matrix.Cell:
-    """The reference row of the demo's default teacher."""
+    """The baseline of the demo's default teacher."""
     run = spec.build(registry, task="demo", methods="none")
     return next(cell for cell in matrix.cells(run, registry) if cell.row == "teacher")
 

@@ -21,12 +21,12 @@ def anchor(pairs: PairBatch) -> Tensor:
 
 
 def log_ratio_margin(pairs: PairBatch) -> Tensor:
-    """The difference log q/q0 (y+) - log q/q0 (y-), with q0 the frozen warm-started student.
+    """The difference log q/q0 (y+) - log q/q0 (y-), with q0 the frozen initialised student.
 
     Raises:
         ValueError: if the batch comes without the reference's log-probabilities.
     """
     if pairs.reference_chosen is None or pairs.reference_rejected is None:
-        msg = "needs reference_chosen and reference_rejected, the log-probabilities of the frozen student"
+        msg = "needs reference_chosen and reference_rejected, the log-probabilities of the initialised student"
         raise ValueError(msg)
     return (pairs.chosen_logprob - pairs.reference_chosen) - (pairs.rejected_logprob - pairs.reference_rejected)

@@ -36,7 +36,7 @@ def student_term(student: Tensor, teacher: Tensor, _labels: Tensor, params: Dist
 RECORDS = (
     Method(
         name="distillm2",
-        summary="Skew KL on the teacher's text and skew reverse KL on the frozen student's: PLaD's white-box twin.",
+        summary="Skew KL on the teacher's text and skew reverse KL on the initial student's: PLaD's white-box twin.",
         paper="arXiv:2503.07067",
         title="DistiLLM-2: A Contrastive Approach Boosts the Distillation of LLMs",
         equation="(2 - beta) KL(p || alpha p + (1 - alpha) q) on y_T + beta KL(q || (1 - alpha) p + alpha q) on y_S",

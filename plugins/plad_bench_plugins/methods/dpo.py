@@ -16,7 +16,7 @@ class DPOParams(MethodParams):
     """Parameters of dpo."""
 
     beta: float = param(0.1, ge=0, source="arXiv:2305.18290")
-    """Scale of the implicit reward: how dear it is to leave the frozen student."""
+    """Scale of the implicit reward: how dear it is to leave the initialised student."""
 
 
 def loss(pairs: PairBatch, params: DPOParams) -> Tensor:
@@ -31,7 +31,7 @@ def loss(pairs: PairBatch, params: DPOParams) -> Tensor:
 RECORDS = (
     Method(
         name="dpo",
-        summary="Direct preference optimisation of teacher over student, relative to the frozen warm-started student.",
+        summary="Direct preference optimisation of teacher over student, relative to the frozen initialised student.",
         paper="arXiv:2305.18290",
         title="Direct Preference Optimization: Your Language Model is Secretly a Reward Model",
         equation="-log sigmoid(beta (log q/q0 (y+) - log q/q0 (y-)))",

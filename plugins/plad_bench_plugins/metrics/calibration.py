@@ -34,7 +34,7 @@ class CalibrationParams(SampleParams):
 
 
 class PairParams(SampleParams):
-    """Parameters of pair-accuracy."""
+    """Parameters of preference-accuracy."""
 
     logprob: Literal["mean", "sum"] = param("mean", source="ours")
     """Log-probabilities per token, or of the whole text."""
@@ -64,7 +64,7 @@ def correlation(points: Sequence[tuple[float, float]], rank: str) -> float:
     return float(function(*zip(*points, strict=True)).statistic)
 
 
-def pair_accuracy(examples: Sequence[Scored], params: PairParams, tools: Tools) -> list[float]:
+def preference_accuracy(examples: Sequence[Scored], params: PairParams, tools: Tools) -> list[float]:
     """1 where the student finds the teacher's response likelier than a sample of its own, 0.5 on a tie, else 0.
 
     NaN where the two are the same text, or one has no token: no pair is made of them.
@@ -109,7 +109,7 @@ RECORDS = (
         score=calibration,
     ),
     Metric(
-        name="pair-accuracy",
+        name="preference-accuracy",
         summary="Share of prompts whose teacher response the student finds likelier than a sample of its own.",
         better="higher",
         unit="%",
@@ -118,6 +118,6 @@ RECORDS = (
         "logprob=sum does not divide by lengths; NaN where y_T = y_S",
         needs=frozenset({Need.CHECKPOINT, Need.TEACHER}),
         params=PairParams,
-        score=pair_accuracy,
+        score=preference_accuracy,
     ),
 )

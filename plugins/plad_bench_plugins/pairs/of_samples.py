@@ -1,4 +1,4 @@
-"""Pairs among the frozen student's own samples: the best over the worst, by a scorer or by likeness to the others."""
+"""Pairs among the initialised student's own samples: the best over the worst, by a scorer or by likeness."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _ranked(id_: str, pool: Sequence[Response], scores: Sequence[float], most: i
 RECORDS = (
     PairBuilder(
         name="best-of-n",
-        summary="The best of the frozen student's samples over the worst, by a scorer.",
+        summary="The best of the initialised student's samples over the worst, by a scorer.",
         needs=frozenset({Text.SAMPLE}),
         params=BestParams,
         samples=lambda params: max(2, params.n, 2 * params.per_prompt),
@@ -88,7 +88,7 @@ RECORDS = (
     ),
     PairBuilder(
         name="mbr",
-        summary="Of the frozen student's samples the one most like the others over the one least like them.",
+        summary="Of the initialised student's samples the one most like the others over the one least like them.",
         needs=frozenset({Text.SAMPLE}),
         params=MBRParams,
         scorer=lambda params: params.utility,

@@ -1,4 +1,4 @@
-"""Pseudo-preference pairs whose worse side is a sample of the frozen student: no annotation is needed."""
+"""Pseudo-preference pairs whose worse side is a sample of the initialised student: no annotation is needed."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def over_samples(candidates: Sequence[Candidates], better: Text) -> Iterator[Pai
 RECORDS = (
     PairBuilder(
         name="teacher-over-student",
-        summary="PLaD's pairs: the teacher's response over the frozen student's sample.",
+        summary="PLaD's pairs: the teacher's response over the initialised student's sample.",
         needs=frozenset({Text.TEACHER, Text.SAMPLE}),
         build=teacher_over_student,
     ),
     PairBuilder(
         name="reference-over-student",
-        summary="A control for PLaD's pairs: the reference over the frozen student's sample.",
+        summary="A control for PLaD's pairs: the reference over the initialised student's sample.",
         needs=frozenset({Text.REFERENCE, Text.SAMPLE}),
         build=reference_over_student,
     ),

@@ -153,7 +153,7 @@ class HFParams(PromptParams, PlaceParams):
 class PrunedParams(HFParams):
     """Some layers of a model in Hugging Face format, with their weights."""
 
-    layers: str = param("", pattern=r"^([1-9]\d*|\d+(\+\d+)+)$", validate_default=True, source="ours")
+    layers: str = param("6", pattern=r"^([1-9]\d*|\d+(\+\d+)+)$", source="ours")
     """How many layers to keep, first and last among them and the others evenly spaced, such as 12; or which, joined by
     "+" and counted from 0, such as 0+5+11."""
 

@@ -39,7 +39,7 @@ RECORDS = (
         licence="CC BY-NC-SA 4.0",
         redistributable=False,
         # Untuned: rates that fine-tuning of pretrained models commonly uses. A model from scratch needs its own.
-        protocol=Protocol(steps=1000, lr=1e-5, warmup_steps=1000, warmup_lr=1e-5, max_new_tokens=96),
+        protocol=Protocol(steps=1000, lr=1e-5, sft_steps=1000, sft_lr=1e-5, max_new_tokens=96),
         metrics=SUMMARY_METRICS,
         student="smollm-135m",
         hub=lambda params: HUB if params.path is None else None,

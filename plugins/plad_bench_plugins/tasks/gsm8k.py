@@ -48,7 +48,7 @@ RECORDS = (
         licence="MIT",
         redistributable=True,
         # Untuned: rates that fine-tuning of pretrained models commonly uses. A model from scratch needs its own.
-        protocol=Protocol(steps=1000, lr=1e-5, warmup_steps=1000, warmup_lr=1e-5, max_new_tokens=256),
+        protocol=Protocol(steps=1000, lr=1e-5, sft_steps=1000, sft_lr=1e-5, max_new_tokens=256),
         metrics=("final-answer", "rouge-l", "length", "agreement"),
         student="smollm-135m",
         hub=lambda params: HUB if params.path is None else None,

@@ -46,7 +46,7 @@ RECORDS = (
         licence="MIT",
         redistributable=True,
         # Untuned: rates that fine-tuning of pretrained models commonly uses. A model from scratch needs its own.
-        protocol=Protocol(steps=1000, lr=1e-5, warmup_steps=1000, warmup_lr=1e-5, max_new_tokens=128),
+        protocol=Protocol(steps=1000, lr=1e-5, sft_steps=1000, sft_lr=1e-5, max_new_tokens=128),
         # One reference says little of a dialogue: rank by the win rate of a scorer of your own where you have one.
         metrics=("win-teacher", "rouge-l", "length", "agreement"),
         student="smollm-135m",

@@ -141,7 +141,7 @@ def _require_files(params: FilesParams) -> None:
 
 
 # Untuned: rates that fine-tuning of pretrained models commonly uses. A model from scratch needs its own.
-_PROTOCOL = Protocol(steps=1000, lr=1e-5, warmup_steps=1000, warmup_lr=1e-5, max_new_tokens=128)
+_PROTOCOL = Protocol(steps=1000, lr=1e-5, sft_steps=1000, sft_lr=1e-5, max_new_tokens=128)
 
 RECORDS = (
     Task(

@@ -52,7 +52,7 @@ RECORDS = (
         # The licence would allow it; but the posts are strangers' private affairs, and need be on no page of ours.
         redistributable=False,
         # Untuned: rates that fine-tuning of pretrained models commonly uses. A model from scratch needs its own.
-        protocol=Protocol(steps=1000, lr=1e-5, warmup_steps=1000, warmup_lr=1e-5, max_new_tokens=64),
+        protocol=Protocol(steps=1000, lr=1e-5, sft_steps=1000, sft_lr=1e-5, max_new_tokens=64),
         metrics=SUMMARY_METRICS,
         student="smollm-135m",
         hub=lambda params: Hub(id=params.id) if params.path is None else None,

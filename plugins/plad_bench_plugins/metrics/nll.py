@@ -1,4 +1,4 @@
-"""Held-out perplexity: how surprised the student is by the task's references."""
+"""Negative log-likelihood: how surprised the student is by the task's references."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class PerplexityParams(Params):
-    """Parameters of perplexity."""
+class NLLParams(Params):
+    """Parameters of nll."""
 
     per: Literal["token", "byte"] = param("token", source="ours")
     """What the surprise is divided by: the model's tokens (end token included), or UTF-8 bytes of the references, which
     compares models with different tokenizers."""
 
 
-def score(examples: Sequence[Scored], params: PerplexityParams, tools: Tools) -> list[float]:
+def score(examples: Sequence[Scored], params: NLLParams, tools: Tools) -> list[float]:
     """-log q(references | prompt) over their tokens or bytes, in nats; NaN without references."""
     rows = on_references(examples, tools.checkpoint(), _surprise)
     sizes = (len(row) if params.per == "token" else _bytes(e) for e, row in zip(examples, rows, strict=True))
@@ -39,15 +39,15 @@ def _bytes(example: Scored) -> int:
 
 RECORDS = (
     Metric(
-        name="perplexity",
-        summary="Log-perplexity of the references: negative log-likelihood per token, in nats.",
+        name="nll",
+        summary="Negative log-likelihood of the references per token, in nats; its exponential is a perplexity.",
         better="lower",
         unit="nats",
         cost="one forward pass over the references",
-        formula="sum over its references of -log q(y|x), divided by their tokens; exp of it is a perplexity. A row's "
+        formula="sum over its references of -log q(y|x), divided by their tokens. A row's "
         "value averages examples, not tokens",
         needs=frozenset({Need.CHECKPOINT, Need.REFERENCES}),
-        params=PerplexityParams,
+        params=NLLParams,
         score=score,
     ),
 )
