@@ -88,7 +88,7 @@ def new_plugin(ctx: click.Context, /, *, name: str, kind: str, parent: Path) -> 
         write_atomically(file, Template(text).substitute(words).encode())
         click.echo(file)
     file = target / f"{module}.py"
-    trial = f"plad-bench -p {file} run {words['options']} --limit 40 --steps 10 --warmup-steps 10"
+    trial = f"plad-bench -p {file} run {words['options']} --limit 40 --steps 10 --sft-steps 10"
     click.echo(f"\nTry it:\n  {trial}\n  plad-bench check-plugin {target}\nThen edit {file}.", err=True)
 
 
