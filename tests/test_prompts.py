@@ -615,3 +615,18 @@ def test_a_metric_compares_after_each_models_own_prompt(apart):
         said = sides[1].encoder.prompt(prompt) + sides[1].encoder.response(response)
         logits = sides[1].model(torch.tensor([said])).logits[0].log_softmax(-1)
         assert found[:, 0] == pytest.approx(logits[-1 - len(found) : -1, 2].detach().numpy(), rel=1e-4)
+
+
+def test_control_tokens_in_prompts_are_counted_in_the_record_and_what_is_given_is_kept(tmp_path):
+    from plad_bench.execute.stages import files
+
+    world = tiny.World(tmp_path)
+    rows = [
+        files.Prompt(id=str(i), split="train", prompt=f"red <s> {i} </s>", references=("a",), meta={}) for i in range(3)
+    ]
+    files.write_prompts(world.inputs["data"].path, rows, ["train"])
+    spec = {"split": "train", "max_new_tokens": 4, "precision": "float32", "backend": "transformers", "samples": 2}
+    world.run("generate", {**spec, "temperature": 1.0, "top_k": 0, "seed": 0})
+    assert world.last.counts["control_tokens_as_text"] == 6
+    given = world.last.notes["prompts"]
+    assert (given["template"], given["text"], given["end"]) == ("none", "<s>{prompt}\n", "</s>")

@@ -177,3 +177,15 @@ def test_a_slug_is_one_safe_part_of_a_path(name):
     assert len(slug) <= 80
     assert not set(slug) - set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.=_-")
     assert not slug.startswith(".")
+
+
+def test_scores_are_written_without_pandas():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, numpy; from plad_bench.report import results; "
+        "results.scores_bytes(['a', 'b'], {'m': numpy.array([1.0, numpy.nan])}); "
+        "sys.exit('pandas' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
