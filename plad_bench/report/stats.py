@@ -89,8 +89,8 @@ class Moments:
             difference = self.mean[i] - self.mean[k]
             scale = np.maximum(np.abs(self.mean[i]), np.abs(self.mean[k]))
             difference = np.where(np.abs(difference) <= 1e-12 * scale, 0.0, difference)  # equal, but for rounding
-            squares = [np.maximum(s[i, i] + s.diagonal()[k] - 2 * s[i, k], 0) for s in self._products]
-            return difference, *_error(*squares, self.seeds, self.examples, self.prior)
+            seed, example, residual = (np.maximum(s[i, i] + s.diagonal()[k] - 2 * s[i, k], 0) for s in self._products)
+            return difference, *_error(seed, example, residual, self.seeds, self.examples, self.prior)
 
     @property
     def _products(self) -> tuple[Array, Array, Array]:
@@ -312,7 +312,7 @@ def pairwise(m: Moments) -> Pairwise:
     for whole, part in zip((adjusted, tests), holm(p[lower]), strict=True):
         whole[lower] = part
         whole.T[lower] = part
-    return Pairwise(m, difference, adjusted, tests, ~beaten.any(axis=1))
+    return Pairwise(m, difference, adjusted, tests, np.logical_not(beaten.any(axis=1)))
 
 
 def p_value(difference: Array | float, stderr: Array | float, df: Array | float) -> Array:
