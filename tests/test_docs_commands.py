@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from pages import PAGES, ROOT, inline_commands, readme_plugin, shell_lines
 
 from plad_bench.contract.errors import ExitCode
 
-SMALL = {"STEPS": "2", "WARMUP_STEPS": "2", "MAX_NEW_TOKENS": "4", "BATCH": "4", "GPUS": "none"}
+SMALL = {"STEPS": "2", "WARMUP_STEPS": "2", "MAX_NEW_TOKENS": "4", "BATCH": "4"}
 """Options of `run` that a page does not give, so that no command trains for long."""
 
 NEEDS = {
@@ -118,14 +119,17 @@ def store(tmp_path_factory):
 
 
 def shell(command: str, root: Path, store: Path) -> subprocess.CompletedProcess[str]:
-    small = {f"PLAD_BENCH_RUN_{name}": value for name, value in SMALL.items()}
-    if root.name.rstrip("0123456789") not in {"README", "publish"}:  # trials are enough where no page reads the board
-        small["PLAD_BENCH_RUN_LIMIT"] = "8"
+    board = re.search(r"--board (\S+)", command)
+    begun = board is not None and (root / "leaderboards" / board[1] / "board.toml").is_file()
+    small = {} if begun else SMALL  # a board that was begun keeps its conditions
+    if not begun and root.name.rstrip("0123456789") not in {"README", "publish"}:  # there a board is read that counts
+        small = {**small, "LIMIT": "8"}
     environment = {
         **os.environ,
-        **small,
+        **{f"PLAD_BENCH_RUN_{name}": value for name, value in small.items()},
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PLAD_BENCH_STORE": str(store),
+        "PLAD_BENCH_RUN_GPUS": "none",
         "HF_HOME": str(store / "hub"),
         "HF_HUB_OFFLINE": "1",
         "HTTPS_PROXY": "http://127.0.0.1:9",

@@ -141,6 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupted)
+    os.environ["PYTHONSAFEPATH"] = "1"  # no process that this one starts imports what lies in the working directory
     debug = "--debug" in given or bool(os.environ.get("PLAD_BENCH_DEBUG"))
     try:
         code = cli.main(given, prog_name="plad-bench", standalone_mode=False)

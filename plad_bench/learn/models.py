@@ -40,7 +40,7 @@ def from_scratch(tokenizer_path: Path, spec: Mapping[str, Any]) -> tuple[PreTrai
     """A randomly initialised Llama with tied embeddings, of spec's layers, width, heads, context and seed."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_path)
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_path, trust_remote_code=False)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=spec["width"],

@@ -101,7 +101,7 @@ class Served:
     @property
     def vocabulary(self) -> int:
         """Its logits per token."""
-        return int(AutoConfig.from_pretrained(self.source).get_text_config().vocab_size)
+        return int(AutoConfig.from_pretrained(self.source, trust_remote_code=False).get_text_config().vocab_size)
 
     def read(self, sequences: Sequence[Tokens], k: int, put: Put, progress: Callable[[int, int], None]) -> None:
         """As in Reader, k being at least 1. The tail is what the events' probabilities leave of one.

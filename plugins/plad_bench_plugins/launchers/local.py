@@ -125,7 +125,7 @@ def fresh(job: Path, log: Path, rank: int, environment: Mapping[str, str]) -> su
     """Start a worker in an interpreter of its own, which ends when this process does."""
     with log.open("ab") as stream:
         return subprocess.Popen(
-            [sys.executable, "-m", "plad_bench_plugins.launchers.local", str(job), str(rank)],
+            [sys.executable, "-P", "-m", "plad_bench_plugins.launchers.local", str(job), str(rank)],
             stdin=subprocess.PIPE,
             stdout=stream,
             stderr=stream,
