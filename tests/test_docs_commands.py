@@ -36,7 +36,7 @@ NEEDS = {
 }
 """Part of a command -> what it asks for and a test does not have."""
 
-INSTALLS = ("pip install", "-m pytest")
+INSTALLS = ("pip install", "-m pytest", "/ruff ")
 """Commands that .ci/run executes itself, in a fresh virtual environment."""
 
 
