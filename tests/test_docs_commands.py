@@ -22,7 +22,7 @@ from pages import PAGES, ROOT, inline_commands, readme_plugin, shell_lines
 
 from plad_bench.contract.errors import ExitCode
 
-SMALL = {"STEPS": "2", "WARMUP_STEPS": "2", "MAX_NEW_TOKENS": "4", "BATCH": "4"}
+SMALL = {"STEPS": "2", "SFT_STEPS": "2", "MAX_NEW_TOKENS": "4", "BATCH": "4"}
 """Options of `run` that a page does not give, so that no command trains for long."""
 
 NEEDS = {

@@ -190,7 +190,7 @@ def test_no_secret_gets_into_a_file_a_log_the_process_list_or_a_page(tmp_path):
         teacher = f"openai[model=m,base_url={server.url},concurrency=1]"
         run = ("-p", str(PLUGIN), "run", "--task", "mini", "--methods", "none", "--teacher", teacher, "--gpus", "none")
         made = subprocess.run(
-            [sys.executable, "-m", "plad_bench", *run, "--limit", "3", "--warmup-steps", "1", "--metrics", "length"],
+            [sys.executable, "-m", "plad_bench", *run, "--limit", "3", "--sft-steps", "1", "--metrics", "length"],
             cwd=tmp_path,
             env={**os.environ, **secrets, "PLAD_BENCH_STORE": str(tmp_path / "store")},
             capture_output=True,
