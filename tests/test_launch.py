@@ -238,6 +238,15 @@ def test_workers_share_no_memory_with_each_other():
     assert [mode for mode in modes if "w" in mode and mode.endswith("s")] == []
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_ctrl_c_does_not_reach_the_fork_server_not_even_while_it_imports(store):
+    run(store, training(steps=1))
+    status = Path(f"/proc/{multiprocessing.forkserver._forkserver._forkserver_pid}/status").read_text()
+    blocked = int(re.search(r"^SigBlk:\s*(\w+)", status, re.MULTILINE)[1], 16)
+    assert blocked >> (signal.SIGINT - 1) & 1
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
 def test_a_fork_server_that_is_killed_costs_one_try_and_leaves_no_worker(store, undisturbed):
     stage, pids = training(steps=120), []
 

@@ -264,6 +264,7 @@ def stale_locks(world, seconds, random):
     board = world.place / "boards" / "storm"
     if board.is_dir():
         (board / ".board.toml.lock").write_text("1")
+        (board / "board.toml").unlink(missing_ok=True)
         (board / ".board.toml.tmp").write_text("title = ")
         (board.parent / ".pages.lock").write_text("1")
     return kept, ()

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -66,6 +67,7 @@ class LocalSession(LauncherSession):
 class _Forked(StageProcess):
     def __init__(self, context: multiprocessing.context.ForkServerContext, job: Path, log: Path, rank: int) -> None:
         _see_descriptors()
+        _start_fork_server()
         reader, self._alive = context.Pipe(duplex=False)
         self._process: ForkServerProcess = context.Process(
             target=_child, args=(str(job), str(log), str(rank), reader), daemon=True
@@ -108,6 +110,19 @@ def _see_descriptors() -> None:
     with contextlib.ExitStack() as opened:
         for _ in range(16):
             opened.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+
+
+def _start_fork_server() -> None:
+    """See that the fork server runs, deaf to Ctrl-C, which a terminal sends to all and the driver alone answers.
+
+    It keeps the mask under which it begins. The resource tracker, which changes the mask, begins before.
+    """
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def room(options: LaunchOptions) -> int:
