@@ -9,7 +9,7 @@ import tiny
 from click.testing import CliRunner
 
 from plad_bench.cli.main import cli
-from plad_bench.contract.errors import MissingError
+from plad_bench.contract.errors import MissingError, NothingSelectedError
 from plad_bench.execute.stages import files
 from plad_bench.learn import models
 from plad_bench.plan import fit, matrix, requirements, spec
@@ -228,8 +228,8 @@ def test_the_command_line_tells_plans_and_records_it(place, tmp_path, monkeypatc
     listed = json.loads(call("plan", "student", "--json").stdout)
     assert {row["state"] for row in listed["cells"]} == {"skipped"}
     assert listed["stages"] == []
-    assert listed["stop"] == ""
-    call("run", "student", "--board", "mine")
+    assert listed["stop"].startswith("none of the methods can run")
+    call("run", "student", "--board", "mine", expect=NothingSelectedError)
     records = [json.loads(path.read_text()) for path in tmp_path.rglob("cells/**/*.json")]
     assert {record["method"]["name"]: (record["status"], record["reason"]) for record in records} == {
         "teacher": ("skipped", "other has a context of 128 tokens, which 128 new tokens fill"),

@@ -71,7 +71,7 @@ def _excerpt(group: Group, board: Board, path: str) -> str:
     places = {metric.name: content.decimals(group, metric) for metric in columns}
     body = [
         [
-            content.rank(row),
+            content.starred(row),
             code(row.label),
             *(content.value(row.estimates.get(metric.name), metric, places[metric.name]) for metric in columns),
             row.access or NONE,
