@@ -258,8 +258,10 @@ def _padded(method: Any) -> None:
     pad = torch.full((3, 5, 2), -math.inf, dtype=torch.float64)
     wide = torch.cat([teacher, pad], -1)
     value, gradient = graded(lambda z: _token_loss(method, z, wide, labels), torch.cat([student, pad], -1))
+    remedy = "0 * -inf is NaN: use the functions of plad_bench.learn.divergences, or set -inf to 0 where p or q is 0"
+    _see(value.isfinite(), f"the loss is {value.item()}; {remedy}")
     torch.testing.assert_close(value, _token_loss(method, student, teacher, labels).detach())
-    _see(gradient.isfinite().all(), "the gradient is not finite")
+    _see(gradient.isfinite().all(), f"the gradient is not finite; {remedy}")
 
 
 @claim("the teacher gets no gradient", "method", applies=_of_tokens)

@@ -110,6 +110,10 @@ WRONG = {
         pair(lambda b, p: (b.rejected_logprob - b.chosen_logprob).exp()),
         "finite however sure",
     ),
+    "0 times -inf": (
+        token(lambda q, p, y, params: (p.softmax(-1) * (p.log_softmax(-1) - q.log_softmax(-1))).sum(-1)),
+        "0 * -inf is NaN: use the functions of plad_bench.learn.divergences",
+    ),
     "too few values": (replace(METRIC, score=lambda e, p, t: [0.0]), "1 values for 5 examples"),
     "an infinite value": (replace(METRIC, score=lambda e, p, t: [math.inf] * len(e)), "never infinity"),
     "values by place": (replace(METRIC, score=lambda e, p, t: list(range(len(e)))), "whatever the order"),
