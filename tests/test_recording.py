@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 import tiny
 
+from plad_bench.cli.boards import PAGES_LOCK
+from plad_bench.cli.run import outdated
 from plad_bench.contract.registry import Registered
 from plad_bench.execute import recording
 from plad_bench.execute.engine import Failure
@@ -222,3 +225,18 @@ def test_a_record_tells_of_what_is_gone_by_what_was_made_from_it(cell, artifacts
     record = recording.write_done(tmp_path / "left", cell, left, ["run"])
     assert record.essence() == whole.essence()
     assert (record.cost, record.timing) == (whole.cost, whole.timing)
+
+
+def test_pages_that_a_killed_run_did_not_write_are_written_by_the_next(tmp_path):
+    board, record = tmp_path / "mine", tmp_path / "mine" / "cells" / "task" / "seed-0.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+    assert outdated(board)
+    (board / "README.md").write_text("")
+    os.utime(record, (1000, 1000))
+    assert not outdated(board)
+    (tmp_path / PAGES_LOCK).touch()  # the kill came while they were written
+    assert outdated(board)
+    (tmp_path / PAGES_LOCK).unlink()
+    os.utime(board / "README.md", (999, 999))  # or before
+    assert outdated(board)

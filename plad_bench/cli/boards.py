@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _INDEX = "*"
 """The page over all boards, among pages by the names of boards; no board has this name."""
 
+PAGES_LOCK = ".pages.lock"
+"""Beside the boards while their pages are written; one that a killed run left says that some are not."""
+
 
 @click.command(short_help="Render boards from their records.")
 @click.argument("names", nargs=-1)
@@ -155,7 +158,7 @@ def render(directory: Path, registry: Any) -> None:
     from plad_bench.contract import locks
 
     try:
-        with locks.held(directory.parent / ".pages.lock"):  # or what one run read could be written after another's
+        with locks.held(directory.parent / PAGES_LOCK):  # or what one run read could be written after another's
             _render(directory, registry)
     except OSError as error:
         raise unwritable(directory, error) from error

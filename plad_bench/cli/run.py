@@ -6,10 +6,12 @@ import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
 
+from plad_bench.cli.boards import PAGES_LOCK
 from plad_bench.cli.matrix_options import execution_options, matrix_options
 from plad_bench.cli.options import echo_json, json_option
 from plad_bench.cli.plan import data_lines, in_full, show_plan
@@ -103,7 +105,7 @@ def _finish(planned: Planned, run_state: Any, counts: Mapping[str, int], options
     from plad_bench.cli.boards import render, summary
 
     page = planned.directory / "README.md"
-    if counts["written"] or not page.is_file():
+    if counts["written"] or outdated(planned.directory):
         render(planned.directory, run_state.registry)
     code = ExitCode.OK
     if run_state.failures:
@@ -134,6 +136,15 @@ def _finish(planned: Planned, run_state: Any, counts: Mapping[str, int], options
     if run_state.failures or run_state.unpaid:
         click.echo(_resume(), err=True)
     return code
+
+
+def outdated(board: Path) -> bool:
+    """Whether a board's pages are missing, or a run was killed between its records and the last of them."""
+    page = board / "README.md"
+    if not page.is_file() or (board.parent / PAGES_LOCK).exists():
+        return True
+    made = page.stat().st_mtime
+    return any(record.stat().st_mtime > made for record in (board / "cells").rglob("*.json"))
 
 
 def _resume() -> str:
