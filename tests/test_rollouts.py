@@ -176,6 +176,21 @@ def test_draw_inverts_the_distribution_function_and_never_gives_an_impossible_to
     assert draw(distribution.expand(5, 5), numbers).tolist() == [1, 1, 3, 3, 3]
 
 
+@pytest.mark.parametrize("size", [9_000, 32_768])
+def test_a_large_vocabulary_is_drawn_from_in_parts_with_the_same_result(size):
+    generator = torch.Generator().manual_seed(0)
+    distribution = (4 * torch.randn(50, 3, size, generator=generator)).softmax(-1)
+    distribution[:, 1, 7:] = 0  # most parts are impossible
+    distribution[:, 2, :-1] = 0
+    numbers = torch.rand(50, 3, dtype=torch.float64, generator=generator)
+    numbers[0], numbers[1] = 0, 1 - 2**-53
+    cumulated = distribution.double().cumsum(-1)
+    places = (numbers * cumulated[..., -1])[..., None]
+    drawn = draw(distribution, numbers)
+    assert torch.equal(drawn, torch.searchsorted(cumulated, places, right=True)[..., 0])
+    assert (distribution.gather(-1, drawn[..., None]) > 0).all()
+
+
 def test_a_prompt_without_room_for_a_response_is_refused():
     rollouts(max_new_tokens=27).check(PROMPTS)
     with pytest.raises(StageError, match="1 prompts are longer"):
@@ -498,7 +513,7 @@ def test_text_that_weighs_nothing_is_no_input():
 
 def test_tokens_sampled_in_training_and_before_it_are_one_column():
     def stage(name, **cost):
-        return SimpleNamespace(key=name, name=name, operation=name), SimpleNamespace(manifest={"cost": cost})
+        return SimpleNamespace(key=name, name=name, operation=name), {"cost": cost}
 
     (sample, sampled), (warmup, warmed) = stage("sample", tokens_generated=100), stage("sft-init", device_seconds=1)
     checkpoint, made = stage("distill", tokens_generated=40, teacher_tokens_scored=70, tokens_trained=50)

@@ -32,8 +32,8 @@ _LOOK_EVERY = 16
 """After how many tokens the host looks which texts have ended, where it has to wait for a device."""
 _LEAVE = 8
 """Texts that have ended leave the batch once they are one in so many."""
-_SUMMED = 256
-"""Probabilities that `draw` adds up before it looks for a number among their sums."""
+_SUMMED = 128
+"""Probabilities that `draw` adds up before it looks for a number among their sums, where there are many."""
 
 
 class Sampler(Protocol):
@@ -179,7 +179,8 @@ class Rollouts:
         scored = torch.zeros((), dtype=torch.long, device=noise.device)
         for turn in itertools.count(1):
             size = min(draft, self.max_new_tokens - texts.longest)
-            scored += size * (len(readers) - 1) * texts.open.sum()
+            if len(readers) > 1:
+                scored += size * texts.open.sum()
             texts.add(*_block(readers, texts.numbers(size), sampling, traced=bool(traced)))
             if turn % look and texts.longest < self.max_new_tokens:
                 continue
@@ -250,7 +251,7 @@ class _Texts:
         return self._noise.gather(1, self._places(size)[..., None].expand(-1, -1, 2))
 
     def _places(self, size: int) -> Tensor:
-        return self._lengths + torch.arange(size, device=self._lengths.device)
+        return self._lengths if size == 1 else self._lengths + torch.arange(size, device=self._lengths.device)
 
     def add(self, block: Tensor, kept: Tensor, trace: Tensor | None) -> None:
         """Add the first `kept` [B, 1] of the tokens in `block` [B, D], up to an end; `trace` is [B, D, models]."""
@@ -258,19 +259,22 @@ class _Texts:
         self._tokens.scatter_(1, places, block)
         if trace is not None:
             self._trace.scatter_(1, places[..., None].expand_as(trace), trace)
-        # The end token, or the last that is kept.
-        ending = (block[..., None] == self._ends).any(-1) & (places < self._lengths + kept)
-        ended = ending.any(1, keepdim=True)
-        kept = torch.where(ended, ending.int().argmax(1, keepdim=True) + 1, kept)
+        ending = (block[..., None] == self._ends).any(-1)
+        if block.shape[1] > 1:  # up to the end token, or the last that is kept
+            ending &= places < self._lengths + kept
+            ended = ending.any(1, keepdim=True)
+            kept = torch.where(ended, ending.int().argmax(1, keepdim=True) + 1, kept)
+            ending = ended
         self._lengths = self._lengths + kept * self.open
-        self.open = self.open & ~ended & (self._lengths < self.most)
+        self.open = self.open & ~ending & (self._lengths < self.most)
         self.longest += block.shape[1]
 
     def leave(self, share: int = 0) -> Tensor | None:
         """Have those that ended leave, once they are one in `share`. Return the rows that stay, or None if all do."""
         going = self.open[:, 0].tolist()
         ended = [n for n, goes in enumerate(going) if not goes]
-        self.longest = int((self._lengths * self.open).max())
+        if not share:  # texts grow at their own pace
+            self.longest = int((self._lengths * self.open).max())
         if not ended or (share and len(ended) < len(going) and len(ended) * share < len(going)):
             return None
         lengths, tokens = self._lengths[:, 0].tolist(), self._tokens[ended].tolist()
@@ -299,7 +303,8 @@ def _block(
 
     """
     student, teacher = readers[0], readers[-1]
-    own, theirs, proposed, traces = student.last, teacher.last, [], []
+    begin, own, theirs = teacher.last, student.last, teacher.last
+    proposed, traces = [], []
     for number in numbers[..., 0].unbind(1):
         distributions = [student.read(own)]
         mixture = distributions[0]
@@ -312,8 +317,10 @@ def _block(
             traces.append(torch.cat([d.gather(-1, own[..., None]) for d in distributions], -1))
     block, trace = torch.cat(proposed, 1), torch.cat(traces, 1) if traced else None
     kept = torch.full_like(own, block.shape[1])
+    for one in readers:
+        one.last = own
     if sampling.verify_top_k:
-        distribution = teacher.read(torch.cat([teacher.last, block[:, :-1]], 1))
+        distribution = teacher.read(torch.cat([begin, block[:, :-1]], 1))
         likeliest = distribution.topk(min(sampling.verify_top_k, distribution.shape[-1])).indices
         right = (likeliest == block[..., None]).any(-1).long().cumprod(1).sum(1, keepdim=True)
         place = torch.arange(block.shape[1], device=block.device)
@@ -322,25 +329,31 @@ def _block(
         if trace is not None:
             trace = trace.masked_fill((place == right)[..., None], float("nan"))
             trace = torch.cat([trace, distribution.gather(-1, block[..., None])], -1)
-        for reader in readers:
-            reader.keep(kept, block.shape[1])
-    for reader in readers:
-        reader.last = block.gather(1, kept - 1)
+        for one in readers:
+            one.keep(kept, block.shape[1])
+            one.last = block.gather(1, kept - 1)
     return block, kept, trace
 
 
 def draw(distribution: Tensor, numbers: Tensor) -> Tensor:
-    """The inverse of the distribution functions [..., V] at numbers in [0, 1), [...].
+    """The inverse of the distribution functions [..., V] at numbers in [0, 1), [...]; sums are in float64."""
+    size = distribution.shape[-1]
+    if size > 64 * _SUMMED:
+        return _draw_in_parts(distribution, numbers)
+    cumulated = distribution.cumsum(-1, dtype=torch.float64)
+    places = (numbers * cumulated[..., -1])[..., None]
+    return torch.searchsorted(cumulated, places, right=True)[..., 0].clamp_max(size - 1)
 
-    In float64, without making V numbers of that kind: the sums of some probabilities each say where to look.
-    """
+
+def _draw_in_parts(distribution: Tensor, numbers: Tensor) -> Tensor:
+    """As `draw`, without V numbers in float64: sums of some probabilities each say where to look."""
     if missing := -distribution.shape[-1] % _SUMMED:
         distribution = nn.functional.pad(distribution, (0, missing))
     parts = distribution.unflatten(-1, (-1, _SUMMED))
     sums = parts.sum(-1, dtype=torch.float64).cumsum(-1)
     places = numbers[..., None] * sums[..., -1:]
     part = torch.searchsorted(sums, places, right=True).clamp_max(sums.shape[-1] - 1)
-    chosen = parts.take_along_dim(part[..., None], -2)[..., 0, :].double().cumsum(-1)
+    chosen = parts.take_along_dim(part[..., None], -2)[..., 0, :].cumsum(-1, dtype=torch.float64)
     before = nn.functional.pad(sums, (1, 0)).gather(-1, part)
     # By another order of adding up, a number may lie at a part's very end: its last token that is possible has it.
     inside = (places - before).minimum(chosen[..., -1:].nextafter(chosen.new_zeros(())))
