@@ -441,7 +441,7 @@ def test_plugins_lists_components_and_names_a_broken_file(tmp_path):
         (["--board", "../escape"], 2, ["'../escape' is not a name for a board", "letters, digits"]),
         (["--board", "a b"], 2, ["'a b' is not a name for a board"]),
         (["--teacher", "gpt-4o-mini"], 2, ["Did you mean openai[model=gpt-4o-mini]?"]),
-        (["--student", "Qwen/Qwen2.5-0.5B"], 2, ["Did you mean hf[id=Qwen/Qwen2.5-0.5B]?"]),
+        (["--student", "Qwen/Qwen2.5-0.5B"], 2, ["Did you mean hf[id=Qwen/Qwen2.5-0.5B]"]),
         (["--student", "../some"], 2, ["Did you mean hf[path=../some]"]),
         (["--teacher", "smal"], 2, ["Did you mean small or "]),
         (
@@ -483,7 +483,7 @@ def test_a_board_that_contradicts_the_command_line_shows_both_values(done):
     assert result.returncode == 2
     assert "steps = 4" in result.stderr
     assert "says 5" in result.stderr
-    assert "signals is 'top'" in plad_bench(*RUN, "--teacher-logprobs", "top", cwd=done).stderr
+    assert "teacher_logprobs is 'top'" in plad_bench(*RUN, "--teacher-logprobs", "top", cwd=done).stderr
 
 
 def test_an_unwritable_store_is_named_and_records_stay_intact(done, tmp_path):
