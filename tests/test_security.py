@@ -160,9 +160,10 @@ def test_nothing_that_lies_in_the_working_directory_is_run_unless_it_is_named(tm
 def test_workers_import_nothing_from_the_working_directory(tmp_path):
     for name in ("torch", "transformers", "tokenizers", "scipy", "rouge_score"):
         (tmp_path / f"{name}.py").write_text("from pathlib import Path\nPath(__file__).with_suffix('.mark').touch()\n")
+    teacher = "scratch[layers=1,width=24,heads=2,vocabulary=300,steps=2]"
     run = ("-p", str(PLUGIN), "run", "--task", "mini", "--methods", "none", "--limit", "8", "--gpus", "none")
     made = subprocess.run(
-        [Path(sys.executable).with_name("plad-bench"), *run],
+        [Path(sys.executable).with_name("plad-bench"), *run, "--teacher", teacher],
         cwd=tmp_path,
         env={**os.environ, "PLAD_BENCH_STORE": str(tmp_path / "store")},
         capture_output=True,

@@ -46,7 +46,7 @@ KINDS = {
     "method": Kind("method", "--methods $name,kd"),
     "teacher": Kind("teacher", "--teacher $name --methods seqkd"),
     "student": Kind("student", "--student $name --methods seqkd,kd"),
-    "task": Kind("task", "--task $name --methods sft,seqkd"),
+    "task": Kind("task", "--task $name --teacher 'scratch[steps=100]' --methods sft,seqkd"),
     "metric": Kind("metric", "--methods seqkd --metrics slot-errors,$name"),
     "pair-builder": Kind("pair builder", "--methods plad --pairs $name"),
 }
