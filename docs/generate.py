@@ -1,6 +1,7 @@
 """Write what is made from the code.
 
-methods.md and metrics.md come from the registry, cli.md from the help, and one table of records.md from the protocol.
+methods.md and metrics.md come from the registry, cli.md from the help, and tables of records.md and recipes.md from the
+protocol and the recipes.
 
 `python docs/generate.py` writes them; with `--check` it writes nothing and exits with 1 if a page differs.
 """
@@ -22,7 +23,7 @@ from plad_bench.cli.state import State
 from plad_bench.contract.params import source_of
 from plad_bench.contract.protocol import settings
 from plad_bench.contract.registry import Registry, allowed, allowed_values
-from plad_bench.plan import matrix, spec
+from plad_bench.plan import matrix, recipes, spec
 
 DOCS = Path(__file__).resolve().parent
 HEADER = "<!-- Written by `python docs/generate.py`; do not edit. -->"
@@ -92,7 +93,7 @@ command line wins over the environment, and the environment over the file. An op
 default; an empty value (`--student ""`, an empty variable, `plad,,kd`) is an error. Numbers are finite.
 
 The settings of the [protocol](records.md#protocol), from `--steps` to `--backend`, default to what the board fixes,
-else to what the task declares.
+else for pretrained students to their [recipe](recipes.md), else to what the task declares.
 
 A *selector* is `name` or `name[param=value,...]`; commas separate selectors and `|` separates the values of a sweep.
 Put selectors with brackets in quotes, for the shell's sake. `all` selects everything of a kind.
@@ -119,6 +120,7 @@ def pages() -> dict[Path, str]:
         DOCS / "metrics.md": metrics_page(),
         DOCS / "cli.md": cli_page(),
         DOCS / "records.md": records_page(),
+        DOCS / "recipes.md": recipes_page(),
     }
 
 
@@ -257,9 +259,6 @@ def _metric(metric: Metric) -> str:
 
 def records_page() -> str:
     """The page of records as it is, with the table of protocol settings as they are declared."""
-    page = (DOCS / "records.md").read_text(encoding="utf-8")
-    begin, end = "<!-- settings: written by `python docs/generate.py` -->\n", "<!-- end of settings -->\n"
-    head, rest = page.split(begin)
     rows = [
         [
             f"`{name}`",
@@ -270,7 +269,41 @@ def records_page() -> str:
         ]
         for name, s in settings().items()
     ]
-    written = table(["key", "unit", "default", "allowed", "meaning"], rows)
+    return _with_table("records.md", "settings", table(["key", "unit", "default", "allowed", "meaning"], rows))
+
+
+def recipes_page() -> str:
+    """The page of recipes as it is, with the table of their numbers."""
+    heads = {
+        "lr": "learning rate",
+        "steps": "steps",
+        "batch": "batch",
+        "sft_lr": "SFT learning rate",
+        "sft_steps": "SFT steps",
+        "teacher_lr": "teacher's learning rate",
+        "teacher_steps": "teacher's steps",
+    }
+    rows = [
+        [recipes.KINDS[r.kind], r.size, *(_figure(getattr(r, name)) for name in heads), f"{r.highest_lr:g}"]
+        for r in recipes.RECIPES
+    ]
+    return _with_table(
+        "recipes.md", "recipes", table(["training", "parameters", *heads.values(), "highest rate"], rows)
+    )
+
+
+def _figure(value: recipes.Value | None) -> str:
+    """A number of a recipe; one that was measured is in bold."""
+    if value is None:
+        return ""
+    return f"**{value.number:g}**" if value.source == recipes.MEASURED else f"{value.number:g}"
+
+
+def _with_table(name: str, what: str, written: str) -> str:
+    """A page as it is, with a table written anew between its two marks."""
+    page = (DOCS / name).read_text(encoding="utf-8")
+    begin, end = f"<!-- {what}: written by `python docs/generate.py` -->\n", f"<!-- end of {what} -->\n"
+    head, rest = page.split(begin)
     return f"{head}{begin}{written}\n{end}{rest.split(end)[1]}"
 
 

@@ -467,7 +467,7 @@ def test_bad_input_is_named_with_a_remedy(tmp_path, arguments, code, words):
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9", "http://nowhere.invalid"])
 def test_a_model_that_cannot_be_reached_exits_3_before_any_work(tmp_path, endpoint):
     result = plad_bench(
-        *("run", "--methods", "plad,kd", "--student", "llama-1b"),
+        *("run", "--methods", "plad,kd", "--student", "llama-1b", "--task", "demo"),
         cwd=tmp_path,
         HF_ENDPOINT=endpoint,
         HF_HOME=str(tmp_path / "hf"),

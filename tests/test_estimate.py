@@ -171,7 +171,16 @@ def test_a_judge_without_a_price_is_refused_under_a_limit(tmp_path, monkeypatch)
 
 def test_plan_ends_as_run_would_where_something_is_missing(tmp_path):
     (tmp_path / "empty").mkdir()
-    options = ("--student", f"hf[path={tmp_path / 'empty'}]", "--teacher", "small", "--methods", "none")
+    options = (
+        "--student",
+        f"hf[path={tmp_path / 'empty'}]",
+        "--teacher",
+        "small",
+        "--methods",
+        "none",
+        "--task",
+        "demo",
+    )
     result = plan(tmp_path, *options)
     assert result.return_value == 3
     assert "run would stop: hf[path=empty" in result.stderr

@@ -220,7 +220,9 @@ def test_the_command_line_tells_plans_and_records_it(place, tmp_path, monkeypatc
     def call(command, student, *more, expect=None):
         arguments = ["--student", f"hf[path={place / student}]", "--teacher", f"hf[path={place / 'other'}]"]
         result = CliRunner().invoke(
-            cli, [command, *arguments, "--methods", "kd", "--max-new-tokens", "128", *more], standalone_mode=False
+            cli,
+            [command, "--task", "demo", *arguments, "--methods", "kd", "--max-new-tokens", "128", *more],
+            standalone_mode=False,
         )
         assert isinstance(result.exception, expect) if expect else result.exception is None, result.output
         return result

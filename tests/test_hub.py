@@ -54,7 +54,12 @@ def hub(published, tmp_path, monkeypatch):
 def cells(student="org/llama", teacher="org/neox", methods="seqkd", **more):
     """The cells of a run with these models of the hub."""
     built = spec.build(
-        tiny.registry(), task="demo", methods=methods, student=f"hf[id={student}]", teacher=f"hf[id={teacher}]", **more
+        tiny.registry(),
+        task="demo",
+        methods=methods,
+        student=f"hf[id={student}]",
+        teacher=f"hf[id={teacher},steps=0]",
+        **more,
     )
     return matrix.cells(built, tiny.registry())
 
@@ -293,7 +298,7 @@ def test_a_run_with_student_and_teacher_of_the_hub(published, tmp_path):
         server.publish("org/llama", published / "llama")
         server.publish("org/neox", published / "neox")
         program = [sys.executable, "-m", "plad_bench", "-p", str(PLUGIN), "run", "--task", "mini"]
-        models_ = ["--student", "hf[id=org/llama]", "--teacher", "hf[id=org/neox]", "--methods", "seqkd"]
+        models_ = ["--student", "hf[id=org/llama]", "--teacher", "hf[id=org/neox,steps=0]", "--methods", "seqkd"]
         small = ["--limit", "8", "--steps", "2", "--sft-steps", "2", "--workers", "1", "--board", "mine"]
         environment = {**os.environ, "HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0"}
         environment |= {

@@ -76,7 +76,7 @@ def test_every_cell_runs(place, made, shape, lora):
         task=",".join(tasks.values()),
         methods="sft,kd,plad,gkd",
         student=f"hf[path={place}/{shape}-student]",
-        teacher=f"hf[path={place}/{shape}-teacher]",
+        teacher=f"hf[path={place}/{shape}-teacher,steps=0]",
         metrics="nll,fidelity-top1",
         overrides={
             c.label: SMALL | {"lora": lora} for c in spec.choose(tiny.registry(), "task", ",".join(tasks.values()))

@@ -11,6 +11,7 @@ from plad_bench.cli.options import Number, boards_option, config_option, store_o
 from plad_bench.contract.errors import UsageError
 from plad_bench.contract.protocol import checked, settings
 from plad_bench.contract.renamed import SETTINGS
+from plad_bench.plan.defaults import DEMO_TASK, PRETRAINED_TASK
 from plad_bench.plan.names import DEMO_BOARD, TRIAL_BOARD
 
 Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -24,12 +25,18 @@ def matrix_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--methods", default=DEMO_METHODS, show_default=True, help="Selectors of methods, all, or none."),
         click.option("--student", help="Selectors of students.  [default: the task's]"),
         click.option("--teacher", help="Selectors of teachers.  [default: the student's]"),
-        click.option("--task", default="demo", show_default=True, help="Selectors of tasks."),
+        click.option(
+            "--task", help=f"Selectors of tasks.  [default: {DEMO_TASK}; {PRETRAINED_TASK} for pretrained students]"
+        ),
         click.option("--pairs", help="Selectors of pair builders.  [default: teacher-over-student]"),
         click.option("--metrics", help="Selectors of metrics; the first ranks a new board.  [default: the task's]"),
         click.option("--seeds", type=click.IntRange(1), help="Number of seeds.  [default: the board's, else 1]"),
         *map(_setting, settings()),
-        click.option("--board", help=f"Name of the board.  [default: {DEMO_BOARD}; {TRIAL_BOARD} with --limit]"),
+        click.option(
+            "--board",
+            help=f"Name of the board.  [default: {DEMO_BOARD} for the demo; {TRIAL_BOARD} with --limit; else one named "
+            "after the tasks and students, such as tldr-llama-1b]",
+        ),
         click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads per CPU slot."),
         click.option(
             "--rerun",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from plad_bench.cli import effective
 from plad_bench.cli.matrix_options import execution_options, matrix_options
 from plad_bench.cli.options import echo_json, json_option
 from plad_bench.cli.planned import Planned, gpus_of, prepare
@@ -56,6 +57,9 @@ def show_plan(planned: Planned, options: Mapping[str, Any]) -> int:
         stop = error
         click.echo(f"run would stop: {stop}", err=True)
     remarks = planned.remarks()
+    if not options["as_json"]:
+        for line in effective.lines(planned.settings):
+            click.echo(line, err=True)
     for remark in remarks:
         click.echo(f"Note: {remark}", err=True)
     cells = _cells(planned)
@@ -83,6 +87,7 @@ def show_plan(planned: Planned, options: Mapping[str, Any]) -> int:
         echo_json(
             {
                 "cells": cells,
+                "settings": [asdict(of_task) for of_task in planned.settings],
                 "data": counted,
                 "responses": recorded,
                 "stages": listed,

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from plad_bench.cli.options import open_store
 from plad_bench.cli.state import State
 from plad_bench.contract.errors import MissingError, NothingSelectedError, UsageError
-from plad_bench.plan.names import BOARD_NAME, DEMO_BOARD, TRIAL_BOARD
+from plad_bench.plan.names import BOARD_NAME
 
 if TYPE_CHECKING:
+    from plad_bench.cli.effective import TaskSettings
     from plad_bench.contract.protocol import Protocol
     from plad_bench.contract.records import Asking
     from plad_bench.execute.stages.data import Prepared
@@ -42,6 +43,8 @@ class Planned:
     """By task label: the arguments that make its cells again in a clean place."""
     data: dict[str, Prepared] = field(default_factory=dict)
     """By task label, of the tasks with cells to run: what `read_data` found."""
+    settings: tuple[TaskSettings, ...] = ()
+    """The effective settings of each task and of its teachers, and where each came from."""
     responses: dict[str, Asking] = field(default_factory=dict)
     """By teacher's label and split: what became of the rows of recorded responses."""
 
@@ -167,17 +170,21 @@ class Planned:
 
 def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> Planned:
     """Resolve everything, and find out what there is to do, without doing any of it."""
-    from plad_bench.cli import reproduction
+    from plad_bench.cli import effective, reproduction
     from plad_bench.contract import hub
     from plad_bench.contract.protocol import settings
     from plad_bench.execute import recording
-    from plad_bench.plan import backends, boardfile, matrix, spec
+    from plad_bench.plan import backends, boardfile, defaults, matrix, spec
     from plad_bench.report import migration
 
     _check_threads(options)
     registry = state.registry
+    named_students = spec.choose(registry, "student", options["student"]) if options["student"] else ()
+    task = options["task"] or defaults.task(named_students)
+    tasks = spec.choose(registry, "task", task)
+    students = named_students or [s for t in tasks for s in spec.choose(registry, "student", t.component.student)]
     # A trial's conditions must not become those of the board that a run with no options goes to.
-    name = options["board"] or (TRIAL_BOARD if options["limit"] else DEMO_BOARD)
+    name = options["board"] or defaults.board(tasks, students, trial=bool(options["limit"]))
     if not BOARD_NAME.fullmatch(name):
         raise UsageError(
             f"{name!r} is not a name for a board",
@@ -192,11 +199,10 @@ def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> 
     explicit = {name: options[name] for name in settings()}
     if explicit["backend"] == "auto":  # a board that exists has chosen
         explicit["backend"] = None if board.protocol else backends.best(gpu=bool(gpus))
-    tasks = spec.choose(registry, "task", options["task"])
     named = options["metrics"] or ",".join(board.metrics) or None
     run = spec.build(
         registry,
-        task=options["task"],
+        task=task,
         methods=options["methods"],
         student=options["student"],
         teacher=options["teacher"],
@@ -224,6 +230,13 @@ def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> 
         ),
         directory=directory,
         store=open_store(options["store"], shipped),
+        settings=effective.settings(
+            cells,
+            run,
+            boards={t.label: board.conditions(t.component.name) for t in tasks},
+            options=explicit,
+            gpu=bool(gpus),
+        ),
         commands={t.label: reproduction.arguments(registry, options, run, t, board=name, metrics=named) for t in tasks},
     )
     for cell in cells:

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any
 from plad_bench.cli.matrix_options import DEMO_METHODS
 from plad_bench.contract.errors import NothingSelectedError
 from plad_bench.contract.protocol import settings
-from plad_bench.plan import spec
-from plad_bench.plan.names import DEMO_BOARD, TRIAL_BOARD
+from plad_bench.plan import defaults, spec
 
 if TYPE_CHECKING:
     from plad_bench.contract.registry import Registry
     from plad_bench.plan.spec import Chosen, RunSpec
 
-DEMO_TASK = "demo"
 _OF_THE_DEVICE = {"precision"}
 """Settings whose default is the device's to choose: always said."""
 
@@ -35,19 +33,23 @@ def arguments(
         board: the name of the board.
         metrics: selectors of metrics from the options or the board's file, if any.
     """
-    protocol = run.protocols[task.label]
+    protocol, recipe = run.protocols[task.label], run.recipes[task.label]
+    # What a recipe can give is always said: it may give another number one day.
+    usual = {name: getattr(task.component.protocol, name) for name in settings()}
+    usual |= dict.fromkeys(recipe.settings if recipe else ())
+    students = run.students[task.label] if options["student"] else ()
     values = {
-        "task": (task.selector, DEMO_TASK),
+        "task": (task.selector, defaults.task(students)),
         "methods": (options["methods"], DEMO_METHODS),
         "student": (options["student"], None),
         "teacher": (options["teacher"], None),
         "pairs": (options["pairs"], None),
         "metrics": (None if _are_the_tasks(run.metrics[task.label], registry, task) else metrics, None),
         "seeds": (run.seeds, 1),
-        "board": (board, TRIAL_BOARD if protocol.limit else DEMO_BOARD),
+        "board": (board, defaults.board([task], run.students[task.label], trial=bool(protocol.limit))),
         "threads": (options["threads"], 1),
         "ranks": (options["ranks"], 1),
-        **{name: (getattr(protocol, name), getattr(task.component.protocol, name)) for name in settings()},
+        **{name: (getattr(protocol, name), usual[name]) for name in settings()},
     }
     given = [part for file in registry.files for part in ("-p", str(file))]
     given.append("run")

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from plad_bench.cli import effective
 from plad_bench.cli.boards import PAGES_LOCK
 from plad_bench.cli.matrix_options import execution_options, matrix_options
 from plad_bench.cli.options import echo_json, json_option
@@ -30,7 +31,8 @@ def run(ctx: click.Context, /, **options: Any) -> int:
     """Run the matrix methods x students x teachers x tasks x seeds, write its records, and render the board.
 
     Finished work is never repeated: the same command resumes an interrupted run. With no options, four methods are
-    compared on the embedded task `demo`, on the CPU, offline, to the board `quickstart`.
+    compared on the embedded task `demo`, on the CPU, offline, to the board `quickstart`. Pretrained students are
+    trained by a recipe (docs/recipes.md) unless options or the board say otherwise.
     """
     state = ctx.ensure_object(State)
     gpus = gpus_of(options)
@@ -92,6 +94,8 @@ def _announce(planned: Planned) -> None:
         click.echo(
             f"Cells: {len(planned.todo)} to run, {len(planned.cached)} cached, {len(planned.skipped)} skipped", err=True
         )
+    for line in effective.lines(planned.settings) if planned.todo else ():
+        click.echo(line, err=True)
     for line in data_lines(planned.data, planned.responses):
         click.echo(line, err=True)
     for remark in planned.remarks():

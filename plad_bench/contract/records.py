@@ -124,6 +124,8 @@ class HubModel:
     """Which of its layers are kept (`learn/pruning.py`): how many, or their indices joined by "+"; empty for all."""
     prompts: PromptFormat = PromptFormat()
     """How it is given prompts."""
+    parameters: float = 0
+    """How many it has, where its id does not say; 0 if unknown. Not keyed."""
 
 
 @dataclass(frozen=True, kw_only=True)

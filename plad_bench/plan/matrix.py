@@ -20,6 +20,7 @@ from plad_bench.contract.records import (
 )
 from plad_bench.plan.fit import Find, no_room, not_for_vllm, tokenizers_differ
 from plad_bench.plan.names import slug
+from plad_bench.plan.recipes import taught
 from plad_bench.plan.spec import DEFAULT_PAIRS, Chosen, RunSpec, choose
 from plad_bench.plan.stages import Plan, Stage, metrics_needs
 from plad_bench.plan.unreferenced import has_references, why_absent, why_unrunnable
@@ -145,8 +146,8 @@ def _combinations(spec: RunSpec, registry: Registry) -> Iterator[Cell]:
     for task in spec.tasks:
         (sft,) = choose(registry, "method", "sft" if has_references(task) else "seqkd")
         for student in spec.students[task.label]:
-            teachers = spec.teachers or _default_teacher(student, registry)
-            for teacher in teachers:
+            for named in spec.teachers or _default_teacher(student, registry):
+                teacher = taught(named, task)
                 for seed in range(spec.seeds):
                     protocol = spec.protocols[task.label]
                     plan = Plan(task, teacher, student, protocol, seed, spec.threads, sft)

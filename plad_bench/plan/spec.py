@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from plad_bench.contract import hub
@@ -12,11 +12,13 @@ from plad_bench.contract.params import content_hash, text_hash
 from plad_bench.contract.protocol import Protocol
 from plad_bench.contract.records import Component, Published
 from plad_bench.contract.registry import Registered, Registry
+from plad_bench.plan import recipes
 from plad_bench.plan.selectors import parse
 from plad_bench.plan.unreferenced import has_references, reads_references
 
 if TYPE_CHECKING:
     from plad_bench.contract.params import Params
+    from plad_bench.plan.recipes import Recipe
 
 DEFAULT_PAIRS = "teacher-over-student"
 
@@ -32,6 +34,8 @@ class Chosen:
     """The metric that one of its parameters names: `scorer`, or what a pair builder says."""
     named: str = ""
     """As that parameter names it."""
+    by_recipe: tuple[str, ...] = field(default=(), compare=False)
+    """Parameters that a recipe gave a value."""
 
     @property
     def component(self) -> Any:
@@ -115,6 +119,8 @@ class RunSpec:
     """By task label; the first one ranks."""
     protocols: Mapping[str, Protocol]
     """By task label."""
+    recipes: Mapping[str, Recipe | None]
+    """By task label: what its students' recipe gave; None where they are made from scratch."""
     seeds: int
     threads: int = 1
 
@@ -160,16 +166,19 @@ def build(
     None or empty text takes the default: the task's student and metrics, each student's teacher, the usual pairs.
     """
     tasks = choose(registry, "task", task)
-    students = {t.label: student or t.component.student for t in tasks}
-    protocols = {t.label: protocol(t.component, (overrides or {}).get(t.label, {})) for t in tasks}
+    students = {t.label: choose(registry, "student", student or t.component.student) for t in tasks}
+    given = {t.label: (overrides or {}).get(t.label, {}) for t in tasks}
+    found = {t.label: recipe(t, students[t.label], given[t.label]) for t in tasks}
+    protocols = {t.label: protocol(t.component, given[t.label], found[t.label]) for t in tasks}
     return RunSpec(
         tasks=tasks,
-        students={label: choose(registry, "student", named) for label, named in students.items()},
+        students=students,
         teachers=choose(registry, "teacher", teacher) if teacher else (),
         methods=() if methods.strip() == "none" else choose(registry, "method", methods),
         pairs=choose(registry, "pair builder", pairs or DEFAULT_PAIRS),
         metrics={t.label: metrics_of(registry, t, metrics) for t in tasks},
         protocols=protocols,
+        recipes=found,
         seeds=seeds,
         threads=threads,
     )
@@ -188,10 +197,19 @@ def metrics_of(registry: Registry, task: Chosen, named: str | None) -> tuple[Cho
     return kept
 
 
-def protocol(task: Component, overrides: Mapping[str, Any]) -> Protocol:
-    """The task's protocol with what the user set. Values of None are not set. Errors as `Protocol`."""
+def recipe(task: Chosen, students: Iterable[Chosen], overrides: Mapping[str, Any]) -> Recipe | None:
+    """The recipe of a task's students under these overrides, which may ask for adapters."""
+    return recipes.of_students(students, lora=overrides.get("lora") or task.component.protocol.lora)
+
+
+def protocol(task: Component, overrides: Mapping[str, Any], recipe: Recipe | None = None) -> Protocol:
+    """The task's protocol with what a recipe, and above it a board or the user, has set.
+
+    Values of None are not set. Errors as `Protocol`.
+    """
     base: Protocol = task.protocol  # type: ignore[attr-defined]
-    return replace(base, **{name: value for name, value in overrides.items() if value is not None})
+    given = {name: value for name, value in overrides.items() if value is not None}
+    return replace(base, **{**(recipe.values if recipe else {}), **given})
 
 
 def protocol_values(value: Protocol) -> dict[str, Any]:

@@ -16,6 +16,8 @@ class Published:
 
     id: str
     teacher: str = ""
+    parameters: float = 0
+    """How many it has, where its id does not say."""
 
 
 PUBLISHED = {
@@ -32,10 +34,10 @@ PUBLISHED = {
     "qwen-7b": Published("Qwen/Qwen2.5-7B", "qwen-14b"),
     "qwen-14b": Published("Qwen/Qwen2.5-14B"),
     "qwen-7b-instruct": Published("Qwen/Qwen2.5-7B-Instruct"),
-    "gpt2": Published("openai-community/gpt2", "gpt2-xl"),
-    "gpt2-medium": Published("openai-community/gpt2-medium", "gpt2-xl"),
-    "gpt2-large": Published("openai-community/gpt2-large", "gpt2-xl"),
-    "gpt2-xl": Published("openai-community/gpt2-xl"),
+    "gpt2": Published("openai-community/gpt2", "gpt2-xl", 124e6),
+    "gpt2-medium": Published("openai-community/gpt2-medium", "gpt2-xl", 355e6),
+    "gpt2-large": Published("openai-community/gpt2-large", "gpt2-xl", 774e6),
+    "gpt2-xl": Published("openai-community/gpt2-xl", parameters=1.56e9),
     # the main branch of facebook/opt-125m had pickled weights alone when last seen, which are refused; refs/pr/35 has
     # safetensors: opt-125m[revision=refs/pr/35]
     "opt-125m": Published("facebook/opt-125m", "opt-6.7b"),
@@ -57,8 +59,8 @@ PUBLISHED = {
     "smollm-1.7b": Published("HuggingFaceTB/SmolLM2-1.7B"),
     "gemma-2b": Published("google/gemma-2-2b", "gemma-9b"),
     "gemma-9b": Published("google/gemma-2-9b"),
-    "t5-small": Published("google-t5/t5-small", "t5-3b"),
-    "t5-base": Published("google-t5/t5-base", "t5-3b"),
-    "t5-large": Published("google-t5/t5-large", "t5-3b"),
+    "t5-small": Published("google-t5/t5-small", "t5-3b", 61e6),
+    "t5-base": Published("google-t5/t5-base", "t5-3b", 223e6),
+    "t5-large": Published("google-t5/t5-large", "t5-3b", 738e6),
     "t5-3b": Published("google-t5/t5-3b"),
 }

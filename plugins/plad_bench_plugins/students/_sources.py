@@ -162,7 +162,12 @@ class PrunedParams(HFParams):
         return dataclasses.replace(super().model(), layers=self.layers)
 
 
-def hub_model(id: str, revision: str | None, prompts: PromptFormat | None = None) -> HubModel:  # noqa: A002
+def hub_model(
+    id: str,  # noqa: A002
+    revision: str | None,
+    prompts: PromptFormat | None = None,
+    parameters: float = 0,
+) -> HubModel:
     """A model on the hub.
 
     Raises:
@@ -173,4 +178,4 @@ def hub_model(id: str, revision: str | None, prompts: PromptFormat | None = None
             f"{id} names a model on the hub, and is a directory here too",
             f"Write hf[path={id}] to use the directory, or run from elsewhere to use the hub.",
         )
-    return HubModel(id=id, revision=revision, prompts=prompts or PromptFormat())
+    return HubModel(id=id, revision=revision, prompts=prompts or PromptFormat(), parameters=parameters)

@@ -9,7 +9,7 @@ from plad_bench_plugins.students._sources import HFParams, PrunedParams, Revisio
 
 def _alias(name: str, published: Published) -> Student:
     def model(params: RevisionParams) -> HubModel:
-        return hub_model(published.id, params.revision, params.prompts())
+        return hub_model(published.id, params.revision, params.prompts(), published.parameters)
 
     return Student(
         name=name,

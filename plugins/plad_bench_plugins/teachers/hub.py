@@ -18,7 +18,7 @@ class AliasTeacherParams(RevisionParams, TrainingParams):
 
 def _alias(name: str, published: Published) -> Teacher:
     def model(params: AliasTeacherParams) -> HubModel:
-        return hub_model(published.id, params.revision, params.prompts())
+        return hub_model(published.id, params.revision, params.prompts(), published.parameters)
 
     return Teacher(
         name=name,

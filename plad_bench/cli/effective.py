@@ -1,0 +1,150 @@
+"""The settings that a run comes to, each with who chose it: the user, the board, a recipe, the device or the task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from plad_bench.plan.matrix import Cell
+    from plad_bench.plan.recipes import Recipe
+    from plad_bench.plan.spec import Chosen, RunSpec
+
+OPTION, BOARD, RECIPE, DEVICE, TASK = "option", "board", "recipe", "device", "task"
+"""Who chose a setting. An option is also one from a variable or a --config file."""
+SELECTOR, TEACHER = "selector", "teacher"
+"""Who chose a setting of a teacher, beside a recipe: the parameters in its selector, or their defaults."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A value, and who chose it."""
+
+    value: Any
+    origin: str
+
+
+@dataclass(frozen=True)
+class TeacherSettings:
+    """How a teacher is fine-tuned on the task's references before it teaches; no settings if it is not."""
+
+    teacher: str
+    settings: Mapping[str, Setting]
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """The settings that all students of a task share, and those of its teachers."""
+
+    task: str
+    students: tuple[str, ...]
+    recipe: str
+    """Kind and size class of the students' recipe; empty where they are made from scratch."""
+    settings: Mapping[str, Setting]
+    teachers: tuple[TeacherSettings, ...]
+
+
+def settings(
+    cells: Sequence[Cell],
+    run: RunSpec,
+    *,
+    boards: Mapping[str, Mapping[str, Any]],
+    options: Mapping[str, Any],
+    gpu: bool,
+) -> tuple[TaskSettings, ...]:
+    """The effective settings of each task.
+
+    Args:
+        cells: those of the run, whose teachers have what recipes gave them.
+        run: what was asked.
+        boards: by task label, the settings that the board's file fixes.
+        options: the settings that the user gave; None is not given.
+        gpu: whether the run has a GPU.
+    """
+    return tuple(_of_task(task, cells, run, boards[task.label], options, gpu=gpu) for task in run.tasks)
+
+
+def _of_task(
+    task: Chosen,
+    cells: Sequence[Cell],
+    run: RunSpec,
+    board: Mapping[str, Any],
+    options: Mapping[str, Any],
+    *,
+    gpu: bool,
+) -> TaskSettings:
+    protocol, recipe = run.protocols[task.label], run.recipes[task.label]
+    names = ("steps", "lr", "batch", "precision", "sft_steps", "sft_lr", "lora")
+    shown = [name for name in names if name != "lora" or protocol.lora]
+    teachers = {cell.teacher.label: cell.teacher for cell in cells if cell.task.label == task.label}
+    return TaskSettings(
+        task=task.label,
+        students=tuple(student.label for student in run.students[task.label]),
+        recipe=_title(recipe),
+        settings={
+            name: Setting(getattr(protocol, name), _origin(name, board, options, recipe, gpu=gpu)) for name in shown
+        },
+        teachers=tuple(
+            TeacherSettings(label, _teachers(teacher))
+            for label, teacher in teachers.items()
+            if teacher.component.model is not None
+        ),
+    )
+
+
+def _title(recipe: Recipe | None) -> str:
+    from plad_bench.plan.recipes import KINDS
+
+    return f"{KINDS[recipe.kind]}, {recipe.size} parameters" if recipe else ""
+
+
+def _origin(
+    name: str, board: Mapping[str, Any], options: Mapping[str, Any], recipe: Recipe | None, *, gpu: bool
+) -> str:
+    if options.get(name) is not None:
+        return OPTION
+    if name in board:
+        return BOARD
+    if recipe is not None and name in recipe.settings:
+        return RECIPE
+    return DEVICE if name == "precision" and gpu else TASK
+
+
+def _teachers(teacher: Chosen) -> dict[str, Setting]:
+    training = teacher.component.training(teacher.params)
+    if training is None or not training.steps:
+        return {}
+    fields, params = type(teacher.params).model_fields, teacher.params
+
+    def origin(name: str) -> str:
+        if name in teacher.by_recipe:
+            return RECIPE
+        return TEACHER if name not in fields or getattr(params, name) == fields[name].default else SELECTOR
+
+    return {name: Setting(getattr(training, name), origin(name)) for name in ("steps", "lr")}
+
+
+def lines(found: Sequence[TaskSettings]) -> Iterator[str]:
+    """The settings, to read: a line for each task, one for its SFT initialisation, one for each teacher."""
+    for of in found:
+        said = {name: f"{_shown(s.value)} ({s.origin})" for name, s in of.settings.items()}
+        adapters = f", LoRA rank {said['lora']}" if "lora" in said else ""
+        recipe = f"; recipe: {of.recipe}" if of.recipe else ""
+        yield f"Settings of {of.task}, students {', '.join(of.students)}{recipe}:"
+        yield (
+            f"  methods: steps {said['steps']}, learning rate {said['lr']}, batch {said['batch']}, "
+            f"precision {said['precision']}{adapters}"
+        )
+        if of.settings["sft_steps"].value:
+            yield f"  SFT initialisation: steps {said['sft_steps']}, learning rate {said['sft_lr']}"
+        else:
+            yield f"  SFT initialisation: steps {said['sft_steps']}: methods begin from the untouched student"
+        for teacher in of.teachers:
+            tuned = [f"{name} {_shown(s.value)} ({s.origin})" for name, s in teacher.settings.items()]
+            what = f"fine-tuned on the references first, {', '.join(tuned)}" if tuned else "used as it is"
+            yield f"  teacher {teacher.teacher}: {what.replace('lr ', 'learning rate ')}"
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

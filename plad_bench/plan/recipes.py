@@ -1,0 +1,168 @@
+"""Recipes: how pretrained models are trained where neither the user nor the board says otherwise.
+
+A student made from scratch has no recipe: its task declares its settings. `RECIPES` holds the numbers, and
+`docs/generate.py` writes them into docs/recipes.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from plad_bench.contract.records import HubModel
+from plad_bench.plan.published import is_instruct, parameters
+from plad_bench.plan.unreferenced import has_references
+
+if TYPE_CHECKING:
+    from plad_bench.plan.spec import Chosen
+
+Kind = Literal["full", "pruned", "lora"]
+KINDS: dict[Kind, str] = {
+    "full": "full fine-tuning",
+    "pruned": "full fine-tuning of a pruned model",
+    "lora": "LoRA",
+}
+SIZES: dict[str, float] = {"below 0.3 B": 0.3e9, "0.3 to 2 B": 2e9, "2 to 20 B": 20e9, "above 20 B": float("inf")}
+"""Size classes, each up to so many parameters. A pruned model counts with the size of the model that it is cut from."""
+UNKNOWN_SIZE = "2 to 20 B"
+"""The class of a model whose size nobody says: its rates harm no smaller one."""
+
+MEASURED = "ours, measured"
+UNMEASURED = "ours, unmeasured"
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number, and where it is from."""
+
+    number: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings for one kind of training of models of one size class."""
+
+    kind: Kind
+    size: str
+    """A key of SIZES."""
+    lr: Value
+    steps: Value
+    batch: Value
+    sft_lr: Value
+    sft_steps: Value
+    teacher_lr: Value | None
+    """Of a teacher of this size; None where teachers are not trained in this way."""
+    teacher_steps: Value | None
+    highest_lr: float
+    """A higher rate is refused without --force. Ours: far above what worked, not yet what failed."""
+
+    @property
+    def settings(self) -> dict[str, Value]:
+        """The settings of the protocol that it gives."""
+        return {name: getattr(self, name) for name in ("lr", "steps", "batch", "sft_lr", "sft_steps")}
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """These settings as the protocol has them."""
+        whole = {"steps", "batch", "sft_steps"}
+        return {name: int(v.number) if name in whole else v.number for name, v in self.settings.items()}
+
+
+def _measured(number: float) -> Value:
+    return Value(number, MEASURED)
+
+
+def _guess(number: float) -> Value:
+    return Value(number, UNMEASURED)
+
+
+def _recipe(
+    kind: Kind, size: str, *, lr: Value, sft_lr: Value, highest_lr: float, teacher_lr: Value | None = None, batch: Value
+) -> Recipe:
+    """A recipe with the steps that all of them share, which nobody has measured."""
+    teacher_steps = _guess(500) if teacher_lr else None
+    return Recipe(
+        kind=kind,
+        size=size,
+        lr=lr,
+        steps=_guess(500),
+        batch=batch,
+        sft_lr=sft_lr,
+        sft_steps=_guess(500),
+        teacher_lr=teacher_lr,
+        teacher_steps=teacher_steps,
+        highest_lr=highest_lr,
+    )
+
+
+_SMALL, _MEDIUM, _LARGE, _HUGE = SIZES
+# Measured on E2E: SmolLM2-135M-Instruct whole, and cut to 12 of its 30 layers, batches of 8, one seed, 26 to 40 steps.
+# fmt: off
+RECIPES: tuple[Recipe, ...] = (
+    _recipe("full", _SMALL, lr=_guess(1e-4), sft_lr=_measured(3e-4), teacher_lr=_measured(1e-4), batch=_measured(8),
+            highest_lr=2e-3),
+    _recipe("full", _MEDIUM, lr=_guess(2e-5), sft_lr=_guess(5e-5), teacher_lr=_guess(2e-5), batch=_guess(32),
+            highest_lr=5e-4),
+    _recipe("full", _LARGE, lr=_guess(1e-5), sft_lr=_guess(1e-5), teacher_lr=_guess(1e-5), batch=_guess(32),
+            highest_lr=2e-4),
+    _recipe("full", _HUGE, lr=_guess(5e-6), sft_lr=_guess(5e-6), teacher_lr=_guess(5e-6), batch=_guess(32),
+            highest_lr=1e-4),
+    _recipe("pruned", _SMALL, lr=_measured(5e-4), sft_lr=_measured(1e-3), batch=_measured(8), highest_lr=2e-3),
+    _recipe("pruned", _MEDIUM, lr=_guess(1e-4), sft_lr=_guess(3e-4), batch=_guess(32), highest_lr=2e-3),
+    _recipe("pruned", _LARGE, lr=_guess(5e-5), sft_lr=_guess(1e-4), batch=_guess(32), highest_lr=1e-3),
+    _recipe("pruned", _HUGE, lr=_guess(2e-5), sft_lr=_guess(5e-5), batch=_guess(32), highest_lr=5e-4),
+    _recipe("lora", _SMALL, lr=_guess(3e-4), sft_lr=_guess(5e-4), batch=_guess(8), highest_lr=5e-3),
+    _recipe("lora", _MEDIUM, lr=_guess(2e-4), sft_lr=_guess(2e-4), batch=_guess(32), highest_lr=5e-3),
+    _recipe("lora", _LARGE, lr=_guess(1e-4), sft_lr=_guess(1e-4), batch=_guess(32), highest_lr=2e-3),
+    _recipe("lora", _HUGE, lr=_guess(1e-4), sft_lr=_guess(1e-4), batch=_guess(32), highest_lr=2e-3),
+)
+# fmt: on
+
+
+def published(chosen: Chosen) -> HubModel | None:
+    """The pretrained model of a student or a teacher; None if it is made from scratch, or runs elsewhere."""
+    make = chosen.component.model
+    source = make(chosen.params) if make is not None else None
+    return source if isinstance(source, HubModel) else None
+
+
+def of_model(model: HubModel, *, lora: int = 0) -> Recipe:
+    """The recipe for a pretrained model, trained whole (pruned or not) or through adapters."""
+    kind: Kind = "lora" if lora else "pruned" if model.layers else "full"
+    known = parameters(model)
+    size = UNKNOWN_SIZE if known is None else next(name for name, most in SIZES.items() if known <= most)
+    return next(recipe for recipe in RECIPES if (recipe.kind, recipe.size) == (kind, size))
+
+
+def of_students(students: Iterable[Chosen], *, lora: int = 0) -> Recipe | None:
+    """The recipe that students share, since a protocol is one for all: the one with the lowest rate.
+
+    None if none of them is pretrained.
+    """
+    models = [model for student in students if (model := published(student)) is not None]
+    return min((of_model(model, lora=lora) for model in models), key=lambda recipe: recipe.lr.number, default=None)
+
+
+def taught(teacher: Chosen, task: Chosen) -> Chosen:
+    """A teacher with what its recipe gives where its parameters leave `steps` or `lr` open.
+
+    A pretrained base model is fine-tuned on the task's references; an instruct model is prompted as it is, and so is
+    any model where the task has no references.
+    """
+    model, given = published(teacher), teacher.params
+    if model is None or not {"steps", "lr"} <= type(given).model_fields.keys():
+        return teacher
+    recipe = of_model(replace(model, layers=""))
+    if recipe.teacher_lr is None or recipe.teacher_steps is None:
+        return teacher
+    found: dict[str, Any] = {}
+    steps: int | None = given.steps  # type: ignore[attr-defined]
+    if steps is None and not is_instruct(model) and has_references(task):
+        steps = found["steps"] = int(recipe.teacher_steps.number)
+    if steps and given.lr is None:  # type: ignore[attr-defined]
+        found["lr"] = recipe.teacher_lr.number
+    if not found:
+        return teacher
+    return replace(teacher, params=given.model_copy(update=found), by_recipe=tuple(found))

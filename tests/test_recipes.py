@@ -1,0 +1,170 @@
+"""What a run does by default follows from what its models are."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+from click.testing import CliRunner
+
+from plad_bench import HubModel
+from plad_bench.cli.main import cli
+from plad_bench.contract.protocol import Protocol
+from plad_bench.plan import defaults, matrix, recipes, spec
+from plad_bench.plan.published import is_instruct, parameters
+
+REGISTRY = tiny.registry()
+
+
+def build(**options):
+    return spec.build(REGISTRY, **{"task": "demo", "methods": "kd", **options})
+
+
+def model(directory, *, template=None):
+    """A directory with a model of a few thousand parameters."""
+    tiny.llama().save_pretrained(directory)
+    tiny.tokenizer(template=template).save_pretrained(directory)
+    return directory
+
+
+def plan(tmp_path, *options):
+    arguments = ["plan", "--gpus", "none", "--boards-dir", str(tmp_path / "b"), "--store", str(tmp_path / "s")]
+    return CliRunner().invoke(cli, [*arguments, *options], standalone_mode=False)
+
+
+def test_students_from_scratch_have_the_settings_of_their_task():
+    run = build(student="tiny,scratch")
+    assert run.recipes == {"demo": None}
+    assert run.protocols == {"demo": Protocol(max_new_tokens=80)}
+
+
+@pytest.mark.parametrize("student", ["smollm-135m", "llama-1b", "qwen-7b", "pruned[id=HuggingFaceTB/SmolLM2-135M]"])
+def test_a_pretrained_student_has_those_of_its_recipe(student):
+    run = build(student=student)
+    recipe = run.recipes["demo"]
+    assert run.protocols["demo"] == replace(Protocol(max_new_tokens=80), **recipe.values)
+    assert run.protocols["demo"].lr < Protocol().lr
+
+
+def test_what_the_user_or_the_board_says_goes_before_a_recipe():
+    said = {"steps": 7, "lr": None, "sft_lr": 2e-4}
+    run = build(student="smollm-135m", overrides={"demo": said})
+    protocol, recipe = run.protocols["demo"], run.recipes["demo"]
+    assert (protocol.steps, protocol.sft_lr, protocol.lr) == (7, 2e-4, recipe.lr.number)
+
+
+def test_adapters_and_pruned_models_have_recipes_of_their_own():
+    whole, pruned, adapted = (
+        build(student="smollm-135m"),
+        build(student="pruned[id=HuggingFaceTB/SmolLM2-135M]"),
+        build(student="smollm-135m", overrides={"demo": {"lora": 8}}),
+    )
+    assert [run.recipes["demo"].kind for run in (whole, pruned, adapted)] == ["full", "pruned", "lora"]
+    assert len({run.protocols["demo"].lr for run in (whole, pruned, adapted)}) == 3
+
+
+def test_students_that_share_a_protocol_share_the_most_careful_recipe():
+    assert build(student="smollm-135m,llama-3b,tiny").recipes == build(student="llama-3b").recipes
+
+
+def test_there_is_a_recipe_for_every_kind_and_size_and_none_is_refused_by_itself():
+    assert [(r.kind, r.size) for r in recipes.RECIPES] == [(k, s) for k in recipes.KINDS for s in recipes.SIZES]
+    for recipe in recipes.RECIPES:
+        rates = [value.number for value in (recipe.lr, recipe.sft_lr, recipe.teacher_lr) if value]
+        assert max(rates) <= recipe.highest_lr
+
+
+@pytest.mark.parametrize(
+    ("id_", "size"),
+    [
+        ("meta-llama/Llama-3.2-1B", 1e9),
+        ("TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T", 1.1e9),
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", 135e6),
+        ("mistralai/Mixtral-8x7B-v0.1", 56e9),
+        ("meta-llama/Llama-2-7b-hf", 7e9),
+        ("openai-community/gpt2", None),
+        ("org/v2.3-beta", None),
+    ],
+)
+def test_the_id_of_a_model_says_its_size(id_, size):
+    assert parameters(HubModel(id=id_)) == size
+
+
+def test_every_short_name_has_a_size():
+    every = [*REGISTRY.components("student"), *REGISTRY.components("teacher")]
+    found = {
+        name: recipes.published(chosen)
+        for kind in ("student", "teacher")
+        for name in REGISTRY.components(kind)
+        if name not in {"hf", "pruned", "vllm", "recorded", "openai"}
+        for chosen in spec.choose(REGISTRY, kind, name)
+    }
+    assert every
+    assert [name for name, m in found.items() if m is not None and parameters(m) is None] == []
+
+
+def test_a_directory_says_its_size_and_whether_it_is_for_chats(tmp_path):
+    base, chat = (
+        HubModel(id=str(model(tmp_path / "m"))),
+        HubModel(id=str(model(tmp_path / "c", template="{{ messages }}"))),
+    )
+    assert parameters(base) == sum(p.numel() for p in tiny.llama().parameters())
+    assert [is_instruct(m) for m in (base, chat)] == [False, True]
+    named = ["google/gemma-2-2b-it", "Qwen/Qwen2.5-7B-Instruct", "org/Chat-1B", "google/gemma-2-2b", "org/bitnet-2b"]
+    assert [is_instruct(HubModel(id=name)) for name in named] == [True, True, True, False, False]
+    (Path(base.id) / "model.safetensors").write_bytes(b"\xff" * 40)
+    assert parameters(base) is None
+
+
+def teachers(**options):
+    return {cell.teacher.label for cell in matrix.cells(build(**options), REGISTRY)}
+
+
+def test_a_base_teacher_is_fine_tuned_and_an_instruct_teacher_used_as_it_is():
+    assert teachers(student="smollm-135m") == {"smollm-1.7b[steps=500,lr=2e-05]"}
+    assert teachers(student="smollm-135m", teacher="qwen-7b-instruct") == {"qwen-7b-instruct"}
+    assert teachers(student="smollm-135m", teacher="llama-8b[steps=0]") == {"llama-8b[steps=0]"}
+    assert teachers(student="smollm-135m", teacher="llama-8b[steps=9]") == {"llama-8b[steps=9,lr=1e-05]"}
+    assert teachers(student="smollm-135m", teacher="llama-8b[lr=3e-5]") == {"llama-8b[steps=500,lr=3e-05]"}
+    assert teachers(student="tiny") == {"small"}
+
+
+def test_task_and_board_of_a_run_that_names_none():
+    def names(task, students):
+        chosen = spec.choose(REGISTRY, "student", students)
+        tasks = spec.choose(REGISTRY, "task", task or defaults.task(chosen))
+        return defaults.board(tasks, chosen, trial=False)
+
+    assert names("", "tiny") == "quickstart"
+    assert names("", "llama-1b") == "tldr-llama-1b"
+    assert names("demo", "hf[id=org/Mine-1B]") == "demo-mine-1b"
+    assert names("tldr", "tiny,llama-1b") == "tldr-tiny-llama-1b"
+    assert names("", "pruned[id=HuggingFaceTB/SmolLM2-135M,layers=12]") == "tldr-smollm2-135m-12-layers"
+    tasks, students = spec.choose(REGISTRY, "task", "tldr"), spec.choose(REGISTRY, "student", "llama-1b")
+    assert defaults.board(tasks, students, trial=True) == "trial"
+
+
+def test_plan_says_the_settings_and_who_chose_them(tmp_path):
+    base, options = model(tmp_path / "base"), ("--task", "demo", "--methods", "kd", "--steps", "7")
+    named = ("--student", f"hf[path={base}]", "--teacher", f"hf[path={base}]")
+    shown = plan(tmp_path, *options, *named)
+    assert shown.exception is None
+    assert "recipe: full fine-tuning, below 0.3 B parameters:" in shown.stderr
+    assert (
+        "  methods: steps 7 (option), learning rate 0.0001 (recipe), batch 8 (recipe), precision float32 (task)\n"
+        "  SFT initialisation: steps 500 (recipe), learning rate 0.0003 (recipe)\n"
+    ) in shown.stderr
+    assert "steps 500 (recipe), learning rate 0.0001 (recipe)\n" in shown.stderr
+    (board,) = [tmp_path / "b" / "demo-base"]
+    board.mkdir(parents=True)
+    (board / "board.toml").write_text("[protocol]\nlr = 3e-4\n")
+    told = json.loads(plan(tmp_path, *options, *named, "--json").stdout)["settings"]
+    assert told[0]["settings"]["lr"] == {"value": 3e-4, "origin": "board"}
+
+
+def test_plan_of_the_demo_says_that_its_task_chose(tmp_path):
+    shown = plan(tmp_path, "--methods", "none").stderr
+    assert "Settings of demo, students tiny:\n" in shown
+    assert "steps 300 (task), learning rate 0.001 (task), batch 32 (task)" in shown
+    assert "teacher small: fine-tuned on the references first, steps 1500 (teacher)" in shown
