@@ -61,12 +61,32 @@ def place(published, tmp_path, monkeypatch):
 
 
 BAD = {
-    "no such model": ("--student 'hf[id=org/none]'", 3, "model org/none is not on the hub", "Check the name"),
-    "a gated model": ("--student 'hf[id=org/gated]'", 3, "model org/gated is gated", "Ask for access"),
-    "no token": ("--student 'hf[id=org/private]'", 3, "org/private is not on the hub, or is private", "hf auth login"),
-    "no such directory": ("--student 'hf[path=nowhere]'", 3, "no directory", "Give path="),
-    "no model's directory": ("--student 'hf[path=empty]'", 3, "empty has no config.json", "Hugging Face format"),
-    "half a configuration": ("--student 'hf[path=half]'", 3, "config.json cannot be read", "Repair or download"),
+    "no such model": (
+        "--task demo --student 'hf[id=org/none]'",
+        3,
+        "model org/none is not on the hub",
+        "Check the name",
+    ),
+    "a gated model": ("--task demo --student 'hf[id=org/gated]'", 3, "model org/gated is gated", "Ask for access"),
+    "no token": (
+        "--task demo --student 'hf[id=org/private]'",
+        3,
+        "org/private is not on the hub, or is private",
+        "hf auth login",
+    ),
+    "no such directory": ("--task demo --student 'hf[path=nowhere]'", 3, "no directory", "Give path="),
+    "no model's directory": (
+        "--task demo --student 'hf[path=empty]'",
+        3,
+        "empty has no config.json",
+        "Hugging Face format",
+    ),
+    "half a configuration": (
+        "--task demo --student 'hf[path=half]'",
+        3,
+        "config.json cannot be read",
+        "Repair or download",
+    ),
     "no such data set": ("--task 'hub[id=org/none]'", 3, "data set org/none is not on the hub", "Check the name"),
     "a gated data set": ("--task 'hub[id=org/gated]'", 3, "data set org/gated is gated", "Ask for access"),
     "no such file": ("--task 'jsonl[path=nowhere.jsonl]'", 3, "nowhere.jsonl does not exist", "Give a file"),
