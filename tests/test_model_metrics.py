@@ -179,12 +179,14 @@ def test_calibration_by_hand():
 
 
 @pytest.mark.parametrize(("logprob", "expected"), [("mean", [1.0, 0.0, 0.5]), ("sum", [0.0, 0.0, 1.0])])
-def test_pair_accuracy_by_hand(logprob, expected):
+def test_preference_accuracy_by_hand(logprob, expected):
     likelihoods = {"one": -1.0, "a b c": -0.5, "long long": -2.0, "two": -1.0, "tie": -2.0}
     teachers = {"longer": "a b c", "worse": "long long", "tied": "tie", "same": "one"}
     samples = {"longer": ["one"], "worse": ["two"], "tied": ["long long"], "same": ["one"]}
     params = calibration.PairParams(logprob=logprob)
-    values = calibration.pair_accuracy([example(p) for p in samples], params, Fake(samples, likelihoods, teachers))
+    values = calibration.preference_accuracy(
+        [example(p) for p in samples], params, Fake(samples, likelihoods, teachers)
+    )
     assert values[:3] == expected
     assert math.isnan(values[3])
 
