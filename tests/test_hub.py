@@ -299,7 +299,7 @@ def test_a_run_with_student_and_teacher_of_the_hub(published, tmp_path):
         server.publish("org/neox", published / "neox")
         program = [sys.executable, "-m", "plad_bench", "-p", str(PLUGIN), "run", "--task", "mini"]
         models_ = ["--student", "hf[id=org/llama]", "--teacher", "hf[id=org/neox,steps=0]", "--methods", "seqkd"]
-        small = ["--limit", "8", "--steps", "2", "--sft-steps", "2", "--workers", "1", "--board", "mine"]
+        small = ["--limit", "8", "--steps", "2", "--sft-steps", "2", "--workers", "1", "--board", "mine", "--force"]
         environment = {**os.environ, "HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0"}
         environment |= {
             "PLAD_BENCH_STORE": str(tmp_path / "store"),

@@ -168,3 +168,74 @@ def test_plan_of_the_demo_says_that_its_task_chose(tmp_path):
     assert "Settings of demo, students tiny:\n" in shown
     assert "steps 300 (task), learning rate 0.001 (task), batch 32 (task)" in shown
     assert "teacher small: fine-tuned on the references first, steps 1500 (teacher)" in shown
+
+
+def refusal(tmp_path, *options):
+    """What plan says that run would stop for, if it is a setting that --force lets through."""
+    shown = plan(tmp_path, *options)
+    forced = plan(tmp_path, *options, "--force")
+    assert forced.return_value == 0, forced.stderr
+    assert (shown.return_value == 2) == ("run would stop" in shown.stderr)
+    return shown.stderr.partition("run would stop: ")[2].partition("Settings of")[0]
+
+
+def test_a_base_teacher_that_has_not_learnt_the_task_is_refused(tmp_path):
+    base, chat = model(tmp_path / "base"), model(tmp_path / "chat", template="{{ messages }}")
+    options = ("--task", "demo", "--methods", "seqkd", "--student", f"hf[path={base}]", "--teacher")
+    said = refusal(tmp_path, *options, f"hf[path={base},steps=0]")
+    assert "is a base model and has not learnt demo" in said
+    assert "Leave steps= of hf out to have it fine-tuned on the task's references, or name an instruct teacher" in said
+    for taught in (f"hf[path={base}]", f"hf[path={base},steps=3]", f"hf[path={chat}]", "small"):
+        assert refusal(tmp_path, *options, taught) == ""
+
+
+def test_a_base_teacher_cannot_learn_a_task_without_references(tmp_path):
+    base = model(tmp_path / "base")
+    rows = [json.dumps({"prompt": tiny.sentence(i, 9)}) for i in range(60)]
+    (tmp_path / "p.jsonl").write_text("\n".join(rows))
+    options = ("--task", f"jsonl[path={tmp_path / 'p.jsonl'},response=]", "--methods", "seqkd", "--student", "tiny")
+    said = refusal(tmp_path, *options, "--teacher", f"hf[path={base}]", "--max-new-tokens", "8")
+    assert "Name an instruct teacher: without references there is nothing to fine-tune it on." in said
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        (["--lr", "3e-3"], "a learning rate of 0.003 (--lr)"),
+        (["--sft-lr", "3e-3"], "a learning rate of 0.003 (--sft-lr)"),
+        (["--methods", "kd[lr=0.01]"], "a learning rate of 0.01 (lr of kd)"),
+        (["--sft-lr", "3e-3", "--sft-steps", "0"], ""),
+        (["--lr", "2e-3", "--sft-lr", "2e-3"], ""),
+        (["--lr", "4e-3", "--lora", "2"], ""),
+    ],
+)
+def test_pretrained_weights_at_a_rate_for_random_ones_are_refused(tmp_path, given, what):
+    options = ("--task", "demo", "--methods", "kd", "--student", f"hf[path={model(tmp_path / 'base')}]")
+    said = refusal(tmp_path, *options, "--teacher", f"hf[path={tmp_path / 'base'}]", *given)
+    assert what in said
+    assert bool(said) == bool(what)
+    if what:
+        assert "Give a lower rate, or leave it to the recipe" in said
+
+
+def test_a_teachers_rate_is_looked_at_and_random_weights_take_any(tmp_path):
+    base = model(tmp_path / "base")
+    said = refusal(
+        tmp_path, "--task", "demo", "--methods", "kd", "--student", f"hf[path={base}]",
+        "--teacher", f"hf[path={base},steps=3,lr=0.01]",
+    )  # fmt: skip
+    assert "a learning rate of 0.01 (the teacher's lr)" in said
+    assert refusal(tmp_path, "--methods", "kd", "--lr", "0.1", "--sft-lr", "0.1") == ""
+
+
+def test_a_forced_run_says_so_in_the_line_that_repeats_it(tmp_path):
+    from plad_bench.cli.plan import plan as command
+    from plad_bench.cli.planned import prepare
+    from plad_bench.cli.state import State
+
+    place = ["--boards-dir", str(tmp_path / "b"), "--store", str(tmp_path / "s")]
+    lines = [
+        prepare(State(), command.make_context("plan", [*place, *more]).params, ()).commands["demo"]
+        for more in ([], ["--force"])
+    ]
+    assert ["--force" in line for line in lines] == [False, True]

@@ -46,6 +46,12 @@ def matrix_options(function: Callable[..., Any]) -> Callable[..., Any]:
             help="Which cells to run: those without a result (missing); those that failed; also those that rest on "
             "anything made by other code or packages, which is made again (stale); or all.",
         ),
+        click.option(
+            "--force",
+            is_flag=True,
+            help="Run settings that are refused otherwise: a pretrained model at a learning rate for random weights, "
+            "or a base teacher that has not learnt the task.",
+        ),
         boards_option,
         store_option,
         config_option,

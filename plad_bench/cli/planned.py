@@ -43,6 +43,8 @@ class Planned:
     """By task label: the arguments that make its cells again in a clean place."""
     data: dict[str, Prepared] = field(default_factory=dict)
     """By task label, of the tasks with cells to run: what `read_data` found."""
+    force: bool = False
+    """Whether settings that would waste the run are let through."""
     settings: tuple[TaskSettings, ...] = ()
     """The effective settings of each task and of its teachers, and where each came from."""
     responses: dict[str, Asking] = field(default_factory=dict)
@@ -59,11 +61,14 @@ class Planned:
             MissingError: a data set, a model, a teacher or a metric cannot be had.
             NothingSelectedError: none of the methods can run.
             StageError: data cannot be used, or a teacher whose responses are there already lacks some.
-            UsageError: `max_cost` cannot be kept, since what something costs is not known.
+            UsageError: `max_cost` cannot be kept, since what something costs is not known; or, without `force`, a
+                setting would waste the run (`plan/safeguards.py`).
         """
         from plad_bench.execute.estimate import estimates
-        from plad_bench.plan import requirements
+        from plad_bench.plan import requirements, safeguards
 
+        if not self.force:
+            safeguards.check(self.todo)
         try:
             requirements.check(self.todo, self.made)
         finally:
@@ -230,6 +235,7 @@ def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> 
         ),
         directory=directory,
         store=open_store(options["store"], shipped),
+        force=options["force"],
         settings=effective.settings(
             cells,
             run,

@@ -49,6 +49,7 @@ def arguments(
         "board": (board, defaults.board([task], run.students[task.label], trial=bool(protocol.limit))),
         "threads": (options["threads"], 1),
         "ranks": (options["ranks"], 1),
+        "force": (options["force"], False),
         **{name: (getattr(protocol, name), usual[name]) for name in settings()},
     }
     given = [part for file in registry.files for part in ("-p", str(file))]

@@ -1,0 +1,82 @@
+"""Settings that would waste a run of pretrained models; `--force` lets them through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from plad_bench.contract.errors import UsageError
+from plad_bench.plan import recipes
+from plad_bench.plan.published import is_instruct
+from plad_bench.plan.unreferenced import has_references
+
+if TYPE_CHECKING:
+    from plad_bench.plan.matrix import Cell
+    from plad_bench.plan.recipes import Recipe
+    from plad_bench.plan.spec import Chosen
+
+FORCE = "--force runs it all the same."
+
+
+def check(cells: Iterable[Cell]) -> None:
+    """Refuse pretrained weights at a rate for random ones, and a base teacher that has not learnt the task.
+
+    Raises:
+        UsageError: for the first cell that has such a setting, with what to do instead.
+    """
+    for cell in cells:
+        _check_rates(cell)
+        _check_teacher(cell.teacher, cell.task)
+
+
+def _check_rates(cell: Cell) -> None:
+    """See that no training of the cell has a rate above the highest one of its recipe."""
+    student, teacher = recipes.published(cell.student), recipes.published(cell.teacher)
+    if student is not None:
+        recipe = recipes.of_model(student, lora=cell.protocol.lora)
+        for option, rate in _rates(cell):
+            _check_rate(cell.student.label, option, rate, recipe)
+    training = cell.teacher.component.training(cell.teacher.params)
+    if teacher is not None and training is not None and training.steps:
+        _check_rate(cell.teacher.label, "the teacher's lr", training.lr, recipes.of_model(replace(teacher, layers="")))
+
+
+def _rates(cell: Cell) -> Iterator[tuple[str, float]]:
+    """The learning rates that a cell's student is trained with, each with what sets it."""
+    if cell.row in {"teacher", "student"} and cell.method is None:
+        return
+    if cell.protocol.sft_steps:
+        yield "--sft-lr", cell.protocol.sft_lr
+    if cell.method is not None:
+        own: float = cell.method.params.lr  # type: ignore[attr-defined]
+        yield (f"lr of {cell.method.component.name}", own) if own else ("--lr", cell.protocol.lr)
+
+
+def _check_rate(model: str, what: str, rate: float, recipe: Recipe) -> None:
+    if rate > recipe.highest_lr:
+        raise UsageError(
+            f"{model} is pretrained, and a learning rate of {rate:g} ({what}) would destroy what it has learnt: for "
+            f"{recipes.KINDS[recipe.kind]} of {recipe.size} parameters the highest is {recipe.highest_lr:g}",
+            f"Give a lower rate, or leave it to the recipe; where a board fixes it, choose another --board. {FORCE}",
+        )
+
+
+def _check_teacher(teacher: Chosen, task: Chosen) -> None:
+    """See that a pretrained teacher is an instruct model, or is fine-tuned on the task."""
+    model = recipes.published(teacher)
+    if model is None or "steps" not in type(teacher.params).model_fields or is_instruct(model):
+        return
+    training = teacher.component.training(teacher.params)
+    if training is not None and training.steps:
+        return
+    name = teacher.component.name
+    remedy = (
+        f"Leave steps= of {name} out to have it fine-tuned on the task's references, or name an instruct teacher."
+        if has_references(task)
+        else "Name an instruct teacher: without references there is nothing to fine-tune it on."
+    )
+    raise UsageError(
+        f"teacher {teacher.label} is a base model and has not learnt {task.component.name}",
+        f"{remedy} {FORCE}",
+    )
