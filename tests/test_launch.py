@@ -27,7 +27,7 @@ from plad_bench.contract.errors import MissingError, UsageError
 from plad_bench.execute import provenance
 from plad_bench.execute.engine import Engine, Options, Watcher
 from plad_bench.execute.store import Store
-from plad_bench.plan.stages import Stage
+from plad_bench.plan.stages import Stage, stage_name
 from plad_bench_plugins.launchers import local
 from plad_bench_plugins.launchers import ray as of_ray
 from plad_bench_plugins.launchers._together import Together
@@ -131,7 +131,7 @@ class Recorder(LauncherSession):
 
     def start(self, job, log, slots):
         asked = json.loads(job.read_text())
-        self.started.append((asked["document"]["stage"], list(slots), asked["ranks"]))
+        self.started.append((stage_name(asked["document"]), list(slots), asked["ranks"]))
         return Scripted(1)
 
     def close(self):
