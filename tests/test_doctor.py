@@ -145,7 +145,8 @@ def test_a_plugin_with_a_heavy_import_at_the_top_is_named_and_tolerated(tmp_path
     (tmp_path / "ray.py").write_text("")  # stands in for the real one, which takes seconds
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(sys.modules, "ray", types.ModuleType("ray"))
-    found = doctor(*plugin(tmp_path, "import ray\n"))
+    hook = "from plad_bench import hookimpl\n\n@hookimpl\ndef plad_bench_methods():\n    return []\n"
+    found = doctor(*plugin(tmp_path, f"import ray\n{hook}"))
     (warning,) = [row for row in found["plugins"] if row["level"] == "warning"]
     assert warning["message"].startswith("house imports ray at the top")
 

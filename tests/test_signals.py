@@ -249,19 +249,19 @@ def plan(method, seed=0, **protocol):
     return next(c.checkpoint for c in matrix.cells(run, tiny.registry()) if c.method and c.seed == seed)
 
 
-def roles(method, signals="top-8", **more):
-    inputs = plan(method, signals=signals, **more).inputs
+def roles(method, teacher_logprobs="top-8", **more):
+    inputs = plan(method, teacher_logprobs=teacher_logprobs, **more).inputs
     return {role for role in inputs if role == "teacher" or role.startswith("signals")}
 
 
 def test_live_is_what_it_always_was():
-    assert plan("kd", signals="live").key == plan("kd").key
+    assert plan("kd", teacher_logprobs="live").key == plan("kd").key
     assert roles("kd", "live") == {"teacher"}
 
 
 def test_what_changes_a_training_is_in_its_key_and_what_changes_signals_in_theirs():
     def keys(**protocol):
-        made = plan("kd", signals="top-8", **protocol)
+        made = plan("kd", teacher_logprobs="top-8", **protocol)
         return made.key, made.inputs["signals-reference"].key
 
     assert keys(lora=4)[0] != keys()[0]
@@ -281,13 +281,20 @@ def test_signals_take_the_teachers_place_where_the_text_is_fixed():
 
 
 def test_methods_and_seeds_share_signals_as_far_as_they_share_the_text():
-    of = {name: plan(name, seed, signals="top-8").inputs for seed, name in ((0, "kd"), (0, "akl"), (0, "distillm2"))}
-    later = {name: plan(name, 1, signals="top-8").inputs for name in of}
+    of = {
+        name: plan(name, seed, teacher_logprobs="top-8").inputs
+        for seed, name in ((0, "kd"), (0, "akl"), (0, "distillm2"))
+    }
+    later = {name: plan(name, 1, teacher_logprobs="top-8").inputs for name in of}
     assert of["kd"]["signals-reference"].key == of["akl"]["signals-reference"].key
     assert of["kd"]["signals-reference"].key == later["kd"]["signals-reference"].key
     assert of["distillm2"]["signals-teacher"].key == later["distillm2"]["signals-teacher"].key
     assert of["distillm2"]["signals-sample"].key != later["distillm2"]["signals-sample"].key
-    assert plan("kd", signals="top-9").key != plan("kd", signals="top-8").key != plan("kd", signals="dense").key
+    assert (
+        plan("kd", teacher_logprobs="top-9").key
+        != plan("kd", teacher_logprobs="top-8").key
+        != plan("kd", teacher_logprobs="dense").key
+    )
 
 
 def signalled(world, k, text=Text.REFERENCE):

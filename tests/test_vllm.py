@@ -60,7 +60,9 @@ def test_a_vllm_teacher_gives_text_that_vllm_generates(tmp_path):
 def signalled(methods, **more):
     """The cells of methods with a vllm teacher, by row, whose signals are of the 8 likeliest tokens."""
     place = {"student": f"hf[path={STAND_IN}]", "teacher": f"vllm[path={Path(__file__).parent}]"}
-    run = spec.build(tiny.registry(), task="demo", methods=methods, overrides={"demo": {"signals": "top-8"}}, **place)
+    run = spec.build(
+        tiny.registry(), task="demo", methods=methods, overrides={"demo": {"teacher_logprobs": "top-8"}}, **place
+    )
     return {cell.row: cell for cell in matrix.cells(run, tiny.registry())}
 
 
@@ -68,7 +70,7 @@ def test_top_k_signals_let_a_vllm_teacher_serve_methods_on_fixed_text():
     found = signalled("kd,kd[data=teacher],akl,tvd,opd,distillm,gkd,uld")
     reasons = {row: cell.skip for row, cell in found.items()}
     assert [row for row, reason in reasons.items() if not reason][3:] == ["kd", "kd[data=teacher]", "akl"]
-    assert reasons["opd"].startswith("opd needs the teacher's logits; vllm[path=tests-")
+    assert reasons["opd"].startswith("opd needs the teacher's logits; vllm[steps=500,lr=1e-05,path=tests-")
     assert reasons["opd"].endswith("provides top-k")  # it asks the teacher of what the student writes
 
 
@@ -92,12 +94,14 @@ def test_no_stage_of_a_vllm_teacher_loads_it_elsewhere():
 def test_what_top_k_would_let_run_says_so():
     place = f"path={Path(__file__).parent}"
     for signals_, hint in (("live", True), ("dense", True)):
-        found = cells(student=f"hf[{place}]", teacher=f"vllm[{place}]", overrides={"demo": {"signals": signals_}})
-        assert found["kd"].skip.endswith("(--teacher-logprobs top-64 makes do with these)") is hint
+        found = cells(
+            student=f"hf[{place}]", teacher=f"vllm[{place}]", overrides={"demo": {"teacher_logprobs": signals_}}
+        )
+        assert found["kd"].skip.endswith("(--teacher-logprobs top-64 works with top-k log-probabilities)") is hint
 
 
 def test_signals_of_other_teachers_have_the_key_they_had():
-    found = cells(overrides={"demo": {"signals": "top-8", "backend": "vllm"}})
+    found = cells(overrides={"demo": {"teacher_logprobs": "top-8", "backend": "vllm"}})
     (made,) = (s for s in found["kd"].stages if s.operation == "signals")
     assert "backend" not in made.spec
 
