@@ -556,6 +556,7 @@ def test_a_mistyped_command_lists_near_matches(tmp_path):
     assert "run" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_trial_goes_to_a_board_of_its_own(tmp_path):
     def boards(*options):
         result = plad_bench("run", "--dry-run", "--json", *options, cwd=tmp_path)

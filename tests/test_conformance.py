@@ -172,6 +172,7 @@ def call(*arguments, expect=0):
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", PACKAGES)
 def test_a_new_plugin_keeps_every_claim_and_passes_its_own_test(tmp_path, kind):
     call("new-plugin", f"my-{kind}", "--kind", kind, "--in", tmp_path)

@@ -229,6 +229,7 @@ def test_a_worker_that_is_killed_with_a_lock_in_its_hand_leaves_no_lock(store, t
     assert stage.key in engine.artifacts
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_workers_share_no_memory_with_each_other():
     code = "import plad_bench_plugins.launchers._preload; print(open('/proc/self/maps').read())"
@@ -247,6 +248,7 @@ def test_ctrl_c_does_not_reach_the_fork_server_not_even_while_it_imports(store):
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
+@pytest.mark.slow
 def test_a_fork_server_that_is_killed_costs_one_try_and_leaves_no_worker(store, undisturbed):
     stage, pids = training(steps=120), []
 

@@ -82,6 +82,7 @@ def test_stages_that_a_new_version_took_from_an_old_one_are_older_on_record_plan
     assert "teacher" in row["reason"]
 
 
+@pytest.mark.slow
 def test_rerun_stale_makes_again_all_that_is_stale_and_then_nothing(program, code):
     program("run", *WHAT)
     everything = sorted(program.made)
@@ -95,6 +96,7 @@ def test_rerun_stale_makes_again_all_that_is_stale_and_then_nothing(program, cod
     assert program.made == []
 
 
+@pytest.mark.slow
 def test_a_teacher_that_was_made_anew_does_not_make_what_rests_on_the_old_one_new(program, code):
     program("run", *WHAT)
     code("second")
@@ -185,6 +187,7 @@ def test_an_artifact_ships_where_its_directory_is_not_named_by_the_whole_key(tmp
 # --------------------------------------------------------------------------------------------------- what is missing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stage", ["data", "init", "teacher", "sft-init", "teach", "sample", "pairs", "distill", "generate"]
 )

@@ -179,6 +179,7 @@ def refusal(tmp_path, *options):
     return shown.stderr.partition("run would stop: ")[2].partition("Settings of")[0]
 
 
+@pytest.mark.slow
 def test_a_base_teacher_that_has_not_learnt_the_task_is_refused(tmp_path):
     base, chat = model(tmp_path / "base"), model(tmp_path / "chat", template="{{ messages }}")
     options = ("--task", "demo", "--methods", "seqkd", "--student", f"hf[path={base}]", "--teacher")
@@ -218,6 +219,7 @@ def test_pretrained_weights_at_a_rate_for_random_ones_are_refused(tmp_path, give
         assert "Give a lower rate, or leave it to the recipe" in said
 
 
+@pytest.mark.slow
 def test_a_teachers_rate_is_looked_at_and_random_weights_take_any(tmp_path):
     base = model(tmp_path / "base")
     said = refusal(

@@ -93,6 +93,7 @@ def test_with_nothing_said_the_line_says_what_the_device_chose(program, tmp_path
     )
 
 
+@pytest.mark.slow
 def test_what_a_board_fixes_is_in_the_lines_of_later_runs(program, tmp_path, monkeypatch):
     program("run", "--methods", "sft", "--gpus", "none", "--steps", "5")
     program("run", "--methods", "sft", "--gpus", "none", "--seeds", "2")
@@ -127,6 +128,7 @@ def test_what_a_branch_stood_for_is_beside_the_line(program):
     assert "On the hub `model org/name main` stood for commit `0a1b`: copy [commits] of board.toml." in page
 
 
+@pytest.mark.slow
 def test_a_trial_and_its_board(program, tmp_path, monkeypatch):
     program("run", "--methods", "sft", "--gpus", "none", "--limit", "3")
     assert same_in_a_clean_place("trial", tmp_path, monkeypatch) == (
