@@ -341,7 +341,7 @@ def test_data_sets_come_through_the_real_client(tmp_path):
     origin, example, bad = whole
     assert origin == {"id": "org/set", "revision": repository.sha}
     assert (example["prompt"], example["references"]) == ("One?", ["1"])
-    assert bad == {"where": "org/set, train, row 1", "reason": "field q is empty"}
+    assert bad == {"where": "org/set, train, row 1", "reason": "field q is empty", "hint": ""}
     assert tagged == whole
     assert refused[0] == ["task hub: data set org/set has no revision v2", "Check the revision."]
     assert "gated" in refused[1][0]
