@@ -1,7 +1,7 @@
 """Sampling from a student while it trains: where a token's time goes, and how an earlier state of the project compares.
 
     python benchmarks/sampling.py                                        # this machine's CPU, some minutes
-    git worktree add /tmp/before 2e48604 && python benchmarks/sampling.py --before /tmp/before
+    git worktree add ../before 2e48604 && python benchmarks/sampling.py --before ../before
     python benchmarks/sampling.py --device cuda --dtype bf16 --width 2048 --layers 16 --vocabulary 128256 --batch 64
 
 Random Llamas: a student, and a teacher of 2.5 times its width where the method has it mix or verify. `now` is
