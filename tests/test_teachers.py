@@ -296,7 +296,6 @@ def teacher(server, **more):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=False, reason="a run's state.json keeps the command with the endpoint's address")
 def test_a_run_with_a_budget_stops_in_time_goes_on_and_leaves_no_trace_of_key_or_host(tmp_path):
     dear = {"price_in": 1000, "price_out": 1000}  # an answer costs 0.015
     with endpoint() as server:

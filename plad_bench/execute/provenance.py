@@ -84,9 +84,15 @@ def command(arguments: Sequence[str]) -> str:
             next(given, None)
         elif not argument.startswith(tuple(f"{option}=" for option in _PLACES)):
             kept.append(argument)
-    kept = [re.sub(r"\bhttps?://[^\s,|\]'\"]*", "ADDRESS", argument) for argument in kept]
-    shown = [re.sub(r"(?<![\w.])(?:~|\.{1,2})?/(?:[^\s,|\]'\"]*/)*([^\s,|\]'\"/]*)", r"\1", a) for a in kept]
+    shown = [
+        re.sub(r"(?<![\w.])(?:~|\.{1,2})?/(?:[^\s,|\]'\"]*/)*([^\s,|\]'\"/]*)", r"\1", a) for a in without_hosts(kept)
+    ]
     return shlex.join(["plad-bench", *shown])
+
+
+def without_hosts(arguments: Sequence[str]) -> list[str]:
+    """A command line with ADDRESS for every address of a server: no file tells where a teacher is asked."""
+    return [re.sub(r"\bhttps?://[^\s,|\]'\"]*", "ADDRESS", argument) for argument in arguments]
 
 
 def _git(root: Path, *arguments: str) -> str:

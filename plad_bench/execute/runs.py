@@ -157,10 +157,10 @@ class Run:
         self.registry.notify(Event(kind="run_started", name=name, status="started", data=data))
 
     def _command(self) -> str:
-        """What goes on with this run from another shell, whose environment may name another store."""
+        """What goes on with this run from another shell, whose environment may name another store; no addresses."""
         given = any(argument == "--store" or argument.startswith("--store=") for argument in self.arguments)
         store = [] if given else ["--store", str(self.store.root)]
-        return shlex.join(["plad-bench", *self.arguments, *store])
+        return shlex.join(["plad-bench", *provenance.without_hosts(self.arguments), *store])
 
     def _discard(self, cells: Sequence[Cell]) -> None:
         """Remove what cells share with no other."""
