@@ -357,3 +357,10 @@ def test_what_is_no_unicode_in_a_reply_is_replaced_and_nothing_that_was_paid_for
     assert not answers[0].finished
     for answer in answers:
         answer.text.encode()
+
+
+def test_a_run_without_a_limit_counts_what_it_spends_in_a_fresh_store(tmp_path):
+    purse = Purse(tmp_path / "store" / "spent" / "run")
+    purse.reserve(0.5)
+    purse.settle(0.5, 0.25)
+    assert Purse(purse.file).spent == 0.25

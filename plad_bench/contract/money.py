@@ -103,6 +103,7 @@ class Purse:
             if self.file is None:
                 self._spent = _within(self._spent + amount, limit)
                 return
+            self.file.parent.mkdir(parents=True, exist_ok=True)  # a run without a limit opened no file
             with locks.held(self.file.with_suffix(".lock")):
                 # Whole or not at all: half a number would be forgotten money.
                 write_atomically(self.file, f"{_within(self.spent + amount, limit):.12f}".encode())
