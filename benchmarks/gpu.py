@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from checkout import ROOT, environment
+from words import tokenizer
 
 NEEDED = (
     *("accelerate", "click", "filelock", "jinja2", "numpy", "packaging", "platformdirs", "pluggy", "pyarrow"),
@@ -154,9 +155,6 @@ def loss(bench: Bench) -> None:
 
 def rollouts(bench: Bench) -> None:
     """Tokens per second that the 1B student samples, beside transformers' own generate."""
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
-
     from plad_bench.contract.records import Sampling
     from plad_bench.learn.rollouts import Rollouts
 
@@ -164,12 +162,9 @@ def rollouts(bench: Bench) -> None:
     batch, prompt, new = (2, 4, 4) if bench.smoke else (64, 128, 128)
     student = bench.model("1b")
     words = SHAPES["tiny-1b" if bench.smoke else "1b"]["vocab_size"]
-    vocabulary = {"<s>": 0, "</s>": 1, "<pad>": 2} | {f"w{i}": i for i in range(3, words)}
-    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))  # noqa: S106
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", pad_token="<pad>")  # noqa: S106
     ids = torch.randint(3, words, (batch, prompt), device=bench.device)
     prompts = ids.tolist()
-    sampler = Rollouts(student, None, tokenizer, max_new_tokens=new, seed=0, precision="bf16")
+    sampler = Rollouts(student, None, tokenizer(words), max_new_tokens=new, seed=0, precision="bf16")
 
     def ours() -> None:
         sampler.sample(prompts, [str(i) for i in range(batch)], 0, Sampling())

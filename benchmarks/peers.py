@@ -37,6 +37,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  its usual name
+from words import tokenizer as of_words
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {
@@ -113,19 +114,13 @@ class Work:
         """The student as every side begins with it."""
         return self.model("student", 0)
 
+    def tokenizer(self) -> Any:
+        """One that says the random tokens."""
+        return of_words(self.shape["vocabulary"])
+
     def autocast(self) -> Any:
         """bf16 arithmetic on a GPU."""
         return torch.autocast(self.device, torch.bfloat16, enabled=self.cuda)
-
-    def tokenizer(self) -> Any:
-        """One word for each token: w17 is token 17."""
-        from tokenizers import Tokenizer, models, pre_tokenizers
-        from transformers import PreTrainedTokenizerFast
-
-        words = {"<s>": 0, "</s>": 1, "<pad>": 2} | {f"w{i}": i for i in range(3, self.shape["vocabulary"])}
-        made = Tokenizer(models.WordLevel(words, unk_token="<pad>"))  # noqa: S106
-        made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-        return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", pad_token="<pad>")  # noqa: S106
 
 
 @dataclass
