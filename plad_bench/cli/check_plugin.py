@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -33,10 +35,11 @@ def check_plugin(target: str, *, as_json: bool) -> int:
     """
     from plad_bench.contract.registry import KINDS
 
-    registry, names = _load(target)
-    for kind in KINDS:
-        registry.components(kind)
-    rows = [*_of_plugin(registry, names), *_of_components(registry, names)]
+    with _imports_undone():
+        registry, names = _load(target)
+        for kind in KINDS:
+            registry.components(kind)
+        rows = [*_of_plugin(registry, names), *_of_components(registry, names)]
     if as_json:
         echo_json({"plugins": sorted(names), "checks": rows})
     else:
@@ -44,6 +47,20 @@ def check_plugin(target: str, *, as_json: bool) -> int:
     if any(b.origin.plugin in names for b in registry.broken):
         return ExitCode.PLUGIN
     return ExitCode.FAILED if any(row["level"] == "failed" for row in rows) else ExitCode.OK
+
+
+@contextmanager
+def _imports_undone() -> Iterator[None]:
+    """Leave the import path as it was, and nothing imported from what was on it in between."""
+    before = list(sys.path)
+    try:
+        yield
+    finally:
+        added = tuple(f"{place}{os.sep}" for place in sys.path if place not in before)
+        sys.path[:] = before
+        for name, module in list(sys.modules.items()):
+            if added and (getattr(module, "__file__", None) or "").startswith(added):
+                del sys.modules[name]
 
 
 def _load(target: str) -> tuple[Registry, set[str]]:
