@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from plad_bench.report import results
+from plad_bench.records import schema, storage
 
 BOARDS = {
     "2,000 methods, 5 seeds": (1, 2000, 5, 2, 300),
@@ -45,39 +45,39 @@ def _write(board: Path, place: tuple[str, str, int], ids: list[str], columns: di
 
     task, method, seed = place
     cell = f"{task}/student+teacher/{method}/seed-{seed}"
-    data = results.scores_bytes(ids, columns)
-    summaries = {name: results.summarise(values) for name, values in columns.items()}
+    data = storage.scores_bytes(ids, columns)
+    summaries = {name: storage.summarise(values) for name, values in columns.items()}
     named = {"params": {}, "version": 1, "plugin": "benchmark"}
-    record = results.Record(
+    record = schema.Record(
         cell=cell,
         key=hashlib.sha256(cell.encode()).hexdigest(),
         status="done",
         seed=seed,
-        task=results.TaskPart(name=task, selector=task, licence="none", redistributable=False, **named),
-        teacher=results.Named(name="teacher", selector="teacher", **named),
-        student=results.Named(name="student", selector="student", **named),
-        method=results.MethodPart(
+        task=schema.TaskPart(name=task, selector=task, licence="none", redistributable=False, **named),
+        teacher=schema.Named(name="teacher", selector="teacher", **named),
+        student=schema.Named(name="student", selector="student", **named),
+        method=schema.MethodPart(
             name=method, selector=method, access="text", paper="none", lr=0.001, lr_shared=True, **named
         ),
         protocol={"steps": 300},
         metrics={
-            name: results.MetricPart(value=value, n=n, stderr=stderr, better="higher", unit="%", key="0" * 64)
+            name: schema.MetricPart(value=value, n=n, stderr=stderr, better="higher", unit="%", key="0" * 64)
             for name, (value, n, stderr) in summaries.items()
         },
-        scores=results.ScoresPart(
+        scores=schema.ScoresPart(
             file=f"seed-{seed}.scores.parquet", sha256=hashlib.sha256(data).hexdigest(), examples=len(ids)
         ),
         cost={"train_device_seconds": 30.0 + seed, "teacher_device_seconds": 14.0},
     )
     path = board / "cells" / f"{cell}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(results.dumps(record), encoding="utf-8")
+    path.write_text(storage.dumps(record), encoding="utf-8")
     (path.parent / f"seed-{seed}.scores.parquet").write_bytes(data)
 
 
 def render(board: Path, report: Path) -> None:
     """Render a board and note seconds and bytes; the whole life of a fresh process."""
-    from plad_bench.report.render import render_board
+    from plad_bench.render.write import render_board
 
     files = render_board(board)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -10,8 +10,8 @@ from itertools import product
 
 import numpy as np
 
-from plad_bench.report import stats
-from plad_bench.report.stats import Array, Moments
+from plad_bench.leaderboard import statistics
+from plad_bench.leaderboard.statistics import Array, Moments
 
 REGIMES = {"dominant": 0.9, "balanced": 0.5, "negligible": 0.0}
 """Share of the variance of a mean that comes from the seeds."""
@@ -46,7 +46,7 @@ def binary(rng: np.random.Generator, rate: float, train: float, shape: tuple[int
 
 def diagonal(scores: Array) -> tuple[Array, Array, Array]:
     """Mean, standard error and degrees of freedom of every board of scores [boards, S, E]."""
-    moments = [stats.moments([board]) for board in scores]
+    moments = [statistics.moments([board]) for board in scores]
     first: Moments = moments[0]
     columns = (np.array([getattr(m, name)[0, 0] for m in moments]) for name in ("seed", "example", "residual"))
     stderr, df = first.error(*columns)
@@ -56,12 +56,15 @@ def diagonal(scores: Array) -> tuple[Array, Array, Array]:
 def covered(scores: Array) -> float:
     """Share of boards whose interval holds the true mean, 0."""
     mean, stderr, df = diagonal(scores)
-    return float((np.abs(mean) <= stats.quantile(df, stats.LEVEL) * stderr).mean())
+    return float((np.abs(mean) <= statistics.quantile(df, statistics.LEVEL) * stderr).mean())
 
 
 def tied(scores: Array) -> float:
     """Share of boards on which no two methods of scores [methods, boards, S, E] differ significantly."""
-    lost = [stats.pairwise(stats.moments(list(board))).p_holm < 1 - stats.LEVEL for board in scores.swapaxes(0, 1)]
+    lost = [
+        statistics.pairwise(statistics.moments(list(board))).p_holm < 1 - statistics.LEVEL
+        for board in scores.swapaxes(0, 1)
+    ]
     return float(np.mean([not significant.any() for significant in lost]))
 
 
@@ -84,7 +87,7 @@ def first(
         x = shared - truth[:, None] + rng.normal(size=(methods, seeds)) * deviation[:, None]
         nothing, examples = np.zeros((methods, methods)), 1000
         squares = examples * np.atleast_2d(np.cov(x))
-        pairs = stats.pairwise(Moments(x.mean(axis=1), squares, nothing, nothing, seeds, examples))
+        pairs = statistics.pairwise(Moments(x.mean(axis=1), squares, nothing, nothing, seeds, examples))
         out += not pairs.best[0]
         size += pairs.best.sum()
         far += (pairs.best & (truth > 4)).sum()
@@ -108,13 +111,13 @@ def found(rng: np.random.Generator, share: float, shape: tuple[int, int, int], m
     n, seeds, examples = shape
     own = normal(rng, share, (methods * n, seeds, examples), paired=True).reshape(methods, *shape)
     boards = own / np.sqrt(2) + rng.normal(0, np.sqrt(examples), (n, 1, examples))  # a difference has variance 1
-    compared = [stats.pairwise(stats.moments(list(board))) for board in boards.swapaxes(0, 1)]
+    compared = [statistics.pairwise(statistics.moments(list(board))) for board in boards.swapaxes(0, 1)]
     printed = float(np.median([pairs.minimum(0, 1) for pairs in compared]))
     boards[0] += times * printed
     hits = []
     for board in boards.swapaxes(0, 1):
-        pairs = stats.pairwise(stats.moments(list(board)))
-        hits += [pairs.p_holm[0, k] < 1 - stats.LEVEL and pairs.difference[0, k] > 0 for k in range(1, methods)]
+        pairs = statistics.pairwise(statistics.moments(list(board)))
+        hits += [pairs.p_holm[0, k] < 1 - statistics.LEVEL and pairs.difference[0, k] > 0 for k in range(1, methods)]
     return float(np.mean(hits))
 
 
@@ -128,7 +131,7 @@ def gap_covered(rng: np.random.Generator, share: float, shape: tuple[int, int, i
     hard = rng.normal(0, np.sqrt(examples), (n, 1, examples))
     teacher = 10 + rng.normal(0, np.sqrt(examples) / 2, (n, 1, examples))
     gaps = [
-        stats.gap_closed(stats.moments([m + h, s + h, t + h]))
+        statistics.gap_closed(statistics.moments([m + h, s + h, t + h]))
         for m, s, t, h in zip(method, start, teacher, hard, strict=True)
     ]
     shown = [gap for gap in gaps if gap is not None]

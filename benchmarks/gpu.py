@@ -117,9 +117,9 @@ class Bench:
 
 def loss(bench: Bench) -> None:
     """The divergence alone: 8,192 tokens, states of 4,096, 128,256 words, in bf16."""
+    from plad_bench.learn.chunked_logits import CHUNKS, COPIES, GPU_SHARE, Predictions, summed
     from plad_bench.learn.objectives import token_losses
-    from plad_bench.learn.predictions import CHUNKS, COPIES, GPU_SHARE, Predictions, summed
-    from plad_bench.learn.signals import Whole
+    from plad_bench.learn.teacher_cache import Whole
 
     torch = bench.torch
     tokens, width, words = (64, 32, 512) if bench.smoke else (8192, 4096, 128256)
@@ -155,7 +155,7 @@ def loss(bench: Bench) -> None:
 
 def rollouts(bench: Bench) -> None:
     """Tokens per second that the 1B student samples, beside transformers' own generate."""
-    from plad_bench.contract.records import Sampling
+    from plad_bench.contract.objectives import Sampling
     from plad_bench.learn.rollouts import Rollouts
 
     torch = bench.torch

@@ -44,10 +44,10 @@ def measure(given: argparse.Namespace) -> None:
     """Run one cell and print its figures as JSON."""
     import torch
 
-    from plad_bench.contract.records import TokenObjective
+    from plad_bench.contract.objectives import TokenObjective
     from plad_bench.contract.registry import Registry
+    from plad_bench.learn.chunked_logits import Predictor
     from plad_bench.learn.objectives import PairLoss, PairScores, TokenLoss
-    from plad_bench.learn.predictions import Predictor
     from plad_bench.learn.sequences import Tokens, collate
 
     registry = Registry.load()

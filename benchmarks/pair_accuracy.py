@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from plad_bench.cli.options import open_store
-from plad_bench.contract.records import Response
+from plad_bench.contract.examples import Response
 from plad_bench.contract.registry import Registry
 from plad_bench.execute.stages.files import MODEL, read_prompts
 from plad_bench.learn import models

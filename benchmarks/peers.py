@@ -266,7 +266,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def ours(step: str, work: Work, count: int) -> Turn:
     """A turn of plad-bench's own training loop."""
-    from plad_bench.contract.records import PairObjective
+    from plad_bench.contract.objectives import PairObjective
     from plad_bench.contract.registry import Registry
     from plad_bench.learn import training
 
@@ -293,7 +293,7 @@ def ours(step: str, work: Work, count: int) -> Turn:
 
 def token_steps(method: Any, params: Any, work: Work, count: int) -> tuple[Any, Any, Any]:
     """The module and the steps of a token objective, as the train stage makes them."""
-    from plad_bench.contract.records import Text
+    from plad_bench.contract.enums import Text
     from plad_bench.learn.objectives import TokenLoss
     from plad_bench.learn.rollouts import Rollouts
     from plad_bench.learn.sequences import Tokens

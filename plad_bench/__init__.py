@@ -9,51 +9,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from plad_bench.contract.errors import MissingError, PladBenchError, StageError, UnmeasuredError, UsageError
-    from plad_bench.contract.hookspecs import hookimpl
-    from plad_bench.contract.money import Asks, Price
-    from plad_bench.contract.params import MethodParams, PairParams, Params, TaskParams, param
-    from plad_bench.contract.protocol import Protocol
-    from plad_bench.contract.records import (
-        Access,
-        Asking,
-        BadRow,
-        Candidates,
+    from plad_bench.contract.components import (
         Check,
-        Event,
-        Example,
         Finding,
-        HubModel,
         Launcher,
-        LauncherSession,
-        LaunchOptions,
-        Loaded,
         Method,
         Metric,
-        Need,
-        Origin,
-        Pair,
-        PairBatch,
         PairBuilder,
-        PairObjective,
-        PromptFormat,
-        Question,
-        Response,
-        Sampling,
-        Schedule,
-        Scored,
-        ScratchModel,
-        Source,
-        StageProcess,
         Student,
         Task,
         Teacher,
-        Term,
-        Text,
-        TokenObjective,
-        Trace,
         Training,
     )
+    from plad_bench.contract.enums import Access, Need, Text
+    from plad_bench.contract.errors import MissingError, PladBenchError, StageError, UnmeasuredError, UsageError
+    from plad_bench.contract.events import Event
+    from plad_bench.contract.examples import BadRow, Candidates, Example, Loaded, Origin, Pair, Response, Scored, Source
+    from plad_bench.contract.hookspecs import hookimpl
+    from plad_bench.contract.launching import LauncherSession, LaunchOptions, StageProcess
+    from plad_bench.contract.models import HubModel, PromptFormat, ScratchModel
+    from plad_bench.contract.money import Asks, Price
+    from plad_bench.contract.objectives import PairBatch, PairObjective, Sampling, Schedule, Term, TokenObjective, Trace
+    from plad_bench.contract.params import MethodParams, PairParams, Params, TaskParams, param
+    from plad_bench.contract.protocol import Protocol
+    from plad_bench.contract.requests import Request, RequestContext
     from plad_bench.contract.tools import LanguageModel, Scorers, Tools
 
 __version__ = "0.1.0"
@@ -64,17 +43,20 @@ _HOME = {
     "params": "MethodParams PairParams Params TaskParams param",
     "protocol": "Protocol",
     "errors": "MissingError PladBenchError StageError UnmeasuredError UsageError",
-    "records": "Access Asking BadRow Candidates Check Event Example Finding HubModel LaunchOptions Launcher "
-    "LauncherSession Loaded Method Metric Need Origin Pair PairBatch PairBuilder PairObjective Question "
-    "PromptFormat Response Sampling Schedule Scored ScratchModel Source StageProcess Student Task Teacher Term Text "
-    "TokenObjective Trace Training",
+    "enums": "Access Need Text",
+    "models": "HubModel PromptFormat ScratchModel",
+    "components": "Check Finding Launcher Method Metric PairBuilder Student Task Teacher Training",
+    "objectives": "PairBatch PairObjective Sampling Schedule Term TokenObjective Trace",
+    "examples": "BadRow Candidates Example Loaded Origin Pair Response Scored Source",
+    "requests": "Request RequestContext",
+    "launching": "LaunchOptions LauncherSession StageProcess",
+    "events": "Event",
     "tools": "LanguageModel Scorers Tools",
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names.split()}
 
 __all__ = [
     "Access",
-    "Asking",
     "Asks",
     "BadRow",
     "Candidates",
@@ -104,7 +86,8 @@ __all__ = [
     "Price",
     "PromptFormat",
     "Protocol",
-    "Question",
+    "Request",
+    "RequestContext",
     "Response",
     "Sampling",
     "Schedule",

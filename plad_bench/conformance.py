@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from plad_bench.contract import records
+from plad_bench.contract import components, enums, examples, models, objectives
 from plad_bench.contract.errors import MissingError, UsageError
 from plad_bench.contract.params import source_of
 from plad_bench.contract.registry import KINDS, Registry, configure, resolve
@@ -43,26 +43,26 @@ class Verdict:
 CLAIMS: list[Claim] = []
 
 
-def verdicts(component: records.Component, registry: Registry | None = None) -> list[Verdict]:
+def verdicts(component: components.Component, registry: Registry | None = None) -> list[Verdict]:
     """How a component stands to every claim that applies to it. A registry lets it be asked what selectors mean."""
     return [_verdict(claim, component) for claim in [*CLAIMS, *_selectors(registry)] if _concerns(claim, component)]
 
 
-def broken(component: records.Component) -> list[str]:
+def broken(component: components.Component) -> list[str]:
     """The claims that a component does not keep, advice left out; empty if all is well. For the tests of a plugin."""
     return [f"{v.claim}: {v.problem}" for v in verdicts(component) if v.level == "failed"]
 
 
-def kind_of(component: records.Component) -> str:
+def kind_of(component: components.Component) -> str:
     """The kind of a record."""
-    return next(kind for kind, (_, record) in KINDS.items() if isinstance(component, getattr(records, record)))
+    return next(kind for kind, (_, record) in KINDS.items() if isinstance(component, getattr(components, record)))
 
 
-def _concerns(claim: Claim, component: records.Component) -> bool:
+def _concerns(claim: Claim, component: components.Component) -> bool:
     return claim.kind in {"", kind_of(component)} and claim.applies(component)
 
 
-def _verdict(claim: Claim, component: records.Component) -> Verdict:
+def _verdict(claim: Claim, component: components.Component) -> Verdict:
     try:
         claim.test(component)
     except MissingError as error:
@@ -155,11 +155,11 @@ def graded(loss: Callable[..., Any], student: Any, *rest: Any) -> tuple[Any, Any
 
 
 def _of_tokens(method: Any) -> bool:
-    return isinstance(method.objective, records.TokenObjective)
+    return isinstance(method.objective, objectives.TokenObjective)
 
 
 def _of_pairs(method: Any) -> bool:
-    return isinstance(method.objective, records.PairObjective)
+    return isinstance(method.objective, objectives.PairObjective)
 
 
 def _token_by_token(method: Any) -> bool:
@@ -335,9 +335,9 @@ def _pushes(method: Any) -> None:
 _RESPONSES = ("a red house by the river", "", "house house house house", 'odd <b>|text|</b>\n"\u00e9\u4e2d"', "a red")
 
 
-def _examples() -> list[records.Scored]:
+def _examples() -> list[examples.Scored]:
     return [
-        records.Scored(
+        examples.Scored(
             id=f"example-{i}",
             prompt=f"Say something, {i}.",
             references=("a red house by the river", "a house"),
@@ -355,10 +355,10 @@ def _words(selector: str) -> Callable[[Any], list[float]]:
 
 
 def _reads_text(metric: Any) -> bool:
-    return not metric.needs - {records.Need.TEACHER, records.Need.REFERENCES}
+    return not metric.needs - {enums.Need.TEACHER, enums.Need.REFERENCES}
 
 
-def _values(metric: Any, examples: list[records.Scored]) -> list[float]:
+def _values(metric: Any, examples: list[examples.Scored]) -> list[float]:
     params = _params(metric)
     metric.require(params)
     given = resolve(metric.score)(examples, params, _words)
@@ -386,18 +386,18 @@ def _repeats(metric: Any) -> None:
     _see(same, f"{one}, then {other}")
 
 
-def _candidates(samples: int) -> list[records.Candidates]:
-    def responses(*texts: str) -> tuple[records.Response, ...]:
-        return tuple(records.Response(text=text) for text in texts)
+def _candidates(samples: int) -> list[examples.Candidates]:
+    def responses(*texts: str) -> tuple[examples.Response, ...]:
+        return tuple(examples.Response(text=text) for text in texts)
 
     return [
-        records.Candidates(
+        examples.Candidates(
             id=f"example-{i}",
             prompt=f"Say something, {i}.",
             responses={
-                records.Text.REFERENCE: responses("a red house by the river", "a house"),
-                records.Text.TEACHER: responses(f"a house by river {i}"),
-                records.Text.SAMPLE: responses(*("a house " + "and another " * (n + i) for n in range(samples))),
+                enums.Text.REFERENCE: responses("a red house by the river", "a house"),
+                enums.Text.TEACHER: responses(f"a house by river {i}"),
+                enums.Text.SAMPLE: responses(*("a house " + "and another " * (n + i) for n in range(samples))),
             },
         )
         for i in range(4)
@@ -410,7 +410,7 @@ def _built(builder: Any) -> None:
     candidates = _candidates(max(2, builder.samples(params)))
     made = list(resolve(builder.build)(candidates, params, _words))
     _see(made, f"no pair of {len(candidates)} examples")
-    _see(all(isinstance(pair, records.Pair) for pair in made), "not all that it yields are of plad_bench.Pair")
+    _see(all(isinstance(pair, examples.Pair) for pair in made), "not all that it yields are of plad_bench.Pair")
     unknown = {pair.id for pair in made} - {c.id for c in candidates}
     _see(not unknown, f"pairs of unknown examples: {', '.join(sorted(unknown))}")
 
@@ -426,13 +426,13 @@ def _examples_of(task: Any) -> None:
     params = _params(task)
     task.require(params)
     rows: Iterable[Any] = itertools.islice(resolve(task.load)(params), _LOOKED_AT)
-    examples = []
+    found = []
     for row in rows:
-        known = isinstance(row, records.Loaded)
+        known = isinstance(row, examples.Loaded)
         _see(known, f"it yields {type(row).__name__}")
-        examples += [row] if isinstance(row, records.Example) else []
-    _see(len({e.prompt for e in examples}) > 1, f"{len(examples)} examples, not two different prompts")
-    for example in examples:
+        found += [row] if isinstance(row, examples.Example) else []
+    _see(len({e.prompt for e in found}) > 1, f"{len(found)} examples, not two different prompts")
+    for example in found:
         _see(example.prompt.strip(), "a prompt is empty")
         _see(isinstance(example.references, tuple), f"references are a {type(example.references).__name__}")
         _see(all(isinstance(r, str) and r.strip() for r in example.references), f"references {example.references!r}")
@@ -446,7 +446,7 @@ def _licensed(task: Any) -> None:
 
 def _model(component: Any) -> None:
     source = component.model(_params(component))
-    _see(isinstance(source, records.ModelSource), f"model gives {type(source).__name__}")
+    _see(isinstance(source, models.ModelSource), f"model gives {type(source).__name__}")
 
 
 claim("it names its model", "student")(_model)
@@ -455,17 +455,17 @@ claim("it names its model", "student")(_model)
 @claim("it provides something, and its model says where that comes from", "teacher")
 def _provides(teacher: Any) -> None:
     _see(
-        teacher.provides and teacher.provides <= set(records.Access),
+        teacher.provides and teacher.provides <= set(enums.Access),
         f"it provides {set(teacher.provides) or 'nothing'}",
     )
 
 
-@claim("it answers every question", "teacher", applies=lambda teacher: teacher.immediate)
+@claim("it answers every request", "teacher", applies=lambda teacher: teacher.immediate)
 def _answers(teacher: Any) -> None:
     from plad_bench.testing import answers
 
     given = answers(teacher, [e.prompt for e in _examples()], **_params(teacher).model_dump())
-    _see(all(given), f"{sum(map(bool, given))} of {len(given)} questions have an answer")
+    _see(all(given), f"{sum(map(bool, given))} of {len(given)} requests have an answer")
 
 
 def _selectors(registry: Registry | None) -> Iterator[Claim]:

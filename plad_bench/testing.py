@@ -14,10 +14,12 @@ from typing import Any
 
 from torch import Tensor
 
+from plad_bench.contract.components import Method, Teacher
 from plad_bench.contract.errors import StageError, UsageError
-from plad_bench.contract.money import Purse
-from plad_bench.contract.records import Asking, Method, PairBatch, PairObjective, Question, Teacher, TokenObjective
+from plad_bench.contract.money import Budget
+from plad_bench.contract.objectives import PairBatch, PairObjective, TokenObjective
 from plad_bench.contract.registry import Registry, resolve
+from plad_bench.contract.requests import Request, RequestContext
 
 IGNORED = -100
 """The label of a position that is no part of a response."""
@@ -162,23 +164,23 @@ def answers(
     settings = Registry.configure(teacher, params)
     teacher.require(settings)
     with tempfile.TemporaryDirectory() as place:
-        asking = Asking(
+        context = RequestContext(
             split="train",
             max_new_tokens=max_new_tokens,
             temperature=0.0 if samples == 1 else 1.0,
             top_k=0,
             seed=0,
             samples=samples,
-            journal=Path(place) / "journal",
-            purse=Purse(),
+            response_cache=Path(place) / "journal",
+            budget=Budget(),
             same=signature,
             progress=lambda done, total: None,
             counts={},
             cost={},
             notes={},
         )
-        questions = [Question(id=f"question-{n}", prompt=prompt) for n, prompt in enumerate(prompts)]
-        given = [[r.text for r in found] for found in resolve(teacher.responses)(questions, settings, asking)]
+        requests = [Request(id=f"request-{n}", prompt=prompt) for n, prompt in enumerate(prompts)]
+        given = [[r.text for r in found] for found in resolve(teacher.responses)(requests, settings, context)]
     if len(given) != len(prompts):
         raise StageError(f"teacher {teacher.name} answered {len(given)} of {len(prompts)} prompts")
     return given

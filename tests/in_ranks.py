@@ -15,7 +15,7 @@ import tiny
 import torch
 from torch import distributed
 
-from plad_bench.contract.thrift import Thrift
+from plad_bench.contract.memory_policy import MemoryPolicy
 from plad_bench.learn import ranks, training
 from plad_bench.learn.objectives import PairLoss, PairScores, TokenLoss
 from plad_bench.learn.rollouts import Rollouts
@@ -107,7 +107,7 @@ def full(at):
 
 def trained(name, how, directory):
     """Train, and return weights, curve and counts."""
-    student, cost, thrift = tiny.llama(1), {}, Thrift(int(how) if how.isdecimal() else 0)
+    student, cost, memory_policy = tiny.llama(1), {}, MemoryPolicy(int(how) if how.isdecimal() else 0)
     if how == "small":
         small(student)
     kind = pairs if hasattr(METHODS[name].objective, "reference") else steps
@@ -125,14 +125,14 @@ def trained(name, how, directory):
         checkpoint=directory / f"{name}-{ranks.rank()}.pt",
         progress=lambda *_, **__: None,
         memory=memory,
-        thrift=thrift,
+        memory_policy=memory_policy,
     )
     return {
         "weights": {key: value.tolist() for key, value in student.state_dict().items()},
         "curve": result.curve,
         "tokens": result.tokens,
         "cost": cost,
-        "micro_batch": thrift.micro_batch,
+        "micro_batch": memory_policy.micro_batch,
         "memory": memory.state()["schedule"] if memory else {},
     }
 

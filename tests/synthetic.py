@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from plad_bench.plan.names import slug
-from plad_bench.report import results
+from plad_bench.contract.names import slug
+from plad_bench.records import schema, storage
 
 PROTOCOL = {
     "steps": 300,
@@ -47,7 +47,7 @@ def record(
     columns = {} if columns is None else columns
     name = slug(selector or method)
     data = {
-        "schema": results.SCHEMA,
+        "schema": schema.SCHEMA,
         "cell": f"{changes.pop('folder', 'demo.tiny')}/{name}.s{seed}",
         "key": "",
         "status": status,
@@ -71,11 +71,11 @@ def record(
     if columns:
         count = len(next(iter(columns.values()))[0])
         ids = ids or [hashlib.sha256(str(i).encode()).hexdigest()[:16] for i in range(count)]
-        scores = results.scores_bytes(ids, {metric: values for metric, (values, _, _) in columns.items()})
+        scores = storage.scores_bytes(ids, {metric: values for metric, (values, _, _) in columns.items()})
         data["scores"] = {"file": f"{name}.s{seed}.scores.parquet", "sha256": digest(scores), "examples": len(ids)}
         data["metrics"] = {}
         for metric, (values, better, unit) in columns.items():
-            value, n, stderr = results.summarise(values)
+            value, n, stderr = storage.summarise(values)
             part = {"value": value, "n": n, "stderr": stderr, "better": better, "unit": unit, "key": "0" * 64}
             data["metrics"][metric] = part
     data.update(changes)
@@ -90,10 +90,10 @@ def put_samples(board: Path, data, responses, prompt="name[A]", reference="A is 
     """Samples beside a record, and named by it."""
     examples = [hashlib.sha256(str(i).encode()).hexdigest()[:16] for i in range(len(responses))]
     rows = [
-        results.Sample(example=example, prompt=f"{prompt} {k}", reference=reference, response=response)
+        schema.Sample(example=example, prompt=f"{prompt} {k}", reference=reference, response=response)
         for k, (example, response) in enumerate(zip(examples, responses, strict=True))
     ]
-    content = results.samples_bytes(rows)
+    content = storage.samples_bytes(rows)
     path = board / "cells" / f"{data['cell']}.samples.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)

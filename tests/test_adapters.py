@@ -11,8 +11,8 @@ import torch
 
 from plad_bench.contract.errors import MissingError
 from plad_bench.learn import adapters, models
+from plad_bench.learn.chunked_logits import Predictor, agrees
 from plad_bench.learn.objectives import TokenLoss
-from plad_bench.learn.predictions import Predictor, agrees
 from plad_bench.learn.rollouts import Rollouts
 from plad_bench.learn.sequences import Tokens, collate
 from plad_bench.plan import matrix, requirements, spec

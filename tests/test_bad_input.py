@@ -17,7 +17,7 @@ from standin import endpoint
 
 from plad_bench.cli.main import main
 from plad_bench.contract.errors import MissingError
-from plad_bench.contract.money import Purse
+from plad_bench.contract.money import Budget
 from plad_bench.learn import models
 from plad_bench_plugins import _data_files
 
@@ -171,7 +171,7 @@ def test_a_purse_of_nonsense_buys_nothing(tmp_path):
     for content in ("", "nan", "inf", "12,5", "\x00"):
         (tmp_path / "spent").write_text(content)
         with pytest.raises(MissingError, match="what this run has spent cannot be read from spent"):
-            Purse(tmp_path / "spent", limit=1.0).reserve(0.1)
+            Budget(tmp_path / "spent", limit=1.0).reserve(0.1)
         assert (tmp_path / "spent").read_text() == content
 
 

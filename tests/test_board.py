@@ -11,10 +11,10 @@ import pytest
 from synthetic import PROTOCOL, component, put, realistic, record
 
 from plad_bench.contract.errors import UsageError
+from plad_bench.leaderboard.board import load
 from plad_bench.plan import boardfile
-from plad_bench.report import text
-from plad_bench.report.board import load
-from plad_bench.report.render import render_board
+from plad_bench.records import text
+from plad_bench.render.write import render_board
 
 
 @pytest.fixture(scope="module")
@@ -262,17 +262,17 @@ def test_two_records_of_one_method_and_seed_conflict(tmp_path):
 def test_scores_on_other_examples_are_foreign_and_another_order_is_not(tmp_path):
     directory = simple(tmp_path / "b", {"kd": 1.0, "plad": 2.0})
     before = only(load(directory)).rows
-    from plad_bench.report import results
+    from plad_bench.records import storage
 
     path = directory / "cells" / "demo.tiny" / "kd.s0.scores.parquet"
     record_path = path.with_name("kd.s0.json")
     data = json.loads(record_path.read_text())
-    ids, scores = results.read_scores(path, data["scores"]["sha256"])
+    ids, scores = storage.read_scores(path, data["scores"]["sha256"])
 
     def rewrite(new_ids, values):
         import hashlib
 
-        content = results.scores_bytes(new_ids, {"m": values})
+        content = storage.scores_bytes(new_ids, {"m": values})
         path.write_bytes(content)
         change(record_path, scores={**data["scores"], "sha256": hashlib.sha256(content).hexdigest()})
 

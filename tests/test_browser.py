@@ -9,8 +9,8 @@ import hostile
 import pytest
 from synthetic import TRUTHS, realistic, with_samples
 
-from plad_bench.report.render import render_board
-from plad_bench.report.text import printable
+from plad_bench.records.text import printable
+from plad_bench.render.write import render_board
 
 pytestmark = pytest.mark.browser
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from plad_bench.cli.main import cli
 from plad_bench.contract import locks
 from plad_bench.contract.errors import MissingError
-from plad_bench.execute.store import JOURNAL, MANIFEST, Store
+from plad_bench.execute.store import MANIFEST, RESPONSE_CACHE, Store
 from plad_bench.plan.stages import Stage
 
 FACTS = {"counts": {}, "cost": {}, "notes": {}, "seconds": 0.0, "provenance": {}}
@@ -70,7 +70,7 @@ def test_du_counts_all_that_takes_space(store):
 
 def test_prune_removes_what_nobody_will_go_on_from(store):
     old, new = unfinished(store, 0, age_days=40), unfinished(store, 1, age_days=5)
-    bought, lives = unfinished(store, 2, JOURNAL, age_days=40), unfinished(store, 3, age_days=40)
+    bought, lives = unfinished(store, 2, RESPONSE_CACHE, age_days=40), unfinished(store, 3, age_days=40)
     done = commit(store, 4).key
     unfinished(store, 4)  # as if a kill had come right after the artifact was in place
     with locks.held(store.lock(lives)):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from plad_bench.report import results
+from plad_bench.records import storage
 
 PLUGIN = Path(__file__).parent / "plugins" / "mini.py"
 PROGRAM = [str(Path(sys.executable).with_name("plad-bench"))]
@@ -54,7 +54,7 @@ def records(directory):
     """Every record of the board `mine`, by cell."""
     found = {}
     for path in sorted((directory / "leaderboards" / "mine" / "cells").rglob("*.json")):
-        record = results.read(path)
+        record = storage.read(path)
         found[record.cell] = record
     return found
 
@@ -155,7 +155,7 @@ def test_every_registered_method_goes_from_plan_to_board(done, tmp_path):
     assert result.returncode == 0, result.stderr
     assert "0 skipped, 0 failed" in result.stderr
     cells = (tmp_path / "copy" / "leaderboards" / "all" / "cells").rglob("*.json")
-    found = [results.read(path) for path in cells]
+    found = [storage.read(path) for path in cells]
     listed = json.loads(plad_bench("-p", str(PLUGIN), "plugins", "methods", "--json", cwd=tmp_path).stdout)
     methods = {m["name"] for m in listed["components"]["method"]}
     assert methods == {r.method.name for r in found} - {"teacher", "student", "sft-init"}
@@ -594,7 +594,7 @@ def test_check_fails_on_a_record_that_is_broken(done, tmp_path):
 )
 def test_the_device_chooses_the_precision_that_nobody_fixed(tmp_path, gpus, asked, board, expected):
     from plad_bench.cli.plan import plan
-    from plad_bench.cli.planned import prepare
+    from plad_bench.cli.run_setup import prepare
     from plad_bench.cli.state import State
 
     (tmp_path / "mine").mkdir()

@@ -8,8 +8,8 @@ from click.testing import CliRunner
 from synthetic import digest, put, realistic, record
 
 from plad_bench.cli.main import cli
-from plad_bench.report import results
-from plad_bench.report.board import load
+from plad_bench.leaderboard.board import load
+from plad_bench.records import storage
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +48,9 @@ def rescored(root, method, seed, ids, values):
     """Give a cell other examples, hash and summary included."""
     path = root / "b" / "cells" / "demo.tiny" / f"{method}.s{seed}.json"
     data = json.loads(path.read_text())
-    scores = results.scores_bytes(ids, {"m": values})
+    scores = storage.scores_bytes(ids, {"m": values})
     path.with_name(data["scores"]["file"]).write_bytes(scores)
-    value, n, stderr = results.summarise(values)
+    value, n, stderr = storage.summarise(values)
     data["scores"] |= {"sha256": digest(scores), "examples": len(ids)}
     data["metrics"]["m"] |= {"value": value, "n": n, "stderr": stderr}
     path.write_text(json.dumps(data))
@@ -124,7 +124,7 @@ def test_one_seed_says_that_it_is_one(tmp_path):
 def test_different_examples_are_refused_and_counted(tmp_path):
     root = small(tmp_path, {"kd": [[1, 2, 3], [1, 2, 4]], "plad": [[2, 3, 4], [2, 3, 5]]})
     data = json.loads((root / "b" / "cells" / "demo.tiny" / "kd.s0.json").read_text())
-    ids, _ = results.read_scores(root / "b" / "cells" / "demo.tiny" / "kd.s0.scores.parquet", data["scores"]["sha256"])
+    ids, _ = storage.read_scores(root / "b" / "cells" / "demo.tiny" / "kd.s0.scores.parquet", data["scores"]["sha256"])
     rescored(root, "plad", 1, ids[::-1], np.array([5.0, 3.0, 2.0]))
     assert compared(root, "kd", "plad")["comparisons"][0]["difference"] == pytest.approx(-1.0)
     rescored(root, "plad", 1, [*ids[:2], "another"], np.array([2.0, 3.0, 5.0]))

@@ -12,8 +12,8 @@ import tiny
 
 from plad_bench.contract import words
 from plad_bench.contract.errors import StageError
-from plad_bench.contract.records import BadRow, Example, Origin, Response
-from plad_bench.execute.stages import data, files, near
+from plad_bench.contract.examples import BadRow, Example, Origin, Response
+from plad_bench.execute.stages import data, files, near_duplicates
 
 EXAMPLES = [Example(prompt=f"{tiny.sentence(i, 4)} {i}", references=(f"answer {i}",)) for i in range(600)]
 
@@ -141,7 +141,7 @@ def test_a_planted_leak_is_found_and_named():
 
 def run(tmp_path, monkeypatch, examples, **params):
     from plad_bench.contract import registry
-    from plad_bench.contract.records import Task
+    from plad_bench.contract.components import Task
 
     task = Task(
         name="planted",
@@ -290,7 +290,7 @@ def similarities(texts):
         padded = ["", "", *words.tokens(text), "", ""]
         every.append(set(zip(padded, padded[1:], padded[2:], strict=False)))
     having = collections.Counter(triple for triples in every for triple in triples)
-    few = [{t for t in triples if having[t] <= near.template_size(len(texts))} for triples in every]
+    few = [{t for t in triples if having[t] <= near_duplicates.template_size(len(texts))} for triples in every]
     return lambda i, j: min(jaccard(every[i], every[j]), jaccard(few[i], few[j]))
 
 
@@ -300,11 +300,15 @@ def test_every_near_duplicate_is_found_and_nothing_else(threshold):
     for i in range(50):
         text = tiny.sentence(i, 4 + i % 40)
         texts += [text, text.upper(), f"{text} again", f"please {text.replace('river', 'lake')}"]
-    prompts = [prompt(f"{i:03}", near.ORDER[(i + i // 5) % 3], text) for i, text in enumerate(texts)]
-    found = {one.prompt.id: one for one in near.near_duplicates(prompts, threshold)}
+    prompts = [prompt(f"{i:03}", near_duplicates.ORDER[(i + i // 5) % 3], text) for i, text in enumerate(texts)]
+    found = {one.prompt.id: one for one in near_duplicates.near_duplicates(prompts, threshold)}
     similarity = similarities(texts)
     for i, p in enumerate(prompts):
-        later = [k for k, o in enumerate(prompts) if near.ORDER.index(o.split) > near.ORDER.index(p.split)]
+        later = [
+            k
+            for k, o in enumerate(prompts)
+            if near_duplicates.ORDER.index(o.split) > near_duplicates.ORDER.index(p.split)
+        ]
         matches = {prompts[k].id: s for k in later if (s := similarity(i, k)) >= threshold}
         assert (p.id in found) == bool(matches)
         if matches:
@@ -330,17 +334,17 @@ def test_an_instruction_that_prompts_share_makes_no_near_duplicates(instructions
         f"{a}{b}" for a in ["mixer", "toaster", "kettle", "oven", "grill", "pan", "fridge"] for b in "abcdefghijklmno"
     ]
     tickets = [" ".join(rng.sample(vocabulary, rng.randint(4, 9))) for _ in range(count)]
-    splits = rng.choices(near.ORDER, (6, 2, 2), k=count)
+    splits = rng.choices(near_duplicates.ORDER, (6, 2, 2), k=count)
     prompts = [
         prompt(f"{i:03}", splits[i], f"{instructions[i % len(instructions)]}\n\n{ticket}{ending}")
         for i, ticket in enumerate(tickets)
     ]
-    assert near.near_duplicates(prompts) == []
+    assert near_duplicates.near_duplicates(prompts) == []
     evaluated = next(p for p in prompts if p.split == "test")
     repeated = prompt("planted", "train", evaluated.prompt.replace("below", "above").replace("please", "now"))
     longer = prompt("longer", "test", f"{instructions[0]}\n\n{' '.join(vocabulary[:12])}{ending}")
     changed = prompt("changed", "train", longer.prompt.replace(vocabulary[5], "waffle"))
-    found = near.near_duplicates([*prompts, repeated, longer, changed])
+    found = near_duplicates.near_duplicates([*prompts, repeated, longer, changed])
     names = {(one.prompt.id, one.other.id) for one in found}
     assert ("changed", "longer") in names, "behind an instruction a changed word is still found"
     assert names - {("planted", evaluated.id)} == {("changed", "longer")}
@@ -348,12 +352,12 @@ def test_an_instruction_that_prompts_share_makes_no_near_duplicates(instructions
 
 def test_short_questions_with_another_word_are_other_questions():
     assert (
-        near.near_duplicates(
+        near_duplicates.near_duplicates(
             [prompt("a", "train", "how do I bake bread"), prompt("b", "test", "how do I bake fish")], 0.5
         )
         == []
     )
-    assert near.near_duplicates([prompt("a", "train", "only training")], 0.5) == []
+    assert near_duplicates.near_duplicates([prompt("a", "train", "only training")], 0.5) == []
 
 
 @pytest.mark.parametrize(

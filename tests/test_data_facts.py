@@ -11,11 +11,13 @@ import tiny
 from click.testing import CliRunner
 
 from plad_bench.cli.main import cli
-from plad_bench.contract.records import Task
+from plad_bench.contract.components import Task
 from plad_bench.contract.registry import Registry
+from plad_bench.leaderboard import board
 from plad_bench.plan import matrix, spec
-from plad_bench.report import board, cells, html, markdown
-from plad_bench.report.data_facts import facts
+from plad_bench.records import validation
+from plad_bench.render import html, markdown
+from plad_bench.render.data_facts import facts
 
 OPERATORS = [
     {"prompt": f"Compute {a} {sign} {b} =", "response": f"It is {value}."}
@@ -141,4 +143,4 @@ def test_records_of_other_data_versions_are_not_compared(tmp_path):
     for seed, version in ((0, 1), (1, 2)):
         data, scores = synthetic.record(columns=columns, seed=seed)
         synthetic.put(tmp_path, {**data, "task": {**data["task"], "data_version": version}}, scores)
-    assert len({cell.group for cell in cells.found(tmp_path / "cells", [])}) == 2
+    assert len({cell.group for cell in validation.found(tmp_path / "cells", [])}) == 2

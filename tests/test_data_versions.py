@@ -12,9 +12,10 @@ from click.testing import CliRunner
 
 from plad_bench.cli.main import cli
 from plad_bench.contract.errors import UsageError
+from plad_bench.contract.names import unversioned
+from plad_bench.leaderboard import board, compare
 from plad_bench.plan import boardfile, matrix, spec
-from plad_bench.plan.names import unversioned
-from plad_bench.report import board, compare, content, html, markdown
+from plad_bench.render import html, markdown, page_model
 
 SCORES = {"rouge-l": (np.linspace(0, 1, 20), "higher", "%")}
 FIRST, SECOND = "sha256:" + "1a" * 32, "sha256:" + "2b" * 32
@@ -139,18 +140,18 @@ def test_a_board_that_says_nothing_of_versions_shows_all(tmp_path):
     put(tmp_path, SECOND)
     shown = board.load(tmp_path)
     assert len(shown.groups) == 2
-    assert content.older_data(shown) == ()
+    assert page_model.older_data(shown) == ()
 
 
 def test_a_run_writes_which_version_it_read(tmp_path, monkeypatch):
-    from plad_bench.cli import planned
+    from plad_bench.cli import run_setup
 
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "house" / "board.toml"
     for text in ("one", "two"):
         (tmp_path / "mine.jsonl").write_text(json.dumps({"prompt": text, "response": text}))
         asked = spec.build(tiny.registry(), task="jsonl[path=mine.jsonl],demo", methods="none", student="tiny")
-        versions = planned._versions(matrix.cells(asked, tiny.registry()))
+        versions = run_setup._versions(matrix.cells(asked, tiny.registry()))
         boardfile.extend(file, boardfile.Contribution("house", asked_protocols(asked), (), 1, versions=versions))
         label = next(task.label for task in asked.tasks if task.component.name == "jsonl")
         assert boardfile.read(file).versions == {"jsonl[path=mine.jsonl]": (label,)}

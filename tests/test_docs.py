@@ -18,12 +18,12 @@ from pydantic import BaseModel
 
 from plad_bench.cli.main import cli
 from plad_bench.contract import hookspecs, renamed
-from plad_bench.contract.records import Protocol
+from plad_bench.contract.protocol import Protocol
 from plad_bench.contract.registry import Registry
 from plad_bench.execute import recording
 from plad_bench.plan import spec
 from plad_bench.plan.boardfile import BoardFile
-from plad_bench.report.results import Record
+from plad_bench.records.schema import Record
 
 EXAMPLE = ROOT / "examples" / "my_method.py"
 

@@ -160,7 +160,7 @@ def test_what_commands_need_is_on_the_pages():
 
 def test_a_cell_of_a_board_is_found_among_boards_with_names_alike():
     """The README's cell is on two committed boards whose names begin alike; the first part of a name is the board."""
-    from plad_bench.cli.finding import find_record
+    from plad_bench.cli.board_lookup import find_record
 
     boards = ROOT / "leaderboards"
     assert len(list(boards.glob("*/cells/demo/tiny+small/plad/seed-0.json"))) > 1

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from plad_bench import Check, Finding
-from plad_bench.cli import soundness
+from plad_bench.cli import plugin_checks
 from plad_bench.cli.doctor import examine
 from plad_bench.cli.main import cli, main
 from plad_bench.contract.registry import Registry
@@ -159,7 +159,7 @@ def test_a_place_that_cannot_be_written_fails(tmp_path):
 
 
 def test_a_full_disk_is_a_warning(tmp_path, monkeypatch):
-    monkeypatch.setattr(soundness, "LITTLE_DISK", float("inf"))
+    monkeypatch.setattr(plugin_checks, "LITTLE_DISK", float("inf"))
     assert {doctor()[name][0]["level"] for name in ("store", "boards")} == {"warning"}
 
 
@@ -279,7 +279,7 @@ def test_an_address_is_shown_without_its_password():
 def test_every_check_that_comes_with_plad_bench_has_a_question():
     registry = Registry.load()
     context = click.Context(cli)
-    own = soundness.own_checks(context, registry, Path("store"), Path("boards"))
+    own = plugin_checks.own_checks(context, registry, Path("store"), Path("boards"))
     for check in [*own, *(r.component for found in registry.components("check").values() for r in found)]:
         assert check.summary.endswith("?")
 
@@ -317,7 +317,7 @@ def test_backends_that_part_are_a_finding_with_a_remedy(monkeypatch, found, leve
 
 def test_texts_are_compared_token_by_token(monkeypatch):
     """The engine is faked: it says what transformers says, but for the third prompt's sixth token."""
-    from plad_bench.learn import models, parity
+    from plad_bench.learn import backend_parity, models
     from plad_bench.learn.generation import generate
 
     def engine(path, device, precision, prompts, rounds):
@@ -325,11 +325,11 @@ def test_texts_are_compared_token_by_token(monkeypatch):
         made[2] = replace(made[2], ids=(*made[2].ids[:5], 0, *made[2].ids[6:]))
         return [made], 0
 
-    monkeypatch.setattr(parity.vllm_engine, "generate", engine)
-    assert parity.compare("cpu") == {
+    monkeypatch.setattr(backend_parity.vllm_engine, "generate", engine)
+    assert backend_parity.compare("cpu") == {
         "device": "cpu",
-        "prompts": len(parity.PROMPTS),
-        "differing": [(parity.PROMPTS[2], 5)],
+        "prompts": len(backend_parity.PROMPTS),
+        "differing": [(backend_parity.PROMPTS[2], 5)],
     }
 
 

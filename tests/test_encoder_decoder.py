@@ -6,11 +6,12 @@ import pytest
 import tiny
 import torch
 
-from plad_bench.contract.records import Response, Sampling
+from plad_bench.contract.examples import Response
+from plad_bench.contract.objectives import Sampling
 from plad_bench.learn import models
+from plad_bench.learn.chunked_logits import Predictor, response_logits
 from plad_bench.learn.generation import Decoding, generate
 from plad_bench.learn.objectives import sequence_logprobs
-from plad_bench.learn.predictions import Predictor, response_logits
 from plad_bench.learn.rollouts import Rollouts, draw
 from plad_bench.learn.sequences import Tokens, collate
 

@@ -11,12 +11,12 @@ from click.testing import CliRunner
 
 from plad_bench.cli.main import cli
 from plad_bench.contract.errors import BudgetError
-from plad_bench.contract.money import Purse
+from plad_bench.contract.money import Budget
 from plad_bench.contract.registry import Registry
 from plad_bench.execute import runs
 from plad_bench.execute.engine import Engine, Options
 from plad_bench.execute.estimate import estimates
-from plad_bench.execute.store import JOURNAL, Store
+from plad_bench.execute.store import RESPONSE_CACHE, Store
 from plad_bench.plan import matrix, spec
 
 PLUGIN = Path(__file__).parent / "plugins" / "mini.py"
@@ -41,11 +41,11 @@ def by_name(found):
 def test_judges_are_estimated_beside_the_teacher(store):
     found = by_name(estimates(cells(f"rouge-l,{JUDGE}"), store))
     assert set(found) == {("openai", "teach"), ("openai", "generate"), ("win-judge", "score")}
-    tests = found["openai", "generate"].questions
+    tests = found["openai", "generate"].requests
     judge = found["win-judge", "score"]
-    assert judge.questions == 4 * 2 * tests  # teacher, student, SFT initialisation and seqkd, in both orders
-    assert judge.tokens_out == 7 * judge.questions
-    least = judge.questions * 2 * 12  # two responses of up to 12 tokens
+    assert judge.requests == 4 * 2 * tests  # teacher, student, SFT initialisation and seqkd, in both orders
+    assert judge.tokens_out == 7 * judge.requests
+    least = judge.requests * 2 * 12  # two responses of up to 12 tokens
     assert least < judge.tokens_in < 10 * least
     assert judge.money == pytest.approx((10 * judge.tokens_in + 100 * judge.tokens_out) / 1e6)
 
@@ -60,7 +60,7 @@ def test_what_only_the_run_will_know_is_not_guessed(store):
     wins = cells(f"win-teacher[scorer={JUDGE}]", teacher="small")
     (found,) = estimates(wins, store)
     assert found.asked.startswith("win-judge")
-    assert (found.questions, found.money, found.priced) == (None, None, True)
+    assert (found.requests, found.money, found.priced) == (None, None, True)
 
 
 def test_what_is_read_from_a_file_is_not_asked(store, tmp_path):
@@ -71,13 +71,13 @@ def test_what_is_read_from_a_file_is_not_asked(store, tmp_path):
 
 
 def test_what_is_answered_is_not_asked_again(store):
-    teacher, *_ = asking = cells(JUDGE, teacher="small")
-    (before,) = estimates(asking, store)
+    teacher, *_ = context = cells(JUDGE, teacher="small")
+    (before,) = estimates(context, store)
     (stage,) = teacher.scores.values()
     store.partial(stage.key).mkdir(parents=True)
-    (store.partial(stage.key) / JOURNAL).write_text('{"id": 1}\n\n{"id": 2}\n')
-    (after,) = estimates(asking, store)
-    assert (after.questions, after.answered) == (before.questions, 2)
+    (store.partial(stage.key) / RESPONSE_CACHE).write_text('{"id": 1}\n\n{"id": 2}\n')
+    (after,) = estimates(context, store)
+    assert (after.requests, after.answered) == (before.requests, 2)
     assert before.tokens_out - after.tokens_out == 2 * 7
 
 
@@ -86,34 +86,34 @@ def test_what_a_judge_said_outlives_a_run_afresh_and_a_pruning(store, tmp_path):
     (stage,) = teacher.scores.values()
     store.prepare()
     made = store.stage_directory(stage.key)
-    (made / JOURNAL).write_text("{}\n")
+    (made / RESPONSE_CACHE).write_text("{}\n")
     store.commit(made, stage.document, stage.key, {"counts": {}, "cost": {}, "notes": {}, "seconds": 0})
     options = ["--store", str(store.root), "--boards-dir", str(tmp_path), "--days", "0"]
     pruned = CliRunner().invoke(cli, ["cache", "prune", *options, "--json"])
     assert json.loads(pruned.stdout)["removed"] == []
     runs.Run(store, tmp_path, [], teacher.registry)._discard([teacher])
     assert store.find(stage.key) is None
-    assert (store.partial(stage.key) / JOURNAL).read_text() == "{}\n"
+    assert (store.partial(stage.key) / RESPONSE_CACHE).read_text() == "{}\n"
 
 
 def test_the_runs_that_are_forgotten_have_ended_and_what_they_spent_is_not(store, monkeypatch):
     store.prepare()
     state = runs.State(store.runs / "20200101-000000-0000", store.root, "plad-bench run", {}, 1)
     engine = Engine(store, None, state.directory, threads=1, options=Options(max_cost=10))
-    purse = Purse(engine.spent_file, limit=10)
-    purse.open()
+    budget = Budget(engine.spent_file, limit=10)
+    budget.open()
     with state:
-        purse.reserve(9)
+        budget.reserve(9)
         for number in range(2 * runs.KEPT_RUNS):
             ended = runs.State(store.runs / f"2021{number:04}", store.root, "plad-bench run", {}, 1)
             with ended:
                 ended.finish(complete=True)
-            Purse(store.spent / ended.directory.name).reserve(1)
+            Budget(store.spent / ended.directory.name).reserve(1)
             runs._forget_old(store.runs, ended.directory)
         assert state.directory.is_dir()
         assert len(list(store.runs.iterdir())) == runs.KEPT_RUNS + 1
         with pytest.raises(BudgetError):
-            purse.reserve(9)
+            budget.reserve(9)
         state.write()
         assert [found["finished"] for found in runs.states(store)].count("") == 1
     assert [found["finished"] for found in runs.states(store)].count("killed") == 1

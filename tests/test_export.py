@@ -18,8 +18,9 @@ from synthetic import put, realistic, record
 
 from plad_bench.cli.main import cli
 from plad_bench.execute.store import Store
-from plad_bench.report import latex, stats
-from plad_bench.report.board import load
+from plad_bench.leaderboard import statistics
+from plad_bench.leaderboard.board import load
+from plad_bench.render import latex
 
 
 @pytest.fixture(scope="module")
@@ -184,10 +185,10 @@ def test_the_interval_of_a_record_is_that_of_its_scores(boards):
     (group,) = load(boards / "demo").groups
     teacher = group.references[0]
     part = json.loads((boards / "demo" / "cells" / "demo.tiny" / "teacher.s0.json").read_text())["metrics"]["rouge-l"]
-    alone = stats.of_examples(part["value"], part["stderr"], part["n"])
+    alone = statistics.of_examples(part["value"], part["stderr"], part["n"])
     assert alone.half_width == pytest.approx(teacher.estimates["rouge-l"].half_width)
-    assert stats.of_examples(None, None, 0) is None
-    assert np.isnan(stats.of_examples(1.0, None, 1).half_width)
+    assert statistics.of_examples(None, None, 0) is None
+    assert np.isnan(statistics.of_examples(1.0, None, 1).half_width)
 
 
 def test_a_record_that_its_board_leaves_out_has_no_card(boards, tmp_path):

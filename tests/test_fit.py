@@ -12,7 +12,7 @@ from plad_bench.cli.main import cli
 from plad_bench.contract.errors import MissingError, NothingSelectedError
 from plad_bench.execute.stages import files
 from plad_bench.learn import models
-from plad_bench.plan import fit, matrix, requirements, spec
+from plad_bench.plan import compatibility, matrix, requirements, spec
 
 
 @pytest.fixture(scope="module")
@@ -64,15 +64,15 @@ def test_tokenizers_whose_files_differ_in_words_alone_are_the_same(place, tmp_pa
 def test_a_context_that_new_tokens_fill_concerns_whoever_generates_with_that_model(place):
     found = cells(place / "student", place / "short", max_new_tokens=40)
     filled = "short has a context of 40 tokens, which 40 new tokens fill"
-    assert {row: fit.no_room(cell, nowhere) for row, cell in found.items()} == {
+    assert {row: compatibility.no_room(cell, nowhere) for row, cell in found.items()} == {
         "teacher": filled,
         "seqkd": filled,
         **dict.fromkeys(["student", "sft-init", "sft", "kd"], ""),
     }
     reading = cells(place / "student", place / "short", "gkd", max_new_tokens=40)["gkd"]
-    assert fit.no_room(reading, nowhere) == filled  # the teacher reads what the student says
+    assert compatibility.no_room(reading, nowhere) == filled  # the teacher reads what the student says
     found = cells(place / "gpt2", place / "student", max_new_tokens=128)
-    assert fit.no_room(found["sft"], nowhere) == "gpt2 has a context of 128 tokens, which 128 new tokens fill"
+    assert compatibility.no_room(found["sft"], nowhere) == "gpt2 has a context of 128 tokens, which 128 new tokens fill"
 
 
 def test_prompts_longer_than_the_context_are_counted_when_the_data_is_there(place, tmp_path):
@@ -82,13 +82,15 @@ def test_prompts_longer_than_the_context_are_counted_when_the_data_is_there(plac
         files.write_prompts(tmp_path, prompts, [split])
     found = cells(place / "student", place / "short", max_new_tokens=20)
     data = found["seqkd"].plan.data.key
-    reasons = {row: fit.no_room(cell, lambda key: tmp_path if key == data else None) for row, cell in found.items()}
+    reasons = {
+        row: compatibility.no_room(cell, lambda key: tmp_path if key == data else None) for row, cell in found.items()
+    }
     leaves = "the 20 tokens that short's context of 40 leaves beside 20 new tokens"
     assert reasons["teacher"].endswith(f"test prompts are longer than {leaves}")
     assert reasons["seqkd"].endswith(f"train prompts are longer than {leaves}")
     assert reasons["student"].startswith("1 of 3 test prompts are longer than the 108 tokens")
     limited = cells(place / "student", place / "short", max_new_tokens=20, limit=1)["teacher"]
-    assert fit.no_room(limited, lambda key: tmp_path if key == limited.plan.data.key else None) == ""
+    assert compatibility.no_room(limited, lambda key: tmp_path if key == limited.plan.data.key else None) == ""
 
 
 def test_a_tokenizer_that_cuts_texts_hides_no_prompt_that_is_too_long(place, tmp_path):
@@ -102,7 +104,7 @@ def test_a_tokenizer_that_cuts_texts_hides_no_prompt_that_is_too_long(place, tmp
     prompt = files.Prompt(id="0", split="test", prompt="the old river " * 30, references=(), meta={})
     files.write_prompts(tmp_path, [prompt], ["test"])
     found = cells(tmp_path / "cutting", place / "student", max_new_tokens=20)["student"]
-    assert fit.no_room(found, lambda key: tmp_path if key == found.plan.data.key else None).startswith(
+    assert compatibility.no_room(found, lambda key: tmp_path if key == found.plan.data.key else None).startswith(
         "1 of 1 test prompts are longer than the 20 tokens"
     )
 
@@ -117,7 +119,7 @@ def test_a_model_from_scratch_has_a_context_too():
     )
     for cell in matrix.cells(built, tiny.registry()):
         filled = "the model from scratch has a context of 64 tokens, which 64 new tokens fill"
-        assert fit.no_room(cell, nowhere) == ("" if cell.row == "teacher" else filled)
+        assert compatibility.no_room(cell, nowhere) == ("" if cell.row == "teacher" else filled)
 
 
 def damaged(place, tmp_path, damage):
@@ -186,7 +188,7 @@ def test_a_configuration_within_the_configuration_may_be_nothing(place, tmp_path
     directory = damaged(place, tmp_path, lambda d: _edit(d, text_config=part))
     found = cells(directory, place / "gpt2", methods="none", max_new_tokens=64)
     requirements.check(found.values())
-    assert bool(fit.no_room(found["student"], nowhere)) == bool(part)
+    assert bool(compatibility.no_room(found["student"], nowhere)) == bool(part)
 
 
 UNLOADABLE = {

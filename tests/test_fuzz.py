@@ -34,12 +34,13 @@ from plad_bench import BadRow, Example, Source  # noqa: E402
 from plad_bench.cli.options import config_option  # noqa: E402
 from plad_bench.contract import jsonlines  # noqa: E402
 from plad_bench.contract.errors import PladBenchError  # noqa: E402
-from plad_bench.contract.money import Purse  # noqa: E402
-from plad_bench.contract.records import Asking, Question, Response  # noqa: E402
+from plad_bench.contract.examples import Response  # noqa: E402
+from plad_bench.contract.money import Budget  # noqa: E402
+from plad_bench.contract.requests import Request, RequestContext  # noqa: E402
 from plad_bench.execute.store import Store  # noqa: E402
 from plad_bench.plan import boardfile, spec  # noqa: E402
 from plad_bench.plan.selectors import parse  # noqa: E402
-from plad_bench.report import results  # noqa: E402
+from plad_bench.records import storage  # noqa: E402
 from plad_bench_plugins import _data_files, _openai  # noqa: E402
 from plad_bench_plugins.tasks import _row_shapes, _rows  # noqa: E402
 from plad_bench_plugins.teachers import recorded  # noqa: E402
@@ -231,9 +232,9 @@ def test_records(place, changes, cut, drop):
                 del part[path[-1]]
     text = json.dumps(record)
     (place / "record.json").write_text(text[: len(text) - cut] if cut > 25 else text)
-    found = only_ours(results.read, place / "record.json")
+    found = only_ours(storage.read, place / "record.json")
     if found is not None:
-        assert only_ours(results.parse, only_ours(results.dumps, found), "x") == found
+        assert only_ours(storage.parse, only_ours(storage.dumps, found), "x") == found
 
 
 # --------------------------------------------------------------------------------------------------------------- rows
@@ -335,7 +336,7 @@ def test_other_files(place, content, kind):
 
 # ---------------------------------------------------------------------------------------------------- recorded answers
 
-QUESTIONS = [Question(id=f"id{i}", prompt=f"prompt {i}") for i in range(3)]
+REQUESTS = [Request(id=f"id{i}", prompt=f"prompt {i}") for i in range(3)]
 ANSWER = st.one_of(
     LINE,
     st.builds(
@@ -352,14 +353,14 @@ ANSWER = st.one_of(
 def test_recorded_responses(place, lines, missing):
     (place / "answers.jsonl").write_bytes(b"\n".join(lines))
     params = recorded.RecordedParams(path=place / "answers.jsonl", missing=missing, max_missing=0.7)
-    asking = Asking(
+    context = RequestContext(
         split="train",
         max_new_tokens=8,
         temperature=0.0,
         top_k=0,
         seed=0,
-        journal=place / "journal",
-        purse=Purse(),
+        response_cache=place / "journal",
+        budget=Budget(),
         same=lambda prompt: " ".join(prompt.split()),
         progress=lambda done, total: None,
         counts={},
@@ -367,12 +368,12 @@ def test_recorded_responses(place, lines, missing):
         notes={},
     )
     with contextlib.redirect_stdout(io.StringIO()):
-        found = only_ours(recorded.responses, QUESTIONS, params, asking)
+        found = only_ours(recorded.responses, REQUESTS, params, context)
     if found is not None:
-        assert len(found) == len(QUESTIONS)
-        assert sum(not one for one in found) == asking.counts.get("without_response", 0)
+        assert len(found) == len(REQUESTS)
+        assert sum(not one for one in found) == context.counts.get("without_response", 0)
         assert all(isinstance(r, Response) for one in found for r in one)
-        json.dumps(asking.notes)
+        json.dumps(context.notes)
 
 
 # ------------------------------------------------------------------------------------------------------------- servers
@@ -391,7 +392,7 @@ REPLY = st.one_of(
 @given(REPLY, st.sampled_from([200, 200, 200, 400, 401, 404, 429, 500]), TEXT, st.sampled_from(["chat", "completions"]))
 def test_server_replies(content, status, header, api):
     params = _openai.EndpointParams(model="m", base_url="http://127.0.0.1:1/v1", api=api)
-    session = _openai._Session(params, Purse(), Path("unused"))
+    session = _openai._Session(params, Budget(), Path("unused"))
     headers = [(b"retry-after", header.encode("latin-1", "replace"))]
     answering = httpx2.MockTransport(lambda request: httpx2.Response(status, content=content, headers=headers))
     with httpx2.Client(base_url=params.base_url, transport=answering) as client:

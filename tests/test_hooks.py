@@ -15,12 +15,14 @@ from click.testing import CliRunner
 
 import plad_bench
 from plad_bench.contract import hookspecs
-from plad_bench.contract.records import Event, LauncherSession, Protocol, StageProcess
+from plad_bench.contract.events import Event
+from plad_bench.contract.launching import LauncherSession, StageProcess
+from plad_bench.contract.protocol import Protocol
 from plad_bench.contract.registry import KINDS, Registry
 from plad_bench.execute.runs import CellWatcher, Options, Run
 from plad_bench.execute.store import Store
 from plad_bench.plan import boardfile, matrix, spec
-from plad_bench.report import results
+from plad_bench.records import storage
 
 HOOKS = [name for name, value in vars(hookspecs).items() if name.startswith("plad_bench_") and callable(value)]
 
@@ -332,7 +334,7 @@ def test_the_hooks_of_a_run_are_called_with_what_happens(observed):
     assert stages == [Event(kind="stage_finished", name=s.name, status="done", data={"key": s.key}) for s in asked]
 
     ((finished,),) = observed.calls("plad_bench_cell_finished")
-    record = results.read(board / "cells" / f"{ran.id}.json")
+    record = storage.read(board / "cells" / f"{ran.id}.json")
     data = record.model_dump(mode="json", by_alias=True)
     assert finished == Event(kind="cell_finished", name=ran.id, status="done", data=data)
 
@@ -356,10 +358,10 @@ def test_a_stage_that_fails_is_told_as_failed(observed, monkeypatch):
 
 
 def test_a_board_gets_the_sections_of_plugins(observed):
-    from plad_bench.cli import boards
+    from plad_bench.cli import leaderboard
 
     board = observed.run()
-    boards.render(board, observed.registry)
+    leaderboard.render(board, observed.registry)
     ((given,),) = observed.calls("plad_bench_board_sections")
     assert type(given).__name__ == "Board"
     assert given.name == "mine"
@@ -367,7 +369,7 @@ def test_a_board_gets_the_sections_of_plugins(observed):
 
 
 def test_an_observer_that_fails_is_named_in_the_log_and_the_run_goes_on(tmp_path, caplog, capsys):
-    from plad_bench.cli import boards
+    from plad_bench.cli import leaderboard
 
     grumpy = tmp_path / "grumpy.py"
     grumpy.write_text(GRUMPY)
@@ -383,6 +385,6 @@ def test_an_observer_that_fails_is_named_in_the_log_and_the_run_goes_on(tmp_path
         assert f"plugin grumpy (grumpy.py) failed in plad_bench_{hook}" in caplog.text
         assert f"grumpy at {moment}" in caplog.text
         assert observed.calls(f"plad_bench_{hook}"), "the other plugin was told all the same"
-    boards.render(board, observed.registry)
+    leaderboard.render(board, observed.registry)
     assert "grumpy (grumpy.py)" in capsys.readouterr().err
     assert "## Sponsors of mine" in (board / "README.md").read_text()

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from synthetic import component, put, put_samples, realistic, record, with_samples
 
-from plad_bench.report import html
-from plad_bench.report.board import load
-from plad_bench.report.render import render_board
-from plad_bench.report.text import printable
+from plad_bench.leaderboard.board import load
+from plad_bench.records.text import printable
+from plad_bench.render import html
+from plad_bench.render.write import render_board
 
 
 class Page(HTMLParser):

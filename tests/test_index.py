@@ -8,13 +8,13 @@ import pytest
 from click.testing import CliRunner
 from synthetic import component, put, record
 
-from plad_bench.cli.boards import render
+from plad_bench.cli.leaderboard import render
 from plad_bench.cli.main import cli
 from plad_bench.contract.registry import Registry
-from plad_bench.report.across import Standing, panels
-from plad_bench.report.board import load
-from plad_bench.report.render import render as render_board
-from plad_bench.report.render import render_index
+from plad_bench.leaderboard.across_tasks import Standing, panels
+from plad_bench.leaderboard.board import load
+from plad_bench.render.write import render as render_board
+from plad_bench.render.write import render_index
 
 
 def make(boards, name, means, *, seeds=3, task=None, better="higher", metric="m"):

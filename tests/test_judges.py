@@ -13,7 +13,7 @@ from standin import endpoint
 from plad_bench import MissingError, Scored, StageError, UsageError
 from plad_bench.contract.errors import BudgetError
 from plad_bench.execute.stages import files, score
-from plad_bench.execute.store import JOURNAL, Artifact
+from plad_bench.execute.store import RESPONSE_CACHE, Artifact
 from plad_bench.plan import spec
 from plad_bench_plugins import _openai
 from plad_bench_plugins._openai import Answer
@@ -59,7 +59,7 @@ def values(made):
 
 
 def places(text):
-    """The two responses in a question, by their place."""
+    """The two responses in a request, by their place."""
     _, _, rest = text.partition("Response A:\n")
     a, _, rest = rest.partition("\n\nResponse B:\n")
     return a, rest.partition("\n\n")[0]
@@ -89,7 +89,7 @@ def test_both_orders_are_asked_once_each_and_kept(tmp_path):
         ("poor 0", "good 0"),
     ]
     assert {body["temperature"] for body in server.bodies} == {0}
-    transcript = (made.partial / JOURNAL).read_text()
+    transcript = (made.partial / RESPONSE_CACHE).read_text()
     assert len([line for line in transcript.splitlines() if line]) == 10
     assert made.counts == {"judged": 10, "unreadable": 0}
     assert server.keys == {f"Bearer {KEY}"}
@@ -106,7 +106,7 @@ def test_faults_lose_nothing_and_an_interrupted_stage_asks_nothing_twice(tmp_pat
         return next((fault for prompt, fault in kinds.items() if prompt in text and nth == 1), None)
 
     with endpoint(reply=better, faults=faults) as server:
-        with pytest.raises(StageError, match="2 of 10 questions to judge-1 got no answer"):
+        with pytest.raises(StageError, match="2 of 10 requests to judge-1 got no answer"):
             score.run(context(tmp_path, "win-judge", **judge(server, retries=2)))
         broken["on"] = False
         made = context(tmp_path, "win-judge", **judge(server, retries=2))  # the same partial directory
@@ -128,7 +128,7 @@ def test_several_responses_to_one_prompt_are_judged_each(tmp_path):
 def test_judges_pay_from_the_runs_purse(tmp_path):
     with endpoint(reply=better) as server:
         made = context(tmp_path, "win-judge", **judge(server, price_in=1e6, price_out=1e6))
-        made.purse.limit = 1.0
+        made.budget.limit = 1.0
         with pytest.raises(BudgetError):
             score.run(made)
     assert not server.asked

@@ -12,9 +12,9 @@ import torch
 from torch.nn import functional
 
 from plad_bench.contract.errors import MissingError, StageError
-from plad_bench.contract.records import Response
+from plad_bench.contract.examples import Response
 from plad_bench.execute.stages import files
-from plad_bench.learn import generation, objectives, predictions, sequences, training
+from plad_bench.learn import chunked_logits, generation, objectives, sequences, training
 from plad_bench.learn.sequences import IGNORED, Encoder, Tokens, collate
 
 RAGGED = [
@@ -66,7 +66,7 @@ def plain_logprobs(model, sequence):
 def test_every_response_token_is_predicted_from_what_stands_before_it(architecture):
     model = tiny.ARCHITECTURES[architecture]()
     with torch.no_grad():
-        engine = predictions.response_logits(model, collate(RAGGED, pad=2))
+        engine = chunked_logits.response_logits(model, collate(RAGGED, pad=2))
     plain = torch.cat([plain_logits(model, s) for s in RAGGED])
     torch.testing.assert_close(engine.double(), plain, rtol=1e-4, atol=1e-4)
 
@@ -75,7 +75,7 @@ def test_every_response_token_is_predicted_from_what_stands_before_it(architectu
 def test_sequence_log_probabilities_are_over_response_tokens_only(architecture):
     model = tiny.ARCHITECTURES[architecture]()
     with torch.no_grad():
-        sums, lengths = objectives.sequence_logprobs(predictions.Predictor(model), collate(RAGGED, pad=2))
+        sums, lengths = objectives.sequence_logprobs(chunked_logits.Predictor(model), collate(RAGGED, pad=2))
     assert sums.tolist() == pytest.approx([sum(plain_logprobs(model, s)) for s in RAGGED], rel=1e-5)
     assert lengths.tolist() == [3, 6, 2, 1]
 

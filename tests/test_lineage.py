@@ -8,8 +8,8 @@ from instant import Program
 
 from plad_bench.execute import provenance, recording
 from plad_bench.execute.store import Artifact, Store, seal
-from plad_bench.report import results
-from plad_bench.report.board import load
+from plad_bench.leaderboard.board import load
+from plad_bench.records import storage
 
 WHAT = ("--methods", "plad", "--metrics", "rouge-l,length", "--teacher", "scratch[steps=3]", "--gpus", "none")
 CELL = "demo/tiny+scratch-steps=3/plad/seed-0"
@@ -34,7 +34,7 @@ def code(monkeypatch):
 
 
 def record(board="quickstart"):
-    return results.read(Path("leaderboards", board, "cells", f"{CELL}.json"))
+    return storage.read(Path("leaderboards", board, "cells", f"{CELL}.json"))
 
 
 def told(of):
@@ -125,7 +125,7 @@ def test_what_ships_with_a_task_is_told_and_never_stale(program, code):
     program("run", *demo)
     assert "teacher" not in program.made
     path = Path("leaderboards/quickstart/cells/demo/tiny+small/seqkd/seed-0.json")
-    made = results.read(path)
+    made = storage.read(path)
     (shipped,) = [e for e in made.lineage if "teacher" in e["stages"]]
     assert shipped["older"]
     assert shipped["code"] != "first"

@@ -13,8 +13,9 @@ from plad_bench import MissingError, StageError, UsageError
 from plad_bench.execute import recording
 from plad_bench.execute.stages import files, score
 from plad_bench.execute.store import Artifact
+from plad_bench.leaderboard import board, statistics
 from plad_bench.plan import spec
-from plad_bench.report import board, results, stats
+from plad_bench.records import storage
 from plad_bench_plugins.metrics import lm_eval
 
 DOCUMENTS = [(f"red house {i}", ["blue river", "old tower", "small garden"], i % 3) for i in range(6)]
@@ -106,7 +107,7 @@ def test_a_board_keeps_the_examples_of_a_metric_to_that_metric(tmp_path):
     for row in group.rows:
         assert row.estimates["rouge-l"] == others[row.label].estimates["rouge-l"]
         scores = np.stack([_read(tmp_path / "b", row.method, seed)[label][-5:] for seed in range(3)])
-        assert row.estimates[label] == stats.estimate(scores)
+        assert row.estimates[label] == statistics.estimate(scores)
 
 
 def test_a_cell_without_the_metric_stays_on_the_board(tmp_path):
@@ -120,8 +121,8 @@ def test_a_cell_without_the_metric_stays_on_the_board(tmp_path):
 
 def _read(directory, method, seed):
     path = next(directory.glob(f"cells/**/{method}.s{seed}.json"))
-    record = results.read(path)
-    return results.read_scores(path.with_name(record.scores.file), record.scores.sha256)[1]
+    record = storage.read(path)
+    return storage.read_scores(path.with_name(record.scores.file), record.scores.sha256)[1]
 
 
 # --------------------------------------------------------------------------------------------- with the package itself

@@ -15,9 +15,9 @@ import torch
 from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 
 from plad_bench.contract.errors import StageError
-from plad_bench.contract.thrift import Thrift
+from plad_bench.contract.memory_policy import MemoryPolicy
 from plad_bench.learn import adapters, generation, memory, models, objectives
-from plad_bench.learn.predictions import Predictor
+from plad_bench.learn.chunked_logits import Predictor
 from plad_bench.learn.seeds import derive
 from plad_bench.learn.sequences import Tokens, collate
 
@@ -85,21 +85,21 @@ def test_what_the_cpus_allocator_says():
     ],
 )
 def test_batches_shrink_then_activations_are_checkpointed_then_they_shrink_on(most, gradients, tried):
-    thrift, called, recomputed = Thrift(), [], []
+    memory_policy, called, recomputed = MemoryPolicy(), [], []
 
     def work(size):
-        called.append((size, thrift.checkpointing))
+        called.append((size, memory_policy.checkpointing))
         raise MemoryError
 
     with pytest.raises(StageError, match=r"out of memory: it does not fit, a single .* \(MemoryError\)") as caught:
-        memory.fit(work, most, thrift, (lambda: recomputed.append(1)) if gradients else None, "it")
+        memory.fit(work, most, memory_policy, (lambda: recomputed.append(1)) if gradients else None, "it")
     assert called == tried
     assert recomputed == [1] * gradients
     assert "--max-new-tokens" in caught.value.remedy
 
 
 def test_what_was_learned_holds_for_the_next_batch():
-    thrift, called = Thrift(), []
+    memory_policy, called = MemoryPolicy(), []
 
     def work(size):
         called.append(size)
@@ -107,11 +107,11 @@ def test_what_was_learned_holds_for_the_next_batch():
             raise MemoryError
         return list(memory.slices(range(5), size))
 
-    assert memory.fit(work, 8, thrift) == [range(2), range(2, 4), range(4, 5)]
-    memory.fit(work, 8, thrift)
-    memory.fit(work, 1, thrift)
+    assert memory.fit(work, 8, memory_policy) == [range(2), range(2, 4), range(4, 5)]
+    memory.fit(work, 8, memory_policy)
+    memory.fit(work, 1, memory_policy)
     assert called == [8, 4, 2, 2, 1]
-    assert thrift == Thrift(2)
+    assert memory_policy == MemoryPolicy(2)
 
 
 def test_another_error_is_not_tried_again_and_the_failed_attempt_is_let_go():
@@ -129,7 +129,7 @@ def test_another_error_is_not_tried_again_and_the_failed_attempt_is_let_go():
         raise ValueError("odd")
 
     with pytest.raises(ValueError, match="odd"):
-        memory.fit(work, 2, Thrift())
+        memory.fit(work, 2, MemoryPolicy())
 
 
 # ------------------------------------------------------------------------------------------------- stages of all kinds
@@ -245,7 +245,7 @@ def test_a_stage_on_a_small_device_gives_what_it_gives_on_a_large_one(world, mon
         for a in (whole, small)
     ]
     assert cost[0] == cost[1]
-    assert world.last.thrift.micro_batch == (1 if kind == "plad" else 3)  # two texts for each pair
+    assert world.last.memory_policy.micro_batch == (1 if kind == "plad" else 3)  # two texts for each pair
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -16,7 +16,7 @@ import tiny
 
 from plad_bench import Metric, Scored, UnmeasuredError
 from plad_bench.execute.stages import data
-from plad_bench.report import results
+from plad_bench.records import storage
 from plad_bench_plugins.metrics import agreement, length, rouge, win
 
 METRICS: dict[str, Metric] = {m.name: m for module in (agreement, length, rouge, win) for m in module.RECORDS}
@@ -172,10 +172,10 @@ def test_committed_values_of_english_text_are_what_these_metrics_give(name):
     for file in sorted(BOARD.glob("cells/**/*.samples.jsonl")):
         samples = [json.loads(line) for line in file.read_text().splitlines()]
         path = file.with_name(file.name.replace(".samples.jsonl", ".scores.parquet"))
-        ids, columns = results.read_scores(path, hashlib.sha256(path.read_bytes()).hexdigest())
+        ids, columns = storage.read_scores(path, hashlib.sha256(path.read_bytes()).hexdigest())
         recorded = dict(zip(ids, columns[name].tolist(), strict=True))
         # what is longer than a sample may be is not there in full
-        whole = [s for s in samples if len(s["response"]) < results.LONGEST_SAMPLE]
+        whole = [s for s in samples if len(s["response"]) < storage.LONGEST_SAMPLE]
         examples = [scored(s["response"], *prompts[s["example"]].references) for s in whole]
         assert values(name, *examples) == [recorded[s["example"]] for s in whole]
         seen += len(whole)

@@ -13,9 +13,9 @@ from synthetic import record
 from plad_bench.cli.main import cli
 from plad_bench.contract.protocol import Protocol
 from plad_bench.contract.registry import Registry
+from plad_bench.leaderboard.board import load
 from plad_bench.plan import boardfile
-from plad_bench.report import migration, results
-from plad_bench.report.board import load
+from plad_bench.records import migration, schema
 
 
 def older(data):
@@ -77,7 +77,7 @@ def test_an_older_board_says_what_it_said_before_and_after_it_is_migrated(boards
     assert CliRunner().invoke(cli, ["leaderboard", "--boards-dir", str(boards)]).exit_code == 0
     again = load(boards / "old")
     assert said(again) == said(new)
-    assert {r.schema_ for r in again.used} == {results.SCHEMA}
+    assert {r.schema_ for r in again.used} == {schema.SCHEMA}
 
 
 def test_files_of_an_older_board_move_to_their_new_places_with_what_lies_beside_them(tmp_path):

@@ -329,8 +329,8 @@ def test_every_metric_declares_how_to_read_it():
 def test_a_page_says_what_was_not_measured_and_why(tmp_path):
     import synthetic
 
-    from plad_bench.report import board
-    from plad_bench.report.render import render_board
+    from plad_bench.leaderboard import board
+    from plad_bench.render.write import render_board
 
     for method in ("kd", "seqkd"):
         for seed in range(2):

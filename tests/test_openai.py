@@ -10,7 +10,7 @@ import pytest
 from standin import endpoint
 
 from plad_bench.contract.errors import BudgetError, MissingError, StageError
-from plad_bench.contract.money import Purse
+from plad_bench.contract.money import Budget
 from plad_bench_plugins import _openai
 from plad_bench_plugins._openai import EndpointParams, ask, backoff, retry_after
 
@@ -27,7 +27,7 @@ def params(url, **more):
     return EndpointParams(**{"model": "m", "base_url": url, "concurrency": 4, "timeout": 5, **more})
 
 
-def questions(p, n=12):
+def requests(p, n=12):
     return {f"id{i}": p.body(f"prompt {i}", max_tokens=8) for i in range(n)}
 
 
@@ -41,7 +41,7 @@ def test_every_question_is_answered_once_and_in_order_four_at_a_time(tmp_path):
     with endpoint(reply=reply) as server:
         p = params(server.url)
         told = []
-        answers = ask(p, questions(p), tmp_path / "j", progress=lambda done, total: told.append((done, total)))
+        answers = ask(p, requests(p), tmp_path / "j", progress=lambda done, total: told.append((done, total)))
     assert [a.text for a in answers.values()] == [f"about prompt {i}" for i in range(12)]
     assert list(answers) == [f"id{i}" for i in range(12)]
     assert set(server.asked.values()) == {1}
@@ -63,7 +63,7 @@ def test_faults_cost_another_try_and_nothing_else(tmp_path):
     counts = {}
     with endpoint(faults=lambda q, n: dict(enumerate(faults.get(q, []), 1)).get(n)) as server:
         p = params(server.url, timeout=2)
-        answers = ask(p, questions(p), tmp_path / "j", counts=counts)
+        answers = ask(p, requests(p), tmp_path / "j", counts=counts)
     assert [a.text for i, a in enumerate(answers.values()) if i != 3] == [
         f"about prompt {i}" for i in range(12) if i != 3
     ]
@@ -77,29 +77,29 @@ def test_a_second_call_asks_only_for_what_is_missing(tmp_path):
     dead = {"prompt 3", "prompt 7"}
     with endpoint(faults=lambda q, n: (500, {}, "dead") if q in dead else None) as server:
         p = params(server.url, retries=1)
-        with pytest.raises(StageError, match=r"2 of 12 questions to m got no answer; id\d: HTTP 500: dead") as caught:
-            ask(p, questions(p), tmp_path / "j")
+        with pytest.raises(StageError, match=r"2 of 12 requests to m got no answer; id\d: HTTP 500: dead") as caught:
+            ask(p, requests(p), tmp_path / "j")
         assert "run the same command again" in caught.value.remedy
         assert sum(server.answered.values()) == 10
         dead.clear()
-        answers = ask(p, questions(p), tmp_path / "j")
+        answers = ask(p, requests(p), tmp_path / "j")
         assert set(server.answered.values()) == {1}
         assert len(answers) == 12
         changed = {"id0": p.body("prompt 0", max_tokens=9)}
         ask(p, changed, tmp_path / "j")
-        assert server.answered["prompt 0"] == 2, "another question under the same id is asked"
+        assert server.answered["prompt 0"] == 2, "another request under the same id is asked"
 
 
 def test_half_a_line_of_a_killed_writer_costs_one_question(tmp_path):
-    journal = tmp_path / "j"
+    response_cache = tmp_path / "j"
     with endpoint() as server:
         p = params(server.url)
-        ask(p, questions(p, 4), journal)
-        lines = [line for line in journal.read_bytes().splitlines() if line]
-        journal.write_bytes(b"\n".join(lines[:-1]) + b"\n" + lines[-1][:20])
+        ask(p, requests(p, 4), response_cache)
+        lines = [line for line in response_cache.read_bytes().splitlines() if line]
+        response_cache.write_bytes(b"\n".join(lines[:-1]) + b"\n" + lines[-1][:20])
         lost = json.loads(lines[-1])["id"]
-        assert len(ask(p, questions(p, 4), journal)) == 4
-        assert len(ask(p, questions(p, 4), journal)) == 4
+        assert len(ask(p, requests(p, 4), response_cache)) == 4
+        assert len(ask(p, requests(p, 4), response_cache)) == 4
     assert {q: n for q, n in server.asked.items() if n > 1} == {f"prompt {lost[2:]}": 2}
 
 
@@ -117,7 +117,7 @@ def test_what_will_not_pass_ends_it_soon(fault, kind, words, tmp_path):
     with endpoint(faults=lambda q, n: fault) as server:
         p = params(server.url)
         with pytest.raises(kind, match=words) as caught:
-            ask(p, questions(p, 40), tmp_path / "j")
+            ask(p, requests(p, 40), tmp_path / "j")
     assert KEY not in str(caught.value)
     assert max(server.asked.values()) == 1
     assert sum(server.asked.values()) < 20
@@ -128,24 +128,24 @@ def test_an_endpoint_that_is_not_there_is_a_missing_prerequisite(tmp_path):
         url = server.url
     p = params(url, retries=1)
     with pytest.raises(MissingError, match="cannot be reached: no connection"):
-        ask(p, questions(p), tmp_path / "j")
+        ask(p, requests(p), tmp_path / "j")
 
 
 def test_without_a_key_only_this_machine_is_asked(tmp_path, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY")
     with endpoint() as server:
         p = params(server.url)
-        ask(p, questions(p, 1), tmp_path / "j")
+        ask(p, requests(p, 1), tmp_path / "j")
         assert server.keys == {""}
     p = params("https://example.org/v1", key_env="OTHER_KEY")
     with pytest.raises(MissingError, match="OTHER_KEY is not set"):
-        ask(p, questions(p, 1), tmp_path / "k")
+        ask(p, requests(p, 1), tmp_path / "k")
 
 
 def test_the_key_is_written_nowhere(tmp_path):
     with endpoint(faults=lambda q, n: (500, {}, KEY) if n == 1 else None) as server:
         p = params(server.url)
-        ask(p, questions(p), tmp_path / "j")
+        ask(p, requests(p), tmp_path / "j")
     for path in tmp_path.rglob("*"):
         assert KEY.encode() not in path.read_bytes()
     assert KEY not in repr(p)
@@ -156,7 +156,7 @@ def test_no_part_of_the_key_is_repeated_from_an_endpoint_that_repeats_it(before,
     with endpoint(faults=lambda q, n: (400, {}, f"{'x' * before}{KEY}")) as server:
         p = params(server.url)
         with pytest.raises(StageError) as caught:
-            ask(p, questions(p, 1), tmp_path / "j")
+            ask(p, requests(p, 1), tmp_path / "j")
     assert KEY[:3] not in caught.value.message
 
 
@@ -164,77 +164,77 @@ def test_no_part_of_the_key_is_repeated_from_an_endpoint_that_repeats_it(before,
 
 
 def opened(file, limit):
-    purse = Purse(file, limit=limit)
-    purse.open()
-    return purse
+    budget = Budget(file, limit=limit)
+    budget.open()
+    return budget
 
 
 def test_a_purse_is_never_overdrawn_and_what_was_bought_is_kept(tmp_path):
     price = {"price_in": 1e6 / 1000, "price_out": 1e6 / 1000}  # 1/1000 a token; an answer costs 0.015
-    purse = opened(tmp_path / "purse", 0.3)
+    budget = opened(tmp_path / "budget", 0.3)
     with endpoint() as server:
         p = params(server.url, **price)
         with pytest.raises(BudgetError, match=r"--max-cost 0\.3") as caught:
-            ask(p, questions(p, 40), tmp_path / "j", purse=purse)
+            ask(p, requests(p, 40), tmp_path / "j", budget=budget)
         bought = sum(server.answered.values())
         assert 0 < 0.015 * bought <= 0.3
-        assert purse.spent == pytest.approx(0.015 * bought)
-        assert 0.3 - purse.spent < 0.15, "it stops no earlier than one question before"
+        assert budget.spent == pytest.approx(0.015 * bought)
+        assert 0.3 - budget.spent < 0.15, "it stops no earlier than one request before"
         assert "What was bought is kept" in caught.value.remedy
-        ask(p, questions(p, 40), tmp_path / "j", purse=opened(tmp_path / "more", 10))
+        ask(p, requests(p, 40), tmp_path / "j", budget=opened(tmp_path / "more", 10))
     assert set(server.answered.values()) == {1}
 
 
 def test_what_may_have_been_billed_counts_as_spent(tmp_path):
-    purse = opened(tmp_path / "purse", 1e9)
+    budget = opened(tmp_path / "budget", 1e9)
     with endpoint(faults=lambda q, n: "garbage" if n == 1 else None) as server:
         p = params(server.url, price_in=1e6, price_out=1e6)
-        ask(p, questions(p, 1), tmp_path / "j", purse=purse)
-    assert purse.spent > 15 + 8
+        ask(p, requests(p, 1), tmp_path / "j", budget=budget)
+    assert budget.spent > 15 + 8
 
 
 def test_an_answer_that_cannot_be_kept_is_paid_for_all_the_same(tmp_path):
     (tmp_path / "j").mkdir()
-    purse = opened(tmp_path / "purse", 1e9)
+    budget = opened(tmp_path / "budget", 1e9)
     with endpoint() as server:
         p = params(server.url, price_in=1e6, price_out=1e6)
         with pytest.raises(IsADirectoryError):
-            ask(p, questions(p, 1), tmp_path / "j", purse=purse)
-    assert purse.spent == pytest.approx(15)
+            ask(p, requests(p, 1), tmp_path / "j", budget=budget)
+    assert budget.spent == pytest.approx(15)
 
 
 def test_a_purse_that_cannot_be_read_is_no_empty_one(tmp_path):
-    (tmp_path / "purse").write_text("")
-    with pytest.raises(MissingError, match="cannot be read from purse") as caught:
-        Purse(tmp_path / "purse", limit=1.0).reserve(0.1)
+    (tmp_path / "budget").write_text("")
+    with pytest.raises(MissingError, match="cannot be read from budget") as caught:
+        Budget(tmp_path / "budget", limit=1.0).reserve(0.1)
     assert "start the command again" in caught.value.remedy
-    assert (tmp_path / "purse").read_text() == ""
+    assert (tmp_path / "budget").read_text() == ""
 
 
 def test_a_purse_that_is_gone_is_no_empty_one(tmp_path):
-    purse = opened(tmp_path / "purse", 1.0)
-    purse.reserve(0.9)
-    purse.file.unlink()
+    budget = opened(tmp_path / "budget", 1.0)
+    budget.reserve(0.9)
+    budget.file.unlink()
     with pytest.raises(MissingError, match="what this run has spent cannot be read"):
-        purse.reserve(0.9)
-    Purse(tmp_path / "purse").reserve(0.9)  # where there is no limit, there is nothing to guard
+        budget.reserve(0.9)
+    Budget(tmp_path / "budget").reserve(0.9)  # where there is no limit, there is nothing to guard
 
 
 def test_a_kill_while_a_purse_is_written_forgets_nothing(tmp_path, monkeypatch):
-    purse = opened(tmp_path / "purse", 1.0)
-    purse.reserve(0.7)
+    budget = opened(tmp_path / "budget", 1.0)
+    budget.reserve(0.7)
 
     def killed(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(type(tmp_path), "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        purse.reserve(0.2)
-    assert purse.spent == pytest.approx(0.7)
+        budget.reserve(0.2)
+    assert budget.spent == pytest.approx(0.7)
 
 
 def test_purses_of_several_processes_are_one(tmp_path):
-    one, other = opened(tmp_path / "p", 1.0), Purse(tmp_path / "p", limit=1.0)
+    one, other = opened(tmp_path / "p", 1.0), Budget(tmp_path / "p", limit=1.0)
     one.reserve(0.7)
     with pytest.raises(BudgetError):
         other.reserve(0.4)
@@ -308,7 +308,7 @@ def answers_to(choices, tmp_path, api="chat"):
         asked = {f"id{i}": p.body(f"prompt {i}", max_tokens=8) for i in range(len(choices))}
         answers = ask(p, asked, tmp_path / "j")
         assert set(server.asked.values()) == {1}
-        assert ask(p, asked, tmp_path / "j") == answers  # from the journal
+        assert ask(p, asked, tmp_path / "j") == answers  # from the response cache
         assert set(server.asked.values()) == {1}
     return list(answers.values())
 
@@ -360,7 +360,7 @@ def test_what_is_no_unicode_in_a_reply_is_replaced_and_nothing_that_was_paid_for
 
 
 def test_a_run_without_a_limit_counts_what_it_spends_in_a_fresh_store(tmp_path):
-    purse = Purse(tmp_path / "store" / "spent" / "run")
-    purse.reserve(0.5)
-    purse.settle(0.5, 0.25)
-    assert Purse(purse.file).spent == 0.25
+    budget = Budget(tmp_path / "store" / "spent" / "run")
+    budget.reserve(0.5)
+    budget.settle(0.5, 0.25)
+    assert Budget(budget.file).spent == 0.25

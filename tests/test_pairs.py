@@ -17,10 +17,10 @@ import tiny
 
 from plad_bench import Candidates, Pair, PairParams, Protocol, Response, StageError, Text, UsageError
 from plad_bench.execute.stages import files
-from plad_bench.execute.stages.sift import sift
+from plad_bench.execute.stages.pair_filters import sift
 from plad_bench.plan import boardfile, matrix, spec
-from plad_bench.report import cells as report_cells
-from plad_bench.report import results
+from plad_bench.records import storage
+from plad_bench.records import validation as report_cells
 
 BUILDERS = ("teacher-over-student", "reference-over-student", "reranked", "best-of-n", "mbr")
 
@@ -401,7 +401,7 @@ def test_real_schemas_run_from_plan_to_board_with_pairs_of_every_kind(tmp_path):
     assert "10 done, 0 cached, 0 skipped, 0 failed" in done.stderr
     board = tmp_path / "leaderboards" / "b"
     assert "3 samples of each prompt" in (board / "README.md").read_text()
-    found = [results.read(path) for path in board.glob("cells/**/*.json")]
+    found = [storage.read(path) for path in board.glob("cells/**/*.json")]
     assert {r.protocol["samples"] for r in found} == {3}
     tldr = [r for r in found if r.task.name == "tldr"]
     assert {r.counts["data.bad_rows"] for r in tldr} == {2}

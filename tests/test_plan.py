@@ -12,11 +12,11 @@ import pytest
 import tiny
 
 from plad_bench.contract.errors import NothingSelectedError, UsageError
-from plad_bench.contract.records import Protocol
+from plad_bench.contract.names import slug
+from plad_bench.contract.protocol import Protocol
 from plad_bench.contract.registry import Registry
 from plad_bench.execute.store import Store
 from plad_bench.plan import boardfile, matrix, spec
-from plad_bench.plan.names import slug
 from plad_bench.plan.selectors import Selector, parse
 from plad_bench.plan.stages import Stage, digest
 
@@ -488,7 +488,7 @@ def test_what_cannot_run_is_skipped_with_its_reason():
 
 
 def test_a_teacher_that_gives_too_little_is_found_before_any_work():
-    from plad_bench.contract.records import Access
+    from plad_bench.contract.enums import Access
 
     cell = planned()["kd", 0]
     poor = replace(cell.teacher.component, provides=frozenset({Access.TEXT}))

@@ -13,9 +13,9 @@ import torch
 from torch.nn import functional
 
 from plad_bench import PairObjective, TokenObjective
-from plad_bench.learn import predictions
+from plad_bench.learn import chunked_logits
+from plad_bench.learn.chunked_logits import COPIES, Predictor, agrees, parts, summed
 from plad_bench.learn.objectives import PairLoss, PairScores, TokenLoss, sequence_logprobs
-from plad_bench.learn.predictions import COPIES, Predictor, agrees, parts, summed
 from plad_bench.learn.sequences import Batch, Tokens, collate
 
 V = 300
@@ -71,8 +71,8 @@ def same(one, other, rtol=1e-4, atol=1e-6):
 def bodies(monkeypatch):
     """How often hidden states were asked for: 0 means that nothing was chunked."""
     calls = []
-    real = predictions.response_states
-    monkeypatch.setattr(predictions, "response_states", lambda *a: (calls.append(1), real(*a))[1])
+    real = chunked_logits.response_states
+    monkeypatch.setattr(chunked_logits, "response_states", lambda *a: (calls.append(1), real(*a))[1])
     return calls
 
 
@@ -225,7 +225,7 @@ def test_a_head_that_is_not_known_is_left_to_the_model_and_that_is_logged_once(c
     dense = token("kd", model, teacher)
     bodies.clear()
     predictor = Predictor(model, 5)
-    with caplog.at_level(logging.WARNING, logger=predictions.__name__):
+    with caplog.at_level(logging.WARNING, logger=chunked_logits.__name__):
         first, second = predictor(collate(RAGGED, 2)), predictor(collate(RAGGED, 2))
     assert len(caplog.records) == 1
     assert "OddLlama" in caplog.text
@@ -245,7 +245,7 @@ def test_a_model_with_another_interface_is_left_to_itself():
 
     strange = Strange()
     got = Predictor(strange, 2)(collate(RAGGED, 2))
-    torch.testing.assert_close(got.states, predictions.response_logits(strange.inner, collate(RAGGED, 2)))
+    torch.testing.assert_close(got.states, chunked_logits.response_logits(strange.inner, collate(RAGGED, 2)))
 
 
 def test_the_comparison_leaves_dropout_and_random_numbers_alone():
@@ -272,10 +272,10 @@ def test_few_chunks_where_there_is_room_and_no_more_logits_than_the_budget_allow
 
     summed(count, some, some.chunk)
     assert seen == [(0, 5), (5, 10), (10, 12)]
-    monkeypatch.setattr(predictions, "CPU_BUDGET", 100 * COPIES * 4 * V)
+    monkeypatch.setattr(chunked_logits, "CPU_BUDGET", 100 * COPIES * 4 * V)
     assert Predictor(model)(batch).states.shape == (12, V)
     for room, chunk in [(27, 16), (20, 16), (15, 15), (1, 1), (0, 1)]:  # 28 places; hidden states are 16 wide
-        monkeypatch.setattr(predictions, "CPU_BUDGET", room * COPIES * 4 * V)
+        monkeypatch.setattr(chunked_logits, "CPU_BUDGET", room * COPIES * 4 * V)
         assert Predictor(model)(batch).chunk == chunk
     assert [(p.start, p.stop) for p in parts(4, 4)] == [(0, 4)]
 
@@ -332,7 +332,7 @@ def test_without_gradients_nothing_is_differentiated(monkeypatch):
         whole = summed(lambda part, states: predictor(batch).head(states).sum(), predictor(batch), 5)
     assert lengths.tolist() == [3, 6, 2, 1]
     with torch.no_grad():
-        logits = predictions.response_logits(model, batch)
+        logits = chunked_logits.response_logits(model, batch)
     expected = -functional.cross_entropy(logits, batch.labels[:, batch.start :][batch.valid], reduction="sum")
     assert float(sums.sum()) == pytest.approx(float(expected), rel=1e-5)
     assert float(whole) == pytest.approx(float(logits.sum()), rel=1e-3)
@@ -347,8 +347,8 @@ def test_what_is_computed_again_for_a_gradient_is_computed_in_the_same_precision
         return made
 
     with torch.autocast("cpu", torch.bfloat16):
-        made = predictions.Predictions(states, logits, 3, tuple(head.parameters()))
-        found = predictions.label_logprobs(made, torch.arange(7))
+        made = chunked_logits.Predictions(states, logits, 3, tuple(head.parameters()))
+        found = chunked_logits.label_logprobs(made, torch.arange(7))
     found.sum().backward()
     assert seen == [torch.bfloat16] * 6
 

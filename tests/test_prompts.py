@@ -7,7 +7,8 @@ import tiny
 from shapes import SHAPES
 
 from plad_bench.contract.errors import MissingError, StageError
-from plad_bench.contract.records import PromptFormat, Response
+from plad_bench.contract.examples import Response
+from plad_bench.contract.models import PromptFormat
 from plad_bench.learn import prompts
 from plad_bench.learn.generation import response_of
 from plad_bench.learn.sequences import Encoder
@@ -292,7 +293,7 @@ def test_a_padding_token_without_an_embedding_is_replaced(tmp_path):
 
 
 def test_an_end_token_without_an_embedding_is_refused_before_any_work(tmp_path):
-    from plad_bench.contract.records import HubModel
+    from plad_bench.contract.models import HubModel
     from plad_bench.learn import models
     from plad_bench.plan import requirements
 
@@ -329,7 +330,7 @@ def test_published_generation_settings_reach_nobody(tmp_path):
 
 
 def test_a_missing_chat_template_is_found_before_any_work(tmp_path):
-    from plad_bench.contract.records import HubModel
+    from plad_bench.contract.models import HubModel
     from plad_bench.plan import requirements
 
     published(tmp_path, tiny.llama(), tiny.tokenizer())
@@ -349,7 +350,7 @@ def selected(text, kind="student"):
 
 
 def stage_of(text, directory):
-    from plad_bench.contract.records import Protocol
+    from plad_bench.contract.protocol import Protocol
     from plad_bench.plan.stages import Plan
 
     chosen = selected(text)
@@ -462,8 +463,8 @@ def test_a_page_says_what_happens_to_thinking_text(tmp_path):
     import numpy as np
     import synthetic
 
-    from plad_bench.report import markdown
-    from plad_bench.report.board import load
+    from plad_bench.leaderboard.board import load
+    from plad_bench.render import markdown
 
     values = {"rouge-l": (np.linspace(0, 1, 8), "higher", "%")}
     for method, how in (("teacher", "strip"), ("kd", "off")):
@@ -546,7 +547,7 @@ def test_signals_of_a_teacher_with_its_own_prompts_are_what_it_says_live(apart, 
 def test_events_of_a_teacher_with_its_own_prompts_hold_its_own_end(apart):
     import torch
 
-    from plad_bench.learn.signals import Signals
+    from plad_bench.learn.teacher_cache import Signals
 
     out = apart.run("signals", {"text": "reference", "k": 4, "precision": "float32"}).path
     student, teacher = Encoder(tiny.tokenizer(), 128), Encoder(tiny.tokenizer(template=OTHER_TURNS), 128)
@@ -571,7 +572,7 @@ def test_how_a_teacher_is_given_prompts_changes_what_it_teaches(apart, method):
 
 @pytest.mark.parametrize("sampling", [{"teacher_mix": 0.5}, {"verify_top_k": 3, "draft": 3}])
 def test_text_that_both_sample_is_what_each_says_after_its_own_prompt(sampling):
-    from plad_bench.contract.records import Sampling
+    from plad_bench.contract.objectives import Sampling
     from plad_bench.learn.rollouts import Rollouts
 
     student, teacher = Encoder(tiny.tokenizer(), 128), Encoder(tiny.tokenizer(template=OTHER_TURNS), 128)
@@ -589,7 +590,7 @@ def test_text_that_both_sample_is_what_each_says_after_its_own_prompt(sampling):
 def test_a_teacher_that_verifies_ends_a_text_by_its_own_end():
     import torch
 
-    from plad_bench.contract.records import Sampling
+    from plad_bench.contract.objectives import Sampling
     from plad_bench.learn.rollouts import Rollouts
 
     teacher = tiny.llama(2)

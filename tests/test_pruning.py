@@ -8,7 +8,7 @@ import torch
 
 from plad_bench.contract.errors import StageError
 from plad_bench.learn import pruning
-from plad_bench.learn.predictions import response_logits
+from plad_bench.learn.chunked_logits import response_logits
 from plad_bench.learn.sequences import Tokens, collate
 
 BATCH = collate([Tokens([0, 5, 6, 7], [8, 9, 1])], 2)

@@ -232,7 +232,7 @@ def test_a_teachers_rate_is_looked_at_and_random_weights_take_any(tmp_path):
 
 def test_a_forced_run_says_so_in_the_line_that_repeats_it(tmp_path):
     from plad_bench.cli.plan import plan as command
-    from plad_bench.cli.planned import prepare
+    from plad_bench.cli.run_setup import prepare
     from plad_bench.cli.state import State
 
     place = ["--boards-dir", str(tmp_path / "b"), "--store", str(tmp_path / "s")]

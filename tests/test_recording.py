@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import tiny
 
-from plad_bench.cli.boards import PAGES_LOCK
+from plad_bench.cli.leaderboard import PAGES_LOCK
 from plad_bench.cli.run import outdated
 from plad_bench.contract.registry import Registered
 from plad_bench.execute import recording
 from plad_bench.execute.engine import Failure
 from plad_bench.execute.store import Artifact
 from plad_bench.plan import matrix, spec
-from plad_bench.report import results
+from plad_bench.records import storage
 
 
 @pytest.fixture
@@ -74,10 +74,10 @@ def test_counts_stay_when_a_new_metric_is_scored_after_a_prune(cell, artifacts, 
 def test_samples_are_of_the_first_prompts_and_stay_when_the_text_is_pruned(cell, artifacts, tmp_path):
     record = recording.write_done(tmp_path, cell, artifacts, ["run"])
     file = (tmp_path / cell.id).with_name(record.samples.file)
-    samples = results.read_samples(file, record.samples.sha256)
+    samples = storage.read_samples(file, record.samples.sha256)
     assert [s.example for s in samples] == [f"{k:02}" for k in range(16)]
     assert (samples[3].prompt, samples[3].reference) == ("p3\u2028", "r")
-    assert samples[3].response == ("3 " * 3000)[: results.LONGEST_SAMPLE] + "…"
+    assert samples[3].response == ("3 " * 3000)[: storage.LONGEST_SAMPLE] + "…"
     before = file.read_bytes()
     left = {key: artifacts[key] for key in (cell.checkpoint.key, cell.scores["rouge-l"].key)}
     assert recording.write_done(tmp_path, cell, left, ["run"]).samples == record.samples
@@ -104,7 +104,7 @@ def test_scores_and_values_agree(cell, artifacts, tmp_path):
     record = recording.write_done(tmp_path, cell, artifacts, ["run"])
     assert (record.metrics["rouge-l"].value, record.metrics["rouge-l"].n) == (0.5, 2)
     file = (tmp_path / cell.id).with_suffix(".json").with_name(record.scores.file)
-    ids, columns = results.read_scores(file, record.scores.sha256)
+    ids, columns = storage.read_scores(file, record.scores.sha256)
     assert ids == ("a", "b")
     np.testing.assert_array_equal(columns["rouge-l"], [0.25, 0.75])
 
@@ -210,7 +210,7 @@ def test_a_record_that_cannot_be_read_for_now_is_not_taken_for_lost(cell, artifa
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", full)
         for ask in (recording.recorded, recording.failed):
-            with pytest.raises(results.UnreadableError, match="Too many open files"):
+            with pytest.raises(storage.UnreadableError, match="Too many open files"):
                 ask(tmp_path, cell)
     assert recording.recorded(tmp_path, cell) is not None
 

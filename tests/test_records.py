@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from synthetic import digest, record
 
-from plad_bench.plan import names
-from plad_bench.report import results
+from plad_bench.contract import names
+from plad_bench.records import storage
 
 
 def valid():
@@ -20,8 +20,8 @@ def valid():
 
 
 def refused(text):
-    with pytest.raises(results.RecordError) as caught:
-        results.parse(text if isinstance(text, str) else json.dumps(text), "cell.json")
+    with pytest.raises(storage.RecordError) as caught:
+        storage.parse(text if isinstance(text, str) else json.dumps(text), "cell.json")
     return str(caught.value)
 
 
@@ -36,17 +36,17 @@ def changed(path, value):
 
 
 def test_a_record_round_trips_byte_by_byte(tmp_path):
-    first = results.parse(json.dumps(valid()), "x")
-    text = results.dumps(first)
-    assert results.dumps(results.parse(text, "x")) == text
-    assert results.parse(text, "x") == first
-    results.write(tmp_path / "a" / "cell.json", first)
+    first = storage.parse(json.dumps(valid()), "x")
+    text = storage.dumps(first)
+    assert storage.dumps(storage.parse(text, "x")) == text
+    assert storage.parse(text, "x") == first
+    storage.write(tmp_path / "a" / "cell.json", first)
     assert (tmp_path / "a" / "cell.json").read_text() == text
-    assert results.read(tmp_path / "a" / "cell.json") == first
+    assert storage.read(tmp_path / "a" / "cell.json") == first
 
 
 def test_keys_that_outsiders_read():
-    data = json.loads(results.dumps(results.parse(json.dumps(valid()), "x")))
+    data = json.loads(storage.dumps(storage.parse(json.dumps(valid()), "x")))
     assert {"schema", "cell", "key", "status", "seed", "cost", "timing", "provenance"} <= data.keys()
     assert [data[part]["name"] for part in ("task", "teacher", "student", "method")] == [
         "demo",
@@ -61,13 +61,13 @@ def test_keys_that_outsiders_read():
 def test_an_older_schema_migrates_and_a_newer_one_is_refused():
     old = valid()
     old["schema"], old["budget"] = 0, old.pop("protocol")
-    assert results.parse(json.dumps(old), "x") == results.parse(json.dumps(valid()), "x")
+    assert storage.parse(json.dumps(old), "x") == storage.parse(json.dumps(valid()), "x")
     assert "schema 3" in refused({**valid(), "schema": 3})
 
 
 def test_essence_leaves_out_what_differs_between_equal_runs():
-    one = results.parse(json.dumps({**valid(), "cost": {"train_device_seconds": 1.0}}), "x")
-    two = results.parse(json.dumps({**valid(), "cost": {}, "timing": {"distill": 3}, "provenance": {}}), "x")
+    one = storage.parse(json.dumps({**valid(), "cost": {"train_device_seconds": 1.0}}), "x")
+    two = storage.parse(json.dumps({**valid(), "cost": {}, "timing": {"distill": 3}, "provenance": {}}), "x")
     assert one.essence() == two.essence()
 
 
@@ -118,24 +118,24 @@ def test_files_that_cannot_be_read_are_refused(tmp_path):
     (tmp_path / "a.json").write_bytes(b"\xff\xfe{}")
     (tmp_path / "b.json").mkdir()
     for name in ("a.json", "b.json", "c.json"):
-        with pytest.raises(results.RecordError, match=name):
-            results.read(tmp_path / name)
+        with pytest.raises(storage.RecordError, match=name):
+            storage.read(tmp_path / name)
 
 
 def test_a_record_that_is_no_json_is_not_written(tmp_path):
-    good = results.parse(json.dumps(valid()), "x")
+    good = storage.parse(json.dumps(valid()), "x")
     bad = good.model_copy(update={"provenance": {"x": float("nan")}})
-    with pytest.raises(results.RecordError):
-        results.write(tmp_path / "cell.json", bad)
+    with pytest.raises(storage.RecordError):
+        storage.write(tmp_path / "cell.json", bad)
     assert not list(tmp_path.iterdir())
 
 
 def test_scores_round_trip_with_gaps_and_the_same_bytes(tmp_path):
     columns = {"b": np.array([1.0, np.nan]), "a": np.array([0, 1])}
-    data = results.scores_bytes(["x", "y"], columns)
-    assert data == results.scores_bytes(["x", "y"], dict(reversed(columns.items())))
+    data = storage.scores_bytes(["x", "y"], columns)
+    assert data == storage.scores_bytes(["x", "y"], dict(reversed(columns.items())))
     (tmp_path / "s.parquet").write_bytes(data)
-    ids, read = results.read_scores(tmp_path / "s.parquet", digest(data), 2)
+    ids, read = storage.read_scores(tmp_path / "s.parquet", digest(data), 2)
     assert ids == ("x", "y")
     np.testing.assert_array_equal(read["b"], columns["b"])
     np.testing.assert_array_equal(read["a"], [0.0, 1.0])
@@ -157,17 +157,17 @@ def test_scores_round_trip_with_gaps_and_the_same_bytes(tmp_path):
 def test_scores_that_are_none_are_refused(tmp_path, table, reason):
     file = tmp_path / "s.parquet"
     file.write_bytes(b"PAR1 but no more") if table is None else pq.write_table(table, file)
-    with pytest.raises(results.RecordError, match=reason):
-        results.read_scores(file, digest(file.read_bytes()), 2)
+    with pytest.raises(storage.RecordError, match=reason):
+        storage.read_scores(file, digest(file.read_bytes()), 2)
 
 
 def test_edited_or_missing_scores_are_noticed(tmp_path):
-    data = results.scores_bytes(["x"], {"m": np.array([1.0])})
+    data = storage.scores_bytes(["x"], {"m": np.array([1.0])})
     (tmp_path / "s.parquet").write_bytes(data[:-1] + b"x")
-    with pytest.raises(results.RecordError, match="hash differs"):
-        results.read_scores(tmp_path / "s.parquet", digest(data))
-    with pytest.raises(results.RecordError, match="missing"):
-        results.read_scores(tmp_path / "none.parquet", digest(data))
+    with pytest.raises(storage.RecordError, match="hash differs"):
+        storage.read_scores(tmp_path / "s.parquet", digest(data))
+    with pytest.raises(storage.RecordError, match="missing"):
+        storage.read_scores(tmp_path / "none.parquet", digest(data))
 
 
 @pytest.mark.parametrize("name", ["../../x", "a/b", "", "CON.", "x" * 300, "\x00", "kd[temperature=2]"])
@@ -185,7 +185,7 @@ def test_scores_are_written_without_pandas():
 
     code = (
         "import sys, numpy; from plad_bench.report import results; "
-        "results.scores_bytes(['a', 'b'], {'m': numpy.array([1.0, numpy.nan])}); "
+        "storage.scores_bytes(['a', 'b'], {'m': numpy.array([1.0, numpy.nan])}); "
         "sys.exit('pandas' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

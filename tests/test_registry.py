@@ -11,10 +11,11 @@ import pytest
 import tiny
 
 from plad_bench.contract import registry as module
+from plad_bench.contract.components import Metric
 from plad_bench.contract.errors import PluginError, UsageError
+from plad_bench.contract.events import Event
 from plad_bench.contract.hookspecs import hookimpl
 from plad_bench.contract.params import Params, param
-from plad_bench.contract.records import Event, Metric
 from plad_bench.contract.registry import Registry
 
 HEAD = "from plad_bench import *\nfrom plad_bench import hookimpl, Metric, Student, HubModel, Params, param\n\n\n"

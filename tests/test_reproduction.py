@@ -11,11 +11,11 @@ from instant import Program
 
 from plad_bench.cli.main import cli
 from plad_bench.cli.plan import plan
-from plad_bench.cli.planned import prepare
+from plad_bench.cli.run_setup import prepare
 from plad_bench.cli.state import State
 from plad_bench.contract import machine
-from plad_bench.report import results
-from plad_bench.report.board import load
+from plad_bench.leaderboard.board import load
+from plad_bench.records import storage
 
 MINE = """
 from plad_bench import Example, Protocol, Task, hookimpl
@@ -38,7 +38,7 @@ def program(tmp_path, monkeypatch):
 
 def recorded(board):
     """Cell -> keys of its responses and scores."""
-    found = [results.read(path) for path in sorted(Path("leaderboards", board, "cells").rglob("*.json"))]
+    found = [storage.read(path) for path in sorted(Path("leaderboards", board, "cells").rglob("*.json"))]
     return {r.cell: {r.key, *(m.key for m in r.metrics.values())} for r in found}
 
 

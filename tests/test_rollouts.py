@@ -13,8 +13,8 @@ from tokenizers import Tokenizer, models
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from plad_bench import Access, Method, Sampling, StageError, Term, Text, TokenObjective
+from plad_bench.contract.memory_policy import MemoryPolicy
 from plad_bench.contract.registry import Registry
-from plad_bench.contract.thrift import Thrift
 from plad_bench.execute import recording
 from plad_bench.learn import training
 from plad_bench.learn.objectives import TokenLoss
@@ -117,7 +117,7 @@ def test_a_batch_with_caches_says_what_a_plain_loop_says(model, sampling):
 
 
 def test_a_text_depends_on_seed_step_and_example_and_on_nothing_else():
-    roll, one_by_one = rollouts(), rollouts(thrift=Thrift(1))
+    roll, one_by_one = rollouts(), rollouts(memory_policy=MemoryPolicy(1))
     everyone = roll.sample(PROMPTS, EXAMPLES, 3, WITHOUT)
     torch.manual_seed(99)
     state = torch.get_rng_state()

@@ -17,8 +17,8 @@ from pages import ROOT
 from standin import endpoint
 
 from plad_bench.contract.errors import MissingError
+from plad_bench.contract.names import BOARD_NAME
 from plad_bench.plan import matrix, spec
-from plad_bench.plan.names import BOARD_NAME
 
 PLUGIN = Path(__file__).parent / "plugins" / "mini.py"
 SOURCES = [path for part in ("plad_bench", "plugins") for path in (ROOT / part).rglob("*.py")]

@@ -11,12 +11,12 @@ import torch
 
 from plad_bench import Response, Text, TokenObjective, UsageError
 from plad_bench.contract.errors import StageError
-from plad_bench.learn import models, signals
+from plad_bench.learn import models, teacher_cache
+from plad_bench.learn.chunked_logits import Predictor
 from plad_bench.learn.evaluation import Evaluated
 from plad_bench.learn.objectives import TokenLoss, token_losses
-from plad_bench.learn.predictions import Predictor
 from plad_bench.learn.sequences import Tokens, collate
-from plad_bench.learn.signals import Events, Loaded, Signals, of_events
+from plad_bench.learn.teacher_cache import Events, Loaded, Signals, of_events
 from plad_bench.plan.stages import kept_tokens
 
 V = 300
@@ -37,7 +37,7 @@ RAGGED = [
 def written(directory, k, sequences=RAGGED, teacher=None, rows=0, tokenizer="mine", words=0):
     directory.mkdir(exist_ok=True)
     reader = Loaded(Predictor(teacher or tiny.llama(2), rows), 2, "cpu", words=words)
-    cost = signals.write(directory, reader, sequences, k, tokenizer, lambda *_: None)
+    cost = teacher_cache.write(directory, reader, sequences, k, tokenizer, lambda *_: None)
     return Signals(directory, "mine"), cost
 
 
@@ -209,7 +209,7 @@ def test_signals_of_another_tokenizer_are_refused(tmp_path):
 
 
 def test_a_disk_that_is_too_small_is_named_before_anything_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(signals.shutil, "disk_usage", lambda _: type("usage", (), {"free": 100}))
+    monkeypatch.setattr(teacher_cache.shutil, "disk_usage", lambda _: type("usage", (), {"free": 100}))
     with pytest.raises(StageError, match=r"take 0\.0 GB") as error:
         written(tmp_path, 0)
     assert "--teacher-logprobs top-64" in error.value.remedy
@@ -392,8 +392,8 @@ def test_a_loss_is_the_same_with_a_padded_teacher_and_a_padded_student(tmp_path,
 
 
 def test_a_token_that_a_text_says_is_no_padding():
-    assert signals.words(tiny.tokenizer(), RAGGED) == V
-    assert signals.words(tiny.tokenizer(), [Tokens([0, 5], [310, 1])]) == 311
+    assert teacher_cache.words(tiny.tokenizer(), RAGGED) == V
+    assert teacher_cache.words(tiny.tokenizer(), [Tokens([0, 5], [310, 1])]) == 311
 
 
 @pytest.mark.parametrize("k", [None, 0, 4])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from plad_bench.report import stats
+from plad_bench.leaderboard import statistics
 
 _coverage = Path(__file__).parent.parent / "benchmarks" / "coverage.py"
 _spec = importlib.util.spec_from_file_location("coverage_benchmark", _coverage)
@@ -31,7 +31,7 @@ def mean_squares(x):
 
 def test_moments_are_the_mean_squares_of_a_two_way_analysis_of_variance():
     x = rng().normal(size=(4, 9)) + rng().normal(size=(4, 1)) + rng().normal(size=(1, 9))
-    m = stats.moments([x])
+    m = statistics.moments([x])
     assert [m.seed[0, 0], m.example[0, 0], m.residual[0, 0]] == pytest.approx(mean_squares(x))
 
 
@@ -42,7 +42,7 @@ def test_interval_is_the_formula_of_the_documentation():
     share = seed / variance
     df = 1 / (share / 4 + (1 - share) / 39)
     half = scipy_stats.t.ppf(0.975, df) * np.sqrt(variance / 200)
-    e = stats.estimate(x)
+    e = statistics.estimate(x)
     assert (e.value, e.low, e.high) == pytest.approx((x.mean(), x.mean() - half, x.mean() + half))
     assert (e.n_seeds, e.label) == (5, "seeds and examples")
 
@@ -50,63 +50,65 @@ def test_interval_is_the_formula_of_the_documentation():
 def test_one_seed_is_students_t_over_examples_and_says_so():
     x = rng().normal(size=50)
     expected = scipy_stats.ttest_1samp(x, 0).confidence_interval(0.95)
-    e = stats.estimate(x[None])
+    e = statistics.estimate(x[None])
     assert (e.low, e.high) == pytest.approx((expected.low, expected.high))
     assert e.label == "examples only"
 
 
 def test_paired_test_of_one_seed_is_the_paired_t_test():
     a, b = rng().normal(size=(2, 60)) + np.linspace(0, 3, 60)
-    pairs = stats.pairwise(stats.moments([a[None], b[None]]))
+    pairs = statistics.pairwise(statistics.moments([a[None], b[None]]))
     assert pairs.p(0, 1) == pytest.approx(scipy_stats.ttest_rel(a, b).pvalue)
     assert pairs.difference[0, 1] == -pairs.difference[1, 0] == pytest.approx((a - b).mean())
 
 
 def test_pairwise_from_products_equals_the_interval_of_the_difference():
     scores = list(rng().normal(size=(4, 3, 50)) + rng().normal(0, 0.4, (4, 3, 1)))
-    pairs = stats.pairwise(stats.moments(scores))
+    pairs = statistics.pairwise(statistics.moments(scores))
     for i, k in [(0, 1), (2, 3), (3, 0)]:
-        assert pairs.half_width(i, k, stats.LEVEL) == pytest.approx(stats.estimate(scores[i] - scores[k]).half_width)
+        assert pairs.half_width(i, k, statistics.LEVEL) == pytest.approx(
+            statistics.estimate(scores[i] - scores[k]).half_width
+        )
 
 
 def test_pairing_removes_what_methods_share():
     shared = rng().normal(0, 5, (5, 1)) + rng().normal(0, 5, (1, 100))
     a, b = (shared + rng().normal(size=(5, 100)) + gain for gain in (0.5, 0.0))
-    pairs = stats.pairwise(stats.moments([a, b]))
-    assert pairs.half_width(0, 1) < stats.estimate(a).half_width / 10
+    pairs = statistics.pairwise(statistics.moments([a, b]))
+    assert pairs.half_width(0, 1) < statistics.estimate(a).half_width / 10
 
 
 def test_a_fixed_reference_counts_for_every_seed():
     fixed, x = rng().normal(size=(1, 30)), rng().normal(size=(4, 30))
-    pairs = stats.pairwise(stats.moments([x, fixed]))
-    assert pairs.half_width(0, 1) == pytest.approx(stats.estimate(x - fixed).half_width)
+    pairs = statistics.pairwise(statistics.moments([x, fixed]))
+    assert pairs.half_width(0, 1) == pytest.approx(statistics.estimate(x - fixed).half_width)
 
 
 def test_filled_gaps_keep_the_mean_of_what_is_there_and_its_error():
     x = rng().normal(3, 1, (1, 200))
     x[0, ::4] = np.nan
-    e = stats.estimate(x)
+    e = statistics.estimate(x)
     present = x[~np.isnan(x)]
     assert e.value == pytest.approx(present.mean())
     assert e.half_width == pytest.approx(1.96 * present.std(ddof=1) / np.sqrt(present.size), rel=0.03)
     full = rng().normal(size=(2, 5))
-    assert stats.fill(full) is full
+    assert statistics.fill(full) is full
 
 
 def test_a_seed_without_any_score_gives_no_number():
     x = np.vstack([np.ones(4), np.full(4, np.nan)])
-    assert np.isnan(stats.estimate(x).value)
-    assert stats.pairwise(stats.moments([x, np.ones((2, 4))])).p(0, 1) == 1
+    assert np.isnan(statistics.estimate(x).value)
+    assert statistics.pairwise(statistics.moments([x, np.ones((2, 4))])).p(0, 1) == 1
 
 
 def test_seeds_that_agree_by_luck_do_not_make_a_mean_certain():
     x = np.array([[0.0, 1.0, 0.0, 1.0], [1.0, 0.0, 1.0, 0.0]])  # no spread of means, neither of seeds nor of examples
-    assert stats.estimate(x).half_width > 0
+    assert statistics.estimate(x).half_width > 0
 
 
 def test_equal_scores_are_no_difference():
     x = rng().normal(size=(3, 20)) * 0.1
-    pairs = stats.pairwise(stats.moments([x, x.copy()]))
+    pairs = statistics.pairwise(statistics.moments([x, x.copy()]))
     assert pairs.p(0, 1) == 1
     assert pairs.difference[0, 1] == 0
 
@@ -114,20 +116,20 @@ def test_equal_scores_are_no_difference():
 @pytest.mark.parametrize("value", [1e308, 1e-308])
 def test_extreme_scores_neither_warn_nor_win(value):
     x = np.array([[value, 0.0, value], [0.0, value, value]])
-    pairs = stats.pairwise(stats.moments([x, -x]))
+    pairs = statistics.pairwise(statistics.moments([x, -x]))
     assert pairs.p_holm[0, 1] <= 1
 
 
 def test_holm_agrees_with_a_hand_computed_family():
-    adjusted, tests = stats.holm(np.array([0.01, 0.04, 0.03, 0.005]))
+    adjusted, tests = statistics.holm(np.array([0.01, 0.04, 0.03, 0.005]))
     assert adjusted == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert tests.tolist() == [3, 2, 2, 4]  # the third is not rejected: what follows is at its level
-    assert [a.size for a in stats.holm(np.array([]))] == [0, 0]
+    assert [a.size for a in statistics.holm(np.array([]))] == [0, 0]
 
 
 def test_an_interval_leaves_out_nothing_exactly_where_a_pair_is_a_win():
     scores = list(rng().normal(size=(6, 4, 40)) + np.arange(6)[:, None, None] * 0.25)
-    pairs = stats.pairwise(stats.moments(scores))
+    pairs = statistics.pairwise(statistics.moments(scores))
     wins = {(i, k): pairs.p_holm[i, k] < 0.05 for i in range(6) for k in range(6) if i != k}
     assert set(wins.values()) == {False, True}
     for (i, k), win in wins.items():
@@ -136,29 +138,33 @@ def test_an_interval_leaves_out_nothing_exactly_where_a_pair_is_a_win():
 
 def test_rank_intervals_count_the_tests_of_pairs():
     scores = [rng().normal(size=(5, 30)) * 0.01 + gain for gain in (1.0, 1.0, 0.0)]
-    pairs = stats.pairwise(stats.moments(scores))
+    pairs = statistics.pairwise(statistics.moments(scores))
     assert [pairs.rank_interval(i) for i in range(3)] == [(1, 2), (1, 2), (3, 3)]
     assert pairs.best.tolist() == [True, True, False]
 
 
 def test_the_best_are_those_that_no_other_beats_over_comparisons_with_them_alone():
-    moments = stats.moments(list(rng().normal(size=(5, 4, 40)) + np.array([0.45, 0, 0, 0, 0])[:, None, None]))
-    pairs = stats.pairwise(moments)
+    moments = statistics.moments(list(rng().normal(size=(5, 4, 40)) + np.array([0.45, 0, 0, 0, 0])[:, None, None]))
+    pairs = statistics.pairwise(moments)
     for i in range(5):
-        p = [float(stats.p_value(*moments.contrast(k, i))) / 2 for k in range(5) if moments.mean[k] > moments.mean[i]]
+        p = [
+            float(statistics.p_value(*moments.contrast(k, i))) / 2
+            for k in range(5)
+            if moments.mean[k] > moments.mean[i]
+        ]
         assert pairs.best[i] == (min(p, default=1.0) >= 0.05 / 4)
 
 
 def test_many_methods_lend_each_other_their_variances():
     scores = rng().normal(size=(12, 3, 50)) + rng().normal(0, 0.3, (12, 3, 1))
-    moments = stats.moments(list(scores))
-    few, many = (stats.moderated(moments.only(slice(n))) for n in (stats.MODERATED - 1, 12))
+    moments = statistics.moments(list(scores))
+    few, many = (statistics.moderated(moments.only(slice(n))) for n in (statistics.MODERATED - 1, 12))
     assert few.prior is None
     assert many.prior is not None
     _, _, own = moments.contrast(0, 1)
     _, _, lent = many.contrast(0, 1)
-    assert own < lent <= (1 + stats.BORROWED) * own
-    assert stats.moderated(stats.moments(list(scores[:, :1]))).prior is None
+    assert own < lent <= (1 + statistics.BORROWED) * own
+    assert statistics.moderated(statistics.moments(list(scores[:, :1]))).prior is None
 
 
 @pytest.mark.parametrize("unequal", [0.0, 1.0])
@@ -175,32 +181,32 @@ def test_the_seeds_that_separate_are_those_at_which_the_minimum_is_as_small_as_t
     scores = list(
         rng().normal(size=(2, 4, 50)) + rng().normal(0, 0.4, (2, 4, 1)) + np.array([0.15, 0.0])[:, None, None]
     )
-    pairs = stats.pairwise(stats.moments(scores))
+    pairs = statistics.pairwise(statistics.moments(scores))
     assert pairs.minimum(0, 1) > abs(pairs.difference[0, 1])
     assert 4 < pairs.seeds_to_separate(0, 1) <= 200
-    same = stats.pairwise(stats.moments([scores[0], scores[0].copy()]))
+    same = statistics.pairwise(statistics.moments([scores[0], scores[0].copy()]))
     assert same.seeds_to_separate(0, 1) is None
 
 
 def test_minimum_detectable_difference_is_the_formula():
     expected = (scipy_stats.t.ppf(0.975, 4) + scipy_stats.t.ppf(0.8, 4)) * 0.3
-    assert float(stats.minimum_detectable(0.3, 4.0)) == pytest.approx(expected)
+    assert float(statistics.minimum_detectable(0.3, 4.0)) == pytest.approx(expected)
     of_six = (scipy_stats.t.ppf(1 - 0.025 / 6, 4) + scipy_stats.t.ppf(0.8, 4)) * 0.3
-    assert float(stats.minimum_detectable(0.3, 4.0, 6)) == pytest.approx(of_six)
+    assert float(statistics.minimum_detectable(0.3, 4.0, 6)) == pytest.approx(of_six)
 
 
 def test_gap_closed_is_a_ratio_with_fiellers_interval_and_blank_without_a_gap():
     shared = rng().normal(0, 3, (1, 200))
     start, teacher = shared + rng().normal(0, 1, (5, 200)), shared + 4 + rng().normal(0, 1, (1, 200))
     method = shared + 3 + rng().normal(0, 1, (5, 200))
-    gap = stats.gap_closed(stats.moments([method, start, teacher]))
+    gap = statistics.gap_closed(statistics.moments([method, start, teacher]))
     assert gap.value == pytest.approx((method.mean() - start.mean()) / (teacher.mean() - start.mean()))
     for end in (gap.low, gap.high):  # at either end the paired test is just not rejected
-        e = stats.estimate(method - start - end * (np.broadcast_to(teacher, start.shape) - start))
+        e = statistics.estimate(method - start - end * (np.broadcast_to(teacher, start.shape) - start))
         assert abs(e.value) == pytest.approx(e.half_width, rel=1e-6)
     assert gap.low < gap.value < gap.high
-    assert stats.gap_closed(stats.moments([method, start, start + rng().normal(0, 1, (5, 200))])) is None
-    assert stats.gap_closed(stats.moments([method, teacher, start])) is None  # a teacher that is worse
+    assert statistics.gap_closed(statistics.moments([method, start, start + rng().normal(0, 1, (5, 200))])) is None
+    assert statistics.gap_closed(statistics.moments([method, teacher, start])) is None  # a teacher that is worse
 
 
 # ------------------------------------------------------------------------------------------ simulations: 600 boards

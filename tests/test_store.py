@@ -17,7 +17,7 @@ import pytest
 
 from plad_bench.contract import files, locks
 from plad_bench.contract.errors import CorruptArtifactError, MissingError
-from plad_bench.execute.store import JOURNAL, MANIFEST, Store
+from plad_bench.execute.store import MANIFEST, RESPONSE_CACHE, Store
 from plad_bench.plan.stages import Stage
 
 STAGE = Stage("sample", "generate", {"split": "train", "seed": 0})
@@ -181,18 +181,18 @@ def test_what_somebody_has_put_in_the_place_of_a_corrupt_artifact_stays(store, m
 def test_what_was_asked_for_is_kept_whatever_becomes_of_the_artifact(store):
     def bought(text):
         store.partial(KEY).mkdir(parents=True)
-        (store.partial(KEY) / JOURNAL).write_text(text)
+        (store.partial(KEY) / RESPONSE_CACHE).write_text(text)
         artifact = commit(store)
-        assert (artifact.path / JOURNAL).read_text() == text
+        assert (artifact.path / RESPONSE_CACHE).read_text() == text
         assert not store.partial(KEY).exists()
         return artifact.path
 
     (bought("one\n") / "responses.jsonl").write_bytes(b"bad")
     assert again(store).find(KEY) is None
-    assert (store.partial(KEY) / JOURNAL).read_text() == "one\n"
+    assert (store.partial(KEY) / RESPONSE_CACHE).read_text() == "one\n"
     shutil.rmtree(store.partial(KEY))
     store.remove(bought("two\n"))
-    assert (store.partial(KEY) / JOURNAL).read_text() == "two\n"
+    assert (store.partial(KEY) / RESPONSE_CACHE).read_text() == "two\n"
 
 
 def test_every_number_of_a_manifest_is_sealed(store):

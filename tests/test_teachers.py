@@ -14,15 +14,16 @@ import pytest
 import tiny
 from standin import endpoint
 
+from plad_bench.contract.components import Teacher
+from plad_bench.contract.enums import Access
 from plad_bench.contract.errors import MissingError, StageError, UsageError
 from plad_bench.contract.params import Params
-from plad_bench.contract.records import Access, Teacher
 from plad_bench.contract.rows import Account
 from plad_bench.execute.stages import ask
 from plad_bench.execute.stages.files import Prompt, read_lines, write_prompts
 from plad_bench.execute.store import Artifact
 from plad_bench.plan import matrix, spec
-from plad_bench.report import results
+from plad_bench.records import storage
 
 KEY = "sk-not-a-real-key-0123456789"
 PLUGIN = Path(__file__).parent / "plugins" / "mini.py"
@@ -43,7 +44,7 @@ def plad_bench(*arguments, cwd, **environment):
 
 
 def records(directory):
-    read = [results.read(p) for p in sorted((directory / "leaderboards/mine/cells").rglob("*.json"))]
+    read = [storage.read(p) for p in sorted((directory / "leaderboards/mine/cells").rglob("*.json"))]
     return {r.method.name: r for r in read}
 
 
@@ -253,7 +254,7 @@ def test_no_other_teacher_goes_without_a_response(tmp_path, data, monkeypatch):
         inputs={"data": data},
         job={"teacher": tiny.named("teacher", "recorded", path=str(file))},
     )
-    monkeypatch.setattr(ask, "resolve", lambda _: lambda questions, params, asking: [()] + [("x",)] * 5)
+    monkeypatch.setattr(ask, "resolve", lambda _: lambda requests, params, context: [()] + [("x",)] * 5)
     with pytest.raises(StageError, match="has no response to 1 of 6 prompts of the split train"):
         ask.run(context)
 
@@ -302,7 +303,7 @@ def test_a_run_with_a_budget_stops_in_time_goes_on_and_leaves_no_trace_of_key_or
         given = (*RUN, *SMALL, *teacher(server, **dear), "--methods", "seqkd,kd")
         planned = plad_bench(*RUN[:2], "plan", *given[3:], "--json", cwd=tmp_path)
         assert planned.returncode == 0, planned.stderr
-        estimate = {e["stage"]: e for e in json.loads(planned.stdout)["questions"]}
+        estimate = {e["stage"]: e for e in json.loads(planned.stdout)["requests"]}
         assert set(estimate) == {"teach", "generate"}
         assert not server.asked, "a plan asks nothing"
         first = plad_bench(*given, "--max-cost", "0.5", cwd=tmp_path, OPENAI_API_KEY=KEY)
@@ -311,15 +312,15 @@ def test_a_run_with_a_budget_stops_in_time_goes_on_and_leaves_no_trace_of_key_or
         assert "To resume: plad-bench" in first.stderr
         assert 0.3 < 0.015 * sum(server.answered.values()) <= 0.5
         assert "seqkd" not in records(tmp_path)
-        again = json.loads(plad_bench(*RUN[:2], "plan", *given[3:], "--json", cwd=tmp_path).stdout)["questions"]
-        whole = sum(estimate[name]["questions"] for name in estimate.keys() - {e["stage"] for e in again})
+        again = json.loads(plad_bench(*RUN[:2], "plan", *given[3:], "--json", cwd=tmp_path).stdout)["requests"]
+        whole = sum(estimate[name]["requests"] for name in estimate.keys() - {e["stage"] for e in again})
         assert sum(e["answered"] for e in again) + whole == sum(server.answered.values())
         second = plad_bench(*given, "--max-cost", "100", "--json", cwd=tmp_path, OPENAI_API_KEY=KEY)
         assert second.returncode == 0, second.stderr
         assert json.loads(second.stdout)["spent"] > 0
         third = plad_bench(*given[:-1], "none", "--rerun", "all", cwd=tmp_path)
         assert third.returncode == 0, third.stderr
-    prompts = sum(e["questions"] for e in estimate.values())
+    prompts = sum(e["requests"] for e in estimate.values())
     assert len(server.asked) == prompts
     assert set(server.asked.values()) == {1}, "nothing is asked twice, not even with --rerun all"
     found = records(tmp_path)
@@ -328,8 +329,8 @@ def test_a_run_with_a_budget_stops_in_time_goes_on_and_leaves_no_trace_of_key_or
         "kd": "skipped",
     }
     assert found["kd"].reason.startswith("kd needs the teacher's logits")
-    assert found["seqkd"].cost["teacher_money"] == pytest.approx(0.015 * estimate["teach"]["questions"])
-    assert found["seqkd"].cost["teacher_tokens"] == 5 * estimate["teach"]["questions"]
+    assert found["seqkd"].cost["teacher_money"] == pytest.approx(0.015 * estimate["teach"]["requests"])
+    assert found["seqkd"].cost["teacher_tokens"] == 5 * estimate["teach"]["requests"]
     for path in tmp_path.rglob("*"):
         if path.is_file():
             content = path.read_bytes()

@@ -14,7 +14,7 @@ import tiny
 from plad_bench.contract.errors import NothingSelectedError
 from plad_bench.contract.registry import Registry
 from plad_bench.plan import matrix, spec
-from plad_bench.report import results
+from plad_bench.records import storage
 
 STUDENT = "scratch[layers=1,width=16,heads=2,vocabulary=300]"
 ROWS = [{"prompt": f"thing[lamp {n}] colour[{c}]"} for n in range(30) for c in ("red", "blue")]
@@ -114,7 +114,7 @@ def test_a_run_on_prompts_alone_ends_with_a_board(prompts):
     )
     assert result.returncode == 0, result.stderr
     assert "skipped: sft: sft trains on references, and the task has none" in result.stderr
-    records = [results.read(path) for path in (prompts / "leaderboards/mine/cells").rglob("*.json")]
+    records = [storage.read(path) for path in (prompts / "leaderboards/mine/cells").rglob("*.json")]
     assert {r.method.name: r.status for r in records} == {
         **dict.fromkeys(["teacher", "student", "sft-init", "seqkd"], "done"),
         "sft": "skipped",

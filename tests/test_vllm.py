@@ -18,13 +18,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from plad_bench.contract.errors import MissingError, StageError
 from plad_bench.execute import recording
-from plad_bench.execute.stages import generate, signals
+from plad_bench.execute.stages import generate, teacher_logprobs
 from plad_bench.execute.stages.files import Prompt, read_lines, response_of, response_row, write_prompts
 from plad_bench.execute.store import Artifact
 from plad_bench.learn import models, vllm_engine, vllm_process
 from plad_bench.learn.sequences import Encoder, Tokens
-from plad_bench.learn.signals import Signals, of_events
-from plad_bench.plan import backends, fit, matrix, requirements, spec
+from plad_bench.learn.teacher_cache import Signals, of_events
+from plad_bench.plan import backends, compatibility, matrix, requirements, spec
 from plad_bench.plan.spec import protocol_values
 from plad_bench_plugins.checks import backends as checks
 
@@ -109,10 +109,12 @@ def test_signals_of_other_teachers_have_the_key_they_had():
 def test_a_model_that_vllm_cannot_run_is_known_before_any_work(monkeypatch, tmp_path):
     monkeypatch.setattr(backends, "_for_cpus", lambda: True)
     found = cells(overrides={"demo": {"backend": "vllm"}})
-    assert fit.not_for_vllm(found["teacher"]) == ""  # heads of 32
-    assert fit.not_for_vllm(found["seqkd"]).startswith("the model from scratch has attention heads of 16 dimensions;")
-    assert matrix.reconsidered(found["seqkd"], lambda key: None).skip == fit.not_for_vllm(found["seqkd"])
-    assert fit.not_for_vllm(cells()["seqkd"]) == ""
+    assert compatibility.not_for_vllm(found["teacher"]) == ""  # heads of 32
+    assert compatibility.not_for_vllm(found["seqkd"]).startswith(
+        "the model from scratch has attention heads of 16 dimensions;"
+    )
+    assert matrix.reconsidered(found["seqkd"], lambda key: None).skip == compatibility.not_for_vllm(found["seqkd"])
+    assert compatibility.not_for_vllm(cells()["seqkd"]) == ""
     told = {"model_type": "x", "hidden_size": 64, "num_attention_heads": 4}
     for more, reason in (
         ({}, "has attention heads of 16 dimensions"),
@@ -120,9 +122,9 @@ def test_a_model_that_vllm_cannot_run_is_known_before_any_work(monkeypatch, tmp_
         ({"is_encoder_decoder": True, "head_dim": 128}, "is an encoder-decoder"),
     ):
         (tmp_path / "config.json").write_text(json.dumps(told | more))
-        assert reason in fit.not_for_vllm(cells(teacher=f"vllm[path={tmp_path}]")["teacher"])
+        assert reason in compatibility.not_for_vllm(cells(teacher=f"vllm[path={tmp_path}]")["teacher"])
     monkeypatch.setattr(backends, "_for_cpus", lambda: False)
-    assert fit.not_for_vllm(found["seqkd"]) == ""
+    assert compatibility.not_for_vllm(found["seqkd"]) == ""
 
 
 def test_auto_takes_vllm_where_it_can_run(monkeypatch):
@@ -263,7 +265,7 @@ def test_signals_of_the_engine_are_those_of_the_loaded_model(world, tmp_path, mo
     for more in ({"backend": "vllm"}, {}):
         inputs = {"data": inputs["data"], "teacher": world[1]["model"]}
         made.append(tiny.context(tmp_path, name=f"to-{len(made)}", spec=given | more, inputs=inputs))
-        signals.run(made[-1])
+        teacher_logprobs.run(made[-1])
         assert not list(made[-1].partial.iterdir())
     tokenizer = Encoder(tiny.tokenizer(), 256).hash
     theirs, ours = (Signals(context.out, tokenizer) for context in made)

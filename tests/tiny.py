@@ -9,8 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from plad_bench.contract.memory_policy import MemoryPolicy
 from plad_bench.contract.registry import Registry
-from plad_bench.contract.thrift import Thrift
 from plad_bench.execute.stages import files
 from plad_bench.execute.store import Artifact
 from plad_bench.execute.worker import Context
@@ -205,7 +205,7 @@ class World:
 
     def responses(self, role: str, texts: dict[str, str]) -> None:
         """Put responses in a role, tokenised by the tiny tokenizer."""
-        from plad_bench.contract.records import Response
+        from plad_bench.contract.examples import Response
         from plad_bench.learn.sequences import Encoder
 
         encoder = Encoder(tokenizer(), 128)
@@ -234,8 +234,8 @@ class World:
 
     def train(self, method: str, *, name: str = "", params: Any = None, **spec: Any) -> Artifact:
         """Train the student by a method."""
-        thrift = Thrift(**{key: spec.pop(key) for key in ("micro_batch", "checkpointing") if key in spec})
-        given = {"thrift": thrift, **{key: spec.pop(key) for key in ("device",) if key in spec}}
+        memory_policy = MemoryPolicy(**{key: spec.pop(key) for key in ("micro_batch", "checkpointing") if key in spec})
+        given = {"memory_policy": memory_policy, **{key: spec.pop(key) for key in ("device",) if key in spec}}
         usual = {"steps": 3, "lr": 1e-3, "batch": 6, "seed": 0, "precision": "float32"}
         job = {"method": named("method", method, **(params or {}))}
         return self.run("train", {**usual, **spec}, job=job, name=name, **given)

@@ -12,7 +12,7 @@ import click
 from plad_bench.cli.options import Number, boards_option, echo_json, json_option, open_store, store_option
 from plad_bench.contract import locks
 from plad_bench.contract.errors import CorruptArtifactError, ExitCode, MissingError
-from plad_bench.execute.store import JOURNAL, Artifact, Store, directory_bytes
+from plad_bench.execute.store import RESPONSE_CACHE, Artifact, Store, directory_bytes
 
 
 @click.group(short_help="Look at the store of artifacts.")
@@ -128,7 +128,7 @@ def _abandoned(store: Store, path: Path, days: float) -> bool:
     if store.place(path.name).is_dir():
         return True
     newest = min(_age_days(file) for file in (path, *path.rglob("*")))
-    return newest >= days and not (path / JOURNAL).is_file()
+    return newest >= days and not (path / RESPONSE_CACHE).is_file()
 
 
 def _recorded(store: Store, boards: Path) -> set[str]:
@@ -137,13 +137,13 @@ def _recorded(store: Store, boards: Path) -> set[str]:
     Raises:
         MissingError: if a record or an artifact that it rests on cannot be read, so that nobody knows what to keep.
     """
-    from plad_bench.report import results
+    from plad_bench.records import storage
 
     keys = set()
     for path in boards.glob("*/cells/**/*.json"):
         try:
-            keys.add(results.read(path).key)
-        except results.RecordError as error:
+            keys.add(storage.read(path).key)
+        except storage.RecordError as error:
             raise MissingError(
                 f"what {path} rests on is not known ({error.message}), so nothing was removed",
                 "Restore the record from version control, or delete it.",
@@ -152,7 +152,7 @@ def _recorded(store: Store, boards: Path) -> set[str]:
     for artifact in store.artifacts():
         document = artifact.manifest["document"]
         seen.add(artifact.key)
-        if artifact.key in keys or document["operation"] == "ask" or JOURNAL in artifact.manifest["files"]:
+        if artifact.key in keys or document["operation"] == "ask" or RESPONSE_CACHE in artifact.manifest["files"]:
             kept |= {artifact.key, document["inputs"].get("model", artifact.key)}
     if unread := [path.name for path in store.places() if path.name in keys - seen]:
         raise MissingError(

@@ -108,7 +108,7 @@ def _declared(directory: Path) -> dict[str, str]:
 
 
 def _of_plugin(registry: Registry, names: set[str]) -> Iterator[dict[str, str]]:
-    from plad_bench.cli.soundness import uncalled, unknown_hooks, weights
+    from plad_bench.cli.plugin_checks import uncalled, unknown_hooks, weights
     from plad_bench.contract.registry import KINDS, Registry
 
     for broken in registry.broken:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from plad_bench.cli.finding import find_boards
+from plad_bench.cli.board_lookup import find_boards
 from plad_bench.cli.options import boards_option, echo_json, json_option
 from plad_bench.contract.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from plad_bench.report.cells import Cell
-    from plad_bench.report.compare import Comparison, Side
+    from plad_bench.leaderboard.compare import Comparison, Side
+    from plad_bench.records.validation import Cell
 
 
 @click.command(short_help="Compare two methods, paired by seed and example.")
@@ -45,8 +45,8 @@ def compare(
     on; p (Holm) is adjusted over the comparisons of this call alone. Methods that were scored on different examples
     are refused.
     """
-    from plad_bench.report import compare as paired
-    from plad_bench.report.text import clean
+    from plad_bench.leaderboard import compare as paired
+    from plad_bench.records.text import clean
 
     sides = [paired.side(*_place(text, board, boards_dir)) for text in (a, b)]
     left_out = {f"{of.board}/cells/{problem.file}": problem.reason for of in sides for problem in of.problems}
@@ -109,7 +109,7 @@ def _plain(one: Comparison) -> dict[str, Any]:
 
 
 def _print(sides: Sequence[Side], compared: Sequence[Comparison]) -> None:
-    from plad_bench.report.text import clean
+    from plad_bench.records.text import clean
 
     across = sides[0].board != sides[1].board
     names = [clean(f"{of.board}:{of.label}" if across else of.label) for of in sides]
@@ -124,7 +124,7 @@ def _print(sides: Sequence[Side], compared: Sequence[Comparison]) -> None:
 
 
 def _row(one: Comparison) -> list[str]:
-    from plad_bench.report import text
+    from plad_bench.records import text
 
     metric, half = one.metric, (one.high - one.low) / 2
     places = text.decimals_for([metric.scale * half])

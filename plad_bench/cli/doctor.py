@@ -15,7 +15,7 @@ from plad_bench.cli.state import State
 from plad_bench.contract.errors import ExitCode
 
 if TYPE_CHECKING:
-    from plad_bench.contract.records import Check, Finding
+    from plad_bench.contract.components import Check, Finding
 
 _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 
@@ -38,7 +38,7 @@ def doctor(
 
     Plugins add checks of their own. Exit code 1 if a check fails; a warning is no failure.
     """
-    from plad_bench.cli.soundness import own_checks
+    from plad_bench.cli.plugin_checks import own_checks
 
     registry = ctx.ensure_object(State).registry
     registered = [r.component for found in registry.components("check").values() for r in found]
@@ -59,7 +59,7 @@ def doctor(
 
 def _put_off(check: Check) -> Check:
     """The check, or one that says of a slow check how to run it."""
-    from plad_bench.contract.records import Finding
+    from plad_bench.contract.components import Finding
 
     message = f"not run, for it takes a while: {check.summary} (--slow)"
     return replace(check, run=lambda: [Finding(ok=True, message=message)]) if check.slow else check
@@ -81,7 +81,7 @@ class _Running(threading.Thread):
         self.check, self.findings = check, list[Any]()
 
     def run(self) -> None:
-        from plad_bench.contract.records import Finding
+        from plad_bench.contract.components import Finding
 
         try:
             for finding in self.check.run():
@@ -95,7 +95,7 @@ class _Running(threading.Thread):
 
     def result(self, timeout: float) -> list[Finding]:
         """Its findings, once it has ended or the time is up."""
-        from plad_bench.contract.records import Finding
+        from plad_bench.contract.components import Finding
 
         self.join(timeout)
         if not self.is_alive():

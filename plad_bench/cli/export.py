@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from plad_bench.cli.board_lookup import board_of, find_boards, find_record
 from plad_bench.cli.export_prompts import prompts
-from plad_bench.cli.finding import board_of, find_boards, find_record
 from plad_bench.cli.options import boards_option, echo_json, json_option, open_store, store_option
 from plad_bench.cli.state import State
 from plad_bench.contract.errors import MissingError, PladBenchError, UsageError
 from plad_bench.contract.files import write_atomically
 
 if TYPE_CHECKING:
-    from plad_bench.report.board import Board
-    from plad_bench.report.card import Origin, Weights
-    from plad_bench.report.results import Record
+    from plad_bench.leaderboard.board import Board
+    from plad_bench.records.schema import Record
+    from plad_bench.render.model_card import Origin, Weights
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -73,20 +73,20 @@ def csv_(names: tuple[str, ...], boards_dir: Path, output: Path | None, *, estim
 
     Values are as recorded: a share is 0 to 1. Text that a spreadsheet would take for a formula starts with '.
     """
-    from plad_bench.report import tidy
+    from plad_bench.render import tabular_export
 
-    rows = (tidy.estimates if estimates else tidy.cells)(_load(names, boards_dir))
-    _deliver("csv", tidy.as_csv(rows), output, as_json=as_json)
+    rows = (tabular_export.estimates if estimates else tabular_export.cells)(_load(names, boards_dir))
+    _deliver("csv", tabular_export.as_csv(rows), output, as_json=as_json)
 
 
 @export.command()
 @_rows_options
 def jsonl(names: tuple[str, ...], boards_dir: Path, output: Path | None, *, estimates: bool, as_json: bool) -> None:
     """Print the numbers of BOARDs, or of all, as JSON lines: one for each cell and metric, as recorded."""
-    from plad_bench.report import tidy
+    from plad_bench.render import tabular_export
 
-    rows = (tidy.estimates if estimates else tidy.cells)(_load(names, boards_dir))
-    _deliver("jsonl", tidy.as_jsonl(rows), output, as_json=as_json)
+    rows = (tabular_export.estimates if estimates else tabular_export.cells)(_load(names, boards_dir))
+    _deliver("jsonl", tabular_export.as_jsonl(rows), output, as_json=as_json)
 
 
 @export.command()
@@ -95,7 +95,7 @@ def jsonl(names: tuple[str, ...], boards_dir: Path, output: Path | None, *, esti
 @_output_options
 def latex(names: tuple[str, ...], boards_dir: Path, output: Path | None, *, as_json: bool) -> None:
     """Print the ranked tables of BOARDs, or of all, as LaTeX for the package booktabs."""
-    from plad_bench.report import latex as paper
+    from plad_bench.render import latex as paper
 
     boards = list(_load(names, boards_dir))
     for board in boards:
@@ -111,10 +111,10 @@ def latex(names: tuple[str, ...], boards_dir: Path, output: Path | None, *, as_j
 @click.pass_context
 def model_index(ctx: click.Context, /, cell: str, boards_dir: Path, output: Path | None, *, as_json: bool) -> None:
     """Print the scores of CELL as the model-index of a Hugging Face model card (YAML)."""
-    from plad_bench.report import card
+    from plad_bench.render import model_card
 
     record, _ = _found(cell, boards_dir)
-    _deliver("model-index", card.model_index(record, _origin(ctx, record)), output, as_json=as_json)
+    _deliver("model-index", model_card.model_index(record, _origin(ctx, record)), output, as_json=as_json)
 
 
 @export.command("model-card")
@@ -144,7 +144,7 @@ def checkpoint(
     says so and has the scores that this machine measured.
     """
     from plad_bench.execute import recording
-    from plad_bench.report.card import Weights
+    from plad_bench.render.model_card import Weights
 
     record, board = _found(cell, boards_dir)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
@@ -184,7 +184,7 @@ def checkpoint(
 
 def _load(names: tuple[str, ...], boards_dir: Path) -> Iterable[Board]:
     """The boards, with what was left out of them on stderr."""
-    from plad_bench.report.board import load
+    from plad_bench.leaderboard.board import load
 
     boards = [load(directory) for directory in find_boards(names, boards_dir).values()]
     for board in boards:
@@ -195,7 +195,7 @@ def _load(names: tuple[str, ...], boards_dir: Path) -> Iterable[Board]:
 
 def _found(cell: str, boards_dir: Path) -> tuple[Record, Board | None]:
     """The record that is meant and the board it lies in, if it does; one that the board leaves out is refused."""
-    from plad_bench.report.board import load
+    from plad_bench.leaderboard.board import load
 
     path, record = find_record(cell, boards_dir)
     directory = board_of(path)
@@ -209,14 +209,14 @@ def _found(cell: str, boards_dir: Path) -> tuple[Record, Board | None]:
 
 
 def _card(ctx: click.Context, record: Record, board: Board | None, weights: Weights | None = None) -> str:
-    from plad_bench.report import card
+    from plad_bench.render import model_card
 
-    return card.render(record, board, _origin(ctx, record), weights)
+    return model_card.render(record, board, _origin(ctx, record), weights)
 
 
 def _origin(ctx: click.Context, record: Record) -> Origin:
     """Where base model and data of a record are published, as far as today's plugins know."""
-    from plad_bench.report.card import Origin
+    from plad_bench.render.model_card import Origin
 
     registry = ctx.ensure_object(State).registry
 

@@ -24,7 +24,7 @@ _COMMANDS = {
     "plan": ("plan", "Show what run would do: cells, stages, what is cached and what is skipped."),
     "status": ("status", "Show the progress of runs from another shell."),
     "plugins": ("plugins", "List everything registered, by kind, and plugins that are broken."),
-    "leaderboard": ("boards", "Render boards from their records, or check that pages match them."),
+    "leaderboard": ("leaderboard", "Render boards from their records, or check that pages match them."),
     "show": ("show", "Show one record: scores, parameters, provenance, samples."),
     "compare": ("compare", "Compare two methods: paired difference, interval, p, minimum detectable difference."),
     "export": ("export", "Export what a board holds."),

@@ -9,10 +9,10 @@ import click
 
 from plad_bench.cli.options import Number, boards_option, config_option, store_option
 from plad_bench.contract.errors import UsageError
+from plad_bench.contract.names import DEMO_BOARD, TRIAL_BOARD
 from plad_bench.contract.protocol import checked, settings
 from plad_bench.contract.renamed import SETTINGS
 from plad_bench.plan.defaults import DEMO_TASK, PRETRAINED_TASK
-from plad_bench.plan.names import DEMO_BOARD, TRIAL_BOARD
 
 Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 

@@ -13,14 +13,14 @@ import click
 from plad_bench.cli import effective
 from plad_bench.cli.matrix_options import execution_options, matrix_options
 from plad_bench.cli.options import echo_json, json_option
-from plad_bench.cli.planned import Planned, gpus_of, prepare
+from plad_bench.cli.run_setup import Planned, gpus_of, prepare
 from plad_bench.cli.state import State
 from plad_bench.contract.errors import ExitCode, MissingError, PladBenchError, StageError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from plad_bench.contract.records import Asking
+    from plad_bench.contract.requests import RequestContext
     from plad_bench.execute.estimate import Estimate
     from plad_bench.execute.stages.data import Prepared
     from plad_bench.plan.stages import Stage
@@ -68,7 +68,7 @@ def show_plan(planned: Planned, options: Mapping[str, Any]) -> int:
     try:
         planned.read_data(download=False)
         asked = estimates(planned.todo, planned.store, planned.data)
-    except MissingError:  # no data, no questions to count: said above
+    except MissingError:  # no data, no requests to count: said above
         asked = []
     except StageError as error:
         asked = []
@@ -79,7 +79,7 @@ def show_plan(planned: Planned, options: Mapping[str, Any]) -> int:
     given = _given(planned, data) if options.get("show_prompt") else []
     if options["as_json"]:
         listed = [{"stage": s.name, "key": k, "cached": k not in waiting} for k, s in stages.items()]
-        questions = [asdict(e) for e in asked]
+        requests = [asdict(e) for e in asked]
         said = {"stop": str(stop) if stop else "", "remarks": remarks}
         counted = {task: of.counts for task, of in data.items()}
         recorded = {whose: of_teacher.counts for whose, of_teacher in planned.responses.items()}
@@ -91,7 +91,7 @@ def show_plan(planned: Planned, options: Mapping[str, Any]) -> int:
                 "data": counted,
                 "responses": recorded,
                 "stages": listed,
-                "questions": questions,
+                "requests": requests,
                 **shown,
                 **said,
             }
@@ -187,11 +187,11 @@ def _print(
         console.print(_questions(asked))
 
 
-def data_lines(data: Mapping[str, Prepared], responses: Mapping[str, Asking]) -> Iterator[str]:
+def data_lines(data: Mapping[str, Prepared], responses: Mapping[str, RequestContext]) -> Iterator[str]:
     """What is in the data of each task and in recorded responses, and what became of their rows, for a terminal."""
     from plad_bench.contract import rows
-    from plad_bench.report import data_facts
-    from plad_bench.report.text import printable
+    from plad_bench.records.text import printable
+    from plad_bench.render import data_facts
 
     for task, of in data.items():
         yield f"{task}: {data_facts.sizes(of.counts)} prompts"
@@ -210,11 +210,11 @@ def _questions(asked: Sequence[Estimate]) -> Table:
     from rich.table import Table
 
     table = Table(
-        "asked", "stage", "questions", "answered", "tokens in, about", "tokens out, at most", "money, at most",
+        "asked", "stage", "requests", "answered", "tokens in, about", "tokens out, at most", "money, at most",
         box=None, pad_edge=False, header_style="bold",
     )  # fmt: skip
     for e in asked:
-        counts = (e.questions, e.answered, e.tokens_in, e.tokens_out)
+        counts = (e.requests, e.answered, e.tokens_in, e.tokens_out)
         table.add_row(escape(e.asked), e.stage, *("?" if n is None else str(n) for n in counts), _money(e))
     paid = [e.money for e in asked if e.money is not None]
     if len(paid) > 1:

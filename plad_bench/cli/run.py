@@ -12,11 +12,11 @@ from typing import Any
 import click
 
 from plad_bench.cli import effective
-from plad_bench.cli.boards import PAGES_LOCK
+from plad_bench.cli.leaderboard import PAGES_LOCK
 from plad_bench.cli.matrix_options import execution_options, matrix_options
 from plad_bench.cli.options import echo_json, json_option
 from plad_bench.cli.plan import data_lines, in_full, show_plan
-from plad_bench.cli.planned import Planned, gpus_of, prepare
+from plad_bench.cli.run_setup import Planned, gpus_of, prepare
 from plad_bench.cli.state import State
 from plad_bench.contract.errors import ExitCode, NothingSelectedError
 
@@ -45,7 +45,7 @@ def run(ctx: click.Context, /, **options: Any) -> int:
 def _execute(state: State, planned: Planned, options: Mapping[str, Any], gpus: tuple[int, ...]) -> int:
     from plad_bench.cli.progress import watcher
     from plad_bench.contract import hub
-    from plad_bench.contract.records import LaunchOptions
+    from plad_bench.contract.launching import LaunchOptions
     from plad_bench.execute.engine import Options
     from plad_bench.execute.runs import Run
     from plad_bench.plan import boardfile, spec
@@ -106,7 +106,7 @@ def _announce(planned: Planned) -> None:
 
 
 def _finish(planned: Planned, run_state: Any, counts: Mapping[str, int], options: Mapping[str, Any]) -> int:
-    from plad_bench.cli.boards import render, summary
+    from plad_bench.cli.leaderboard import render, summary
 
     page = planned.directory / "README.md"
     if counts["written"] or outdated(planned.directory):
@@ -133,7 +133,7 @@ def _finish(planned: Planned, run_state: Any, counts: Mapping[str, int], options
         click.echo(f"spent: {in_full(run_state.spent)}", err=True)
     if run_state.unpaid:
         click.echo(
-            f"{len(run_state.unpaid)} cells wait for more money: the next question could have gone beyond --max-cost "
+            f"{len(run_state.unpaid)} cells wait for more money: the next request could have gone beyond --max-cost "
             f"{options['max_cost']:g}. What was bought is kept; --max-cost counts anew in every run.",
             err=True,
         )
@@ -177,7 +177,7 @@ def _signals(planned: Planned) -> str:
 def _data(planned: Planned) -> str:
     """What became of each task's rows, a line for each fact; bad rows come after it."""
     from plad_bench.execute import recording
-    from plad_bench.report.data_facts import facts
+    from plad_bench.render.data_facts import facts
 
     lines: dict[str, str] = {}
     for cell in planned.cells:
@@ -191,7 +191,7 @@ def _data(planned: Planned) -> str:
 def _bad_rows(planned: Planned) -> str:
     """How many rows of a task or of a recorded teacher are none, a line for each that has such, and the first."""
     from plad_bench.execute import recording
-    from plad_bench.report.text import printable
+    from plad_bench.records.text import printable
 
     lines: dict[str, str] = {}
     for cell in planned.cells:

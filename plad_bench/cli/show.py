@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from plad_bench.cli.finding import find_record
+from plad_bench.cli.board_lookup import find_record
 from plad_bench.cli.options import boards_option, echo_json, json_option, open_store, store_option
 from plad_bench.contract.errors import MissingError
 
 if TYPE_CHECKING:
-    from plad_bench.report.results import Record
+    from plad_bench.records.schema import Record
 
 SIDE_BY_SIDE = 100
 """Columns of a terminal from which texts stand beside each other."""
@@ -60,12 +60,12 @@ def _samples(path: Path, record: Record, store: Path, count: int) -> tuple[list[
 
 def _teacher(path: Path, record: Record) -> Record | None:
     """The record of the teacher's row beside that of a cell."""
-    from plad_bench.report import results
+    from plad_bench.records import storage
 
     for file in sorted(path.parent.parent.glob("teacher/*.json")):
         try:
-            found = results.read(file)
-        except results.RecordError:
+            found = storage.read(file)
+        except storage.RecordError:
             continue
         if found.method.name == "teacher" and (found.task, found.teacher) == (record.task, record.teacher):
             return found
@@ -77,8 +77,8 @@ def _print_record(record: Record) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from plad_bench.report import stats
-    from plad_bench.report.text import printable
+    from plad_bench.leaderboard import statistics
+    from plad_bench.records.text import printable
 
     console = Console(soft_wrap=True)  # what is copied, such as the cell's id, is never broken
     console.print(Text(f"{record.cell}  {record.status}", style="bold"))
@@ -89,7 +89,7 @@ def _print_record(record: Record) -> None:
         table.add_column(column, justify="right" if column in {"value", "± 95 %", "n"} else "left")
     for name, metric in record.metrics.items():
         scale = 100 if metric.unit == "%" else 1
-        alone = stats.of_examples(metric.value, metric.stderr, metric.n)
+        alone = statistics.of_examples(metric.value, metric.stderr, metric.n)
         value = "" if alone is None else f"{scale * alone.value:.2f}"
         half = "" if alone is None or metric.stderr is None else f"{scale * alone.half_width:.2f}"
         table.add_row(Text(printable(name)), value, half, str(metric.n), metric.better or "")
@@ -129,7 +129,7 @@ def _print_samples(samples: list[dict[str, str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from plad_bench.report.text import printable
+    from plad_bench.records.text import printable
 
     console = Console()
     for sample in samples:

@@ -14,17 +14,8 @@ import pluggy
 if TYPE_CHECKING:
     import click
 
-    from plad_bench.contract.records import (
-        Check,
-        Event,
-        Launcher,
-        Method,
-        Metric,
-        PairBuilder,
-        Student,
-        Task,
-        Teacher,
-    )
+    from plad_bench.contract.components import Check, Launcher, Method, Metric, PairBuilder, Student, Task, Teacher
+    from plad_bench.contract.events import Event
 
 hookspec = pluggy.HookspecMarker("plad_bench")
 hookimpl = pluggy.HookimplMarker("plad_bench")

@@ -1,4 +1,4 @@
-"""Money: what tokens of an endpoint cost, and the purse from which all the stages of a run pay."""
+"""Money: what tokens of an endpoint cost, and the budget from which all the stages of a run pay."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Price:
     per_million_in: float
     per_million_out: float
     extra_in: int = 0
-    """Prompt tokens of every question beside those of the prompt, such as an instruction's."""
+    """Prompt tokens of every request beside those of the prompt, such as an instruction's."""
     extra_out: int = 0
-    """Tokens a question may generate beside the response, such as reasoning."""
+    """Tokens a request may generate beside the response, such as reasoning."""
 
     def of(self, tokens_in: float, tokens_out: float) -> float:
         """The cost of so many prompt tokens and generated tokens."""
@@ -32,11 +32,11 @@ class Price:
 class Asks:
     """What is asked of an endpoint about one prompt, or about one response to it."""
 
-    questions: int
+    requests: int
     texts: int = 0
-    """Responses that a question quotes beside the prompt, each as long as the protocol lets it be."""
+    """Responses that a request quotes beside the prompt, each as long as the protocol lets it be."""
     extra_in: int = 0
-    """Tokens of a question beside those."""
+    """Tokens of a request beside those."""
     tokens_out: int
     """The most that an answer has."""
     price: Price | None
@@ -44,7 +44,7 @@ class Asks:
 
 
 @dataclass
-class Purse:
+class Budget:
     """What a run may spend. Processes share it through a file that holds what is spent or promised so far.
 
     A request reserves the most it can cost before it is sent and settles the true cost afterwards. What a killed
@@ -112,7 +112,7 @@ class Purse:
 def _within(total: float, limit: float) -> float:
     if total > limit:
         raise BudgetError(
-            f"the next question could take this run beyond --max-cost {limit:g}",
+            f"the next request could take this run beyond --max-cost {limit:g}",
             "What was bought is kept: run the same command again, with --max-cost for what is still to be bought.",
         )
     return total

@@ -26,8 +26,9 @@ from plad_bench.contract.errors import PluginError, UsageError
 from plad_bench.contract.renamed import METRICS
 
 if TYPE_CHECKING:
+    from plad_bench.contract.components import Component
+    from plad_bench.contract.events import Event
     from plad_bench.contract.params import Params
-    from plad_bench.contract.records import Component, Event
 
 logger = logging.getLogger("plad_bench")
 
@@ -134,7 +135,7 @@ class Registry:
 
     def _collect(self, kind: str) -> Iterator[Registered]:
         hook, record = KINDS[kind]
-        expected = getattr(import_module("plad_bench.contract.records"), record)
+        expected = getattr(import_module("plad_bench.contract.components"), record)
         for impl in getattr(self.manager.hook, hook).get_hookimpls():
             origin = self.origins[impl.plugin_name]
             try:

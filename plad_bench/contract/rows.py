@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from plad_bench.contract.errors import StageError
-from plad_bench.contract.records import BadRow, Source
+from plad_bench.contract.examples import BadRow, Source
 
 MAX_BAD = 0.05
 """Share of bad rows beyond which a file is taken to be another than was meant."""

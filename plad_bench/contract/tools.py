@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from plad_bench.contract.money import Purse
-    from plad_bench.contract.records import Response, Scored
-    from plad_bench.contract.thrift import Thrift
+    from plad_bench.contract.examples import Response, Scored
+    from plad_bench.contract.memory_policy import MemoryPolicy
+    from plad_bench.contract.money import Budget
 
 Scorer: TypeAlias = "Callable[[Sequence[Scored]], Sequence[float]]"
 """The values of a metric for any examples, oriented so that higher is better."""
@@ -64,14 +64,14 @@ class Tools:
     """A directory whose files stay in the store beside the values."""
     partial: Path
     """A directory that survives a kill, until the values are there."""
-    journal: Path
-    """Survives a kill, and stays with the values. What is written here, a line for each answered question, need not be
+    response_cache: Path
+    """Survives a kill, and stays with the values. What is written here, a line for each answered request, need not be
     asked again."""
     counts: dict[str, float]
     """Counts for the manifest: what was dropped, cut, asked."""
-    purse: Purse
-    """What may be spent on asking."""
-    thrift: Thrift
+    budget: Budget
+    """What may be spent on context."""
+    memory_policy: MemoryPolicy
     """How the stage spares its device's memory."""
 
     def __call__(self, selector: str) -> Scorer:

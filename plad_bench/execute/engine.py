@@ -16,8 +16,8 @@ from pathlib import Path
 from plad_bench.contract import hub
 from plad_bench.contract.errors import PladBenchError, UsageError
 from plad_bench.contract.files import unwritable
-from plad_bench.contract.money import Purse
-from plad_bench.contract.records import LauncherSession, StageProcess
+from plad_bench.contract.launching import LauncherSession, StageProcess
+from plad_bench.contract.money import Budget
 from plad_bench.execute.store import Artifact, Store
 from plad_bench.plan.stages import Stage
 
@@ -120,7 +120,7 @@ class Engine:
         if not self._waiting:
             return
         if self.options.max_cost:
-            Purse(self.spent_file).open()
+            Budget(self.spent_file).open()
         session = self.open_session()
         running: list[Running] = []
         told = 0.0
@@ -224,7 +224,7 @@ class Engine:
             "device": session.device,
             "threads": self.threads,
             "ranks": len(slots),
-            "meeting": str(job.with_suffix(f".{secrets.token_hex(4)}.meeting")),
+            "rendezvous_file": str(job.with_suffix(f".{secrets.token_hex(4)}.rendezvous")),
             "commits": hub.pins(),
             "spent": str(self.spent_file),
             "max_cost": self.options.max_cost,

@@ -12,7 +12,7 @@ from plad_bench.contract.jsonlines import numbered
 from plad_bench.contract.money import Asks, Price
 from plad_bench.execute.stages.data import Prepared, preview
 from plad_bench.execute.stages.files import Prompt, read_prompts
-from plad_bench.execute.store import JOURNAL, Store
+from plad_bench.execute.store import RESPONSE_CACHE, Store
 from plad_bench.plan.matrix import Cell
 from plad_bench.plan.spec import Chosen
 from plad_bench.plan.stages import Stage
@@ -30,7 +30,7 @@ class Estimate:
     asked: str
     """The teacher, or the metric."""
     stage: str
-    questions: int | None
+    requests: int | None
     answered: int
     """Of these, by an earlier run."""
     tokens_in: int | None
@@ -46,7 +46,7 @@ class Estimate:
         return Estimate(
             asked=self.asked,
             stage=self.stage,
-            questions=_sum(self.questions, other.questions),
+            requests=_sum(self.requests, other.requests),
             answered=self.answered + other.answered,
             tokens_in=_sum(self.tokens_in, other.tokens_in),
             tokens_out=_sum(self.tokens_out, other.tokens_out),
@@ -101,7 +101,7 @@ def _askers(cell: Cell) -> Iterator[_Asker]:
 def _teacher(cell: Cell, prices: Callable[[Any], Price | None], stage: Stage) -> _Asker:
     price = prices(cell.teacher.params)
     asks = Asks(
-        questions=stage.spec.get("samples", 1),
+        requests=stage.spec.get("samples", 1),
         extra_in=price.extra_in if price else 0,
         tokens_out=stage.spec["max_new_tokens"] + (price.extra_out if price else 0),
         price=price,
@@ -132,16 +132,16 @@ def _scorers(cell: Cell, metric: Chosen | None, stage: Stage) -> Iterator[_Asker
 
 def _estimate(asker: _Asker, store: Store, prompts: Prompts) -> Estimate:
     stage, asks = asker.stage, asker.asks
-    journal = store.partial(stage.key) / JOURNAL
-    lines = numbered(io.BytesIO(journal.read_bytes())) if journal.is_file() else ()
+    response_cache = store.partial(stage.key) / RESPONSE_CACHE
+    lines = numbered(io.BytesIO(response_cache.read_bytes())) if response_cache.is_file() else ()
     answered = len({line for _, line in lines})
-    questions = tokens_in = tokens_out = money = None
+    requests = tokens_in = tokens_out = money = None
     if asks is not None:
         decoded = stage if stage.operation == "ask" else stage.inputs["responses"]
         every = prompts.of(asker.cell, decoded)
-        questions = len(every) * asks.questions
-        answered = min(questions, answered)
-        left = questions - answered
+        requests = len(every) * asks.requests
+        answered = min(requests, answered)
+        left = requests - answered
         size = sum(len(p.prompt.encode()) for p in every) / BYTES_PER_TOKEN / max(1, len(every))
         tokens_in = round(left * (size + asks.texts * decoded.spec["max_new_tokens"] + asks.extra_in))
         tokens_out = left * asks.tokens_out
@@ -149,7 +149,7 @@ def _estimate(asker: _Asker, store: Store, prompts: Prompts) -> Estimate:
     return Estimate(
         asked=asker.chosen.label,
         stage=stage.name,
-        questions=questions,
+        requests=requests,
         answered=answered,
         tokens_in=tokens_in,
         tokens_out=tokens_out,

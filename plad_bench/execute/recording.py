@@ -24,7 +24,7 @@ from plad_bench.execute.store import Artifact, Store
 from plad_bench.plan.matrix import Cell
 from plad_bench.plan.spec import Chosen, protocol_values
 from plad_bench.plan.stages import Stage, digest
-from plad_bench.report import results
+from plad_bench.records import schema, storage
 
 logger = logging.getLogger("plad_bench")
 
@@ -41,7 +41,7 @@ def path_of(cells: Path, cell_id: str) -> Path:
     return cells / f"{cell_id}.json"
 
 
-def recorded(cells: Path, cell: Cell) -> results.Record | None:
+def recorded(cells: Path, cell: Cell) -> schema.Record | None:
     """The record of this very cell, if there is one with every metric asked for; None if there is work to do."""
     record = _read(cells, cell)
     if record is None:
@@ -56,7 +56,7 @@ def recorded(cells: Path, cell: Cell) -> results.Record | None:
     return record if complete and _has_its_scores(cells, cell, record) else None
 
 
-def _has_its_scores(cells: Path, cell: Cell, record: results.Record) -> bool:
+def _has_its_scores(cells: Path, cell: Cell, record: schema.Record) -> bool:
     """Whether the file of scores is the one that the record speaks of: a kill may have come between the two."""
     file = path_of(cells, cell.id).with_suffix(".scores.parquet")
     try:
@@ -73,21 +73,21 @@ def failed(cells: Path, cell: Cell) -> bool:
     return record is not None and record.status == "failed"
 
 
-def _read(cells: Path, cell: Cell) -> results.Record | None:
+def _read(cells: Path, cell: Cell) -> schema.Record | None:
     """The record in a cell's place; None if there is none, or the file is none.
 
     Raises:
         UnreadableError: if the file cannot be read: what it says must not be taken for lost.
     """
     try:
-        return results.read(path_of(cells, cell.id))
-    except results.UnreadableError:
+        return storage.read(path_of(cells, cell.id))
+    except storage.UnreadableError:
         raise
-    except results.RecordError:
+    except storage.RecordError:
         return None
 
 
-def stale(record: results.Record) -> list[str]:
+def stale(record: schema.Record) -> list[str]:
     """The stages a record rests on that code or packages other than today's made; see `lineage.stale`."""
     return lineage.stale(record.lineage or [{**_version(record.provenance), "stages": ["the evaluated model"]}])
 
@@ -111,7 +111,7 @@ def _has_samples(cell: Cell) -> bool:
     return not (cell.seed or cell.protocol.limit) and cell.task.component.redistributable
 
 
-def write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], arguments: Sequence[str]) -> results.Record:
+def write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], arguments: Sequence[str]) -> schema.Record:
     """Write the record of a finished cell, its per-example scores, its samples and its training curve.
 
     Metrics that are in the record already stay there; runs that add metrics at the same time wait for each other.
@@ -125,18 +125,18 @@ def write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], argum
         raise unwritable(path, error) from error
 
 
-def _write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], arguments: Sequence[str]) -> results.Record:
+def _write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], arguments: Sequence[str]) -> schema.Record:
     tables: dict[str, Table] = {}
     metrics = {}
     absent = dict(cell.absent)
     for label, stage in cell.scores.items():
         artifact = artifacts[stage.key]
         tables[label] = _values(artifact)
-        value, n, stderr = results.summarise(np.array(list(tables[label].values()), dtype=np.float64))
+        value, n, stderr = storage.summarise(np.array(list(tables[label].values()), dtype=np.float64))
         if reason := artifact.manifest["notes"].get("absent"):
             absent[label] = _publishable(cell, reason)
         component = next(m for m in cell.metrics if m.label == label).component
-        metrics[label] = results.MetricPart(
+        metrics[label] = schema.MetricPart(
             value=value, better=component.better, n=n, stderr=stderr, unit=component.unit, key=stage.key
         )
     scores = path_of(cells, cell.id).with_suffix(".scores.parquet")
@@ -147,17 +147,17 @@ def _write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], argu
         metrics, tables = _with_earlier(scores, earlier, metrics, tables)
         absent = {k: v for k, v in earlier.absent.items() if k not in cell.scores} | absent
     ids, columns = _joined(tables)
-    data = results.scores_bytes(ids, columns)
+    data = storage.scores_bytes(ids, columns)
     write_atomically(scores, data)
     facts = _facts(artifacts)
     chain = [stage for stage in _chain(cell) if stage.key in facts]
-    record = results.Record(
+    record = schema.Record(
         **_identity(cell),
         key=cell.responses.key,
         status="trial" if cell.protocol.limit else "done",
         metrics=metrics,
         absent=absent,
-        scores=results.ScoresPart(file=scores.name, sha256=hashlib.sha256(data).hexdigest(), examples=len(ids)),
+        scores=schema.ScoresPart(file=scores.name, sha256=hashlib.sha256(data).hexdigest(), examples=len(ids)),
         samples=_write_samples(cells, cell, artifacts, earlier),
         counts=earlier.counts if earlier else _counts(chain, facts),
         cost={**(earlier.cost if earlier else {}), **_cost(cell, facts)},
@@ -176,7 +176,7 @@ def _write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], argu
         },
     )
     _write_curve(cells, cell, artifacts)
-    results.write(path_of(cells, cell.id), record)
+    storage.write(path_of(cells, cell.id), record)
     return record
 
 
@@ -188,7 +188,7 @@ def _lineage(
     cell: Cell,
     made: Mapping[str, Any],
     artifacts: Mapping[str, Artifact],
-    earlier: results.Record | None,
+    earlier: schema.Record | None,
     kept: Sequence[str],
 ) -> lineage.Lineage:
     """Of all that a record rests on: its artifacts, and the metrics that are kept of an earlier one of its version."""
@@ -207,23 +207,23 @@ def _lineage(
     return [{k: v for k, v in e.items() if k != "packages" or v != version["packages"]} for e in every]
 
 
-def write_undone(cells: Path, cell: Cell, failure: Failure | None, arguments: Sequence[str]) -> results.Record:
+def write_undone(cells: Path, cell: Cell, failure: Failure | None, arguments: Sequence[str]) -> schema.Record:
     """Write the record of a skipped or failed cell."""
-    record = results.Record(
+    record = schema.Record(
         **_identity(cell),
         key="" if cell.skip else cell.responses.key,
         status="failed" if failure else "skipped",
         reason=_publishable(cell, f"{failure.stage}: {failure.message}") if failure else cell.skip,
         provenance={"code": provenance.code_hash(), "command": provenance.command(arguments)},
     )
-    results.write(path_of(cells, cell.id), record)
+    storage.write(path_of(cells, cell.id), record)
     return record
 
 
 def _identity(cell: Cell) -> dict[str, Any]:
     lr = getattr(cell.method.params, "lr", 0.0) if cell.method else 0.0
     if cell.method is None:
-        method = results.MethodPart(
+        method = schema.MethodPart(
             name=cell.row,
             selector=cell.row,
             params={},
@@ -237,7 +237,7 @@ def _identity(cell: Cell) -> dict[str, Any]:
     else:
         component = cell.method.component
         access = min(component.access, cell.plan.access(cell.method), key=lambda access: access.tier)
-        method = results.MethodPart(
+        method = schema.MethodPart(
             **_named(cell.method) | {"selector": cell.row},
             access=access.value,
             paper=component.paper,
@@ -248,16 +248,16 @@ def _identity(cell: Cell) -> dict[str, Any]:
     return {
         "cell": cell.id,
         "seed": cell.seed,
-        "task": results.TaskPart(
+        "task": schema.TaskPart(
             **_named(cell.task),
             licence=task.licence,
             redistributable=task.redistributable,
             data_version=cell.plan.data.document["operation_version"],
         ),
-        "teacher": results.Named(**_named(cell.teacher)),
-        "student": results.Named(**_named(cell.student)),
+        "teacher": schema.Named(**_named(cell.teacher)),
+        "student": schema.Named(**_named(cell.student)),
         "method": method,
-        "pairs": results.Named(**_named(cell.pairs)) if cell.pairs else None,
+        "pairs": schema.Named(**_named(cell.pairs)) if cell.pairs else None,
         "protocol": protocol_values(cell.protocol),
     }
 
@@ -273,7 +273,7 @@ def _named(chosen: Chosen) -> dict[str, Any]:
     }
 
 
-def rests_on(record: results.Record, responses: Artifact, model: Artifact | None) -> bool:
+def rests_on(record: schema.Record, responses: Artifact, model: Artifact | None) -> bool:
     """Whether the scores of a record are those of these responses and weights.
 
     The key of a record says how they were made; another machine that makes them again may round otherwise.
@@ -290,7 +290,7 @@ def rests_on(record: results.Record, responses: Artifact, model: Artifact | None
     return all(known[name] == value for name, value in here.items() if name in known)
 
 
-def measured(record: results.Record, store: Store, model: Artifact) -> results.Record:
+def measured(record: schema.Record, store: Store, model: Artifact) -> schema.Record:
     """The record with the scores that a store has of a cell's responses, and the provenance of the weights there.
 
     What else was measured when the record was made (per-example scores, cost, time) is left out.
@@ -298,7 +298,7 @@ def measured(record: results.Record, store: Store, model: Artifact) -> results.R
     metrics = {}
     for label, metric in record.metrics.items():
         if (artifact := store.find(metric.key)) is not None:
-            value, n, stderr = results.summarise(np.array(list(_values(artifact).values()), dtype=np.float64))
+            value, n, stderr = storage.summarise(np.array(list(_values(artifact).values()), dtype=np.float64))
             metrics[label] = metric.model_copy(update={"value": value, "n": n, "stderr": stderr})
     notes = {name: record.provenance[name] for name in ("command", "notes") if name in record.provenance}
     provenance_ = {**model.manifest["provenance"], **notes}
@@ -327,7 +327,7 @@ def _values(artifact: Artifact) -> Table:
     return {id_: math.nan if v is None else v for id_, v in by_id.items()}
 
 
-def _same_responses(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact]) -> results.Record | None:
+def _same_responses(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact]) -> schema.Record | None:
     """The record an earlier run wrote of the same responses."""
     earlier = _read(cells, cell)
     if earlier is None or earlier.key != cell.responses.key or earlier.scores is None:
@@ -346,27 +346,27 @@ def _same_responses(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact]) 
 
 
 def _with_earlier(
-    file: Path, earlier: results.Record, metrics: dict[str, Any], tables: dict[str, Table]
+    file: Path, earlier: schema.Record, metrics: dict[str, Any], tables: dict[str, Table]
 ) -> tuple[dict[str, Any], dict[str, Table]]:
     """Metrics that an earlier run computed of the same responses stay in the record."""
     try:
-        ids, columns = results.read_scores(file, hashlib.sha256(file.read_bytes()).hexdigest())
-    except results.UnreadableError:
+        ids, columns = storage.read_scores(file, hashlib.sha256(file.read_bytes()).hexdigest())
+    except storage.UnreadableError:
         raise
-    except (results.RecordError, FileNotFoundError):
+    except (storage.RecordError, FileNotFoundError):
         return metrics, tables
     # Not by the hash of the file: a kill may have come before the record that speaks of it.
     others = {name: part for name, part in earlier.metrics.items() if name in columns and name not in metrics}
-    kept = [n for n, part in others.items() if results.summarise(columns[n]) == (part.value, part.n, part.stderr)]
+    kept = [n for n, part in others.items() if storage.summarise(columns[n]) == (part.value, part.n, part.stderr)]
     old = {name: zip(ids, columns[name].tolist(), strict=True) for name in kept}
-    old_tables = {n: {i: v for i, v in rows if results.is_prompt(i) or not math.isnan(v)} for n, rows in old.items()}
+    old_tables = {n: {i: v for i, v in rows if storage.is_prompt(i) or not math.isnan(v)} for n, rows in old.items()}
     return {**metrics, **{name: earlier.metrics[name] for name in kept}}, {**tables, **old_tables}
 
 
 def _joined(tables: Mapping[str, Table]) -> tuple[list[str], dict[str, np.ndarray]]:
     """All examples, each once, and every metric's value for each: NaN for the examples of another metric's own."""
     every = dict.fromkeys(id_ for table in tables.values() for id_ in table)
-    ids = sorted(every, key=lambda id_: not results.is_prompt(id_))  # stable: otherwise in their order
+    ids = sorted(every, key=lambda id_: not storage.is_prompt(id_))  # stable: otherwise in their order
     return ids, {name: np.array([table.get(id_, math.nan) for id_ in ids]) for name, table in tables.items()}
 
 
@@ -420,8 +420,8 @@ def _cost(cell: Cell, facts: Facts) -> dict[str, float]:
 
 
 def _write_samples(
-    cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], earlier: results.Record | None
-) -> results.SamplesPart | None:
+    cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], earlier: schema.Record | None
+) -> schema.SamplesPart | None:
     """Keep what the cell wrote to a few prompts."""
     file = path_of(cells, cell.id).with_suffix(".samples.jsonl")
     if not _has_samples(cell):
@@ -433,8 +433,8 @@ def _write_samples(
     examples = {row["id"]: row for row in read_lines(data.path / f"{cell.protocol.split}.jsonl")}
     answered = (row for row in read_lines(responses.path / "responses.jsonl") if row["responses"])
     rows = sorted(answered, key=lambda row: str(row["id"]))[:SAMPLES]
-    content = results.samples_bytes(
-        results.Sample(
+    content = storage.samples_bytes(
+        schema.Sample(
             example=row["id"],
             prompt=examples[row["id"]]["prompt"],
             reference=next(iter(examples[row["id"]]["references"]), ""),
@@ -443,7 +443,7 @@ def _write_samples(
         for row in rows
     )
     write_atomically(file, content)
-    return results.SamplesPart(file=file.name, sha256=hashlib.sha256(content).hexdigest())
+    return schema.SamplesPart(file=file.name, sha256=hashlib.sha256(content).hexdigest())
 
 
 def _write_curve(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact]) -> None:

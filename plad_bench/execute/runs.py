@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plad_bench.contract import locks
+from plad_bench.contract.events import Event
 from plad_bench.contract.files import unwritable, write_atomically
-from plad_bench.contract.money import Purse
-from plad_bench.contract.records import Event, LauncherSession
+from plad_bench.contract.launching import LauncherSession
+from plad_bench.contract.money import Budget
 from plad_bench.execute import lineage, provenance, recording
 from plad_bench.execute.engine import Engine, Failure, Options, Running, Watcher
 from plad_bench.execute.store import Artifact, Store
@@ -26,7 +27,7 @@ from plad_bench.plan.stages import Stage
 
 if TYPE_CHECKING:
     from plad_bench.contract.registry import Registry
-    from plad_bench.report.results import Record
+    from plad_bench.records.schema import Record
 
 STATE = "state.json"
 ALIVE = "alive"
@@ -140,7 +141,7 @@ class Run:
                 state.finish(complete=not (pending or self.unpaid))
                 self.registry.notify(Event(kind="run_finished", name=name, status="finished", data=counts))
                 _forget_old(self.store.runs, state.directory)
-        self.spent = Purse(engine.spent_file).spent
+        self.spent = Budget(engine.spent_file).spent
         return counts
 
     def _arguments(self, cell: Cell) -> Sequence[str]:

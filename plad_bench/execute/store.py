@@ -23,8 +23,8 @@ from plad_bench.contract.files import unreadable, unwritable
 from plad_bench.plan.stages import digest, stage_name
 
 MANIFEST = "manifest.json"
-JOURNAL = "answers.jsonl"
-"""What endpoints were asked and answered, a line for each question; it may have been paid for."""
+RESPONSE_CACHE = "answers.jsonl"
+"""What endpoints were asked and answered, a line for each request; it may have been paid for."""
 
 
 @dataclass(frozen=True)
@@ -208,8 +208,8 @@ class Store:
 
     def commit(self, staging: Path, document: dict[str, Any], key: str, facts: dict[str, Any]) -> Artifact:
         """Seal a staging directory with its manifest and move it to its place in one step."""
-        if (journal := self.partial(key) / JOURNAL).is_file():
-            shutil.copyfile(journal, staging / JOURNAL)
+        if (response_cache := self.partial(key) / RESPONSE_CACHE).is_file():
+            shutil.copyfile(response_cache, staging / RESPONSE_CACHE)
         readable = staging.stat().st_mode & 0o666  # as the umask has it: some libraries write for their owner alone
         files = {}
         for file in sorted(p for p in staging.rglob("*") if p.is_file()):
@@ -247,10 +247,12 @@ class Store:
     def _take_away(self, path: Path, grave: Path) -> None:
         """Move an artifact, but keep what was asked and answered for it, so that nobody asks, and pays, again."""
         try:
-            if (path / JOURNAL).is_file():
+            if (path / RESPONSE_CACHE).is_file():
                 self.partial(path.name).mkdir(parents=True, exist_ok=True)
-                with (self.partial(path.name) / JOURNAL).open("ab") as journal:
-                    journal.write((b"\n" if journal.tell() else b"") + (path / JOURNAL).read_bytes())
+                with (self.partial(path.name) / RESPONSE_CACHE).open("ab") as response_cache:
+                    response_cache.write(
+                        (b"\n" if response_cache.tell() else b"") + (path / RESPONSE_CACHE).read_bytes()
+                    )
             grave.parent.mkdir(parents=True, exist_ok=True)
             path.rename(grave)
         except FileNotFoundError:  # somebody else did it just now

@@ -7,7 +7,7 @@ from pathlib import Path
 from plad_bench.contract.errors import MissingError
 from plad_bench.contract.jsonlines import read_lines
 from plad_bench.execute.store import Store
-from plad_bench.report.results import Record
+from plad_bench.records.schema import Record
 
 
 def read(store: Store, record: Record, teacher: Record | None, count: int) -> list[dict[str, str]]:

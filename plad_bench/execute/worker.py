@@ -1,8 +1,8 @@
 """One stage in one clean process, or in several that share it: read a job file, compute, seal the artifact.
 
-A job is a JSON file: {store, shipped, stage, document, key, inputs, job, plugins, device, threads, ranks, meeting,
-commits, spent, max_cost}. The result is the artifact in the store, which the first rank puts there, or `<job>.error`
-with what went wrong. Nothing else crosses.
+A job is a JSON file: {store, shipped, stage, document, key, inputs, job, plugins, device, threads, ranks,
+rendezvous_file, commits, spent, max_cost}. The result is the artifact in the store, which the first rank puts there, or
+`<job>.error` with what went wrong. Nothing else crosses.
 """
 
 from __future__ import annotations
@@ -24,14 +24,17 @@ from typing import TYPE_CHECKING, Any
 from plad_bench.contract import hub, locks
 from plad_bench.contract.errors import BudgetError, MissingError, PladBenchError, StageError
 from plad_bench.contract.files import unwritable, write_atomically
-from plad_bench.contract.money import Purse
+from plad_bench.contract.memory_policy import MemoryPolicy
+from plad_bench.contract.money import Budget
 from plad_bench.contract.registry import Registry
-from plad_bench.contract.thrift import Thrift
 from plad_bench.execute import lineage, provenance
 from plad_bench.execute.store import Artifact, Store
 
 if TYPE_CHECKING:
     from plad_bench.plan.spec import Chosen
+
+_MODULES = {"signals": "teacher_logprobs"}
+"""Operation -> its module, where that was renamed: operations are part of every key."""
 
 
 @dataclass
@@ -54,15 +57,15 @@ class Context:
     notes: dict[str, Any]
     """Kept in the manifest: what a reader should know, such as a fall-back taken."""
     _progress: Path
-    thrift: Thrift = field(default_factory=Thrift)
+    memory_policy: MemoryPolicy = field(default_factory=MemoryPolicy)
     """How the device's memory is spared; the stage finds out."""
-    purse: Purse = field(default_factory=Purse)
+    budget: Budget = field(default_factory=Budget)
     """What the run may spend."""
     rank: int = 0
     """Which of the processes that share the stage this is. The first alone writes and tells."""
     ranks: int = 1
     """How many there are."""
-    meeting: Path | None = None
+    rendezvous_file: Path | None = None
     """The file through which they find each other."""
     _last: float = 0.0
 
@@ -157,12 +160,13 @@ def _compute(job: Mapping[str, Any], store: Store, staging: Path, progress: Path
         cost={},
         notes={},
         _progress=progress,
-        purse=Purse(Path(job["spent"]), job["max_cost"] or float("inf")),
+        budget=Budget(Path(job["spent"]), job["max_cost"] or float("inf")),
         rank=rank,
         ranks=job["ranks"],
-        meeting=Path(job["meeting"]),
+        rendezvous_file=Path(job["rendezvous_file"]),
     )
-    run: Callable[[Context], None] = import_module(f"plad_bench.execute.stages.{operation}").run
+    module = import_module(f"plad_bench.execute.stages.{_MODULES.get(operation, operation)}")
+    run: Callable[[Context], None] = module.run
     began, cpu = time.perf_counter(), _processor_time()
     _set_threads(job["threads"], operation)
     run(context)
@@ -181,8 +185,8 @@ def _compute(job: Mapping[str, Any], store: Store, staging: Path, progress: Path
             "lineage": lineage.extended(made, job["document"], {a.key: a for a in inputs.values()}, store.find),
             "device": provenance.device_name(job["device"]),
             "threads": job["threads"],
-            "micro_batch": context.thrift.micro_batch,
-            **({"checkpointing": True} if context.thrift.checkpointing else {}),
+            "micro_batch": context.memory_policy.micro_batch,
+            **({"checkpointing": True} if context.memory_policy.checkpointing else {}),
             **({"ranks": job["ranks"]} if job["ranks"] > 1 else {}),
         },
     }

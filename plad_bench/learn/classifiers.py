@@ -12,8 +12,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from plad_bench.contract import hub
 from plad_bench.contract.errors import MissingError
-from plad_bench.contract.records import PromptFormat
-from plad_bench.contract.thrift import Thrift
+from plad_bench.contract.memory_policy import MemoryPolicy
+from plad_bench.contract.models import PromptFormat
 from plad_bench.learn.memory import fit, slices
 from plad_bench.learn.models import context_length, embedded, resolve
 from plad_bench.learn.prompts import Chat, Spelling
@@ -31,7 +31,7 @@ class Classifier:
         device: str,
         counts: dict[str, float],
         *,
-        thrift: Thrift | None = None,
+        memory_policy: MemoryPolicy | None = None,
     ) -> None:
         """Load it, downloading it if need be.
 
@@ -51,7 +51,7 @@ class Classifier:
                 "Name a reward model, or another model saved with a trained classification head.",
             )
         self.model = model.to(device).eval()
-        self.counts, self.thrift = counts, thrift or Thrift()
+        self.counts, self.memory_policy = counts, memory_policy or MemoryPolicy()
         # The last token is found by looking for padding; where that is the end token, or there is none, texts go alone.
         pad, rows = self.tokenizer.pad_token_id, embedded(model)
         self.alone = pad is None or pad == self.tokenizer.eos_token_id or 0 < rows <= pad
@@ -70,7 +70,7 @@ class Classifier:
         found: dict[int, list[float]] = {}
         for indices in slices(ordered, 1 if self.alone else BATCH):
             read = functools.partial(self._read, [encoded[i] for i in indices])
-            found |= zip(indices, fit(read, len(indices), self.thrift, what="reading one text"), strict=True)
+            found |= zip(indices, fit(read, len(indices), self.memory_policy, what="reading one text"), strict=True)
             progress(len(found), len(texts))
         return [found[i] for i in range(len(texts))]
 

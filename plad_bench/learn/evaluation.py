@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from plad_bench.contract.errors import UnmeasuredError
-from plad_bench.contract.records import Response
-from plad_bench.contract.thrift import Thrift
+from plad_bench.contract.examples import Response
+from plad_bench.contract.memory_policy import MemoryPolicy
 from plad_bench.contract.tools import LanguageModel
 from plad_bench.learn import models
+from plad_bench.learn.chunked_logits import Predictor, parts
 from plad_bench.learn.divergences import cross_entropy
 from plad_bench.learn.generation import Decoding, generate
 from plad_bench.learn.memory import fit, slices
-from plad_bench.learn.predictions import Predictor, parts
 from plad_bench.learn.sequences import Encoder, Tokens, collate, micro_batches
-from plad_bench.learn.signals import exchanged
+from plad_bench.learn.teacher_cache import exchanged
 
 BATCH = 32
 
@@ -36,9 +36,9 @@ class Evaluated(LanguageModel):
         precision: str,
         max_new_tokens: int,
         counts: dict[str, float],
-        thrift: Thrift | None = None,
+        memory_policy: MemoryPolicy | None = None,
     ) -> None:
-        self.thrift = thrift or Thrift()
+        self.memory_policy = memory_policy or MemoryPolicy()
         self.model, self.tokenizer = models.load(path, device, precision)
         self.encoder = models.encoder(self.model, self.tokenizer, counts)
         self.max_new_tokens = max_new_tokens
@@ -60,7 +60,7 @@ class Evaluated(LanguageModel):
                 made = (self._rows(predictors, [items[i] for i in some], function) for some in slices(indices, size))
                 return [row for part in made for row in part]
 
-            measured |= zip(indices, fit(rows, len(indices), self.thrift, what="reading one text"), strict=True)
+            measured |= zip(indices, fit(rows, len(indices), self.memory_policy, what="reading one text"), strict=True)
         return [measured[i] for i in range(len(items))]
 
     def _items(self, texts: Sequence[tuple[str, Response]], beside: LanguageModel | None) -> list[Tokens]:
@@ -96,7 +96,7 @@ class Evaluated(LanguageModel):
 
     def sample(self, prompts: Sequence[str], *, temperature: float, top_k: int = 0, seed: int = 0) -> list[Response]:
         decoding = Decoding(max_new_tokens=self.max_new_tokens, temperature=temperature, top_k=top_k, seed=seed)
-        return generate(self.model, self.tokenizer, prompts, decoding, thrift=self.thrift)
+        return generate(self.model, self.tokenizer, prompts, decoding, memory_policy=self.memory_policy)
 
 
 def _logprob(logits: Tensor, labels: Tensor) -> Tensor:

@@ -23,8 +23,8 @@ from transformers import (
 )
 
 from plad_bench.contract.errors import StageError
-from plad_bench.contract.records import Response
-from plad_bench.contract.thrift import Thrift
+from plad_bench.contract.examples import Response
+from plad_bench.contract.memory_policy import MemoryPolicy
 from plad_bench.learn.memory import fit, slices
 from plad_bench.learn.models import encoder as encoder_of
 from plad_bench.learn.models import end_tokens
@@ -54,7 +54,7 @@ def generate(
     decoding: Decoding,
     progress: Callable[[int, int], None] = lambda done, total: None,
     *,
-    thrift: Thrift | None = None,
+    memory_policy: MemoryPolicy | None = None,
     continuous: bool = False,
     counts: dict[str, float] | None = None,
 ) -> list[Response]:
@@ -65,7 +65,7 @@ def generate(
     Raises:
         StageError: if a prompt leaves no room for the response in the model's context, or the device none for one.
     """
-    thrift = thrift or Thrift()
+    memory_policy = memory_policy or MemoryPolicy()
     encoder = encoder_of(model, tokenizer, counts)
     encoded = [encoder.prompt(p) for p in prompts]
     check_room(encoder, encoded, decoding.max_new_tokens)
@@ -82,14 +82,16 @@ def generate(
     )
     if continuous and not decoding.temperature and not encoder.encoder_decoder:
         together = functools.partial(_continuously, model, encoded)
-        made = fit(together, min(BATCH, len(prompts)), thrift, what="generating one response")
+        made = fit(together, min(BATCH, len(prompts)), memory_policy, what="generating one response")
         progress(len(prompts), len(prompts))
         return [response_of(encoder, ids, ends) for ids in made]
     for start in range(0, len(prompts), BATCH):
         indices = longest_first[start : start + BATCH]
         seed = derive(decoding.seed, "generate", start)
         batch = functools.partial(_batch, model, tokenizer, [encoded[i] for i in indices], decoding, seed)
-        for i, ids in zip(indices, fit(batch, len(indices), thrift, what="generating one response"), strict=True):
+        for i, ids in zip(
+            indices, fit(batch, len(indices), memory_policy, what="generating one response"), strict=True
+        ):
             responses[i] = response_of(encoder, ids, ends)
         progress(len(responses), len(prompts))
     return [responses[i] for i in range(len(prompts))]

@@ -23,7 +23,7 @@ from transformers import Cache, DynamicCache, EncoderDecoderCache, PreTrainedMod
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from plad_bench.learn.generation import padded
-from plad_bench.learn.signals import exchanged
+from plad_bench.learn.teacher_cache import exchanged
 
 
 class Reader(ABC):

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 
 from plad_bench.contract.errors import StageError
-from plad_bench.contract.thrift import Thrift
+from plad_bench.contract.memory_policy import MemoryPolicy
 
 T = TypeVar("T")
 
@@ -22,7 +22,11 @@ _SIGNS = ("out of memory", "DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", 
 
 
 def fit(
-    work: Callable[[int], T], most: int, thrift: Thrift, recompute: Callable[[], None] | None = None, what: str = ""
+    work: Callable[[int], T],
+    most: int,
+    memory_policy: MemoryPolicy,
+    recompute: Callable[[], None] | None = None,
+    what: str = "",
 ) -> T:
     """The result of work that takes `most` sequences at a time, or as many as there is memory for.
 
@@ -31,8 +35,8 @@ def fit(
 
     Args:
         work: given how many sequences to take at a time, does all of it, from the beginning if it is called again.
-        most: how many it would take at once; the first attempt does, unless `thrift` knows better.
-        thrift: what the stage has learned; what is found out here is put there.
+        most: how many it would take at once; the first attempt does, unless `memory_policy` knows better.
+        memory_policy: what the stage has learned; what is found out here is put there.
         recompute: makes later calls compute activations again for their gradients, where the work has any.
         what: the work, for the error.
 
@@ -40,20 +44,20 @@ def fit(
         StageError: if one sequence alone does not fit.
     """
     while True:
-        size = min(most, thrift.micro_batch or most)
+        size = min(most, memory_policy.micro_batch or most)
         try:
             return work(size)
         except Exception as error:
             if not is_short(error):
                 raise
-            if size <= 1 and (recompute is None or thrift.checkpointing):
+            if size <= 1 and (recompute is None or memory_policy.checkpointing):
                 raise _too_small(f"{what or 'one sequence'} does not fit, a single sequence at a time", error) from None
         _free()  # not before the error is gone, whose frames hold the tensors
-        if recompute is not None and not thrift.checkpointing and size // 2 < SMALL:
-            thrift.checkpointing = True
+        if recompute is not None and not memory_policy.checkpointing and size // 2 < SMALL:
+            memory_policy.checkpointing = True
             recompute()
         else:
-            thrift.micro_batch = size // 2
+            memory_policy.micro_batch = size // 2
 
 
 def slices(batch: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -24,7 +24,7 @@ from transformers import (
 
 from plad_bench.contract import hub
 from plad_bench.contract.errors import MissingError
-from plad_bench.contract.records import PromptFormat
+from plad_bench.contract.models import PromptFormat
 from plad_bench.learn import prompts
 from plad_bench.learn.memory import is_short, room_for
 from plad_bench.learn.seeds import derive

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from plad_bench.contract.errors import StageError
-from plad_bench.contract.records import PairBatch, PairObjective, Sampling, Term, Trace
+from plad_bench.contract.objectives import PairBatch, PairObjective, Sampling, Term, Trace
+from plad_bench.learn.chunked_logits import Predictor, label_logprobs, parts, summed
 from plad_bench.learn.divergences import cross_entropy, log_mixture, soften
-from plad_bench.learn.predictions import Predictor, label_logprobs, parts, summed
 from plad_bench.learn.sequences import Batch
-from plad_bench.learn.signals import Aligned, Events, Whole, aligned
+from plad_bench.learn.teacher_cache import Aligned, Events, Whole, aligned
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 
 from plad_bench.contract import hub
 from plad_bench.contract.errors import StageError
-from plad_bench.contract.records import PromptFormat
+from plad_bench.contract.models import PromptFormat
 
 SETTINGS = "plad_bench_prompts"
 """Where tokenizer_config.json keeps a prompt format, so that every checkpoint goes on with that of its base model."""

@@ -21,14 +21,14 @@ _PATIENCE = timedelta(days=365)
 
 
 @contextmanager
-def together(rank: int, count: int, meeting: Path | None, device: str) -> Iterator[None]:
+def together(rank: int, count: int, rendezvous_file: Path | None, device: str) -> Iterator[None]:
     """Be one of several, which find each other through a file that was not there before; alone, nothing happens."""
     if count == 1:
         yield
         return
     distributed.init_process_group(
         "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl",
-        store=distributed.FileStore(str(meeting), count),  # type: ignore[attr-defined]  # exported without saying so
+        store=distributed.FileStore(str(rendezvous_file), count),  # type: ignore[attr-defined]  # exported without saying so
         rank=rank,
         world_size=count,
         timeout=_PATIENCE,

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from plad_bench.contract.records import Sampling
-from plad_bench.contract.thrift import Thrift
+from plad_bench.contract.memory_policy import MemoryPolicy
+from plad_bench.contract.objectives import Sampling
 from plad_bench.learn import ranks, sampling_check
 from plad_bench.learn.generation import check_room
 from plad_bench.learn.incremental import Reader, reader
@@ -72,7 +72,7 @@ class Rollouts:
     precision: str = "float32"
     cost: dict[str, float] = field(default_factory=dict)
     """Counts tokens_generated and teacher_tokens_scored."""
-    thrift: Thrift = field(default_factory=Thrift)
+    memory_policy: MemoryPolicy = field(default_factory=MemoryPolicy)
     """How memory is spared."""
     its_prompts: Mapping[tuple[int, ...], list[int]] | None = None
     """The token ids of a prompt -> those of the same prompt as the teacher is given it, where that is otherwise."""
@@ -143,7 +143,7 @@ class Rollouts:
         self.student.eval()
         try:
             with torch.autocast(self.student.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                return fit(responses, len(prompts), self.thrift, what="sampling of one response")
+                return fit(responses, len(prompts), self.memory_policy, what="sampling of one response")
         finally:
             self.student.train(training)
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from plad_bench.contract.errors import StageError
-from plad_bench.contract.records import PromptFormat, Response
+from plad_bench.contract.examples import Response
+from plad_bench.contract.models import PromptFormat
 from plad_bench.learn import prompts
 from plad_bench.learn.seeds import derive
 

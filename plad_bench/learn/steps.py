@@ -10,16 +10,17 @@ from typing import Any
 
 import torch
 
+from plad_bench.contract.enums import Text
 from plad_bench.contract.errors import StageError
-from plad_bench.contract.records import Term, Text, TokenObjective
-from plad_bench.contract.thrift import Thrift
+from plad_bench.contract.memory_policy import MemoryPolicy
+from plad_bench.contract.objectives import Term, TokenObjective
 from plad_bench.learn import ranks, sequences
 from plad_bench.learn.memory import fit
 from plad_bench.learn.objectives import TokenLoss
 from plad_bench.learn.rollouts import Sampler
 from plad_bench.learn.seeds import derive
 from plad_bench.learn.sequences import Tokens
-from plad_bench.learn.signals import Events, Signals, Whole
+from plad_bench.learn.teacher_cache import Events, Signals, Whole
 from plad_bench.learn.training import MicroStep, Step
 
 VALIDATIONS = 10
@@ -54,7 +55,7 @@ class TokenSteps:
     device: str
     signals: Sequence[Signals] = ()
     """Teacher distributions that were computed before training."""
-    thrift: Thrift = field(default_factory=Thrift)
+    memory_policy: MemoryPolicy = field(default_factory=MemoryPolicy)
     """How memory is spared where a loss is taken beside the steps."""
     spell: Callable[[int, list[int]], Tokens] | None = None
     """(index of a prompt, response) -> the sequence, where the teacher is given prompts in another way."""
@@ -185,7 +186,7 @@ class TokenSteps:
             return sum(float(step(self.module)[0]) for step in micro(size))
 
         try:
-            return fit(loss, len(self.validation), self.thrift, what="the validation loss of one sequence")
+            return fit(loss, len(self.validation), self.memory_policy, what="the validation loss of one sequence")
         finally:
             self.module.train()
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from plad_bench.contract.errors import StageError
 from plad_bench.contract.files import unreadable
-from plad_bench.contract.thrift import Thrift
+from plad_bench.contract.memory_policy import MemoryPolicy
 from plad_bench.learn import ranks
 from plad_bench.learn.memory import fit, is_short, room_for
 from plad_bench.learn.seeds import derive
@@ -92,14 +92,14 @@ def train(
     checkpoint: Path,
     progress: Callable[..., None],
     memory: Memory | None = None,
-    thrift: Thrift | None = None,
+    memory_policy: MemoryPolicy | None = None,
     recompute: Callable[[], None] | None = None,
 ) -> Result:
     """Run `steps` optimiser steps and return the curves.
 
     `step_at` is a function of the step's number and, where there is one, of the model and the memory as they are at
     that step, and dropout one of the seed and the step, so a run that goes on from its checkpoint trains on exactly
-    what an undisturbed one would have. `thrift` and `recompute` are those of learn/memory.py.
+    what an undisturbed one would have. `memory_policy` and `recompute` are those of learn/memory.py.
 
     Raises:
         StageError: if the loss is no longer finite, or the device too small for a micro-batch of one.
@@ -113,12 +113,14 @@ def train(
     result, first = _resume(checkpoint, accelerator.unwrap_model(module), optimizer, memory)
     module.train()
     every = max(25, steps // 10)
-    thrift = thrift or Thrift()
-    spared: _Spared = functools.partial(fit, thrift=thrift, recompute=recompute)
+    memory_policy = memory_policy or MemoryPolicy()
+    spared: _Spared = functools.partial(fit, memory_policy=memory_policy, recompute=recompute)
     for number in range(first, steps):
         began = time.perf_counter()
         step = step_at(number)
-        thrift.micro_batch = ranks.least(thrift.micro_batch)  # what a rank learned while it sampled holds for all
+        memory_policy.micro_batch = ranks.least(
+            memory_policy.micro_batch
+        )  # what a rank learned while it sampled holds for all
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(number, steps, lr)
         values = _update(module, optimizer, accelerator, step, number, seed, spared)

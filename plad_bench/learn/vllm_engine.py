@@ -16,11 +16,11 @@ import numpy as np
 from transformers import AutoConfig, GenerationConfig
 
 from plad_bench.contract.errors import StageError
-from plad_bench.contract.records import Response
+from plad_bench.contract.examples import Response
 from plad_bench.learn import models
 from plad_bench.learn.generation import Decoding, check_room, response_of
 from plad_bench.learn.sequences import Encoder, Tokens
-from plad_bench.learn.signals import Put
+from plad_bench.learn.teacher_cache import Put
 from plad_bench.learn.vllm_process import FILES
 
 ENVIRONMENT = {

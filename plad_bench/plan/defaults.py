@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plad_bench.plan.names import DEMO_BOARD, TRIAL_BOARD, slug
+from plad_bench.contract.names import DEMO_BOARD, TRIAL_BOARD, slug
 from plad_bench.plan.recipes import published
 
 if TYPE_CHECKING:

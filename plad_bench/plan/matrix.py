@@ -8,29 +8,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from plad_bench.contract.enums import BASELINES, Access, Need
 from plad_bench.contract.errors import UsageError
+from plad_bench.contract.models import HubModel, ScratchModel
+from plad_bench.contract.names import slug
+from plad_bench.contract.objectives import PairObjective, TokenObjective
 from plad_bench.contract.protocol import Protocol
-from plad_bench.contract.records import (
-    Access,
-    HubModel,
-    Need,
-    PairObjective,
-    ScratchModel,
-    TokenObjective,
-)
-from plad_bench.plan.fit import Find, no_room, not_for_vllm, tokenizers_differ
-from plad_bench.plan.names import slug
+from plad_bench.plan.compatibility import Find, no_room, not_for_vllm, tokenizers_differ
 from plad_bench.plan.recipes import taught
+from plad_bench.plan.reference_free import has_references, why_absent, why_unrunnable
 from plad_bench.plan.spec import DEFAULT_PAIRS, Chosen, RunSpec, choose
 from plad_bench.plan.stages import Plan, Stage, metrics_needs
-from plad_bench.plan.unreferenced import has_references, why_absent, why_unrunnable
 
 if TYPE_CHECKING:
     from plad_bench.contract.registry import Registry
 
 logger = logging.getLogger("plad_bench")
-
-REFERENCE_ROWS = ("teacher", "student", "sft-init")
 
 
 @dataclass(frozen=True)
@@ -163,7 +156,7 @@ def _combinations(spec: RunSpec, registry: Registry) -> Iterator[Cell]:
                         seed=seed,
                         pairs=None,
                     )
-                    for row in REFERENCE_ROWS:
+                    for row in BASELINES:
                         if seed == 0 or row == "sft-init" or (row == "student" and _is_scratch(student)):
                             reference = cell(method=None, row=row)
                             yield replace(reference, skip=skip_reason(reference))

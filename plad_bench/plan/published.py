@@ -16,7 +16,7 @@ from plad_bench.contract import hub
 from plad_bench.contract.errors import MissingError
 
 if TYPE_CHECKING:
-    from plad_bench.contract.records import HubModel
+    from plad_bench.contract.models import HubModel
 
 _SIZE = re.compile(r"(?<![\d.a-z])(?:(\d+)x)?(\d+(?:\.\d+)?)(m|b)(?![a-z0-9])", re.IGNORECASE)
 """A number of parameters in a name: 135M, 0.5B, 6.9b, 8x7B."""

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from plad_bench.contract.records import HubModel
+from plad_bench.contract.models import HubModel
 from plad_bench.plan.published import is_instruct, parameters
-from plad_bench.plan.unreferenced import has_references
+from plad_bench.plan.reference_free import has_references
 
 if TYPE_CHECKING:
     from plad_bench.plan.spec import Chosen

@@ -8,7 +8,7 @@ from typing import Any
 
 from plad_bench.contract import hub
 from plad_bench.contract.errors import MissingError
-from plad_bench.contract.records import HubModel, PromptFormat
+from plad_bench.contract.models import HubModel, PromptFormat
 from plad_bench.plan import backends
 from plad_bench.plan.matrix import Cell
 from plad_bench.plan.spec import Chosen

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from plad_bench.contract.errors import UsageError
 from plad_bench.plan import recipes
 from plad_bench.plan.published import is_instruct
-from plad_bench.plan.unreferenced import has_references
+from plad_bench.plan.reference_free import has_references
 
 if TYPE_CHECKING:
     from plad_bench.plan.matrix import Cell

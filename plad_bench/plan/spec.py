@@ -7,14 +7,15 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from plad_bench.contract import hub
+from plad_bench.contract.components import Component
 from plad_bench.contract.errors import NothingSelectedError
+from plad_bench.contract.models import Published
 from plad_bench.contract.params import content_hash, text_hash
 from plad_bench.contract.protocol import Protocol
-from plad_bench.contract.records import Component, Published
 from plad_bench.contract.registry import Registered, Registry
 from plad_bench.plan import recipes
+from plad_bench.plan.reference_free import has_references, reads_references
 from plad_bench.plan.selectors import parse
-from plad_bench.plan.unreferenced import has_references, reads_references
 
 if TYPE_CHECKING:
     from plad_bench.contract.params import Params

@@ -12,18 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plad_bench.contract import hub
+from plad_bench.contract.components import Training
+from plad_bench.contract.enums import Access, Need, Text
 from plad_bench.contract.errors import UsageError
+from plad_bench.contract.models import HubModel, ModelSource
+from plad_bench.contract.objectives import PairObjective, TokenObjective
 from plad_bench.contract.params import content_hash
-from plad_bench.contract.records import (
-    Access,
-    HubModel,
-    ModelSource,
-    Need,
-    PairObjective,
-    Text,
-    TokenObjective,
-    Training,
-)
 from plad_bench.contract.renamed import STAGES
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
-"""The client of OpenAI-compatible endpoints: many questions at a time, retried, rate-limited, each answer kept at once.
+"""The client of OpenAI-compatible endpoints: many requests at a time, retried, rate-limited, each answer kept at once.
 
-The key comes from the environment and goes into one HTTP header and nowhere else. Every answer is appended to a journal
-as it arrives: asked again with the same journal, `ask` sends only what is not answered yet.
+The key comes from the environment and goes into one HTTP header and nowhere else. Every answer is appended to a file
+as it arrives: asked again with the same response cache, `ask` sends only what is not answered yet.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pydantic import model_validator
 from plad_bench import MissingError, Params, PladBenchError, StageError, param
 from plad_bench.contract.errors import BudgetError
 from plad_bench.contract.jsonlines import numbered, parse
-from plad_bench.contract.money import Price, Purse
+from plad_bench.contract.money import Budget, Price
 
 if TYPE_CHECKING:
     import httpx2
@@ -38,7 +38,7 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0
 PATIENCE_S = 900.0
 """An endpoint that asks for a longer wait is given up."""
 GIVE_UP_AFTER = 5
-"""Questions in a row that get no answer, after which nothing more is asked."""
+"""Requests in a row that get no answer, after which nothing more is asked."""
 
 _RETRIED = {408, 409, 425, 429}
 _ENDED = {"stop", "stop_sequence", "end_turn", "eos", "eos_token", "complete"}
@@ -58,13 +58,13 @@ class EndpointParams(Params):
     key_env: str = param("OPENAI_API_KEY", keyed=False, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", source="ours")
     """The environment variable with the key; an endpoint on this machine may do without."""
     concurrency: int = param(8, ge=1, le=512, keyed=False, source="ours")
-    """Questions under way at a time."""
+    """Requests under way at a time."""
     rpm: float = param(0.0, ge=0, keyed=False, source="ours")
     """Most requests per minute; 0 sets no limit."""
     timeout: float = param(120.0, gt=0, keyed=False, source="ours")
     """Seconds to wait for an answer."""
     retries: int = param(6, ge=0, keyed=False, source="ours")
-    """Further tries of a question that failed for a passing reason."""
+    """Further tries of a request that failed for a passing reason."""
     price_in: float | None = param(None, ge=0, keyed=False, source="ours")
     """Price of a million prompt tokens, in any currency."""
     price_out: float | None = param(None, ge=0, keyed=False, source="ours")
@@ -120,7 +120,7 @@ class EndpointParams(Params):
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back for a question."""
+    """What came back for a request."""
 
     text: str
     """As it came; empty if the model said nothing."""
@@ -138,69 +138,69 @@ class Answer:
 
 def ask(
     params: EndpointParams,
-    questions: Mapping[str, Mapping[str, Any]],
-    journal: Path,
+    requests: Mapping[str, Mapping[str, Any]],
+    response_cache: Path,
     *,
-    purse: Purse | None = None,
+    budget: Budget | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     counts: dict[str, float] | None = None,
 ) -> dict[str, Answer]:
-    """The answer to every question, in their order; those in the journal are not asked for again.
+    """The answer to every request, in their order; those in the response cache are not asked for again.
 
     Args:
         params: the endpoint.
-        questions: id -> the body to post (see `EndpointParams.body`).
-        journal: JSON lines, one for each answer, written and flushed as it arrives. Needs no cleaning after a kill.
-        purse: what may be spent; without one nothing is counted.
+        requests: id -> the body to post (see `EndpointParams.body`).
+        response_cache: JSON lines, one for each answer, flushed as it arrives. Needs no cleaning after a kill.
+        budget: what may be spent; without one nothing is counted.
         progress: told (answered, all).
         counts: gets `retried_requests`, if any.
 
     Raises:
         MissingError: no key, a refused key, an unknown model, no endpoint there.
-        BudgetError: the purse is empty. StageError: questions stayed without an answer, with the reason of the first.
-        In every case the answers that came are in the journal.
+        BudgetError: the budget is empty. StageError: requests stayed without an answer, with the reason of the first.
+        In every case the answers that came are in the response cache.
     """
-    answers = dict(_read(journal, questions))
-    waiting = {id_: body for id_, body in questions.items() if id_ not in answers}
-    progress(len(answers), len(questions))
+    answers = dict(_read(response_cache, requests))
+    waiting = {id_: body for id_, body in requests.items() if id_ not in answers}
+    progress(len(answers), len(requests))
     if waiting:
-        session = _Session(params, purse or Purse(), journal)
+        session = _Session(params, budget or Budget(), response_cache)
         try:
             for id_, answer in session.run(waiting):
                 answers[id_] = answer
-                progress(len(answers), len(questions))
+                progress(len(answers), len(requests))
         finally:
             if counts is not None and session.retried:
                 counts["retried_requests"] = counts.get("retried_requests", 0) + session.retried
-    return {id_: answers[id_] for id_ in questions}
+    return {id_: answers[id_] for id_ in requests}
 
 
-# --------------------------------------------------------------------------------------------------------- journal
+# -------------------------------------------------------------------------------------------------- response cache
 
 
 def _digest(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
-def _read(journal: Path, questions: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Answer]]:
-    """The answers of an earlier try to these very questions: whole lines, which nothing has altered since."""
-    if not journal.is_file():
+def _read(response_cache: Path, requests: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Answer]]:
+    """The answers of an earlier try to these very requests: whole lines, which nothing has altered since."""
+    if not response_cache.is_file():
         return
-    for _, line in numbered(io.BytesIO(journal.read_bytes())):
+    for _, line in numbered(io.BytesIO(response_cache.read_bytes())):
         try:
             row = parse(line)
             answer = Answer(**row["answer"])
-            whole = "check" not in row or row.pop("check") == _digest(row)  # older journals have no checks
+            whole = "check" not in row or row.pop("check") == _digest(row)  # older response caches have no checks
         except (ValueError, KeyError, TypeError):
             continue
-        if whole and (body := questions.get(row.get("id"))) is not None and row.get("asked") == _digest(body):
+        if whole and (body := requests.get(row.get("id"))) is not None and row.get("asked") == _digest(body):
             yield row["id"], answer
 
 
-def _append(journal: Path, id_: str, body: Mapping[str, Any], answer: Answer) -> None:
+def _append(response_cache: Path, id_: str, body: Mapping[str, Any], answer: Answer) -> None:
     said = {"id": id_, "asked": _digest(body), "answer": asdict(answer)}
     row = json.dumps({**said, "check": _digest(said)}, ensure_ascii=False)
-    with journal.open("ab") as stream:
+    with response_cache.open("ab") as stream:
         # A line break before as well as after: half a line that a kill left must not swallow this one.
         stream.write(f"\n{row}\n".encode())
         stream.flush()
@@ -231,8 +231,8 @@ class _Session:
     """One call of `ask`: what its threads share."""
 
     params: EndpointParams
-    purse: Purse
-    journal: Path
+    budget: Budget
+    response_cache: Path
     retried: int = 0
     _state: threading.Condition = field(default_factory=threading.Condition)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -243,7 +243,7 @@ class _Session:
     _in_a_row: int = 0
     _failed: dict[str, _NoAnswer] = field(default_factory=dict)
 
-    def run(self, questions: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Answer]]:
+    def run(self, requests: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Answer]]:
         """Ask, and yield (id, answer) as they come."""
         import httpx2
 
@@ -254,11 +254,11 @@ class _Session:
             timeout=httpx2.Timeout(self.params.timeout, connect=min(10.0, self.params.timeout)),
             limits=httpx2.Limits(max_connections=self.params.concurrency),
         )
-        self.journal.parent.mkdir(parents=True, exist_ok=True)
+        self.response_cache.parent.mkdir(parents=True, exist_ok=True)
         fatal: PladBenchError | None = None
         with client, ThreadPoolExecutor(self.params.concurrency) as pool:
             try:
-                under_way = {pool.submit(self._answer, client, id_, body): id_ for id_, body in questions.items()}
+                under_way = {pool.submit(self._answer, client, id_, body): id_ for id_, body in requests.items()}
                 for done in as_completed(under_way):
                     try:
                         answer = done.result()
@@ -273,7 +273,7 @@ class _Session:
         if fatal is not None:
             raise fatal
         if self._failed:
-            raise self._unanswered(len(questions))
+            raise self._unanswered(len(requests))
 
     def _unanswered(self, asked: int) -> PladBenchError:
         id_, first = next(iter(self._failed.items()))
@@ -281,12 +281,12 @@ class _Session:
         if not first.reached:
             return MissingError(f"the endpoint of {self.params.model} cannot be reached: {first.reason}", kept)
         return StageError(
-            f"{len(self._failed)} of {asked} questions to {self.params.model} got no answer; {id_}: {first.reason}",
+            f"{len(self._failed)} of {asked} requests to {self.params.model} got no answer; {id_}: {first.reason}",
             kept,
         )
 
     def _answer(self, client: httpx2.Client, id_: str, body: Mapping[str, Any]) -> Answer | None:
-        """The answer, written to the journal; None if there is none, or nothing more is to be asked."""
+        """The answer, written to the response cache; None if there is none, or nothing more is to be asked."""
         most = self._most(body)
         for attempt in range(self.params.retries + 1):
             if not (self._wait_for_turn() and self._reserve(most)):
@@ -302,13 +302,13 @@ class _Session:
         raise AssertionError
 
     def _paid(self, client: httpx2.Client, id_: str, body: Mapping[str, Any], most: float) -> Answer:
-        """One try: the answer, in the journal before anything else happens to it."""
+        """One try: the answer, in the response cache before anything else happens to it."""
         cost = 0.0
         try:
             answer = self._post(client, body)
-            cost = self._cost(answer, most)  # due, even if the journal cannot be written
+            cost = self._cost(answer, most)  # due, even if the response cache cannot be written
             with self._state:
-                _append(self.journal, id_, body, answer)
+                _append(self.response_cache, id_, body, answer)
                 self._in_a_row = 0
         except _NoAnswer as failed:
             cost = most if failed.billed else 0.0
@@ -346,7 +346,7 @@ class _Session:
         with self._state:
             while not self._stop.is_set():
                 try:
-                    self.purse.reserve(most)
+                    self.budget.reserve(most)
                 except BudgetError:
                     if not self._promised:
                         raise
@@ -358,12 +358,12 @@ class _Session:
 
     def _settle(self, most: float, cost: float) -> None:
         with self._state:
-            self.purse.settle(most, cost)
+            self.budget.settle(most, cost)
             self._promised -= 1
             self._state.notify_all()
 
     def _most(self, body: Mapping[str, Any]) -> float:
-        """The most that a question can cost: a token is at least one byte."""
+        """The most that a request can cost: a token is at least one byte."""
         price = self.params.price
         asked = len(json.dumps(body, ensure_ascii=False).encode())
         return price.of(asked, int(body.get("max_tokens") or body.get("max_completion_tokens") or 0)) if price else 0.0

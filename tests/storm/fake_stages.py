@@ -22,8 +22,8 @@ import plad_bench.execute.stages.data
 import plad_bench.execute.stages.pairs
 import plad_bench.execute.stages.score
 import plad_bench.execute.worker  # noqa: F401
+from plad_bench.contract.examples import Response
 from plad_bench.contract.jsonlines import write_lines
-from plad_bench.contract.records import Response
 from plad_bench.contract.registry import KINDS, Registry
 from plad_bench.execute.stages.files import (
     CURVE,
@@ -35,7 +35,7 @@ from plad_bench.execute.stages.files import (
     read_prompts,
     response_row,
 )
-from plad_bench.execute.store import JOURNAL
+from plad_bench.execute.store import RESPONSE_CACHE
 
 STEP_S = 0.01
 CHECKPOINT_EVERY = 4
@@ -59,7 +59,7 @@ def train(context):
     model = (context.inputs["model"].path / MODEL / "weights").read_text()
     files = [artifact.manifest["files"].items() for _, artifact in sorted(context.inputs.items())]
     # The answers of an endpoint lie in the order in which they came; what was made of them does not.
-    inputs = [[(name, entry) for name, entry in found if name != JOURNAL] for found in files]
+    inputs = [[(name, entry) for name, entry in found if name != RESPONSE_CACHE] for found in files]
     state = digest(model, json.dumps(context.spec, sort_keys=True), json.dumps(inputs, sort_keys=True))
     checkpoint, steps, first, curve = context.partial / "checkpoint.pt", context.spec["steps"], 0, []
     try:

@@ -17,7 +17,7 @@ from pathlib import Path
 from standin import Endpoint
 
 from plad_bench.execute.store import Store
-from plad_bench.report import results
+from plad_bench.records import storage
 
 HERE = Path(__file__).parent
 PROGRAM = str(Path(sys.executable).with_name("plad-bench"))
@@ -166,7 +166,7 @@ class World:
         """All that the records of the board say but times and costs, with the files beside them, by cell."""
         found = {}
         for path in sorted(self.cells.rglob("*.json")):
-            record = results.read(path)
+            record = storage.read(path)
             for name in [name for name in record.counts if name.endswith(".retried_requests")]:
                 del record.counts[name]  # what an endpoint was asked again is no result
             beside = {

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from plad_bench.contract.errors import StageError
+from plad_bench.contract.examples import Response
 from plad_bench.contract.jsonlines import write_lines
-from plad_bench.contract.money import Purse
-from plad_bench.contract.records import Asking, Question, Response
+from plad_bench.contract.money import Budget
 from plad_bench.contract.registry import resolve
+from plad_bench.contract.requests import Request, RequestContext
 from plad_bench.contract.words import canonical
 from plad_bench.execute.stages.files import RESPONSES, Prompt, read_prompts, response_row
-from plad_bench.execute.store import JOURNAL
+from plad_bench.execute.store import RESPONSE_CACHE
 from plad_bench.execute.worker import Context
 from plad_bench.plan.spec import Chosen
 
@@ -34,10 +35,10 @@ def run(context: Context) -> None:
     responses = _asked(
         context.chosen("teacher"),
         prompts,
-        Asking(
+        RequestContext(
             **_how(context.spec),
-            journal=context.partial / JOURNAL,
-            purse=context.purse,
+            response_cache=context.partial / RESPONSE_CACHE,
+            budget=context.budget,
             progress=context.progress,
             counts=context.counts,
             cost=context.cost,
@@ -55,7 +56,7 @@ def run(context: Context) -> None:
     )
 
 
-def check(teacher: Chosen, spec: Mapping[str, Any], prompts: Sequence[Prompt]) -> Asking:
+def check(teacher: Chosen, spec: Mapping[str, Any], prompts: Sequence[Prompt]) -> RequestContext:
     """See that a teacher which answers at once has the responses that a stage will ask it for; its counts and notes.
 
     Args:
@@ -66,18 +67,18 @@ def check(teacher: Chosen, spec: Mapping[str, Any], prompts: Sequence[Prompt]) -
     Raises:
         StageError: as `run`.
     """
-    asking = Asking(
+    context = RequestContext(
         **_how(spec),
-        journal=Path(os.devnull),
-        purse=Purse(),
+        response_cache=Path(os.devnull),
+        budget=Budget(),
         progress=lambda done, total: None,
         counts={},
         cost={},
         notes={},
     )
     with contextlib.redirect_stdout(io.StringIO()):  # what it logs belongs to the stage's log
-        _asked(teacher, prompts, asking)
-    return asking
+        _asked(teacher, prompts, context)
+    return context
 
 
 def _how(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,17 +93,17 @@ def _how(spec: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _asked(teacher: Chosen, prompts: Sequence[Prompt], asking: Asking) -> list[tuple[Response, ...]]:
+def _asked(teacher: Chosen, prompts: Sequence[Prompt], context: RequestContext) -> list[tuple[Response, ...]]:
     """The responses to each prompt, none only where the teacher says that it goes without."""
-    questions = [Question(id=p.id, prompt=p.prompt) for p in prompts]
-    responses = [tuple(r) for r in resolve(teacher.component.responses)(questions, teacher.params, asking)]
+    requests = [Request(id=p.id, prompt=p.prompt) for p in prompts]
+    responses = [tuple(r) for r in resolve(teacher.component.responses)(requests, teacher.params, context)]
     if len(responses) != len(prompts):
         raise StageError(f"teacher {teacher.label} answered {len(responses)} of {len(prompts)} prompts")
     missing = [p.id for p, found in zip(prompts, responses, strict=True) if not found]
-    if len(missing) > asking.counts.get("without_response", 0) or (missing and len(missing) == len(prompts)):
+    if len(missing) > context.counts.get("without_response", 0) or (missing and len(missing) == len(prompts)):
         raise StageError(
             f"teacher {teacher.label} has no response to {len(missing)} of {len(prompts)} prompts of the split "
-            f"{asking.split}, among them {', '.join(missing[:3])}"
+            f"{context.split}, among them {', '.join(missing[:3])}"
         )
     if prompts and not any(r.text.strip() for found in responses for r in found):
         raise StageError(f"every response of teacher {teacher.label} is empty", "Look at its parameters.")

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from plad_bench.contract.errors import StageError
-from plad_bench.contract.records import Example, Loaded, Origin
+from plad_bench.contract.examples import Example, Loaded, Origin
 from plad_bench.contract.registry import resolve
 from plad_bench.contract.rows import LISTED, Account, log
 from plad_bench.contract.words import canonical, tokens
 from plad_bench.execute.stages.files import Prompt, write_prompts
 from plad_bench.execute.stages.given_splits import given_splits
-from plad_bench.execute.stages.near import near_duplicates
+from plad_bench.execute.stages.near_duplicates import near_duplicates
 from plad_bench.execute.worker import Context
 from plad_bench.plan.spec import Chosen
 

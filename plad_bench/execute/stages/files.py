@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from plad_bench.contract.errors import StageError
+from plad_bench.contract.examples import Response, Scored
 from plad_bench.contract.jsonlines import read_lines, write_lines
-from plad_bench.contract.records import Response, Scored
 from plad_bench.execute.store import Artifact
 
 RESPONSES, PAIRS, VALUES, CURVE, LOGPROBS, MODEL = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from plad_bench.contract.examples import Response
 from plad_bench.contract.jsonlines import write_lines
-from plad_bench.contract.records import Response
 from plad_bench.execute.stages.files import MODEL, RESPONSES, read_prompts, response_row
 from plad_bench.execute.worker import Context
 
@@ -64,7 +64,7 @@ def _with_transformers(context: Context, prompts: Sequence[str], rounds: Sequenc
                 prompts,
                 decoding,
                 progress,
-                thrift=context.thrift,
+                memory_policy=context.memory_policy,
                 continuous=continuous,
                 counts=counts,
             )

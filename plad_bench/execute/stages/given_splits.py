@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from plad_bench.contract.errors import StageError
-from plad_bench.contract.records import Example
+from plad_bench.contract.examples import Example
 
 ORDER = ("train", "validation", "test")
 """A prompt that is in several splits belongs to the last of them."""

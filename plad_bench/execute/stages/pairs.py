@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from plad_bench.contract.enums import Text
 from plad_bench.contract.errors import StageError
+from plad_bench.contract.examples import Candidates, Pair, Response, Scored
 from plad_bench.contract.jsonlines import write_lines
-from plad_bench.contract.records import Candidates, Pair, Response, Scored, Text
 from plad_bench.contract.registry import resolve
 from plad_bench.execute.stages.files import PAIRS, read_prompts, read_responses, response_row, scored
+from plad_bench.execute.stages.pair_filters import sift
 from plad_bench.execute.stages.score import scorer_of
-from plad_bench.execute.stages.sift import sift
 from plad_bench.execute.worker import Context
 from plad_bench.plan.spec import choose
 

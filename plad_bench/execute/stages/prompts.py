@@ -8,7 +8,7 @@ from typing import Any
 
 from plad_bench.contract import hub
 from plad_bench.contract.errors import PladBenchError
-from plad_bench.contract.records import HubModel
+from plad_bench.contract.models import HubModel
 from plad_bench.execute.stages.files import read_prompts
 from plad_bench.execute.stages.tokenizer import BOS
 from plad_bench.execute.store import Artifact

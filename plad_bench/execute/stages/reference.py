@@ -22,8 +22,8 @@ def run(context: Context) -> None:
     import torch
 
     from plad_bench.learn import memory, models, sequences
+    from plad_bench.learn.chunked_logits import Predictor
     from plad_bench.learn.objectives import sequence_logprobs
-    from plad_bench.learn.predictions import Predictor
 
     model, tokenizer = models.load(context.inputs["model"].path / MODEL, context.device, context.spec["precision"])
     predictor, encoder = Predictor(model), models.encoder(model, tokenizer, context.counts)
@@ -43,7 +43,7 @@ def run(context: Context) -> None:
     for side in ("chosen", "rejected"):
         for indices in sequences.micro_batches([row[side] for row in rows], BATCH):
             read = functools.partial(logprobs, [rows[i][side] for i in indices])
-            sums = memory.fit(read, len(indices), context.thrift, what="reading one text")
+            sums = memory.fit(read, len(indices), context.memory_policy, what="reading one text")
             for i, value in zip(indices, sums, strict=True):
                 facts[i][f"reference_{side}"] = value
     (context.out / LOGPROBS).write_text(json.dumps(facts))

@@ -7,12 +7,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from plad_bench.contract.enums import Need
 from plad_bench.contract.errors import StageError, UnmeasuredError
-from plad_bench.contract.records import Need, Response, Scored
+from plad_bench.contract.examples import Response, Scored
 from plad_bench.contract.registry import resolve
 from plad_bench.contract.tools import Scorer, Tools
 from plad_bench.execute.stages.files import MODEL, VALUES, read_prompts, read_responses, scored
-from plad_bench.execute.store import JOURNAL
+from plad_bench.execute.store import RESPONSE_CACHE
 from plad_bench.execute.worker import Context
 from plad_bench.plan.spec import Chosen, choose
 
@@ -75,8 +76,8 @@ class _Tools(Tools):
         self._responses, self._teacher = responses or {}, teacher or {}
         self._models: dict[str, LanguageModel] = {}
         self.device, self.kept, self.partial = context.device, context.out, context.partial
-        self.journal = context.partial / JOURNAL
-        self.counts, self.purse, self.thrift = context.counts, context.purse, context.thrift
+        self.response_cache = context.partial / RESPONSE_CACHE
+        self.counts, self.budget, self.memory_policy = context.counts, context.budget, context.memory_policy
 
     def __call__(self, selector: str) -> Scorer:
         (metric,) = choose(self._context.registry, "metric", selector)
@@ -112,7 +113,7 @@ class _Tools(Tools):
             made = self._context.inputs["responses"].manifest["document"]["spec"]
             path = self._context.inputs[role].path / MODEL
             self._models[role] = Evaluated(
-                path, self.device, made["precision"], made["max_new_tokens"], self.counts, self.thrift
+                path, self.device, made["precision"], made["max_new_tokens"], self.counts, self.memory_policy
             )
         return self._models[role]
 

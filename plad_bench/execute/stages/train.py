@@ -10,9 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plad_bench.contract.enums import Text
 from plad_bench.contract.errors import StageError
+from plad_bench.contract.examples import Response
 from plad_bench.contract.jsonlines import read_lines, write_lines
-from plad_bench.contract.records import PairObjective, Response, Text
+from plad_bench.contract.objectives import PairObjective
 from plad_bench.execute.stages.files import (
     CURVE,
     LOGPROBS,
@@ -39,7 +41,7 @@ def run(context: Context) -> None:
     """Write model/, and curve.jsonl with the loss and what else the method reports."""
     from plad_bench.learn import ranks
 
-    with ranks.together(context.rank, context.ranks, context.meeting, context.device):
+    with ranks.together(context.rank, context.ranks, context.rendezvous_file, context.device):
         _train(context)
 
 
@@ -49,7 +51,7 @@ def _train(context: Context) -> None:
     spec = context.spec
     method = context.chosen("method")
     model, tokenizer = models.load(context.inputs["model"].path / MODEL, context.device, "float32")
-    if context.thrift.checkpointing:
+    if context.memory_policy.checkpointing:
         models.checkpoint(model)
     encoder = models.encoder(model, tokenizer, context.counts)
     prompts = read_prompts(context.inputs["data"], "train", context.spec.get("limit", 0))
@@ -75,7 +77,7 @@ def _train(context: Context) -> None:
         checkpoint=context.partial / "checkpoint.pt",
         progress=context.progress,
         memory=memory,
-        thrift=context.thrift,
+        memory_policy=context.memory_policy,
         recompute=functools.partial(models.checkpoint, model),
     )
     if context.rank:
@@ -181,8 +183,8 @@ def _token_steps(
     from plad_bench.learn import models
     from plad_bench.learn.objectives import TokenLoss
     from plad_bench.learn.rollouts import Rollouts
-    from plad_bench.learn.signals import Signals
     from plad_bench.learn.steps import TokenSteps
+    from plad_bench.learn.teacher_cache import Signals
 
     spec, objective, tokenizer = context.spec, method.component.objective, corpus.encoder.tokenizer
     texts, teacher, rollouts = objective.texts(method.params), None, None
@@ -215,7 +217,7 @@ def _token_steps(
             seed=spec["seed"],
             precision=spec["precision"],
             cost=context.cost,
-            thrift=context.thrift,
+            memory_policy=context.memory_policy,
             its_prompts=corpus.its_prompts,
             ends=corpus.ends,
         )
@@ -238,7 +240,7 @@ def _token_steps(
         pad=tokenizer.pad_token_id,
         device=context.device,
         signals=signals,
-        thrift=context.thrift,
+        memory_policy=context.memory_policy,
         spell=corpus.sampled,
     )
     return module, steps.at, steps
@@ -247,7 +249,7 @@ def _token_steps(
 def _reader_of(signals: Path, reads: int, encoder: Encoder) -> Encoder | None:
     """The encoder of the teacher that has said what it thinks of text, where that is given prompts in another way."""
     from plad_bench.learn import models
-    from plad_bench.learn.signals import TOKENIZER
+    from plad_bench.learn.teacher_cache import TOKENIZER
 
     if not (signals / TOKENIZER).is_dir():
         return None

@@ -41,7 +41,7 @@ def backends() -> Iterator[Finding]:
 
 def _compared() -> dict[str, Any]:
     """What learn/parity.py prints, from a process of its own: its libraries write to wherever they are."""
-    command = [sys.executable, "-m", "plad_bench.learn.parity"]
+    command = [sys.executable, "-m", "plad_bench.learn.backend_parity"]
     with tempfile.TemporaryFile("w+") as log:
         # It watches its standard input, whose other end closes when this process ends, however it does.
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True) as child:

@@ -17,7 +17,7 @@ from plad_bench.contract.registry import Registry
 from plad_bench.execute.engine import Engine, raise_for
 from plad_bench.execute.store import Store
 from plad_bench.plan import matrix, spec
-from plad_bench.report.results import summarise
+from plad_bench.records.storage import summarise
 
 ARTIFACTS = Path(__file__).parent / "artifacts"
 

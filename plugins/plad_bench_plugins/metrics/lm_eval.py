@@ -80,7 +80,7 @@ def score(examples: Sequence[Scored], params: LMEvalParams, tools: Tools) -> dic
         )
 
     try:
-        found = fit(evaluate, 16, tools.thrift, what="one request of lm-eval's")
+        found = fit(evaluate, 16, tools.memory_policy, what="one request of lm-eval's")
     except (ConnectionError, FileNotFoundError) as error:
         said = str(error).splitlines()[0]
         raise MissingError(f"the data of {params.tasks} cannot be had: {said}", "Connect to the hub, once.") from error

@@ -46,7 +46,7 @@ def score(examples: Sequence[Scored], params: RewardParams, tools: Tools) -> lis
     from plad_bench.learn.classifiers import Classifier
 
     model = params.model()
-    classifier = Classifier(model.id, model.revision, tools.device, tools.counts, thrift=tools.thrift)
+    classifier = Classifier(model.id, model.revision, tools.device, tools.counts, memory_policy=tools.memory_policy)
     labels = classifier.model.config.id2label
     if len(labels) > 1 and (params.label is None or params.label >= len(labels)):
         names = ", ".join(f"{number} {name}" for number, name in sorted(labels.items()))

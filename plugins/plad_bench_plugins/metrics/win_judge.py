@@ -56,7 +56,7 @@ def require(params: JudgeParams) -> None:
 def asks(params: JudgeParams) -> Asks:
     """Both orders of the two responses to a prompt."""
     words = len((SYSTEM + TEXT).encode()) // 4
-    return Asks(questions=2, texts=2, extra_in=words, tokens_out=params.max_tokens, price=params.price)
+    return Asks(requests=2, texts=2, extra_in=words, tokens_out=params.max_tokens, price=params.price)
 
 
 def score(examples: Sequence[Scored], params: JudgeParams, tools: Tools) -> list[float]:
@@ -65,13 +65,15 @@ def score(examples: Sequence[Scored], params: JudgeParams, tools: Tools) -> list
     NaN where either verdict cannot be read. Equal texts are a tie, and are not asked for.
     """
     named = list(zip(_names(examples), examples, strict=True))
-    questions = {
+    requests = {
         f"{name}/{order}": params.body(_text(e, order), max_tokens=params.max_tokens, system=SYSTEM, temperature=0)
         for name, e in named
         if not _same(e)
         for order in ("first", "second")
     }
-    answers = ask(params, questions, tools.journal, purse=tools.purse, progress=tools.progress, counts=tools.counts)
+    answers = ask(
+        params, requests, tools.response_cache, budget=tools.budget, progress=tools.progress, counts=tools.counts
+    )
     wins = {id_: win(answer, first=id_.endswith("/first")) for id_, answer in answers.items()}
     unreadable = [id_ for id_, value in wins.items() if math.isnan(value)]
     tools.counts |= {"judged": len(wins), "unreadable": len(unreadable)}
@@ -126,7 +128,7 @@ RECORDS = (
         summary="Share of responses that a language model, asked in both orders, puts above the teacher's.",
         better="higher",
         unit="%",
-        cost="two questions per prompt to an endpoint, which may cost money",
+        cost="two requests per prompt to an endpoint, which may cost money",
         formula="mean over both orders of 1 if the judge names the response, 0.5 for a tie, else 0; NaN where a "
         "verdict cannot be read; equal texts are a tie unasked",
         needs=frozenset({Need.TEACHER}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from plad_bench import Access, Asking, Price, Question, Response, Teacher, param
+from plad_bench import Access, Price, Request, RequestContext, Response, Teacher, param
 from plad_bench_plugins._openai import Answer, EndpointParams, ask
 
 
@@ -29,44 +29,46 @@ class OpenAIParams(EndpointParams):
             extra_out=self.thinking,
         )
 
-    def question(self, prompt: str, asking: Asking, sample: int) -> dict[str, Any]:
+    def request(self, prompt: str, context: RequestContext, sample: int) -> dict[str, Any]:
         """What is posted for a prompt. Top-k is no part of the interface and is not sent."""
         if self.thinking:
-            options: dict[str, Any] = {"max_completion_tokens": asking.max_new_tokens + self.thinking}
+            options: dict[str, Any] = {"max_completion_tokens": context.max_new_tokens + self.thinking}
         else:
-            options = {"max_tokens": asking.max_new_tokens, "temperature": asking.temperature}
-            if asking.temperature:
-                options["seed"] = asking.seed + sample
+            options = {"max_tokens": context.max_new_tokens, "temperature": context.temperature}
+            if context.temperature:
+                options["seed"] = context.seed + sample
         return self.body(prompt, system=self.instruction, **options)
 
 
-def responses(questions: Sequence[Question], params: OpenAIParams, asking: Asking) -> Iterator[tuple[Response, ...]]:
-    """One response to each question, or several where they are sampled. Errors as `_openai.ask`."""
-    samples = range(asking.samples)
+def responses(
+    requests: Sequence[Request], params: OpenAIParams, context: RequestContext
+) -> Iterator[tuple[Response, ...]]:
+    """One response to each request, or several where they are sampled. Errors as `_openai.ask`."""
+    samples = range(context.samples)
     answers = ask(
         params,
-        {f"{q.id} {n}": params.question(q.prompt, asking, n) for q in questions for n in samples},
-        asking.journal,
-        purse=asking.purse,
-        progress=asking.progress,
-        counts=asking.counts,
+        {f"{q.id} {n}": params.request(q.prompt, context, n) for q in requests for n in samples},
+        context.response_cache,
+        budget=context.budget,
+        progress=context.progress,
+        counts=context.counts,
     )
-    _count(params, list(answers.values()), asking)
-    for q in questions:
+    _count(params, list(answers.values()), context)
+    for q in requests:
         given = [answers[f"{q.id} {n}"] for n in samples]
         yield tuple(Response(text=answer.text.strip(), finished=answer.finished) for answer in given)
 
 
-def _count(params: OpenAIParams, answers: Sequence[Answer], asking: Asking) -> None:
+def _count(params: OpenAIParams, answers: Sequence[Answer], context: RequestContext) -> None:
     """Tokens and money of all the answers, bought by this run or an earlier one."""
     known = [a for a in answers if a.prompt_tokens is not None and a.completion_tokens is not None]
     tokens_in = sum(a.prompt_tokens or 0 for a in known)
     tokens_out = sum(a.completion_tokens or 0 for a in known)
-    asking.cost["tokens_prompted"], asking.cost["tokens_generated"] = tokens_in, tokens_out
+    context.cost["tokens_prompted"], context.cost["tokens_generated"] = tokens_in, tokens_out
     if params.price is not None:
-        asking.cost["money"] = params.price.of(tokens_in, tokens_out)
+        context.cost["money"] = params.price.of(tokens_in, tokens_out)
     if len(known) < len(answers):
-        asking.counts["without_usage"] = len(answers) - len(known)
+        context.counts["without_usage"] = len(answers) - len(known)
 
 
 RECORDS = (

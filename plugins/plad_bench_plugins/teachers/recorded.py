@@ -7,7 +7,18 @@ from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
-from plad_bench import Access, Asking, BadRow, MissingError, Params, Question, Response, StageError, Teacher, param
+from plad_bench import (
+    Access,
+    BadRow,
+    MissingError,
+    Params,
+    Request,
+    RequestContext,
+    Response,
+    StageError,
+    Teacher,
+    param,
+)
 from plad_bench.contract.rows import LISTED, Account, log
 from plad_bench_plugins._data_files import KINDS, DataPath, Listing, Row, listed, rows
 from plad_bench_plugins.tasks._rows import UnfitError
@@ -54,17 +65,19 @@ class RecordedParams(Params):
         return files
 
 
-def responses(questions: Sequence[Question], params: RecordedParams, asking: Asking) -> list[tuple[Response, ...]]:
-    """The recorded responses to each question, in the order of the file.
+def responses(
+    requests: Sequence[Request], params: RecordedParams, context: RequestContext
+) -> list[tuple[Response, ...]]:
+    """The recorded responses to each request, in the order of the file.
 
     A row is matched by its id, or else by its prompt, whatever its white space and the form of its characters.
 
     Raises:
-        StageError: if a question has none, or with missing=skip too many have none; the bad rows, which may be why, are
+        StageError: if a request has none, or with missing=skip too many have none; the bad rows, which may be why, are
             named too. Or as `Account.close`.
     """
-    by_id: dict[str, list[Response]] = {q.id: [] for q in questions}
-    by_prompt = {asking.same(q.prompt): q.id for q in questions}
+    by_id: dict[str, list[Response]] = {q.id: [] for q in requests}
+    by_prompt = {context.same(q.prompt): q.id for q in requests}
     account = Account("teacher recorded")
     elsewhere = 0
     for row in rows(params.files()):
@@ -74,7 +87,7 @@ def responses(questions: Sequence[Question], params: RecordedParams, asking: Ask
         try:
             given, found = _responses(row.values, params), str(row.values.get(params.id))
             if found not in by_id and (row.values.get(params.prompt) is not None or params.id not in row.values):
-                found = by_prompt.get(asking.same(_text(row.values, params.prompt)), "")
+                found = by_prompt.get(context.same(_text(row.values, params.prompt)), "")
         except UnfitError as unfit:
             account.add(BadRow(where=row.where, reason=str(unfit)))
             continue
@@ -83,34 +96,34 @@ def responses(questions: Sequence[Question], params: RecordedParams, asking: Ask
             by_id[found] += given
         else:
             elsewhere += 1
-    asking.counts["rows_of_other_prompts"] = elsewhere
-    account.close(asking.counts, asking.notes)
-    if missing := [q for q in questions if not by_id[q.id]]:
-        if params.missing == "fail" or len(missing) > params.max_missing * len(questions):
-            raise _lacking(missing, len(questions), params, asking, account.bad)
-        asking.counts["without_response"] = len(missing)
-        asking.notes["without_response"] = [q.id for q in missing[:LISTED]]
-        log(f"{len(missing)} of {len(questions)} prompts have no recorded response", [_shown(q) for q in missing])
-    return [tuple(by_id[q.id]) for q in questions]
+    context.counts["rows_of_other_prompts"] = elsewhere
+    account.close(context.counts, context.notes)
+    if missing := [q for q in requests if not by_id[q.id]]:
+        if params.missing == "fail" or len(missing) > params.max_missing * len(requests):
+            raise _lacking(missing, len(requests), params, context, account.bad)
+        context.counts["without_response"] = len(missing)
+        context.notes["without_response"] = [q.id for q in missing[:LISTED]]
+        log(f"{len(missing)} of {len(requests)} prompts have no recorded response", [_shown(q) for q in missing])
+    return [tuple(by_id[q.id]) for q in requests]
 
 
 def _lacking(
-    missing: Sequence[Question], total: int, params: RecordedParams, asking: Asking, bad: Sequence[BadRow]
+    missing: Sequence[Request], total: int, params: RecordedParams, context: RequestContext, bad: Sequence[BadRow]
 ) -> StageError:
     unread = f"; {len(bad)} rows cannot be used, the first is {bad[0].where}: {bad[0].reason}" if bad else ""
     more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
-    instead = " Or leave win-teacher and agreement out of --metrics." if asking.split != "train" else ""
+    instead = " Or leave win-teacher and agreement out of --metrics." if context.split != "train" else ""
     allowed = f"missing=skip allows {params.max_missing:.0%}, max_missing= more"
     return StageError(
-        f"the recorded responses lack {len(missing)} of the {total} prompts of the split {asking.split}: "
+        f"the recorded responses lack {len(missing)} of the {total} prompts of the split {context.split}: "
         f"{', '.join(map(_shown, missing[:_NAMED]))}{more}{unread}",
         f"Record them too (`plad-bench export prompts` writes what to answer), or go without them: {allowed}.{instead}",
     )
 
 
-def _shown(question: Question) -> str:
+def _shown(request: Request) -> str:
     """A prompt as a message shows it: quoted, so that no record repeats it."""
-    text = " ".join(question.prompt.split())
+    text = " ".join(request.prompt.split())
     return repr(text if len(text) <= _LENGTH else text[: _LENGTH - 3] + "...")
 
 

@@ -1,0 +1,288 @@
+"""`leaderboard`: from records to pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from plad_bench.cli.board_lookup import find_boards
+from plad_bench.cli.options import boards_option, echo_json, json_option
+from plad_bench.cli.state import State
+from plad_bench.contract.errors import ExitCode, UsageError
+from plad_bench.contract.files import unwritable, write_atomically
+
+if TYPE_CHECKING:
+    from plad_bench.leaderboard.board import Board, Group
+
+_INDEX = "*"
+"""The page over all boards, among pages by the names of boards; no board has this name."""
+
+PAGES_LOCK = ".pages.lock"
+"""Beside the boards while their pages are written; one that a killed run left says that some are not."""
+
+
+@click.command(short_help="Render boards from their records.")
+@click.argument("names", nargs=-1)
+@click.option(
+    "--check", is_flag=True, help="Write nothing; exit 1 if a page does not match its records or a record is broken."
+)
+@click.option(
+    "--into",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Also update this file's sections between <!-- plad-bench:NAME --> and <!-- /plad-bench:NAME -->.",
+)
+@click.option(
+    "--drop",
+    multiple=True,
+    metavar="WHAT",
+    help="Remove records of the boards NAMES first: older (records of older data), failed, skipped, trial, or a cell's "
+    "name or its beginning. Repeatable.",
+)
+@boards_option
+@json_option
+@click.pass_context
+def leaderboard(
+    ctx: click.Context,
+    /,
+    names: tuple[str, ...],
+    boards_dir: Path,
+    into: Path | None,
+    drop: tuple[str, ...],
+    *,
+    check: bool,
+    as_json: bool,
+) -> int:
+    """Render the boards NAMES, or every board of --boards-dir and the page over them, from their records.
+
+    A board's page is README.md with plots, and the same as one file of HTML. Rendering is a function of the records
+    alone: the same records give the same bytes.
+    """
+    from plad_bench.leaderboard.board import load
+    from plad_bench.render.write import render_index
+
+    registry = ctx.ensure_object(State).registry
+    found = find_boards(names, boards_dir)
+    if not check:
+        _migrate(found)
+    dropped = _drop(found, drop, named=bool(names), check=check) if drop else {}
+    boards = {name: load(directory) for name, directory in found.items()}
+    filled = None if into is None else _filled(into, boards, boards_dir)
+    report: dict[str, dict[str, list[str]]] = {}
+    for name, board in boards.items():
+        files = _files(board, found[name], registry)
+        cells = found[name] / "cells"
+        left_out = [f"{cells / problem.file}: {problem.reason}" for problem in board.problems]
+        if check:
+            report[name] = {"differs": [*_differing(files), *left_out]}
+        else:
+            _write(files, found[name])
+            pages = [str(path) for path in files if path.parent == found[name]]
+            report[name] = {"page": pages, "left_out": left_out}
+            if drop:
+                report[name]["dropped"] = dropped[name]
+    if not names and (files := render_index(boards, boards_dir)):
+        if check:  # an index that was never made is not missed
+            report[_INDEX] = {"differs": _differing({path: data for path, data in files.items() if path.is_file()})}
+        else:
+            report[_INDEX] = {"page": _write(files)}
+    if into is not None and filled is not None:
+        report[into.name] = {"differs": _differing(filled)} if check else {"page": _write(filled)}
+    differing = [path for r in report.values() for path in r.get("differs", [])]
+    if as_json:
+        echo_json(report)
+    elif check:
+        _tell_differences(differing, len(report), into)
+    else:
+        _tell(report)
+    return ExitCode.FAILED if differing else ExitCode.OK
+
+
+def _migrate(boards: Mapping[str, Path]) -> None:
+    """Bring the records of older versions to the names of this one."""
+    from plad_bench.records import migration
+
+    for name, directory in boards.items():
+        if count := migration.migrate(directory):
+            click.echo(f"{name}: {count} records have this version's names now", err=True)
+
+
+def _drop(found: Mapping[str, Path], what: Sequence[str], *, named: bool, check: bool) -> dict[str, list[str]]:
+    """Remove records; all that is asked of all boards, or nothing. Returns the record files that are gone, by board."""
+    from plad_bench.leaderboard import drop
+    from plad_bench.leaderboard.board import load
+
+    if check:
+        raise UsageError("--check writes nothing, and --drop removes records", "Give one of them.")
+    if not named:
+        raise UsageError(
+            "--drop removes records of the boards that are named", "Name them: leaderboard NAME --drop ..."
+        )
+    files = {name: drop.chosen(load(directory), directory, what) for name, directory in found.items()}
+    for name, records in files.items():
+        try:
+            drop.remove(records, found[name] / "cells")
+        except OSError as error:
+            raise unwritable(found[name], error) from error
+    return {name: [str(record) for record in records] for name, records in files.items()}
+
+
+def _tell(report: Mapping[str, Mapping[str, list[str]]]) -> None:
+    """Print the pages that were written, and on stderr what is not in them."""
+    for of in report.values():
+        for path in of.get("dropped", []):
+            click.echo(f"removed: {path}", err=True)
+        for line in of.get("left_out", []):
+            click.echo(f"left out: {line}", err=True)
+        click.echo("\n".join(of["page"]))
+
+
+def _tell_differences(differing: list[str], checked: int, into: Path | None) -> None:
+    """Print what differs, and on stderr what to do about it."""
+    for path in differing:
+        click.echo(path)
+    click.echo(f"{checked} pages checked, {len(differing)} problems", err=True)
+    if differing:
+        again = f" --into {into}" if into else ""
+        click.echo(
+            f"A page that differs from its records: write it anew with `plad-bench leaderboard{again}`. "
+            "A record that is left out: restore it from version control, or run its cell again.",
+            err=True,
+        )
+
+
+def render(directory: Path, registry: Any) -> None:
+    """Write the page and the plots of a board, remove plots no longer its own, and write the page over all boards."""
+    from plad_bench.contract import locks
+
+    try:
+        with locks.held(directory.parent / PAGES_LOCK):  # or what one run read could be written after another's
+            _render(directory, registry)
+    except OSError as error:
+        raise unwritable(directory, error) from error
+
+
+def _render(directory: Path, registry: Any) -> None:
+    from plad_bench.contract.names import UNLISTED
+    from plad_bench.leaderboard.board import load
+    from plad_bench.render.write import render_index
+
+    board = load(directory)
+    _write(_files(board, directory, registry), directory)
+    if directory.name in UNLISTED:
+        return
+    found = find_boards((), directory.parent)
+    try:
+        boards = {name: board if name == directory.name else load(of) for name, of in found.items()}
+    except UsageError as error:
+        click.echo(f"The page over all boards stays as it was: {error.message}", err=True)
+    else:
+        _write(render_index(boards, directory.parent))
+
+
+def summary(directory: Path) -> None:
+    """Print the tables of a board on stdout, with as many metrics as the terminal is wide."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from plad_bench.leaderboard.board import load
+    from plad_bench.render import markdown, page_model
+
+    console = Console()
+    board = load(directory)
+    for group in board.groups:
+        console.print(Text(f"{group.task}: {group.student} taught by {group.teacher}", style="bold"), soft_wrap=True)
+        if group.references or group.rows:
+            console.print(_table(group, console.width))
+            if page_model.one_record([*group.references, *group.rows]):
+                click.echo(page_model.DAGGER)
+        else:
+            click.echo("Nothing to rank: see the page for incomplete and trial cells.")
+    if older := page_model.older_data(board):
+        click.echo(markdown.inline(older).replace("`", ""), err=True)
+    for problem in board.problems:
+        click.echo(f"left out: {problem.file}: {problem.reason}", err=True)
+
+
+def _table(group: Group, width: int) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    from plad_bench.render import markdown, page_model
+
+    rows = [*group.references, *group.rows]
+    columns = {
+        markdown.header(metric): [
+            page_model.value(row.estimates.get(metric.name), metric, page_model.decimals(group, metric)) for row in rows
+        ]
+        for metric in group.metrics
+    }
+    room = width - max(len(row.label) for row in rows) - 12
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("#", justify="right")
+    table.add_column("method", no_wrap=True)
+    shown: list[list[str]] = []
+    for heading, values in columns.items():
+        room -= max(len(heading), *map(len, values)) + 2
+        if room >= 0 or not shown:
+            table.add_column(Text(heading), justify="right", no_wrap=True)
+            shown.append(values)
+    table.add_column("seeds", justify="right", no_wrap=True)
+    for index, row in enumerate(rows):
+        rank = page_model.starred(row)
+        cells = [Text(column[index]) for column in shown]
+        style = "dim" if row.rank is None else ""
+        table.add_row(rank, Text(row.label), *cells, page_model.seeds(row), style=style)
+    return table
+
+
+def _files(board: Board, directory: Path, registry: Any) -> dict[Path, bytes]:
+    from plad_bench.render.write import render
+
+    sections = []
+    for impl in registry.manager.hook.plad_bench_board_sections.get_hookimpls():
+        try:
+            text = impl.function(board=board)
+        except Exception as error:  # noqa: BLE001  a plugin's section must not cost the page
+            click.echo(f"plugin {impl.plugin_name} failed to write its section: {error}", err=True)
+            continue
+        if text:
+            sections.append(str(text))
+    return render(board, directory, sections)
+
+
+def _write(files: Mapping[Path, bytes], directory: Path | None = None) -> list[str]:
+    """Write what differs; plots of a board's directory that are not among the files go. The paths of all files."""
+    for path in map(Path, _differing(files)):
+        write_atomically(path, files[path])
+    for path in (directory / "plots").glob("*.svg") if directory else ():
+        if path not in files:
+            path.unlink()
+    return [str(path) for path in files]
+
+
+def _differing(files: Mapping[Path, bytes]) -> list[str]:
+    return [str(path) for path, data in files.items() if not path.is_file() or path.read_bytes() != data]
+
+
+def _filled(file: Path, boards: Mapping[str, Board], boards_dir: Path) -> dict[Path, bytes]:
+    """The file with the sections of these boards brought up to date.
+
+    Raises:
+        UsageError: if it has no marker, one that is not closed, or one of a board that does not exist.
+    """
+    import os
+
+    from plad_bench.render import readme_section
+
+    try:
+        text = file.read_bytes().decode("utf-8")
+        find_boards(readme_section.names(text), boards_dir)
+        filled = readme_section.fill(text, boards, Path(os.path.relpath(boards_dir, file.parent)).as_posix())
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--into {file}: not UTF-8 at byte {error.start}", "Give a text file.") from None
+    except UsageError as error:
+        raise UsageError(f"--into {file}: {error.message}", error.remedy) from None
+    return {file: filled.encode()}

@@ -1,0 +1,303 @@
+"""From options to a run that is ready to go: everything resolved, and what there is to do, with none of it done."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plad_bench.cli.options import open_store
+from plad_bench.cli.state import State
+from plad_bench.contract.errors import MissingError, NothingSelectedError, UsageError
+from plad_bench.contract.names import BOARD_NAME
+
+if TYPE_CHECKING:
+    from plad_bench.cli.effective import TaskSettings
+    from plad_bench.contract.protocol import Protocol
+    from plad_bench.contract.requests import RequestContext
+    from plad_bench.execute.stages.data import Prepared
+    from plad_bench.execute.store import Store
+    from plad_bench.plan.boardfile import Contribution
+    from plad_bench.plan.matrix import Cell
+
+SLOW = 1e-4
+"""A learning rate for fine-tuning: below it, random weights stay near random for thousands of steps."""
+
+
+@dataclass
+class Planned:
+    """A run that is ready to go."""
+
+    cells: list[Cell]
+    todo: list[Cell]
+    cached: list[Cell]
+    title: str
+    """The board's."""
+    contribution: Contribution
+    """What the run adds to the board's file."""
+    directory: Path
+    store: Store
+    commands: Mapping[str, Sequence[str]]
+    """By task label: the arguments that make its cells again in a clean place."""
+    data: dict[str, Prepared] = field(default_factory=dict)
+    """By task label, of the tasks with cells to run: what `read_data` found."""
+    force: bool = False
+    """Whether settings that would waste the run are let through."""
+    settings: tuple[TaskSettings, ...] = ()
+    """The effective settings of each task and of its teachers, and where each came from."""
+    responses: dict[str, RequestContext] = field(default_factory=dict)
+    """By teacher's label and split: what became of the rows of recorded responses."""
+
+    def ready(self, max_cost: float | None, *, download: bool) -> None:
+        """See that nothing stops the run before its first stage, and skip what does not fit.
+
+        Args:
+            max_cost: what the run may spend.
+            download: whether data sets are fetched from the hub, to be looked at as well.
+
+        Raises:
+            MissingError: a data set, a model, a teacher or a metric cannot be had.
+            NothingSelectedError: none of the methods can run.
+            StageError: data cannot be used, or a teacher whose responses are there already lacks some.
+            UsageError: `max_cost` cannot be kept, since what something costs is not known; or, without `force`, a
+                setting would waste the run (`plan/safeguards.py`).
+        """
+        from plad_bench.execute.estimate import estimates
+        from plad_bench.plan import requirements, safeguards
+
+        if not self.force:
+            safeguards.check(self.todo)
+        try:
+            requirements.check(self.todo, self.made)
+        finally:
+            self.skip_misfits()
+        methods = [cell for cell in self.cells if cell.method is not None]
+        if methods and all(cell.skip for cell in methods):
+            reasons = dict.fromkeys(f"{cell.row}: {cell.skip}" for cell in methods)
+            raise NothingSelectedError("none of the methods can run", "\n  ".join(reasons))
+        self.read_data(download=download)
+        self._look_at_responses()
+        for estimate in estimates(self.todo, self.store, self.data) if max_cost else ():
+            if not estimate.priced:
+                raise UsageError(
+                    f"--max-cost cannot be kept: what {estimate.asked} costs is not known",
+                    "Give price_in= and price_out= per million tokens; 0 where asking is free.",
+                )
+
+    def read_data(self, *, download: bool) -> None:
+        """Read the data of each task with cells to run, or find what its data stage made of it.
+
+        Raises:
+            MissingError: if the data cannot be had.
+            StageError: for data that cannot be used.
+        """
+        from plad_bench.execute.stages.data import Prepared, preview
+
+        for cell in self.todo:
+            task, made = cell.task, self.store.find(cell.plan.data.key)
+            if task.label in self.data:
+                continue
+            if made is not None:
+                self.data[task.label] = Prepared(counts=made.manifest["counts"], notes=made.manifest["notes"])
+            elif download or task.component.hub(task.params) is None:
+                self.data[task.label] = preview(task)
+
+    def _look_at_responses(self) -> None:
+        """See that teachers whose responses are there already have those that are needed.
+
+        Where only a teacher's own row needs what it lacks, that row is skipped; errors as `ready`.
+        """
+        from plad_bench.contract.errors import StageError
+        from plad_bench.execute.estimate import Prompts
+        from plad_bench.execute.stages import ask
+
+        prompts = Prompts(self.store, self.data)
+        known = [cell for cell in self.todo if cell.teacher.component.immediate and cell.task.label in self.data]
+        asked = {
+            s.key: (cell, s) for cell in known for s in cell.stages if s.operation == "ask" and not self.made(s.key)
+        }
+        for key, (of, stage) in asked.items():
+            try:
+                asked_for = f"{of.teacher.label}, for the {stage.spec['split']} prompts of {of.task.label}"
+                self.responses[asked_for] = ask.check(of.teacher, stage.spec, prompts.of(of, stage))
+            except StageError as error:
+                needed_by = [cell for cell in self.todo if any(s.key == key for s in cell.stages)]
+                others = [cell for cell in self.todo if cell.method is not None]
+                if not others or any(cell.row != "teacher" for cell in needed_by):
+                    raise
+                reason = error.message.partition(": ")[0]
+                self._replace({cell.id: replace(cell, skip=reason) for cell in needed_by})
+
+    def skip_misfits(self) -> None:
+        """Skip what is to run with models that do not fit, told from those of their files that are here by now."""
+        from plad_bench.plan.matrix import reconsidered
+
+        def find(key: str) -> Path | None:
+            artifact = self.store.find(key)
+            return artifact.path if artifact else None
+
+        self._replace({cell.id: reconsidered(cell, find) for cell in self.todo})
+
+    def _replace(self, again: Mapping[str, Cell]) -> None:
+        """Put cells in the place of those of the same id; what is skipped now is not to do any more."""
+        self.cells = [again.get(cell.id, cell) for cell in self.cells]
+        self.todo = [cell for cell in (again.get(cell.id, cell) for cell in self.todo) if not cell.skip]
+
+    def made(self, key: str) -> bool:
+        """Whether the result of a stage is in the store."""
+        return self.store.find(key) is not None
+
+    def remarks(self) -> list[str]:
+        """What may not be meant, a line each: fine-tuning rates for random weights, and threads that share nothing."""
+        from plad_bench.contract.models import ScratchModel
+
+        found: dict[str, None] = {}
+        for cell in self.todo:
+            p = cell.protocol
+            rates = {"--sft-lr": p.sft_lr if p.sft_steps else SLOW, "--lr": p.lr}
+            slow = [f"{option} {rate:g}" for option, rate in rates.items() if rate < SLOW]
+            if slow and isinstance(cell.student.component.model(cell.student.params), ScratchModel):
+                found[
+                    f"{cell.student.label} on {cell.task.label} begins from random weights: {' and '.join(slow)} "
+                    "teaches it next to nothing (the demo takes --sft-lr 3e-3 --lr 1e-3)."
+                ] = None
+        for threads in {cell.plan.threads for cell in self.todo} - {1}:
+            found[f"results of other numbers of threads than {threads} round otherwise, and are not reused."] = None
+        return list(found)
+
+    @property
+    def skipped(self) -> list[Cell]:
+        """Cells that cannot run, each with its reason."""
+        return [cell for cell in self.cells if cell.skip]
+
+
+def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> Planned:
+    """Resolve everything, and find out what there is to do, without doing any of it."""
+    from plad_bench.cli import effective, reproduction
+    from plad_bench.contract import hub
+    from plad_bench.contract.protocol import settings
+    from plad_bench.execute import recording
+    from plad_bench.plan import backends, boardfile, defaults, matrix, spec
+    from plad_bench.records import migration
+
+    _check_threads(options)
+    registry = state.registry
+    named_students = spec.choose(registry, "student", options["student"]) if options["student"] else ()
+    task = options["task"] or defaults.task(named_students)
+    tasks = spec.choose(registry, "task", task)
+    students = named_students or [s for t in tasks for s in spec.choose(registry, "student", t.component.student)]
+    # A trial's conditions must not become those of the board that a run with no options goes to.
+    name = options["board"] or defaults.board(tasks, students, trial=bool(options["limit"]))
+    if not BOARD_NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} is not a name for a board",
+            "Use letters, digits, '_', '-' and '.', a letter or digit first; --boards-dir says where it lies.",
+        )
+    directory = options["boards_dir"].expanduser() / name
+    migration.migrate(directory)
+    # Nor do a trial's conditions bind the next one, unless its board was named.
+    unbound = options["limit"] and not options["board"]
+    board = boardfile.BoardFile() if unbound else boardfile.read(directory / "board.toml")
+    hub.pin(board.commits)
+    explicit = {name: options[name] for name in settings()}
+    if explicit["backend"] == "auto":  # a board that exists has chosen
+        explicit["backend"] = None if board.protocol else backends.best(gpu=bool(gpus))
+    named = options["metrics"] or ",".join(board.metrics) or None
+    run = spec.build(
+        registry,
+        task=task,
+        methods=options["methods"],
+        student=options["student"],
+        teacher=options["teacher"],
+        pairs=options["pairs"],
+        metrics=named,
+        seeds=options["seeds"] or board.seeds_asked or 1,
+        threads=options["threads"],
+        # What neither the command nor the board says, the device does: bf16 on a GPU, the task's float32 on a CPU.
+        overrides={
+            t.label: ({"precision": "bf16"} if gpus else {}) | boardfile.overrides(board, t.component.name, explicit)
+            for t in tasks
+        },
+    )
+    cells = matrix.cells(run, registry)
+    protocols: dict[str, Protocol] = {t.component.name: run.protocols[t.label] for t in tasks}
+    metrics = [m.label for chosen in run.metrics.values() for m in chosen]
+    shipped = [p for t in tasks if (p := t.component.artifacts()) is not None]
+    planned = Planned(
+        cells=cells,
+        todo=[],
+        cached=[],
+        title=board.title or name,
+        contribution=boardfile.Contribution(
+            name, protocols, metrics, run.seeds, versions=_versions(cells), afresh=bool(unbound)
+        ),
+        directory=directory,
+        store=open_store(options["store"], shipped),
+        force=options["force"],
+        settings=effective.settings(
+            cells,
+            run,
+            boards={t.label: board.conditions(t.component.name) for t in tasks},
+            options=explicit,
+            gpu=bool(gpus),
+        ),
+        commands={t.label: reproduction.arguments(registry, options, run, t, board=name, metrics=named) for t in tasks},
+    )
+    for cell in cells:
+        record = recording.recorded(directory / "cells", cell)
+        if cell.skip:
+            continue
+        again = options["rerun"] == "all" or (options["rerun"] == "stale" and record and recording.stale(record))
+        if record is not None and not again:
+            planned.cached.append(cell)
+        elif options["rerun"] != "failed" or recording.failed(directory / "cells", cell):
+            planned.todo.append(cell)
+    return planned
+
+
+def _versions(cells: Sequence[Cell]) -> dict[str, tuple[str, ...]]:
+    """Of each task, teacher and student that reads local files: what a board calls it -> its versions in this run."""
+    from plad_bench.contract.names import unversioned
+
+    found: dict[str, dict[str, None]] = {}
+    for chosen in {c.label: c for cell in cells for c in (cell.task, cell.teacher, cell.student)}.values():
+        series = unversioned(chosen.label, chosen.params.public())
+        if series != chosen.label:
+            found.setdefault(series, {})[chosen.label] = None
+    return {series: tuple(labels) for series, labels in found.items()}
+
+
+def _check_threads(options: Mapping[str, Any]) -> None:
+    """See that a slot of this machine can have so many threads: more would only wait for each other."""
+    from plad_bench.contract import machine
+    from plad_bench.plan.selectors import parse
+
+    there, asked = machine.processors(), options["threads"]
+    if asked > there and [selector.name for selector in parse(options["launcher"])] == ["local"]:
+        raise UsageError(
+            f"--threads {asked} is more than the {there} processors of this machine",
+            f"Give at most {there}. Results depend on the number: see docs/launchers.md.",
+        )
+
+
+def gpus_of(options: Mapping[str, Any]) -> tuple[int, ...]:
+    """The GPUs to use: those named, none, or all that the driver shows."""
+    text = options["gpus"]
+    if text == "none":
+        return ()
+    # As CUDA counts them: from 0, whatever the numbers of the devices that a container was given.
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    several = Path("/dev").glob("nvidia[0-9]*") if visible is None else filter(None, visible.split(","))
+    present = range(0 if visible == "-1" else len(list(several)))
+    if text is None:
+        return tuple(present)
+    try:
+        wanted = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--gpus {text!r}: not a list of indices", "Write 0 or 0,1, or none.") from None
+    if absent := set(wanted) - set(present):
+        message = f"no GPU {', '.join(map(str, sorted(absent)))} on this machine"
+        raise MissingError(message, "Name others, or stay on the CPU: --gpus none.")
+    return wanted

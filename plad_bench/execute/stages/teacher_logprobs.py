@@ -1,0 +1,62 @@
+"""The signals stage: what the teacher says of every token of a source of text, for all methods and seeds to read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from plad_bench.contract.enums import Text
+from plad_bench.execute.stages.files import MODEL, read_prompts
+from plad_bench.execute.stages.train import Corpus
+from plad_bench.execute.worker import Context
+
+if TYPE_CHECKING:
+    from plad_bench.learn.sequences import Encoder, Tokens
+    from plad_bench.learn.teacher_cache import Reader
+
+
+def run(context: Context) -> None:
+    """Write the files of learn/signals.py for every training sequence of the text."""
+    _BACKENDS[context.spec.get("backend", "transformers")](context)
+
+
+def _with_transformers(context: Context) -> None:
+    from plad_bench.learn import models, teacher_cache
+    from plad_bench.learn.chunked_logits import Predictor
+
+    path = context.inputs["teacher"].path / MODEL
+    model, tokenizer = models.load(path, context.device, context.spec["precision"])
+    encoder = models.encoder(model, tokenizer, context.counts)
+    sequences = _sequences(context, encoder)
+    words = teacher_cache.words(tokenizer, sequences)
+    teacher = teacher_cache.Loaded(
+        Predictor(model), tokenizer.pad_token_id, context.device, context.memory_policy, words
+    )
+    _write(context, teacher, encoder, sequences)
+    context.cost["peak_memory_bytes"] = models.peak_memory(context.device)
+
+
+def _with_vllm(context: Context) -> None:
+    from plad_bench.learn import vllm_engine
+
+    path = context.inputs["teacher"].path / MODEL
+    teacher = vllm_engine.Served(path, context.device, context.spec["precision"], context.partial, context.counts)
+    _write(context, teacher, teacher.encoder, _sequences(context, teacher.encoder))
+    context.cost["peak_memory_bytes"] = teacher.peak_memory_bytes
+
+
+def _sequences(context: Context, encoder: Encoder) -> list[Tokens]:
+    prompts = read_prompts(context.inputs["data"], "train", context.spec.get("limit", 0))
+    corpus = Corpus(prompts, [encoder.prompt(p.prompt) for p in prompts], encoder)
+    return [sequence for several in corpus.responses(context, Text(context.spec["text"])) for sequence in several]
+
+
+def _write(context: Context, teacher: Reader, encoder: Encoder, sequences: list[Tokens]) -> None:
+    from plad_bench.learn import teacher_cache
+
+    context.cost |= teacher_cache.write(
+        context.out, teacher, sequences, context.spec["k"], encoder.hash, context.progress, encoder.context
+    )
+    encoder.tokenizer.save_pretrained(context.out / teacher_cache.TOKENIZER)
+
+
+_BACKENDS = {"transformers": _with_transformers, "vllm": _with_vllm}

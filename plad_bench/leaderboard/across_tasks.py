@@ -1,0 +1,116 @@
+"""Several boards as one: the mean rank of a method over tasks, where boards can be taken together.
+
+Boards go together if teacher, student and the number of seeds are the same and the tasks are not. Only methods that all
+of them have complete are ranked, anew and among themselves: a rank means nothing without those it is among.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from plad_bench.leaderboard import statistics
+from plad_bench.leaderboard.board import Board, Group, MetricInfo, Row
+from plad_bench.leaderboard.statistics import LEVEL
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A method over the tasks of a panel."""
+
+    row: Row
+    ranks: tuple[int, ...]
+    """The place of its mean on each task, among the methods of the panel."""
+    mean: float | None
+    """Of the primary metric over the tasks; None unless all tasks rank by the same metric."""
+
+    @property
+    def rank(self) -> float:
+        """The mean rank."""
+        return sum(self.ranks) / len(self.ranks)
+
+    def interval(self, methods: int) -> tuple[float, float] | None:
+        """Student's t interval of the mean rank, tasks being the sample, within 1 and the number of methods.
+
+        None for one task, and where all tasks agree: how much others would differ is then not known to be nothing.
+        """
+        if len(set(self.ranks)) < 2:
+            return None
+        half = float(statistics.quantile(len(self.ranks) - 1, LEVEL)) * float(np.std(self.ranks, ddof=1))
+        half /= math.sqrt(len(self.ranks))
+        return max(self.rank - half, 1.0), min(self.rank + half, float(methods))
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Boards that can be taken together."""
+
+    teacher: str
+    student: str
+    seeds: int
+    boards: tuple[tuple[str, str], ...]
+    """Board and task."""
+    metric: MetricInfo | None
+    """The one that all of them rank by, if there is one."""
+    standings: tuple[Standing, ...]
+    """By mean rank, then by name."""
+    partial: tuple[tuple[str, int], ...]
+    """Methods that not all boards have complete, with the number that have."""
+
+
+def panels(boards: Iterable[Board]) -> list[Panel]:
+    """Every set of two boards or more that go together."""
+    together: dict[tuple[str, str, int], dict[str, tuple[str, Group]]] = defaultdict(dict)
+    for board in boards:
+        for group in board.groups:
+            if group.pairs is None or len(group.rows) < 2:
+                continue
+            of_task = together[group.teacher, group.student, group.rows[0].asked]
+            before = of_task.get(group.task)
+            # Of two boards of one task the one with more methods counts: a task is not counted twice.
+            if before is None or len(group.rows) > len(before[1].rows):
+                of_task[group.task] = (board.name, group)
+    found = [_panel(key, [of_task[task] for task in sorted(of_task)]) for key, of_task in sorted(together.items())]
+    return [panel for panel in found if len(panel.boards) > 1 and len(panel.standings) > 1]
+
+
+def _panel(key: tuple[str, str, int], found: Sequence[tuple[str, Group]]) -> Panel:
+    groups = [group for _, group in found]
+    rows = [{row.identity: row for row in group.rows} for group in groups]
+    everywhere = [identity for identity in rows[0] if all(identity in of for of in rows)]
+    primaries = {group.primary for group in groups}
+    metric = next(iter(primaries)) if len(primaries) == 1 else None
+    ranks = [_ranks(group, everywhere) for group in groups]
+    standings = [
+        Standing(
+            row=rows[0][identity],
+            ranks=tuple(of[identity] for of in ranks),
+            mean=sum(of[identity].estimates[metric.name].value for of in rows) / len(rows) if metric else None,
+        )
+        for identity in everywhere
+    ]
+    partial = {
+        row.label: sum(identity in other for other in rows)
+        for of in rows
+        for identity, row in of.items()
+        if identity not in everywhere
+    }
+    teacher, student, seeds = key
+    return Panel(
+        teacher=teacher,
+        student=student,
+        seeds=seeds,
+        boards=tuple((name, group.task) for name, group in found),
+        metric=metric,
+        standings=tuple(sorted(standings, key=lambda of: (of.rank, of.row.label))),
+        partial=tuple(sorted(partial.items())),
+    )
+
+
+def _ranks(group: Group, wanted: Sequence[str]) -> dict[str, int]:
+    """Places of some of a group's rows among themselves, by their means."""
+    return {row.identity: place for place, row in enumerate((r for r in group.rows if r.identity in wanted), start=1)}

@@ -1,0 +1,488 @@
+"""A board: what the records in a directory say, as data. It is a function of the committed files alone.
+
+A record that is corrupt, foreign or edited is named among the problems and left out; it never stops a board.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from plad_bench.contract.enums import BASELINES
+from plad_bench.leaderboard import gc_pause, samples, statistics
+from plad_bench.leaderboard.data_versions import described, newest
+from plad_bench.leaderboard.labels import labels
+from plad_bench.leaderboard.samples import Shown
+from plad_bench.leaderboard.statistics import Array, Estimate, Pairwise
+from plad_bench.plan import boardfile
+from plad_bench.plan.boardfile import BoardFile, Prices
+from plad_bench.records.schema import Record
+from plad_bench.records.storage import at, is_prompt
+from plad_bench.records.validation import Cell, Complain, Problem, consistent, found, matrix, with_scores
+
+Shares: TypeAlias = Counter[tuple[str, float]]
+"""How many cells of a group each shared expense is an expense of."""
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """A column."""
+
+    name: str
+    better: str | None
+    unit: str
+
+    @property
+    def scale(self) -> float:
+        """What a value is multiplied by to be shown."""
+        return 100.0 if self.unit == "%" else 1.0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Means over the cells of a row; None where no record says."""
+
+    train_seconds: float | None
+    """Device-seconds of training."""
+    teacher_seconds: float | None
+    """Device-seconds of the teacher, were this cell alone to need them."""
+    teacher_share: float | None
+    """The same, divided among the cells of the group that share the stage (those that record the same seconds)."""
+    tokens_trained: float | None
+    tokens_generated: float | None
+    peak_memory: float | None
+    """Bytes; the largest, not the mean."""
+    money: float | None = None
+    """See Prices.of; None where the board has no prices."""
+
+    @property
+    def total_seconds(self) -> float | None:
+        """Device-seconds of training with its share of the teacher's; None where training is not known."""
+        return None if self.train_seconds is None else self.train_seconds + (self.teacher_share or 0.0)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method, or a reference, with its estimates by metric."""
+
+    label: str
+    identity: str
+    """The same on every board for the same method with the same parameters."""
+    method: str
+    access: str
+    paper: str
+    lr: float
+    lr_shared: bool
+    seeds: tuple[int, ...]
+    """Done, of those asked."""
+    asked: int
+    estimates: Mapping[str, Estimate]
+    cost: Cost
+    cells: tuple[str, ...]
+    rank: tuple[int, int] | None = None
+    """The first and the last rank that it may have; None where nothing is ranked."""
+    best: bool = False
+    """Whether it may be the best: no other method is significantly better."""
+    gap: Estimate | None = None
+    """Share of the primary metric's gap between SFT initialisation and teacher that is closed."""
+    tally: tuple[int, int, int] = (0, 0, 0)
+    """Wins, ties and losses against the other ranked rows."""
+
+
+@dataclass(frozen=True)
+class Unranked:
+    """Cells that no number of the board rests on, and why."""
+
+    label: str
+    status: str
+    """incomplete, extra, failed, skipped or trial."""
+    reason: str
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A metric that some methods do without, and why."""
+
+    metric: str
+    reason: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """One task, teacher and student: what may be compared."""
+
+    task: str
+    teacher: str
+    student: str
+    examples: int
+    protocol: Mapping[str, Any]
+    metrics: tuple[MetricInfo, ...]
+    primary: MetricInfo | None
+    references: tuple[Row, ...]
+    rows: tuple[Row, ...]
+    """Complete methods, by mean."""
+    pairs: Pairwise | None
+    """Of `rows`, in their order, on the primary metric; positive is better. None if that metric has no direction, or
+    there is one seed alone, which says nothing of others."""
+    unranked: tuple[Unranked, ...]
+    prices: Prices | None = None
+    """What the rows' money was reckoned with."""
+    absent: tuple[Absent, ...] = ()
+    data: Mapping[str, float] = field(default_factory=dict)
+    """Counts of the data stage, by their names there."""
+    samples: tuple[Shown, ...] = ()
+    """What references and rows, in this order, wrote to a few prompts, where the task's text may be shown."""
+    thinking: Mapping[str, str] = field(default_factory=dict)
+    """What happens to the thinking text of teacher and student, if they are models that think: off, strip or keep."""
+
+
+@dataclass(frozen=True)
+class OtherVersion:
+    """Stages that records rest on and that another version made than the evaluated models."""
+
+    code: str
+    older: bool
+    """Whether the models were made from what these stages made; else they came after."""
+    only_packages: bool
+    """Whether the code is that of the models, and a package was another."""
+    stages: tuple[str, ...]
+    records: int
+
+
+@dataclass(frozen=True)
+class Board:
+    """All that a page shows."""
+
+    name: str
+    settings: BoardFile
+    groups: tuple[Group, ...]
+    problems: tuple[Problem, ...]
+    code: Mapping[str, int]
+    """Records by the version of the code that made them."""
+    commands: tuple[str, ...]
+    others: tuple[OtherVersion, ...] = ()
+    untold: int = 0
+    """Done records that do not say which versions made what they rest on."""
+    used: tuple[Record, ...] = ()
+    """The records that count, failed, skipped and trial ones included, by their place."""
+    older: Mapping[str, int] = field(default_factory=dict)
+    """What records of older data rest on -> their number. They count nowhere."""
+    older_files: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """As board.toml has it, or the board's name."""
+        return self.settings.title or self.name
+
+    @property
+    def records(self) -> int:
+        """How many count."""
+        return len(self.used)
+
+
+@gc_pause.paused()
+def load(directory: Path) -> Board:
+    """Read a board: board.toml and cells/**/*.json with their scores.
+
+    Raises:
+        UsageError: if board.toml is malformed.
+    """
+    settings = boardfile.read(directory / "board.toml")
+    problems: list[Problem] = []
+
+    def complain(cell: Cell, reason: str) -> None:
+        problems.append(Problem(cell.file, reason))
+
+    current, older = newest(found(directory / "cells", problems), settings.versions)
+    cells = consistent(current, settings.conditions, complain)
+    by_group: dict[str, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        by_group[cell.group].append(cell)
+    groups = tuple(_group(by_group[key], settings, complain) for key in sorted(by_group))
+    left_out = {problem.file for problem in problems}
+    used = [cell.record for cell in sorted(cells, key=lambda c: c.file) if cell.file not in left_out]
+    return Board(
+        name=directory.name,
+        settings=settings,
+        groups=groups,
+        problems=tuple(sorted(problems, key=lambda problem: (problem.file, problem.reason))),
+        code=dict(sorted(Counter(str(r.provenance["code"]) for r in used if r.provenance.get("code")).items())),
+        commands=tuple(sorted({c for r in used if isinstance(c := r.provenance.get("command"), str) and c.strip()})),
+        others=_others(used),
+        untold=sum(r.status in {"done", "trial"} and not r.lineage for r in used),
+        used=tuple(used),
+        older=described(older, settings.versions),
+        older_files=tuple(cell.file for cell in older),
+    )
+
+
+def _others(used: Iterable[Record]) -> tuple[OtherVersion, ...]:
+    """The versions that made stages of records but not their models, older ones first."""
+    stages: dict[tuple[bool, str, bool], set[str]] = defaultdict(set)
+    records: dict[tuple[bool, str, bool], set[str]] = defaultdict(set)
+    for record in used:
+        code, packages = (record.provenance.get(name) for name in ("code", "packages"))
+        for entry in record.lineage:
+            if (entry["code"], entry["packages"]) != (code, packages):
+                version = (not entry.get("older"), entry["code"], entry["code"] == code)
+                stages[version].update(entry["stages"])
+                records[version].add(record.cell)
+    return tuple(
+        OtherVersion(version[1], not version[0], version[2], tuple(sorted(stages[version])), len(records[version]))
+        for version in sorted(records)
+    )
+
+
+# ------------------------------------------------------------------------------------------------------- one group
+
+
+def _group(cells: Sequence[Cell], settings: BoardFile, complain: Complain) -> Group:
+    done = with_scores((cell for cell in cells if cell.record.status == "done"), complain)
+    metrics = _columns(done, settings, complain)
+    done = [cell for cell in done if all(_fits(cell, metric) for metric in metrics)]
+    primary = _primary(metrics, settings)
+    others = [cell for cell in cells if cell.record.status != "done"]
+    asked = asked_seeds(cells, settings)
+    named = labels([*done, *others])
+    shares = Counter(part for cell in done for part in _shared(cell.record.cost).items())
+
+    every: dict[str, list[Cell]] = defaultdict(list)
+    for cell in sorted(done, key=lambda cell: cell.record.seed):
+        every[cell.method].append(cell)
+    by_method = {key: counted for key, of in every.items() if (counted := _counted(of, asked))}
+    costs = {key: _cost([cell.record.cost for cell in of], shares, settings.prices) for key, of in by_method.items()}
+    made = {key: _row(named[key], of, metrics, asked, costs[key]) for key, of in by_method.items()}
+    references = sorted(
+        (key for key, of in by_method.items() if of[0].record.is_baseline),
+        key=lambda key: (BASELINES.index(made[key].method), made[key].label),
+    )
+    complete = [key for key in by_method if key not in references and set(made[key].seeds) == set(asked)]
+    rows, pairs = _ranked(complete, made, by_method, references, primary)
+    shown = (*(made[key] for key in references), *rows)
+    unranked = _unranked(
+        [*done, *others],
+        {cell for row in shown for cell in row.cells},
+        named,
+        asked,
+    )
+    first = (done or cells)[0].record
+    by_id = {cell.record.cell: cell for cell in done}
+    return Group(
+        task=first.task.selector,
+        teacher=first.teacher.selector,
+        student=first.student.selector,
+        examples=sum(map(is_prompt, done[0].ids)) if done else 0,
+        protocol=first.protocol,
+        metrics=metrics,
+        primary=primary,
+        references=tuple(made[key] for key in references),
+        rows=rows,
+        pairs=pairs,
+        unranked=unranked,
+        prices=settings.prices,
+        absent=_absent([*done, *others], named),
+        data={n.removeprefix("data."): v for n, v in first.counts.items() if n.startswith("data.")},
+        samples=samples.side_by_side([[by_id[of] for of in row.cells] for row in shown], primary, complain),
+        thinking=_thinking(done),
+    )
+
+
+def _thinking(cells: Iterable[Cell]) -> dict[str, str]:
+    """What becomes of the thinking text of teacher and student, as the records of their responses say."""
+    found = {}
+    for cell in cells:
+        how = at(cell.record.provenance, "notes", "generate", "prompts", "thinking")
+        if isinstance(how, str):
+            found["teacher" if cell.record.method.name == "teacher" else "student"] = how
+    return found
+
+
+def _absent(cells: Iterable[Cell], named: Mapping[str, str]) -> tuple[Absent, ...]:
+    """The metrics that could not be had, by metric and reason."""
+    found: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for cell in cells:
+        for metric, reason in cell.record.absent.items():
+            found[metric, reason].add(named.get(cell.method, cell.record.method.selector))
+    return tuple(Absent(*key, tuple(sorted(of))) for key, of in sorted(found.items()))
+
+
+def _counted(cells: list[Cell], asked: Sequence[int]) -> list[Cell]:
+    """Those of the seeds asked; a reference with one record is fixed: it has no seed of its own."""
+    if len(cells) == 1 and cells[0].record.is_baseline:
+        return cells
+    return [cell for cell in cells if cell.record.seed in asked]
+
+
+def _columns(done: Sequence[Cell], settings: BoardFile, complain: Complain) -> tuple[MetricInfo, ...]:
+    """The metrics of the board, each with the direction and unit that most records declare."""
+    declared = Counter((name, m.better, m.unit) for cell in done for name, m in cell.record.metrics.items())
+    usual = {
+        name: MetricInfo(name, better, unit) for (name, better, unit), _ in sorted(declared.items(), key=_commonness)
+    }
+    metrics = tuple(usual[name] for name in settings.metrics or sorted(usual) if name in usual)
+    for cell in done:
+        odd = [metric.name for metric in metrics if not _fits(cell, metric)]
+        if odd:
+            complain(cell, f"declares another direction or unit of {', '.join(odd)} than the other records")
+    return metrics
+
+
+def _primary(metrics: Sequence[MetricInfo], settings: BoardFile) -> MetricInfo | None:
+    named = [metric for metric in metrics if metric.name == settings.primary]
+    directed = [metric for metric in metrics if metric.better is not None]
+    return next(iter(named if settings.primary else [*directed, *metrics]), None)
+
+
+def _fits(cell: Cell, metric: MetricInfo) -> bool:
+    theirs = cell.record.metrics.get(metric.name)
+    return theirs is None or (theirs.better, theirs.unit) == (metric.better, metric.unit)
+
+
+def asked_seeds(cells: Iterable[Cell], settings: BoardFile) -> tuple[int, ...]:
+    """The seeds that make a method of a group complete."""
+    if settings.seeds_asked:
+        return tuple(range(settings.seeds_asked))
+    done = (cell.record for cell in cells if cell.record.status == "done" and not cell.record.is_baseline)
+    return tuple(sorted({record.seed for record in done}))
+
+
+def _estimates(cells: Sequence[Cell], metrics: Sequence[str]) -> dict[str, Estimate]:
+    """An estimate of each metric, those with as many examples at a time."""
+    alike: dict[int, dict[str, Array]] = defaultdict(dict)
+    for name in metrics:
+        scores = matrix(cells, name)
+        alike[scores.shape[1]][name] = scores
+    found = {
+        n: e for of in alike.values() for n, e in zip(of, statistics.estimates(np.array([*of.values()])), strict=True)
+    }
+    return {name: found[name] for name in metrics}
+
+
+def _row(
+    label: str,
+    cells: Sequence[Cell],
+    metrics: Sequence[MetricInfo],
+    asked: Sequence[int],
+    cost: Cost,
+) -> Row:
+    first = cells[0].record
+    seeds = tuple(cell.record.seed for cell in cells if cell.record.seed in asked)
+    shown = [m.name for m in metrics if all((of := c.record.metrics.get(m.name)) and of.n for c in cells)]
+    return Row(
+        label=label,
+        identity=cells[0].identity,
+        method=first.method.name,
+        access=first.method.access,
+        paper=first.method.paper,
+        lr=first.method.lr,
+        lr_shared=first.method.lr_shared,
+        seeds=seeds,
+        asked=len(asked),
+        estimates=_estimates(cells, shown),
+        cost=cost,
+        cells=tuple(cell.record.cell for cell in cells),
+    )
+
+
+def _shared(cost: Mapping[str, float]) -> dict[str, float]:
+    """The seconds of a cost that other cells pay for, too."""
+    return {name: cost[name] for name in ("teacher_device_seconds", "signals_device_seconds") if name in cost}
+
+
+def _cost(costs: Sequence[Mapping[str, float]], shares: Shares, prices: Prices | None) -> Cost:
+    def mean(values: Sequence[float]) -> float | None:
+        return sum(values) / len(values) if values else None
+
+    def known(name: str) -> list[float]:
+        return [cost[name] for cost in costs if name in cost]
+
+    shared = [parts for cost in costs if (parts := _shared(cost))]
+    return Cost(
+        train_seconds=mean(known("train_device_seconds")),
+        teacher_seconds=mean([sum(parts.values()) for parts in shared]),
+        teacher_share=mean([sum(part[1] / shares[part] for part in parts.items()) for parts in shared]),
+        tokens_trained=mean(known("tokens_trained")),
+        tokens_generated=mean(known("tokens_generated")),
+        peak_memory=max(known("peak_memory_bytes"), default=None),
+        money=mean([spent for cost in costs if (spent := prices.of(cost)) is not None]) if prices else None,
+    )
+
+
+def _ranked(
+    keys: Sequence[str],
+    rows: Mapping[str, Row],
+    cells: Mapping[str, Sequence[Cell]],
+    references: Sequence[str],
+    primary: MetricInfo | None,
+) -> tuple[tuple[Row, ...], Pairwise | None]:
+    """The complete methods by mean, where the primary metric has a direction, and their comparisons."""
+    if primary is None or primary.better is None:
+        return tuple(sorted((rows[key] for key in keys), key=lambda row: row.label)), None
+    sign = 1.0 if primary.better == "higher" else -1.0
+    goodness = {key: sign * e.value for key in keys if (e := rows[key].estimates.get(primary.name)) is not None}
+    order = sorted(goodness, key=lambda key: (-goodness[key], rows[key].label))
+    if not order:
+        return (), None
+    k = len(order)
+    ends = [[key for key in references if _usable(rows[key], name, primary)] for name in ("sft-init", "teacher")]
+    gaps = all(len(keys) == 1 for keys in ends)
+    compared = [*order, *(keys[0] for keys in ends if gaps)]
+    moments = statistics.moments([sign * matrix(cells[key], primary.name) for key in compared])
+    if moments.seeds < 2:
+        return tuple(rows[key] for key in order), None
+    pairs = statistics.pairwise(moments.only(slice(k)))
+    significant = pairs.p_holm < 1 - statistics.LEVEL
+    wins, losses = ((significant & (d > 0)).sum(axis=1).tolist() for d in (pairs.difference, -pairs.difference))
+    ranked = [
+        replace(
+            rows[key],
+            rank=pairs.rank_interval(i),
+            best=bool(pairs.best[i]),
+            gap=statistics.gap_closed(moments.only([i, k, k + 1])) if gaps else None,
+            tally=(wins[i], k - 1 - wins[i] - losses[i], losses[i]),
+        )
+        for i, key in enumerate(order)
+    ]
+    return tuple(ranked), pairs
+
+
+def _usable(row: Row, name: str, primary: MetricInfo) -> bool:
+    """Whether this is the reference of that name with all the seeds asked; a fixed teacher needs only one."""
+    whole = len(row.seeds) == row.asked or (name == "teacher" and len(row.cells) == 1)
+    return row.method == name and primary.name in row.estimates and whole
+
+
+def _unranked(
+    cells: Iterable[Cell], ranked: Set[str], named: Mapping[str, str], asked: Sequence[int]
+) -> tuple[Unranked, ...]:
+    """All the cells that are in no row, by method, status and reason."""
+    done = Counter(c.method for c in cells if c.record.status == "done" and c.record.seed in asked)
+    seeds: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+    for cell in cells:
+        r = cell.record
+        if r.cell in ranked or cell.method not in named:
+            continue
+        status: str = r.status
+        reason = r.reason
+        if status == "done" and r.seed not in asked:
+            status, reason = "extra", "beyond the seeds asked"
+        elif status == "done" and done[cell.method] < len(asked):
+            status, reason = "incomplete", f"{done[cell.method]} of {len(asked)} seeds are done"
+        elif status == "done":
+            status, reason = "incomplete", "has no value of the metric that ranks"
+        elif status == "trial":
+            reason = reason or "a run with --limit"
+        seeds[named[cell.method], status, reason].append(r.seed)
+    return tuple(Unranked(*key, tuple(sorted(of))) for key, of in sorted(seeds.items()))
+
+
+def _commonness(counted: tuple[tuple[str, str | None, str], int]) -> tuple[int, str]:
+    """Puts the commonest last."""
+    return counted[1], repr(counted[0])

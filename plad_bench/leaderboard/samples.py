@@ -1,0 +1,82 @@
+"""What the rows of a board wrote to the same prompts, from the samples beside their records.
+
+A file of samples that is not what its record says is named among the problems; no number rests on it, so the record
+stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from plad_bench.records import storage
+from plad_bench.records.schema import Sample
+from plad_bench.records.storage import RecordError
+from plad_bench.records.validation import Cell, Complain
+
+if TYPE_CHECKING:
+    from plad_bench.leaderboard.board import MetricInfo
+
+MOST = 40
+"""Rows whose samples are shown, from the top."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """A response, and its score by the metric that ranks; None where it has none."""
+
+    text: str
+    score: float | None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A prompt with what each row wrote to it; None for a row without a sample."""
+
+    prompt: str
+    reference: str
+    outputs: tuple[Output | None, ...]
+
+
+def side_by_side(rows: Sequence[Sequence[Cell]], metric: MetricInfo | None, complain: Complain) -> tuple[Shown, ...]:
+    """The prompts that the first row with samples has, by id. Under the same id, a sample of another prompt is none.
+
+    Args:
+        rows: the cells of each row of a board.
+        metric: the one that ranks.
+        complain: is told of files that cannot be used.
+    """
+    found = [_of(cells, complain) for cells in rows[:MOST]]
+    first = next(filter(None, found), {})
+    shown = []
+    for example, (_, sample) in first.items():
+        same = [of.get(example) for of in found]
+        outputs = tuple(_output(*one, metric) if one and one[1].prompt == sample.prompt else None for one in same)
+        shown.append(Shown(sample.prompt, sample.reference, outputs))
+    return tuple(shown)
+
+
+def _of(cells: Sequence[Cell], complain: Complain) -> dict[str, tuple[Cell, Sample]]:
+    """The samples of the first of some cells that has any, by example."""
+    for cell in cells:
+        named = cell.record.samples
+        if named is None:
+            continue
+        beside = replace(cell, file=f"{cell.file.rpartition('/')[0]}/{named.file}")
+        if not cell.record.task.redistributable:
+            complain(beside, "holds text of a task whose text may not be given on")
+            continue
+        try:
+            return {s.example: (cell, s) for s in storage.read_samples(cell.directory / named.file, named.sha256)}
+        except RecordError as error:
+            complain(beside, error.message)
+    return {}
+
+
+def _output(cell: Cell, sample: Sample, metric: MetricInfo | None) -> Output:
+    scores = cell.scores.get(metric.name) if metric else None
+    if scores is None or sample.example not in cell.ids:
+        return Output(sample.response, None)
+    score = float(scores[cell.ids.index(sample.example)])
+    return Output(sample.response, None if score != score else score)  # noqa: PLR0124  NaN

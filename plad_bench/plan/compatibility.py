@@ -1,0 +1,184 @@
+"""Whether models fit each other and prompts fit into them, as far as files that are here can tell. Needs no torch."""
+
+from __future__ import annotations
+
+import filecmp
+import functools
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plad_bench.contract import hub
+from plad_bench.contract.errors import MissingError
+from plad_bench.contract.jsonlines import read_lines
+from plad_bench.plan import backends
+
+if TYPE_CHECKING:
+    from plad_bench.contract.models import HubModel
+    from plad_bench.plan.matrix import Cell
+    from plad_bench.plan.stages import Stage
+
+Find = Callable[[str], Path | None]
+"""Key of a stage -> the directory of its artifact, if that is there."""
+
+_NORMALISED = 8
+"""Bytes that a tokenizer may add to a text before it splits it."""
+
+
+def tokenizers_differ(student: HubModel, teacher: HubModel) -> bool:
+    """Whether the vocabularies of two published models certainly differ; False where their files are not here."""
+    here = [hub.located(model.id, model.revision) for model in (student, teacher)]
+    files = [directory / "tokenizer.json" for directory in here if directory is not None]
+    return len(files) == 2 and all(file.is_file() for file in files) and _differ(*files)
+
+
+def no_room(cell: Cell, find: Find) -> str:
+    """Why a model that the cell generates with has no room for its prompts; empty if it has, or nobody knows yet."""
+    for stage in cell.stages:
+        if "max_new_tokens" not in stage.spec:
+            continue
+        for role in ("model", "teacher"):  # within a training a teacher reads what the student says
+            reason = _no_room(stage, _root(stage.inputs[role]), find) if role in stage.inputs else ""
+            if reason:
+                return reason
+    return ""
+
+
+def _no_room(stage: Stage, model: Stage, find: Find) -> str:
+    """`no_room` of one stage that generates, be it within a training, and one model that it takes."""
+    new = stage.spec["max_new_tokens"]
+    context, name = _context(model)
+    if context is None:
+        return ""
+    room = context - new
+    if room < 1:
+        return f"{name} has a context of {context} tokens, which {new} new tokens fill"
+    data, tokenizer = find(stage.inputs["data"].key), _tokenizer(model, find)
+    if data is None or tokenizer is None:
+        return ""
+    split = stage.spec.get("split", "train")
+    texts = _prompts(data / f"{split}.jsonl", stage.spec.get("limit", 0))
+    count = _too_long(texts, tokenizer, room)
+    return (
+        f"{count} of {len(texts)} {split} prompts are longer than the {room} tokens that {name}'s context of {context} "
+        f"leaves beside {new} new tokens"
+        if count
+        else ""
+    )
+
+
+def _root(stage: Stage) -> Stage:
+    while "model" in stage.inputs:
+        stage = stage.inputs["model"]
+    return stage
+
+
+def _context(init: Stage) -> tuple[int | None, str]:
+    """Tokens that a model can attend to, None where its files do not say, and what to call it."""
+    if "context" in init.spec:
+        return init.spec["context"], _name(init)
+    text = _config(init)
+    known = None if text.get("is_encoder_decoder") else text.get("max_position_embeddings") or text.get("n_positions")
+    return known if isinstance(known, int) else None, _name(init)
+
+
+def _config(init: Stage) -> dict[str, Any]:
+    """What a published model says of its text; empty where its files are not here, or broken, as a run tells first."""
+    directory = hub.located(init.job["id"], init.job["revision"]) if "id" in init.job else None
+    try:
+        config = hub.settings(directory / "config.json", "") if directory is not None else {}
+    except MissingError:
+        return {}
+    part = config.get("text_config")
+    return {**config, **(part if isinstance(part, dict) else {})}
+
+
+def _name(init: Stage) -> str:
+    if "id" not in init.job:
+        return "the model from scratch"
+    return Path(init.job["id"]).name if Path(init.job["id"]).is_absolute() else str(init.job["id"])
+
+
+def not_for_vllm(cell: Cell) -> str:
+    """Why vLLM cannot run a model that it is to run for the cell; empty if it can, or nobody knows yet."""
+    run = (s.inputs.get("model") or s.inputs["teacher"] for s in cell.stages if s.spec.get("backend") == "vllm")
+    return next(filter(None, (_not_for_vllm(_root(model)) for model in run)), "")
+
+
+def _not_for_vllm(init: Stage) -> str:
+    config = {**init.spec, **_config(init)}
+    if config.get("is_encoder_decoder"):
+        return f"{_name(init)} is an encoder-decoder, which vLLM does not run here (--backend transformers does)"
+    sizes, size = backends.head_sizes(), _head_size(config)
+    if size is None or sizes is None or size in sizes:
+        return ""
+    return (
+        f"{_name(init)} has attention heads of {size} dimensions; vLLM on a CPU runs those of "
+        f"{', '.join(map(str, sizes))} (--backend transformers runs any)"
+    )
+
+
+def _head_size(config: Mapping[str, Any]) -> int | None:
+    """Dimensions of an attention head, as a configuration or the specification of a model from scratch has them."""
+    said, width, heads = (
+        next((config[name] for name in names if isinstance(config.get(name), int) and config[name] > 0), None)
+        for names in (("head_dim",), ("width", "hidden_size", "n_embd"), ("heads", "num_attention_heads", "n_head"))
+    )
+    return said or (width // heads if width and heads else None)
+
+
+def _tokenizer(init: Stage, find: Find) -> Path | None:
+    if "tokenizer" in init.inputs:
+        made = find(init.inputs["tokenizer"].key)
+        directory = made / "tokenizer" if made else None
+    else:
+        directory = hub.located(init.job["id"], init.job["revision"])
+    file = directory / "tokenizer.json" if directory else None
+    return file if file and file.is_file() else None
+
+
+@functools.cache
+def _prompts(file: Path, limit: int) -> tuple[str, ...]:
+    return tuple(row["prompt"] for row in itertools.islice(read_lines(file), limit or None))
+
+
+@functools.cache
+def _too_long(texts: Sequence[str], tokenizer: Path, room: int) -> int:
+    """How many texts have more tokens than there is room for. None has more tokens than bytes: few need encoding."""
+    candidates = [text.strip() for text in texts if len(text.encode()) + _NORMALISED > room]
+    loaded = _loaded(tokenizer) if candidates else None
+    if loaded is None:
+        return 0
+    loaded.no_truncation()
+    loaded.no_padding()
+    return sum(len(loaded.encode(text, add_special_tokens=False).ids) > room for text in candidates)
+
+
+@functools.cache
+def _differ(one: Path, other: Path) -> bool:
+    if filecmp.cmp(one, other, shallow=False):
+        return False
+    both = _vocabulary(one), _vocabulary(other)
+    return None not in both and both[0] != both[1]
+
+
+@functools.lru_cache(maxsize=4)
+def _vocabulary(file: Path) -> dict[str, int] | None:
+    """Ids of the tokens that text is made of, special ones aside; None if the file is no tokenizer."""
+    loaded = _loaded(file)
+    if loaded is None:
+        return None
+    special = {token.content for token in loaded.get_added_tokens_decoder().values() if token.special}
+    special -= loaded.get_vocab(with_added_tokens=False).keys()
+    return {token: number for token, number in loaded.get_vocab().items() if token not in special}
+
+
+def _loaded(file: Path) -> Any:
+    """The tokenizer of a file; None if it is none, which the stage that needs it tells."""
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception:  # noqa: BLE001  the library has no kind of error of its own
+        return None

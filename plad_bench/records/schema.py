@@ -1,0 +1,168 @@
+"""The record of one cell: its schema.
+
+Keys that outsiders read, and that therefore stay: schema, cell, key, status, seed, task.name, teacher.name,
+student.name, method.name, method.params, metrics.<name>.{value, better, n, stderr}, cost, timing, provenance.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from plad_bench.contract.enums import BASELINES
+
+SCHEMA = 2
+
+
+_PART = r"""[^\x00-\x1f\x7f/\\:*?"<>|.][^\x00-\x1f\x7f/\\:*?"<>|]*"""
+
+Name = Annotated[str, Field(min_length=1, max_length=300)]
+
+FileName = Annotated[str, StringConstraints(pattern=rf"\A{_PART}\z", max_length=255)]
+"""The plain name of a file: no directory, not hidden."""
+
+CellId = Annotated[str, StringConstraints(pattern=rf"\A{_PART}(/{_PART})*\z", max_length=1000)]
+"""A relative path with plain names only, so that no record can point outside its board."""
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"\A[0-9a-f]{64}\z")]
+
+Ids: TypeAlias = tuple[str, ...]
+"""Of the examples of a scores file, in its order."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="constants")
+
+
+class Named(_Part):
+    """A component as it was resolved: name, version, every parameter, and the distribution it came from."""
+
+    name: Name
+    selector: str
+    """As it was typed."""
+    params: dict[str, Any]
+    version: int
+    plugin: str
+
+
+class MethodPart(Named):
+    """The method, with what a reader of a board must know of it."""
+
+    access: str
+    paper: str
+    lr: float
+    """Peak learning rate it trained with."""
+    lr_shared: bool
+    """Whether that is the board's shared rate rather than the method's own."""
+
+
+class TaskPart(Named):
+    """The task, with its data's licence."""
+
+    licence: str
+    redistributable: bool
+    data_version: Annotated[int, Field(ge=1)] = 1
+    """Version of the data stage that made its prompts and splits."""
+
+
+class MetricPart(_Part):
+    """One metric of one cell."""
+
+    value: float | None
+    """Mean over the examples that have a value; None if none has."""
+    better: Literal["higher", "lower"] | None
+    n: Annotated[int, Field(ge=0)]
+    stderr: float | None
+    """Over examples, of this cell alone."""
+    unit: str
+    key: str
+    """Key of the score stage."""
+
+
+class ScoresPart(_Part):
+    """Where the per-example values lie, and their hash."""
+
+    file: FileName
+    """Beside the record."""
+    sha256: Sha256
+    examples: Annotated[int, Field(ge=1, le=10_000_000)]
+
+
+class SamplesPart(_Part):
+    """Where the samples lie, and their hash."""
+
+    file: FileName
+    """Beside the record."""
+    sha256: Sha256
+
+
+class Sample(_Part):
+    """What a cell wrote to one prompt."""
+
+    example: Name
+    """The id of the prompt, as in the scores."""
+    prompt: str
+    reference: str
+    response: str
+
+
+class Record(_Part):
+    """One cell."""
+
+    schema_: int = Field(SCHEMA, alias="schema")
+    cell: CellId
+    """Readable id, also the path of the record below cells/ (without .json)."""
+    key: str
+    """Key of the stage that made the evaluated responses; empty for a skipped cell."""
+    status: Literal["done", "failed", "skipped", "trial"]
+    reason: str = ""
+    """Why it failed or was skipped."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    task: TaskPart
+    teacher: Named
+    student: Named
+    method: MethodPart
+    pairs: Named | None = None
+    protocol: dict[str, Any]
+    """The board's controlled conditions: budget, decoding, split, precision."""
+    metrics: dict[str, MetricPart] = {}
+    absent: dict[str, str] = {}
+    """Why the cell has no value of a metric that was asked for, by the metric's label."""
+    scores: ScoresPart | None = None
+    samples: SamplesPart | None = None
+    counts: dict[str, float] = {}
+    """What was dropped, cut or retokenised on the way, and sizes of the data."""
+    cost: dict[str, float] = {}
+    timing: dict[str, float] = {}
+    """Seconds of every stage this cell rests on."""
+    provenance: dict[str, Any] = {}
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="constants", populate_by_name=True
+    )
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether this is a baseline."""
+        return self.method.name in BASELINES
+
+    @property
+    def lineage(self) -> list[dict[str, Any]]:
+        """Which versions made what the record rests on: entries with `code`, `packages`, `stages`, `older`, `kept`.
+
+        Empty if nobody said, as in records of an older plad-bench. Entries that are none are left out.
+        """
+        entries, packages = self.provenance.get("lineage"), self.provenance.get("packages")
+        return [{"packages": packages, **e} for e in (entries if isinstance(entries, list) else []) if _is_lineage(e)]
+
+    def essence(self) -> dict[str, Any]:
+        """All but cost, timing and provenance: two runs of the same thing agree on this exactly."""
+        return self.model_dump(mode="json", by_alias=True, exclude={"cost", "timing", "provenance"})
+
+
+def _is_lineage(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not isinstance(entry.get("code"), str):
+        return False
+    stages = entry.get("stages")
+    return isinstance(stages, list) and all(isinstance(stage, str) for stage in stages)

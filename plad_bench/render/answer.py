@@ -1,0 +1,106 @@
+"""What a group of a board says, in words made from its records: the answer, how sure it is, what would change it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from plad_bench.leaderboard.board import Group, MetricInfo, Row
+from plad_bench.leaderboard.statistics import LEVEL, Pairwise
+from plad_bench.records import text
+from plad_bench.render.page_model import Line, Name, Said, decimals, joined
+
+NAMED = 4
+"""Methods that are named before the rest is counted."""
+
+
+def answer(group: Group) -> Line:
+    """A few sentences for the top of a page; empty where the metric has no direction or no method is complete."""
+    metric = group.primary
+    if metric is None or metric.better is None or not group.rows:
+        return ()
+    parts: list[Line] = [*_unfit(group, metric)]
+    if group.pairs is None:
+        parts.append(_trial(group, metric))
+    else:
+        parts += [_best(group, metric, group.pairs), *_worse(group, metric, group.pairs), _scope(group)]
+    return tuple(piece for part in parts for piece in (*part, " "))[:-1]
+
+
+def _trial(group: Group, metric: MetricInfo) -> Line:
+    best: Line = ("the best mean ", Said(metric.name, 60), " is that of ", Name(group.rows[0].label))
+    return (
+        "One seed is a trial: ",
+        *best,
+        ", but another seed may well reverse the order. Run at least five (--seeds 5).",
+    )
+
+
+def _unfit(group: Group, metric: MetricInfo) -> Iterator[Line]:
+    """Whether the metric rates the teacher below the student that has only been initialised."""
+    by_name = {row.method: row.estimates.get(metric.name) for row in group.references}
+    teacher, start = by_name.get("teacher"), by_name.get("sft-init")
+    if teacher is None or start is None:
+        return
+    sign = 1 if metric.better == "higher" else -1
+    if sign * (teacher.value - start.value) < 0:
+        yield (
+            "This metric cannot rank distillation here: ",
+            Said(metric.name, 60),
+            " rates the teacher below the student that has not been distilled.",
+        )
+
+
+def _best(group: Group, metric: MetricInfo, pairs: Pairwise) -> Line:
+    first, *others = [row for row in group.rows if row.best]
+    leader: Line = (Name(first.label),)
+    if not others:
+        rest = len(group.rows) - 1
+        if not rest:
+            return (*leader, " is the only method here.")
+        most = f"all {rest} others" if rest > 1 else "the other method"
+        return (*leader, f" is better than {most} by ", Said(metric.name, 60), ".")
+    k = group.rows.index(others[0])
+    behind: Line = ("It is ahead of ", Name(others[0].label), " by ", *_difference(group, metric, pairs, 0, k))
+    seeds = pairs.seeds_to_separate(0, k)
+    enough = (
+        f"; about {seeds} seeds would tell whether that is real." if seeds else "; more seeds alone would not decide."
+    )
+    return (
+        *leader,
+        " has the best mean ",
+        Said(metric.name, 60),
+        ", but the data cannot tell it from ",
+        *_names(others),
+        ". ",
+        *behind,
+        enough,
+    )
+
+
+def _worse(group: Group, metric: MetricInfo, pairs: Pairwise) -> Iterator[Line]:
+    """The nearest method that the first certainly beats."""
+    for k, row in enumerate(group.rows[1:], start=1):
+        if pairs.p_holm[0, k] < 1 - LEVEL:
+            yield ("It beats ", Name(row.label), " by ", *_difference(group, metric, pairs, 0, k), ".")
+            return
+
+
+def _difference(group: Group, metric: MetricInfo, pairs: Pairwise, i: int, k: int) -> Line:
+    places = decimals(group, metric)
+    apart, half = (metric.scale * float(value) for value in (pairs.difference[i, k], pairs.half_width(i, k)))
+    unit: Line = (" points",) if metric.unit == "%" else ((" ", Said(metric.unit, 20)) if metric.unit else ())
+    return (f"{text.number(apart, places)} ± {text.number(half, places)}", *unit)
+
+
+def _scope(group: Group) -> Line:
+    """What the answer is about."""
+    seeds = max(row.asked for row in group.rows)
+    steps: Line = (", ", Said(group.protocol["steps"], 20), " steps") if "steps" in group.protocol else ()
+    tuned = "; no method was tuned" if all(row.lr_shared for row in group.rows) else ""
+    facts = f" ({seeds} seeds, {group.examples} examples"
+    return ("This holds for this task, teacher and student at this budget", facts, *steps, f"{tuned}) and no further.")
+
+
+def _names(rows: list[Row]) -> Line:
+    names: list[Line] = [(Name(row.label),) for row in rows[:NAMED]]
+    return joined([*names, *([(f"{len(rows) - NAMED} more",)] if len(rows) > NAMED else [])])

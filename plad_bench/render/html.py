@@ -1,0 +1,185 @@
+"""A board as one HTML file that needs nothing else: a pure function of the board, like its markdown.
+
+Every value passes through the templates' escaping. The page's own style and script are named by their hashes in its
+Content-Security-Policy, so that nothing else in it could run or be fetched even if it were markup.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from urllib.parse import quote
+
+from markupsafe import Markup, escape
+
+from plad_bench.leaderboard.board import Board, Group
+from plad_bench.records import text
+from plad_bench.render import page_model, plots
+from plad_bench.render.answer import answer
+from plad_bench.render.page_model import Line, Link, Name, Said, Section, Strong
+from plad_bench.render.templating import draw, source
+
+MADE = '<meta name="generator" content="plad-bench">'
+"""Stands at the beginning of every page."""
+SHORT = {
+    "references": "References",
+    "ranking": "Ranking",
+    "cost": "Cost",
+    "pairs": "Comparisons",
+    "unranked": "Incomplete",
+    "absent": "Not measured",
+}
+"""What the parts of a group are called in the list of them."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A prompt and what was written to it: (label, access, score, text) of each row that has a sample."""
+
+    prompt: str
+    reference: str
+    outputs: tuple[tuple[str, str, str, str], ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A group as the template lays it out."""
+
+    group: Group
+    answer: Line
+    setting: Line
+    sections: tuple[Section, ...]
+    tiers: tuple[tuple[str, int], ...]
+    """Teacher access with the number of methods that need it, in the order of the tiers."""
+    plots: tuple[Any, ...]
+    samples: tuple[Sample, ...]
+
+
+def render(board: Board, sections: Sequence[str] = ()) -> str:
+    """The page of a board; `sections` of plugins are shown as the text they are."""
+    return _page(
+        "board.html.j2",
+        title=text.clean(board.title),
+        script=_script(),
+        notes=text.clean(board.settings.notes, 2000),
+        parts=[_part(group) for group in board.groups],
+        left_out=list(page_model.left_out(board)),
+        sections=[text.printable(section).strip() for section in sections if section.strip()],
+        commands=page_model.commands(board),
+        origin=page_model.origin(board),
+        short=SHORT,
+        name=lambda words: text.clean(words, 120),
+    )
+
+
+def render_index(title: str, sections: Iterable[Section]) -> str:
+    """The page over several boards."""
+    return _page("index.html.j2", title=title, script=_script(), sections=list(sections))
+
+
+# ------------------------------------------------------------------------------------------------------------ parts
+
+
+def _part(group: Group) -> Part:
+    counts: dict[str, int] = {}
+    for row in group.rows:
+        counts[page_model.access(row)] = counts.get(page_model.access(row), 0) + 1
+    drawn = (plots.intervals(group, inline=True), plots.cost(group, inline=True))
+    return Part(
+        group=group,
+        answer=answer(group),
+        setting=page_model.setting(group),
+        sections=tuple(page_model.sections(group)),
+        tiers=tuple((access, counts[access]) for access in sorted(counts, key=_tier)),
+        plots=tuple(Markup(svg) for svg in drawn if svg),  # noqa: S704  a template of ours wrote it, and escaped
+        samples=_samples(group),
+    )
+
+
+def _tier(access: str) -> tuple[int, str]:
+    from plad_bench.contract.enums import Access
+
+    known = [tier.value for tier in Access]
+    return (known.index(access) if access in known else len(known), access)
+
+
+def _samples(group: Group) -> tuple[Sample, ...]:
+    rows = [*group.references, *group.rows]
+    metric = group.primary
+
+    def score(value: float | None) -> str:
+        if value is None or metric is None:
+            return ""
+        unit = f" {text.clean(metric.unit, 20)}" if metric.unit else ""
+        return f"{text.clean(metric.name, 60)} {text.number(metric.scale * value, 1)}{unit}"
+
+    return tuple(
+        Sample(
+            text.printable(shown.prompt),
+            text.printable(shown.reference),
+            tuple(
+                (text.clean(row.label, 120), page_model.access(row), score(output.score), text.printable(output.text))
+                for row, output in zip(rows, shown.outputs, strict=False)
+                if output is not None
+            ),
+        )
+        for shown in group.samples
+    )
+
+
+# --------------------------------------------------------------------------------------------------------- the page
+
+
+def _page(template: str, *, script: Any, **values: Any) -> str:
+    style = _style()
+    policy = (
+        f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
+    )
+    return draw(template, style=style, script=script, policy=policy, line=_line, named=_named, key=_key, **values)
+
+
+def _line(line: Line) -> Markup:
+    return Markup().join(map(_piece, line))
+
+
+def _piece(piece: str | Name | Said | Strong | Link) -> Markup:
+    match piece:
+        case Name(words):
+            return _named(text.clean(words, 120))
+        case Said(words, limit):
+            return escape(text.clean(words, limit))
+        case Strong(words):
+            return Markup("<strong>{}</strong>").format(words)
+        case Link(words, folder):
+            return Markup('<a href="{}/index.html">{}</a>').format(quote(folder), text.clean(words, 120))
+    return escape(re.sub(" (?=[↑↓])", "\N{NO-BREAK SPACE}", piece))
+
+
+def _named(words: str) -> Markup:
+    """A name, which may break after a comma."""
+    return Markup("<code>{}</code>").format(escape(words).replace(",", Markup(",<wbr>")))
+
+
+def _key(number: float | None) -> str:
+    """What a cell sorts by; empty where there is no number."""
+    return f"{text.rounded(number):.10g}" if number is not None and math.isfinite(number) else ""
+
+
+@cache
+def _style() -> Markup:
+    return Markup(source("page.css") + draw("plot.css.j2"))  # noqa: S704  files of ours, as they are
+
+
+@cache
+def _script() -> Markup:
+    return Markup(source("page.js"))  # noqa: S704  a file of ours, as it is
+
+
+def _hash(code: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}'"

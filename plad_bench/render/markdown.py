@@ -1,0 +1,107 @@
+"""A board as a page of GitHub markdown: a pure function of the board, so that the same records give the same bytes.
+
+Whatever comes from a record passes through `escape` or `code` (report/text.py) and can't become markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from urllib.parse import quote
+
+from plad_bench.leaderboard.board import Board, Group, MetricInfo
+from plad_bench.records.text import code, escape
+from plad_bench.render import page_model
+from plad_bench.render.answer import answer
+from plad_bench.render.page_model import Line, Link, Name, Said, Section, Strong, Table
+
+MADE = "<!-- Written by `plad-bench leaderboard`; do not edit. -->"
+"""Begins a page that lies where somebody may have one of their own."""
+
+
+def render(board: Board, plots: Mapping[tuple[int, str], str] | None = None, sections: Sequence[str] = ()) -> str:
+    """The page of a board.
+
+    Args:
+        board: what to show.
+        plots: (index of a group, title of the plot) -> the path of its SVG, relative to the page.
+        sections: markdown of plugins, placed before "How to reproduce".
+    """
+    parts = [f"# {escape(board.title)}"]
+    if board.settings.notes:
+        parts.append(escape(board.settings.notes, 2000))
+    if not board.groups:
+        parts.append("No records yet.")
+    several = len(board.groups) > 1
+    for index, group in enumerate(board.groups):
+        if several:
+            parts.append(f"## {code(group.task)}: {code(group.teacher)} to {code(group.student)}")
+        level = "###" if several else "##"
+        parts += [inline(line)] if (line := answer(group)) else []
+        parts.append(setting(group))
+        parts += blocks(page_model.sections(group), level)
+        if images := [(title, path) for (of, title), path in (plots or {}).items() if of == index]:
+            parts += [f"{level} Plots", *(f"![{escape(title)}]({path})" for title, path in images)]
+    parts += blocks(page_model.left_out(board), "##")
+    parts += [section.strip() for section in sections if section.strip()]
+    if commands := page_model.commands(board):
+        parts += ["## How to reproduce", "\n".join(f"    {command}" for command in commands)]
+    parts += [inline(line) for line in page_model.origin(board)]
+    return "\n\n".join(parts) + "\n"
+
+
+def render_index(title: str, sections: Iterable[Section]) -> str:
+    """The page over several boards."""
+    return "\n\n".join([MADE, f"# {title}", *blocks(sections, "##")]) + "\n"
+
+
+def blocks(sections: Iterable[Section], level: str) -> Iterable[str]:
+    """The paragraphs of a page's parts, whose titles have that many #."""
+    for section in sections:
+        if section.title:
+            yield f"{level} {inline(section.title)}"
+        if section.before:
+            yield section.before
+        if section.table:
+            yield _table(section.table)
+        if section.note:
+            yield f"<sub>{inline(section.note)}</sub>"
+
+
+def inline(line: Line) -> str:
+    """A line of markdown."""
+    return "".join(map(_piece, line))
+
+
+def setting(group: Group) -> str:
+    """What a group was measured under, in one line."""
+    return inline(page_model.setting(group))
+
+
+def header(metric: MetricInfo) -> str:
+    """Name, unit, and an arrow to what is better."""
+    return inline(page_model.header(metric))
+
+
+def table(head: Sequence[str], body: Iterable[Sequence[str]], align: str) -> str:
+    """A markdown table of cells that are escaped already; `align` has an l or r per column."""
+    rule = [{"l": ":--", "r": "--:"}[a] for a in align]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *body))
+
+
+def _table(shown: Table) -> str:
+    head = [inline(column.line) for column in shown.columns]
+    body = [[inline(entry.line) for entry in row] for row in shown.rows]
+    return table(head, body, "".join("r" if column.right else "l" for column in shown.columns))
+
+
+def _piece(piece: str | Name | Said | Strong | Link) -> str:
+    match piece:
+        case Name(text):
+            return code(text)
+        case Said(text, limit):
+            return escape(text, limit)
+        case Strong(text):
+            return f"**{text}**"
+        case Link(text, folder):
+            return f"[{code(text)}]({quote(folder)}/README.md)"
+    return piece

@@ -1,0 +1,302 @@
+"""The model card of a distilled checkpoint, and its model-index: one record, and what its board says of the method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from plad_bench.contract.errors import UsageError
+from plad_bench.contract.names import slug
+from plad_bench.leaderboard import statistics
+from plad_bench.leaderboard.board import Board, Group, MetricInfo, Row
+from plad_bench.records import text
+from plad_bench.records.schema import Record
+from plad_bench.records.storage import at
+from plad_bench.records.text import NONE, clean, code, escape
+from plad_bench.render import markdown, page_model
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCardData
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the record does not say: where the base model and the data are published; empty if nowhere, or unknown."""
+
+    base_model: str = ""
+    """Hub id."""
+    dataset: str = ""
+    """Hub id."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights that a card lies beside, and what the record does not say of them."""
+
+    remade: bool = False
+    """Whether they are not those that the record on the board was made of, but were trained again."""
+    encoder_decoder: bool = False
+
+
+def model_index(record: Record, origin: Origin) -> str:
+    """YAML of the record's scores, as a model card on the hub has them.
+
+    Raises:
+        UsageError: if the record has no scores.
+    """
+    from huggingface_hub import ModelCardData
+
+    data = ModelCardData(model_name=_name(record), eval_results=_results(record, origin))
+    return data.to_yaml() + "\n"
+
+
+def render(record: Record, board: Board | None, origin: Origin, weights: Weights | None = None) -> str:
+    """The README.md of a checkpoint.
+
+    Args:
+        record: of the cell that the checkpoint is of, with the scores of its weights.
+        board: where it lies, for the method's interval over seeds, its rank and the baselines; None if alone.
+        origin: of base model and data.
+        weights: what the card lies beside; None for a card alone, whose weights are those of the record.
+
+    Raises:
+        UsageError: if the record has no scores, unless the weights were trained again.
+    """
+    weights = weights or Weights()
+    parts = [
+        f"---\n{_metadata(record, origin, weights).to_yaml()}\n---",
+        f"# {code(record.student.selector)} distilled with {code(record.method.selector)}",
+        f"Taught by {code(record.teacher.selector)} on the task {code(record.task.selector)}; seed {record.seed}. "
+        "Trained and measured by plad-bench under one protocol for all methods of its board.",
+    ]
+    if record.status == "trial":
+        parts.append("**A trial on part of the data: its scores say little.**")
+    parts += ["## How to use", *_usage(record, weights)]
+    parts += ["## Training", _facts(_training(record, origin))]
+    parts += ["## Scores", *_scores(record, board, weights)]
+    if record.cost:
+        parts += [
+            "## Cost",
+            _facts((escape(name, 60), _cost(name, value)) for name, value in sorted(record.cost.items())),
+        ]
+    parts += ["## Provenance", _facts(_provenance(record, board)), *_reproduce(record)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _metadata(record: Record, origin: Origin, weights: Weights) -> ModelCardData:
+    from huggingface_hub import ModelCardData
+
+    results = [] if weights.remade and not record.metrics else _results(record, origin)
+    return ModelCardData(
+        base_model=origin.base_model or None,
+        datasets=[origin.dataset] if origin.dataset else None,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["distillation", "plad-bench", clean(record.method.name)],
+        model_name=_name(record) if results else None,
+        eval_results=results or None,
+    )
+
+
+def _name(record: Record) -> str:
+    return slug(clean(f"{record.student.name}-{record.method.selector}-{record.task.name}-{record.seed}"))
+
+
+def _results(record: Record, origin: Origin) -> list[Any]:
+    from huggingface_hub import EvalResult
+
+    known = [(metric, part) for metric, part in _metrics(record) if part.value is not None]
+    if not known:
+        raise UsageError(
+            f"{clean(record.cell)} has no scores: it is {record.status}",
+            "Name a cell that is done: see `plad-bench show`.",
+        )
+    split = record.protocol.get("split")
+    return [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=origin.dataset or clean(record.task.name),
+            dataset_name=clean(record.task.selector),
+            dataset_split=clean(split) if split else None,
+            metric_type=clean(metric.name),
+            metric_name=_title(metric),
+            metric_value=text.rounded(metric.scale * part.value),
+        )
+        for metric, part in known
+    ]
+
+
+def _metrics(record: Record) -> list[tuple[MetricInfo, Any]]:
+    return [(MetricInfo(name, part.better, part.unit), part) for name, part in sorted(record.metrics.items())]
+
+
+def _title(metric: MetricInfo) -> str:
+    better = f", {metric.better} is better" if metric.better else ""
+    return clean(f"{metric.name}{f' in {metric.unit}' if metric.unit else ''}{better}")
+
+
+_CODE = """\
+from transformers import {kind}, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("DIRECTORY")
+model = {kind}.from_pretrained("DIRECTORY", dtype="{dtype}")
+
+
+def respond(prompt):
+{encode}
+    output = model.generate(**inputs, do_sample=False, max_new_tokens={length}{end})
+    return tokenizer.decode(output[0{answer}], skip_special_tokens=True)"""
+
+_ENCODE = """\
+    text = {text}.replace("{{prompt}}", prompt)
+    inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt")"""
+
+_ENCODE_UNRECORDED = """\
+    if tokenizer.chat_template:
+        messages = [{"role": "user", "content": prompt}]
+        inputs = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+        )
+    else:
+        inputs = tokenizer(prompt + "\\n", return_tensors="pt")"""
+"""For records of earlier versions, which do not say what a model is given for a prompt."""
+
+_ENCODE_ENCODER = """\
+    inputs = tokenizer(prompt, return_tensors="pt")"""
+
+
+def _usage(record: Record, weights: Weights) -> Sequence[str]:
+    """How the model was given prompts in training and evaluation, in words and as code that does the same."""
+    given = at(record.provenance, "notes", "generate", "prompts")
+    text, end = at(given, "text"), at(given, "end")
+    if isinstance(text, str) and "{prompt}" in text and not weights.encoder_decoder:
+        encode = _ENCODE.format(text=ascii(text))
+        words = (
+            f"The model is given {escape(ascii(text), 2000)} with the prompt in place of {escape('{prompt}')}: every "
+            "special token, space and line break in it matters."
+        )
+    elif weights.encoder_decoder:
+        encode, words = _ENCODE_ENCODER, "The model is given the prompt and the tokenizer's end token."
+    else:
+        encode = _ENCODE_UNRECORDED
+        words = (
+            "The model is given the prompt and one line break after it, or, where its tokenizer has a chat template, "
+            "the prompt as the user's turn. Without the line break it writes other text."
+        )
+    protocol = record.protocol
+    limit = protocol.get("max_new_tokens")
+    length = limit if isinstance(limit, int) else 256
+    settings = f"It was evaluated with greedy decoding of at most {length} new tokens, and so it is used here:"
+    snippet = _CODE.format(
+        kind="AutoModelForSeq2SeqLM" if weights.encoder_decoder else "AutoModelForCausalLM",
+        dtype={"bf16": "bfloat16"}.get(str(protocol.get("precision")), "float32"),
+        encode=encode,
+        length=length,
+        end=f", eos_token_id=tokenizer.convert_tokens_to_ids({end!a})" if isinstance(end, str) else "",
+        answer="" if weights.encoder_decoder else ', inputs["input_ids"].shape[1] :',
+    )
+    return words, settings, f"```python\n{snippet}\n```"
+
+
+def _training(record: Record, origin: Origin) -> Iterable[tuple[str, str]]:
+    method, task = record.method, record.task
+    yield "Base model", code(origin.base_model) if origin.base_model else _component(record.student)
+    yield "Teacher", _component(record.teacher)
+    paper = f", {escape(method.paper)}" if method.paper else ""
+    yield "Method", f"{code(method.name)} version {method.version}{paper}; from {escape(method.plugin) or NONE}"
+    yield "Parameters", _params(method.params)
+    if record.pairs:
+        yield "Pairs", _component(record.pairs)
+    shared = "shared by all methods of the board" if method.lr_shared else "its own"
+    yield "Learning rate", f"{method.lr:g}, {shared}" if method.lr else NONE
+    yield "Protocol", _params(record.protocol)
+    yield "Data", code(origin.dataset) if origin.dataset else _component(task)
+    redistribution = "" if task.redistributable else "; its text may not be redistributed"
+    yield "Licence of the data", f"{escape(task.licence)}{redistribution}"
+    yield "Licence of the model", "for its publisher to state; base model, teacher and data may each bind it"
+
+
+def _component(part: Any) -> str:
+    params = f" ({_params(part.params)})" if part.params else ""
+    return f"{code(part.name)} version {part.version}{params}"
+
+
+def _params(params: dict[str, Any]) -> str:
+    return ", ".join(f"{escape(name, 60)} = {escape(value)}" for name, value in sorted(params.items())) or NONE
+
+
+def _cost(name: str, value: float) -> str:
+    reads = {"seconds": text.seconds, "bytes": text.size}.get(name.rpartition("_")[2], text.amount)
+    return reads(value)
+
+
+def _scores(record: Record, board: Board | None, weights: Weights) -> list[str]:
+    on = f" on board {code(board.name)}" if board is not None else ""
+    remade = [
+        f"**These weights were trained again, and are not those of the record{on}.** "
+        + (
+            "The scores of this checkpoint were measured with these weights; all other columns are the record's board."
+            if record.metrics
+            else f"No score of them is in the store, so none is given here; the record{on} scores other weights."
+        )
+    ] * weights.remade
+    if not record.metrics:
+        return remade
+    group, row = _found(record, board)
+    references = [reference for reference in group.references if reference is not row] if group else []
+    columns = [*([row] if row else []), *references]
+    head = ["Metric", "This checkpoint"]
+    head += [f"{code(other.label)}, {len(other.cells)} seed{'s'[: len(other.cells) != 1]}" for other in columns]
+    body = []
+    order = {metric.name: place for place, metric in enumerate(group.metrics)} if group else {}
+    for metric, part in sorted(_metrics(record), key=lambda of: order.get(of[0].name, len(order))):
+        own = statistics.of_examples(part.value, part.stderr, part.n)
+        shown = [own, *(other.estimates.get(metric.name) for other in columns)]
+        places = text.decimals_for(metric.scale * e.half_width for e in shown if e is not None)
+        body.append([markdown.header(metric), *(page_model.value(estimate, metric, places) for estimate in shown)])
+    note = "Means with 95 % intervals: over examples only (†), or over seeds and examples."
+    if board is not None and row is not None and row.rank is not None and group is not None:
+        note += f" On board {code(board.name)} the method has rank {page_model.rank(row)} of {len(group.rows)}."
+    return [*remade, markdown.table(head, body, "l" + "r" * (len(head) - 1)), note]
+
+
+def _found(record: Record, board: Board | None) -> tuple[Group, Row] | tuple[None, None]:
+    """The row of a board that rests on this record, and its group."""
+    for group in board.groups if board else ():
+        for row in (*group.rows, *group.references):
+            if record.cell in row.cells:
+                return group, row
+    return None, None
+
+
+def _provenance(record: Record, board: Board | None) -> Iterable[tuple[str, str]]:
+    made = record.provenance
+    if board is not None:
+        yield "Board", code(board.name)
+    yield "Record", code(record.cell)
+    yield "Key of its responses", code(record.key)
+    if record.scores:
+        yield "Per-example scores", f"sha256 {code(record.scores.sha256)}, {record.scores.examples} examples"
+    for title, value in (("Code", made.get("code")), ("Device", made.get("device"))):
+        if value:
+            yield title, code(value)
+    for title, values in (
+        ("Commit", made.get("git")),
+        ("Packages", made.get("packages")),
+        ("Notes", made.get("notes")),
+    ):
+        if isinstance(values, dict) and values:
+            yield title, _params(values)
+
+
+def _reproduce(record: Record) -> Sequence[str]:
+    command = record.provenance.get("command")
+    if not isinstance(command, str) or not command.strip():
+        return []
+    export = f"plad-bench export checkpoint {clean(record.cell, 1000)} DIRECTORY"
+    return ["## How to reproduce", f"    {clean(command, 1000)}\n    {export}"]
+
+
+def _facts(rows: Iterable[tuple[str, str]]) -> str:
+    return markdown.table(["", ""], rows, "ll")

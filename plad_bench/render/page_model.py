@@ -1,0 +1,473 @@
+"""What a board's page says, before any markup: lines of prose, names and quoted text, and tables of them.
+
+A renderer (markdown.py, html.py) decides how a piece looks. Plain strings are ours; whatever comes from a record is a
+`Name` or `Said`, which every renderer must escape.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, TypeAlias
+
+from plad_bench.contract.protocol import settings
+from plad_bench.contract.words import NAMED
+from plad_bench.leaderboard.board import Board, Group, MetricInfo, Row
+from plad_bench.leaderboard.statistics import EXAMPLES_ONLY, LEVEL, Estimate
+from plad_bench.records import text
+from plad_bench.records.text import NONE
+from plad_bench.render import data_facts
+
+ALL_PAIRS = 12
+"""Methods up to which every pair is listed; beyond, each is compared with the first alone."""
+
+DAGGER = "† A single record: the interval is over examples only."
+"""What the mark of a value says."""
+
+
+@dataclass(frozen=True)
+class Name:
+    """The name of something in a record: a method, a task, a file."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Said:
+    """Any other text of a record, on one line."""
+
+    text: Any
+    limit: int = 300
+
+
+@dataclass(frozen=True)
+class Strong:
+    """Words of ours that must not be overlooked."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Link:
+    """The name of a board, and the folder of its page as seen from the page that it stands on."""
+
+    text: str
+    folder: str
+
+
+Line: TypeAlias = tuple[str | Name | Said | Strong | Link, ...]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A cell of a table."""
+
+    line: Line
+    number: float | None = None
+    """What it sorts by; None: by its text."""
+    tip: str = ""
+    """More on it, for renderers that can show it on demand. May quote records."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """The head of a column."""
+
+    line: Line
+    right: bool = False
+    """Numbers stand at the right."""
+    better: str = ""
+    """higher or lower, where one of them is."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; `access` has the teacher access of each row where rows are methods."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Entry, ...], ...]
+    access: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page. A part without a title goes on under the one before."""
+
+    kind: str
+    title: Line = ()
+    before: str = ""
+    table: Table | None = None
+    note: Line = ()
+
+
+def rank(row: Row) -> str:
+    """The ranks that a row may have, such as 3 or 1-3; empty where nothing is ranked."""
+    if row.rank is None:
+        return ""
+    low, high = row.rank
+    return str(low) if low == high else f"{low}-{high}"
+
+
+def starred(row: Row) -> str:
+    """`rank`, with a star if the row may be the best."""
+    return rank(row) + (" \N{BLACK STAR}" if row.best else "")
+
+
+def sections(group: Group) -> Iterator[Section]:
+    """The parts of a group, in the order of a page, without its plots."""
+    places = {metric: decimals(group, metric) for metric in group.metrics}
+    if group.references:
+        columns = (Column(("",)), *map(_column, places), Column(("Seeds",), right=True))
+        body = tuple((_method(row), *_values(row, places), _seeds(row)) for row in group.references)
+        yield Section("references", ("Baselines, not ranked",), table=Table(columns, body))
+    if group.rows:
+        yield _ranking(group, places)
+        yield _costs(group)
+        if group.pairs is not None and len(group.rows) > 1:
+            yield _pairwise(group)
+    else:
+        yield Section("none", before="No method is complete, so none is ranked.")
+    if group.unranked:
+        columns = tuple(Column((head,)) for head in ("Method", "Status", "Seed", "Reason"))
+        body = tuple(
+            (
+                Entry((Name(u.label),)),
+                Entry((Said(u.status),)),
+                Entry((_list(u.seeds),)),
+                Entry((Said(u.reason or NONE),)),
+            )
+            for u in group.unranked
+        )
+        title = ("Incomplete, failed, skipped and trial cells",)
+        yield Section("unranked", title, "Never ranked, never averaged.", Table(columns, body))
+
+    if group.absent:
+        columns = tuple(Column((head,)) for head in ("Metric", "Method", "Reason"))
+        rows = tuple(
+            (Entry((Name(a.metric),)), Entry((Said(", ".join(a.labels)),)), Entry((Said(a.reason),)))
+            for a in group.absent
+        )
+        yield Section("absent", ("Metrics not measured",), table=Table(columns, rows))
+
+
+def left_out(board: Board) -> Iterator[Section]:
+    """The files that no number rests on, if there are any."""
+    if board.problems:
+        columns = (Column(("File",)), Column(("Reason",)))
+        body = tuple((Entry((Name(p.file),)), Entry((Said(p.reason),))) for p in board.problems)
+        title = (f"Files left out ({len(board.problems)})",)
+        yield Section("problems", title, "No number above rests on these.", Table(columns, body))
+
+
+def commands(board: Board) -> list[str]:
+    """The commands that made a board, each on one line."""
+    return [text.clean(command, 1000) for command in board.commands]
+
+
+def origin(board: Board) -> list[Line]:
+    """What must be known to make a board again, beside its commands."""
+    lines: list[Line] = [(NAMED,)] if board.groups else []
+    if older := older_data(board):
+        lines.append(older)
+    if any("path=" in command for command in commands(board)):
+        lines.append(("A path is shown by its last part alone: put in where that directory is on your machine.",))
+    for name, commit in sorted(board.settings.commits.items()):
+        lines.append(("On the hub ", Name(name), " stood for commit ", Name(commit), ": copy [commits] of board.toml."))
+    if len(board.code) > 1:
+        versions = [(Name(version), f" ({n} records)") for version, n in board.code.items()]
+        strong = Strong("These records were made by different versions of the code:")
+        lines.append((strong, " ", *joined(versions), "."))
+    elif board.code:
+        version = Name(next(iter(board.code)))
+        lines.append((f"All {board.records} records were made by version ", version, " of the code."))
+    for other in board.others:
+        lead = Strong("These rest on older stages:" if other.older else "These have stages of another version:")
+        packages = " with other packages" if other.only_packages else ""
+        stages = Said(", ".join(other.stages), 1000)
+        lines.append((lead, f" {_records(other.records)}, ", stages, " by version ", Name(other.code), f"{packages}."))
+    if board.untold:
+        say = "does not say" if board.untold == 1 else "do not say"
+        lines.append((f"{_records(board.untold)} {say} which versions made the stages that cells share.",))
+    return lines
+
+
+def _records(count: int) -> str:
+    return f"{count} record{'' if count == 1 else 's'}"
+
+
+_THINKING = {
+    "off": "asked not to think before it answers",
+    "strip": "thinking text is not part of its answers",
+    "keep": "thinking text is part of its answers",
+}
+
+
+def counted(group: Group) -> str:
+    """How much a group's numbers rest on."""
+    rows = (*group.rows, *group.references)
+    if not rows:
+        return "no complete row yet"
+    asked = max(row.asked for row in rows)
+    return f"{group.examples} examples, {asked} seed{'s' if asked != 1 else ''}"
+
+
+def older_data(board: Board) -> Line:
+    """The records of older data, in one line; nothing if there are none."""
+    if not board.older:
+        return ()
+    named: list[Line] = [(Name(what), f" ({_records(n)})") for what, n in board.older.items()]
+    command = Name(f"plad-bench leaderboard {board.name} --drop older")
+    return ("Older versions of the data, not shown: ", *joined(named), ". ", command, " removes them.")
+
+
+def setting(group: Group) -> Line:
+    """What a group was measured under, in one line."""
+    protocol = group.protocol
+    pages = {name: setting["page"] for name, setting in settings().items()}
+    facts: list[Line] = [_filled(page, protocol[name]) for name, page in pages.items() if page and name in protocol]
+    facts += [(Said(key, 40), " ", Said(value, 40)) for key, value in sorted(protocol.items()) if key not in pages]
+    facts += [(f"{role}: {_THINKING[how]}",) for role, how in sorted(group.thinking.items()) if how in _THINKING]
+    who: Line = ("Task ", Name(group.task), ", teacher ", Name(group.teacher), ", student ", Name(group.student))
+    became = "; ".join(data_facts.facts(group.data))
+    rows: Line = (f" Data: {became}.",) if became else ()
+    return (*who, f"; {counted(group)}; ", *joined([*facts, *_rates(group)]), ".", *rows)
+
+
+# ------------------------------------------------------------------------------------------------------------ parts
+
+
+def _ranking(group: Group, places: Mapping[MetricInfo, int]) -> Section:
+    ranked = group.pairs is not None
+    by: Line = ("Ranking by ", *header(group.primary)) if ranked and group.primary else ("Methods, not ranked",)
+    columns = (
+        Column(("Rank",), right=True, better="lower"),
+        Column(("Method",)),
+        *map(_column, places),
+        Column(("Gap closed",), right=True, better="higher"),
+        Column(("Teacher access",)),
+        Column(("Win-tie-loss",), right=True, better="higher"),
+        Column(("Seeds",), right=True),
+    )
+    body = tuple(
+        (
+            Entry((starred(row) or NONE,), place if row.rank else None),
+            _method(row),
+            *_values(row, places),
+            _gap(row.gap),
+            Entry((Said(row.access),)),
+            Entry(("-".join(map(str, row.tally)) if ranked else NONE,), row.tally[0] - row.tally[2]),
+            _seeds(row),
+        )
+        for place, row in enumerate(group.rows)
+    )
+    table = Table(columns, body, tuple(map(access, group.rows)))
+    return Section("ranking", by, table=table, note=(" ".join(_reading(group)),))
+
+
+def one_record(rows: Iterable[Row]) -> bool:
+    """Whether a value of the rows has a dagger."""
+    return any(e.label == EXAMPLES_ONLY for row in rows for e in row.estimates.values())
+
+
+def _reading(group: Group) -> Iterator[str]:
+    rows = [*group.rows, *group.references]
+    yield "Values are means with their 95 % interval, over seeds and examples."
+    if one_record(rows):
+        yield DAGGER
+    if group.pairs is not None:
+        yield (
+            "Rows stand in the order of their means. Rank: the ranks that a method may have by the tests of all pairs "
+            "(paired by seed and example, Holm-adjusted). \N{BLACK STAR}: it may be the best, since no method is "
+            "significantly better (multiple comparisons with the best). Win-tie-loss counts the tests of pairs."
+        )
+        if any(row.gap for row in group.rows):
+            yield (
+                "Gap closed is (method - sft-init) / (teacher - sft-init), with Fieller's interval; it is a share of "
+                "this metric's gap alone."
+            )
+        else:
+            yield (
+                "Gap closed is blank: sft-init and teacher are not both there with all seeds, or the teacher is not "
+                "significantly better."
+            )
+    if 1 < min(row.asked for row in rows) < 5:
+        yield "Fewer than five seeds: the intervals are wide for good reason."
+
+
+def _costs(group: Group) -> Section:
+    prices = group.prices
+    heads = "Training", "Teacher, if alone", "Teacher, shared", "Tokens trained", "Tokens generated", "Peak memory"
+    body = tuple(
+        (
+            _method(row),
+            Entry((text.seconds(row.cost.train_seconds),), row.cost.train_seconds),
+            Entry((text.seconds(row.cost.teacher_seconds),), row.cost.teacher_seconds),
+            Entry((text.seconds(row.cost.teacher_share),), row.cost.teacher_share),
+            Entry((text.amount(row.cost.tokens_trained),), row.cost.tokens_trained),
+            Entry((text.amount(row.cost.tokens_generated),), row.cost.tokens_generated),
+            Entry((text.size(row.cost.peak_memory),), row.cost.peak_memory),
+            *([Entry((text.money(row.cost.money),), row.cost.money)] if prices else []),
+        )
+        for row in group.rows
+    )
+    note: Line = (
+        "Device time per cell. The teacher's is what the cell would need alone, and its share when divided among the "
+        "cells that use the same outputs.",
+    )
+    columns = (Column(("Method",)), *(Column((head,), right=True, better="lower") for head in heads))
+    if prices:
+        unit = Said(prices.currency, 12)
+        columns = (*columns, Column(("Money (", unit, ")"), right=True, better="lower"))
+        note = (
+            *note,
+            " Money is for training, samples and what the teacher gives, as if the cell were alone, at ",
+            f"{prices.device_hour:g} ",
+            unit,
+            " a device-hour",
+            *(
+                (f" and {prices.teacher_million_tokens:g} ", unit, " a million tokens of the teacher")
+                if prices.teacher_million_tokens is not None
+                else ()
+            ),
+            "; the common SFT initialisation is not in it.",
+        )
+    return Section("cost", ("Cost",), table=Table(columns, body, tuple(map(access, group.rows))), note=note)
+
+
+def _pairwise(group: Group) -> Section:
+    rows, pairs, metric = group.rows, group.pairs, group.primary
+    assert pairs is not None and metric is not None  # noqa: S101, PT018
+    scale, places = metric.scale, decimals(group, metric)
+    every = len(rows) <= ALL_PAIRS
+    body = []
+    for pair in combinations(range(len(rows)), 2) if every else ((0, k) for k in range(1, len(rows))):
+        i, k = pair if pairs.difference[pair] >= 0 else pair[::-1]
+        better, p = float(pairs.difference[i, k]), float(pairs.p_holm[i, k])
+        half, minimum = pairs.half_width(i, k), pairs.minimum(i, k)
+        by, within, least = (text.number(scale * number, places) for number in (better, half, minimum))
+        verdict = "win" if p < 1 - LEVEL else "tie"
+        body.append(
+            (
+                Entry((Name(rows[i].label),)),
+                Entry((Name(rows[k].label),)),
+                Entry((f"{by} ± {within}",), better),
+                Entry((Said(text.p(p)),), p),
+                Entry((verdict,)),
+                Entry((least,), minimum),
+            )
+        )
+    unit: Line = (" (", Said(metric.unit, 20), ")") if metric.unit else ()
+    columns = (
+        Column(("Better",)),
+        Column(("Worse",)),
+        Column(("By", *unit), right=True, better="higher"),
+        Column(("p (Holm)",), right=True, better="lower"),
+        Column(("Verdict",)),
+        Column(("MDE",), right=True, better="lower"),
+    )
+    tests = len(rows) * (len(rows) - 1) // 2
+    note = (
+        f"{'All pairs' if every else 'Each method against the best'}, by ",
+        Said(metric.name, 60),
+        f". p is adjusted over all {tests} pairs by Holm's method. The interval is at the level of the same test: it "
+        "leaves out 0 for a win alone. MDE (minimum detectable difference): found in about 80 % of cases; a "
+        "tie says no more than that the difference is likely below it.",
+    )
+    return Section("pairs", ("Pairwise comparisons",), table=Table(columns, tuple(body)), note=note)
+
+
+def _rates(group: Group) -> Iterator[Line]:
+    """How learning rates were chosen, in words that claim no tuning that nobody did."""
+    if shared := sorted({row.lr for row in group.rows if row.lr_shared}):
+        yield (f"untuned, shared lr {_list(f'{lr:g}' for lr in shared)}",)
+    if own := [row for row in group.rows if not row.lr_shared]:
+        yield ("own lr: ", *joined([(Name(row.label), f" {row.lr:g}") for row in own]))
+
+
+# ------------------------------------------------------------------------------------------------------------ cells
+
+
+def header(metric: MetricInfo) -> Line:
+    """Name, unit, and an arrow to what is better."""
+    arrow = {"higher": " ↑", "lower": " ↓"}.get(metric.better or "", "")
+    unit: Line = (" (", Said(metric.unit, 20), ")") if metric.unit else ()
+    return (Said(metric.name, 60), *unit, arrow)
+
+
+def decimals(group: Group, metric: MetricInfo) -> int:
+    """Decimals that suit a column."""
+    rows = group.rows or group.references
+    return text.decimals_for(
+        metric.scale * e.half_width for row in rows if (e := row.estimates.get(metric.name)) is not None
+    )
+
+
+def value(estimate: Estimate | None, metric: MetricInfo, places: int) -> str:
+    """A mean with the half width of its interval."""
+    if estimate is None:
+        return NONE
+    mean = text.number(metric.scale * estimate.value, places)
+    if not math.isfinite(estimate.half_width):
+        return mean
+    mark = " †" if estimate.label == EXAMPLES_ONLY else ""
+    return f"{mean} ± {text.number(metric.scale * estimate.half_width, places)}{mark}"
+
+
+def seeds(row: Row) -> str:
+    """Seeds done of those asked, or that the row has no seed of its own."""
+    return f"{len(row.seeds)}/{row.asked}" if len(row.cells) > 1 or row.asked == 1 else "fixed"
+
+
+def access(row: Row) -> str:
+    """What a row asks of the teacher, as a word to tell rows by."""
+    return text.clean(row.access, 60)
+
+
+def joined(lines: Sequence[Line], by: str = ", ") -> Line:
+    """Several lines as one."""
+    return tuple(piece for k, line in enumerate(lines) for piece in (((by,) if k else ()) + line))
+
+
+def _method(row: Row) -> Entry:
+    rate = f"lr {row.lr:g}, {'shared' if row.lr_shared else 'its own'}" if row.rank is not None else ""
+    return Entry((Name(row.label),), tip="; ".join(filter(None, (text.clean(row.paper), rate))))
+
+
+def _column(metric: MetricInfo) -> Column:
+    return Column(header(metric), right=True, better=metric.better or "")
+
+
+def _values(row: Row, places: Mapping[MetricInfo, int]) -> Iterator[Entry]:
+    for metric, shown in places.items():
+        estimate = row.estimates.get(metric.name)
+        if estimate is None:
+            yield Entry((NONE,))
+        else:
+            yield Entry((value(estimate, metric, shown),), estimate.value, _tip(estimate, metric))
+
+
+def _tip(estimate: Estimate, metric: MetricInfo) -> str:
+    low, high = (text.number(metric.scale * end, 2) for end in (estimate.low, estimate.high))
+    return f"95 % interval {low} to {high}, over {estimate.label}"
+
+
+def _gap(gap: Estimate | None) -> Entry:
+    if gap is None:
+        return Entry((NONE,))
+    low, high = (text.number(100 * end, 0) if math.isfinite(end) else "∞" for end in (gap.low, gap.high))
+    return Entry((f"{text.number(100 * gap.value, 0)} % ({low} to {high})",), gap.value)
+
+
+def _seeds(row: Row) -> Entry:
+    return Entry((seeds(row),), len(row.seeds))
+
+
+def _filled(form: str, value: Any) -> Line:
+    before, after = form.split("{}")
+    return (before, Said(value, 40), after)
+
+
+def _list(items: Iterable[Any]) -> str:
+    return ", ".join(map(str, items))

@@ -1,0 +1,341 @@
+"""Plots of a board as SVG, written by a template so that their bytes hang on no plotting library.
+
+Colours follow the reader's light or dark mode. Text from records is escaped by the template.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, product
+from typing import Any, TypeAlias
+
+from plad_bench.leaderboard.board import Group, MetricInfo, Row
+from plad_bench.records import text
+from plad_bench.render.templating import draw
+
+WIDTH = 760
+MOST = 40
+"""Rows of the interval plot, and points of the cost plot that can get a label."""
+_CHARACTER = 7.3
+"""Width that is reserved for a character of 12 pixels; wider than the sans-serif fonts that readers have."""
+_LINE = 15
+_HUGE = 1e100
+"""Beyond it a number is left out of a plot."""
+
+_TIMES = [f * unit for unit in (1e-3, 1e-2, 0.1) for f in (1, 2, 5)]
+_TIMES += [f * unit for unit in (1.0, 60.0) for f in (1, 2, 5, 10, 20, 30)]
+_TIMES += [f * unit for unit in (3600.0, 3.6e4, 3.6e5, 3.6e6, 3.6e7) for f in (1, 2, 5)]
+"""Round durations in seconds."""
+
+Box: TypeAlias = tuple[float, float, float, float]
+"""Left, top, right, bottom."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A row in the units of the page."""
+
+    name: str
+    title: str
+    value: float
+    low: float
+    high: float
+    best: bool
+
+    @classmethod
+    def of(cls, row: Row, metric: MetricInfo) -> Mark:
+        """The row's estimate of a metric; its interval is the value where there is none."""
+        e, scale = row.estimates[metric.name], metric.scale
+        low, high = (e.low, e.high) if abs(e.low) < _HUGE and abs(e.high) < _HUGE else (e.value, e.value)
+        first, value, last = (text.number(scale * v, 2) for v in (e.low, e.value, e.high))
+        title = f"{text.clean(row.label)}: {value}, 95 % interval {first} to {last} ({e.label})"
+        return cls(_short(row.label), title, scale * e.value, scale * low, scale * high, row.best)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A method in the cost plot, in pixels."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+    title: str
+    best: bool
+    """Whether it lies on the Pareto line."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """A text in a plot."""
+
+    x: float
+    y: float
+    text: str
+    anchor: str = "middle"
+    leader: Point | None = None
+    """The point it belongs to, if a line must say so."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A scale from values to pixels: linear, or logarithmic for seconds."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    def at(self, value: float) -> float:
+        """Pixel of a value, one decimal."""
+        low, high, v = (
+            (math.log10(x) for x in (self.low, self.high, value)) if self.log else (self.low, self.high, value)
+        )
+        return _pixel(self.start + (v - low) / (high - low) * (self.end - self.start))
+
+    def ticks(self) -> list[tuple[float, float]]:
+        """(value, pixel) of about five round values."""
+        if self.log:
+            values = _TIMES if self.high / self.low < 200 else _TIMES[::3]
+        else:
+            step = _round_step((self.high - self.low) / 5)
+            values = [
+                step * k for k in range(math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9) + 1)
+            ]
+        return [(v, self.at(v)) for v in values if self.low * (1 - 1e-9) <= v <= self.high * (1 + 1e-9) or v == 0]
+
+
+def intervals(group: Group, *, inline: bool = False) -> str | None:
+    """Dots with intervals of the primary metric, one line per method, references as vertical lines; None if no rows.
+
+    An `inline` plot takes its style from the page that it stands in.
+    """
+    metric = group.primary
+    if metric is None:
+        return None
+    rows = [Mark.of(row, metric) for row in group.rows if _finite(row, metric)]
+    references = [Mark.of(row, metric) for row in group.references if _finite(row, metric)]
+    hidden = max(len(rows) - MOST, 0)
+    rows = rows[:MOST]
+    if not rows:
+        return None
+    left, right = _pixel(max(110.0, 24 + max(_width(row.name) for row in rows))), WIDTH - 24.0
+    low, high = _near([end for row in rows for end in (row.low, row.high)], [row.value for row in references])
+    axis = _padded(low, high, left, right)
+    inside = [row for row in references if axis.low <= row.value <= axis.high]
+    lanes = _lanes([(axis.at(row.value), _width(row.name)) for row in inside], left, WIDTH - 8)
+    top = 48 + _LINE * (max((lane for _, lane in lanes), default=-1) + 1)
+    lines = [
+        {
+            "x": axis.at(row.value),
+            "y": 54 + _LINE * lane,
+            "label": Label(at, 51 + _LINE * lane, row.name),
+            "title": row.title,
+        }
+        for row, (at, lane) in zip(inside, lanes, strict=True)
+    ]
+    dots = [
+        {
+            "y": top + 26 * k + 13,
+            "x": axis.at(row.value),
+            "low": axis.at(row.low),
+            "high": axis.at(row.high),
+            "name": row.name,
+            "title": row.title,
+            "best": row.best,
+        }
+        for k, row in enumerate(rows)
+    ]
+    notes = [f"off the scale: {row.name} {text.number(row.value, 1)}" for row in references if row not in inside]
+    if hidden:
+        notes.append(f"{hidden} more methods in the table")
+    bottom = top + 26 * len(rows)
+    return draw(
+        "intervals.svg.j2",
+        inline=inline,
+        title=f"{text.clean(metric.name, 60)}: mean and 95 % interval",
+        width=WIDTH,
+        height=bottom + (66 if notes else 48),
+        left=left,
+        right=right,
+        top=top,
+        bottom=bottom,
+        ticks=_ticks(axis),
+        middle=_pixel((left + right) / 2),
+        axis_label=_name(metric),
+        lines=lines,
+        dots=dots,
+        note="; ".join(notes),
+    )
+
+
+def cost(group: Group, *, inline: bool = False) -> str | None:
+    """The primary metric against device time, with the Pareto line; None unless two methods say what they cost.
+
+    An `inline` plot takes its style from the page that it stands in.
+    """
+    metric = group.primary
+    if metric is None or metric.better is None:
+        return None
+    costly = [row for row in group.rows if _finite(row, metric) and (row.cost.total_seconds or 0) > 0]
+    if len(costly) < 2:
+        return None
+    rows = [Mark.of(row, metric) for row in costly]
+    seconds = [row.cost.total_seconds or 0.0 for row in costly]
+    left, right, top, bottom = 84.0, WIDTH - 24.0, 44.0, 384.0
+    log = max(seconds) / min(seconds) > 8
+    if log:
+        x = Axis(min(seconds) / 1.6, max(seconds) * 1.6, left, right, log=True)
+    else:
+        x = _padded(min(seconds), max(seconds), left, right, share=0.15)
+    y = _padded(min(row.low for row in rows), max(row.high for row in rows), bottom, top)
+    front = _pareto(seconds, [row.value if metric.better == "higher" else -row.value for row in rows])
+    points = [
+        Point(x.at(s), y.at(row.value), y.at(row.low), y.at(row.high), f"{row.title}; {text.seconds(s)}", k in front)
+        for k, (row, s) in enumerate(zip(rows, seconds, strict=True))
+    ]
+    order = [*front, *(k for k in range(len(rows)) if k not in front)][:MOST]
+    line = [(points[front[0]].x, points[front[0]].y)]
+    for k in front[1:]:  # a staircase: between two methods there is nothing to buy
+        line += [(points[k].x, line[-1][1]), (points[k].x, points[k].y)]
+    line.append((right, line[-1][1]))
+    return draw(
+        "cost.svg.j2",
+        inline=inline,
+        title=f"{text.clean(metric.name, 60)} against device time, with the Pareto line",
+        width=WIDTH,
+        height=bottom + 52,
+        left=left,
+        right=right,
+        top=top,
+        bottom=bottom,
+        x_ticks=[{"at": at, "text": text.seconds(value)} for value, at in x.ticks()],
+        y_ticks=_ticks(y),
+        middle=_pixel((left + right) / 2),
+        x_label=f"device time of training with a share of the teacher's{' (log scale)' if log else ''}",
+        y_label=_name(metric),
+        points=points,
+        labels=_placed([(points[k], rows[k].name) for k in order], points, line, (left + 4, top, right, bottom)),
+        front=" ".join(f"{a},{b}" for a, b in line),
+    )
+
+
+# --------------------------------------------------------------------------------------------------------- geometry
+
+
+def _pareto(cost: Sequence[float], goodness: Sequence[float]) -> list[int]:
+    """Indices of the points that no cheaper one matches, by cost."""
+    front: list[int] = []
+    for k in sorted(range(len(cost)), key=lambda k: (cost[k], -goodness[k])):
+        if not front or goodness[k] > goodness[front[-1]]:
+            front.append(k)
+    return front
+
+
+def _near(ends: Sequence[float], references: Sequence[float]) -> tuple[float, float]:
+    """The range of the methods, widened to references that do not squeeze them into less than half of the plot."""
+    low, high = min(ends), max(ends)
+    span = (high - low) or 1.0
+    for value in sorted(references, key=lambda v: max(low - v, v - high)):
+        if max(high, value) - min(low, value) <= 2.2 * span:
+            low, high = min(low, value), max(high, value)
+    return low, high
+
+
+def _padded(low: float, high: float, start: float, end: float, share: float = 0.06) -> Axis:
+    span = high - low or abs(high) or 1.0
+    return Axis(low - share * span, high + share * span, start, end)
+
+
+def _lanes(marks: Sequence[tuple[float, float]], left: float, right: float) -> list[tuple[float, int]]:
+    """(centre, lane) of labels at given places and widths, so that none in a lane overlap."""
+    taken: list[list[tuple[float, float]]] = []
+    placed = []
+    for x, width in marks:
+        centre = _pixel(min(max(x, left + width / 2), right - width / 2))
+        a, b = centre - width / 2 - 5, centre + width / 2 + 5
+        lane = next((k for k, lane in enumerate(taken) if all(b < c or a > d for c, d in lane)), len(taken))
+        taken += [[]] if lane == len(taken) else []
+        taken[lane].append((a, b))
+        placed.append((centre, lane))
+    return placed
+
+
+def _placed(
+    wanted: Iterable[tuple[Point, str]], points: Sequence[Point], line: Sequence[tuple[float, float]], frame: Box
+) -> list[Label]:
+    """Labels for points, each at the nearest free place; a point without one within reach is left to its tooltip."""
+    dots = [(p.x - 5, p.y - 5, p.x + 5, p.y + 5) for p in points]
+    bars = [(p.x - 1, min(p.low, p.high), p.x + 1, max(p.low, p.high)) for p in points]
+    steps = [(min(a, c), min(b, d) - 1, max(a, c), max(b, d) + 1) for (a, b), (c, d) in pairwise(line)]
+    labels: list[Label] = []
+    boxes: list[Box] = []
+    for point, name in wanted:
+        width = _width(name)
+        reach = (point.x - width - 12, point.y - 85, point.x + width + 12, point.y + 86)
+        near, only = ([box for box in of if _overlap(box, reach)] for of in ([*dots, *bars, *steps], dots))
+        for obstacles, (dx, dy, anchor) in product((near, only), _places()):
+            x, y = point.x + dx, point.y + dy
+            start = {"start": x, "middle": x - width / 2, "end": x - width}[anchor]
+            box = (start - 2, y - 11, start + width + 2, y + 4)
+            within = box[0] >= frame[0] and box[1] >= frame[1] and box[2] <= frame[2] and box[3] <= frame[3]
+            if within and not any(_overlap(box, other) for other in (*boxes, *obstacles)):
+                boxes.append(box)
+                labels.append(Label(_pixel(x), _pixel(y), name, anchor, point if abs(dy) > 20 else None))
+                break
+    return labels
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and a[2] > b[0] and a[1] < b[3] and a[3] > b[1]
+
+
+def _places() -> Iterable[tuple[float, float, str]]:
+    """Offsets of a label from its point, the preferred first."""
+    for dy in (4, -10, 19, -26, 34, -42, 50, -58, 66, -74, 82):
+        for dx, anchor in ((10, "start"), (-10, "end"), (0, "middle")):
+            if anchor != "middle" or abs(dy) > 8:
+                yield dx, dy, anchor
+
+
+def _round_step(rough: float) -> float:
+    power = 10.0 ** math.floor(math.log10(rough))
+    return power * next(f for f in (1, 2, 2.5, 5, 10) if f * power >= rough * (1 - 1e-9))
+
+
+def _ticks(axis: Axis) -> list[dict[str, Any]]:
+    ticks = axis.ticks()
+    step = abs(ticks[1][0] - ticks[0][0]) if len(ticks) > 1 else 1.0
+    decimals = next((d for d in range(5) if abs(round(step, d) - step) < 1e-9 * step), 5)
+    return [{"at": at, "text": text.number(v, decimals)} for v, at in ticks]
+
+
+def _pixel(value: float) -> float:
+    return round(text.rounded(value), 1) + 0.0
+
+
+# ------------------------------------------------------------------------------------------------------------- text
+
+
+def _width(name: str) -> float:
+    return sum(2 * _CHARACTER if unicodedata.east_asian_width(c) in "WF" else _CHARACTER for c in name)
+
+
+def _short(label: str) -> str:
+    name = text.clean(label)
+    return name if len(name) <= 32 else f"{name[:18]}…{name[-13:]}"
+
+
+def _name(metric: MetricInfo) -> str:
+    unit = f" ({text.clean(metric.unit, 20)})" if metric.unit else ""
+    better = f", {metric.better} is better" if metric.better else ""
+    return f"{text.clean(metric.name, 60)}{unit}{better}"
+
+
+def _finite(row: Row, metric: MetricInfo) -> bool:
+    e = row.estimates.get(metric.name)
+    return e is not None and abs(e.value) < _HUGE

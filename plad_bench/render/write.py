@@ -1,0 +1,69 @@
+"""All the files of a board's page, and of the page over several boards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from plad_bench.contract.names import UNLISTED, slug
+from plad_bench.leaderboard import gc_pause
+from plad_bench.leaderboard.board import Board, load
+from plad_bench.render import html, index, markdown, plots
+
+
+def render_board(directory: Path, sections: Sequence[str] = ()) -> dict[Path, bytes]:
+    """Path -> content of what the page of a board consists of: README.md, index.html and plots/*.svg. Writes nothing.
+
+    Raises:
+        UsageError: if board.toml is malformed.
+    """
+    return render(load(directory), directory, sections)
+
+
+@gc_pause.paused()
+def render(board: Board, directory: Path, sections: Sequence[str] = ()) -> dict[Path, bytes]:
+    """The same for a board that was loaded already."""
+    sections = [section.encode(errors="replace").decode() for section in sections]
+    drawn: dict[tuple[int, str], str] = {}
+    files: dict[Path, bytes] = {}
+    for place, group in enumerate(board.groups):
+        prefix = f"{place + 1}-{slug(group.task)}-" if len(board.groups) > 1 else ""
+        for title, name, draw in (
+            ("Quality with intervals", "quality", plots.intervals),
+            ("Quality against cost", "cost", plots.cost),
+        ):
+            svg = draw(group)
+            if svg is not None:
+                drawn[place, title] = f"plots/{prefix}{name}.svg"
+                files[directory / "plots" / f"{prefix}{name}.svg"] = svg.encode()
+    return {
+        directory / "README.md": markdown.render(board, drawn, sections).encode(),
+        directory / "index.html": html.render(board, sections).encode(),
+        **files,
+    }
+
+
+def render_index(boards: Mapping[str, Board], directory: Path) -> dict[Path, bytes]:
+    """The page over boards, by name, that lie in a directory; nothing if there is no board to list.
+
+    A README.md or index.html there that is not this page is somebody's own, and is left out.
+    """
+    listed = [board for name, board in boards.items() if name not in UNLISTED]
+    if not listed:
+        return {}
+    sections = list(index.sections(listed))
+    files = {
+        directory / "README.md": markdown.render_index(index.TITLE, sections).encode(),
+        directory / "index.html": html.render_index(index.TITLE, sections).encode(),
+    }
+    return {path: data for path, data in files.items() if _ours(path)}
+
+
+def _ours(path: Path) -> bool:
+    """Whether there is no such file, or one that was rendered."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(200)
+    except FileNotFoundError:
+        return True
+    return any(mark.encode() in head for mark in (markdown.MADE, html.MADE))

@@ -1,1 +1,0 @@
-"""From records to pages: the schema of a cell's record, statistics, boards, markdown and plots. Needs no torch."""
