@@ -19,6 +19,7 @@ from plad_bench.contract.registry import Registry
 from plad_bench.execute.stages.files import MODEL, read_prompts, read_responses
 from plad_bench.learn import models
 from plad_bench.plan import matrix, spec
+from plad_bench.plan.chosen import choose
 
 METHODS = ("seqkd", "minillm", "rkl", "opd")
 
@@ -43,7 +44,7 @@ def main() -> None:
         overrides={},
     )
     cells = {cell.row: cell for cell in matrix.cells(run, registry)}
-    plan, (task,) = cells["opd"].plan, spec.choose(registry, "task", "demo")
+    plan, (task,) = cells["opd"].plan, choose(registry, "task", "demo")
     store = open_store(given.store, [task.component.artifacts()])
 
     def place(stage: object) -> object:

@@ -23,6 +23,7 @@ from plad_bench.execute.stages.files import MODEL, read_prompts
 from plad_bench.learn import models
 from plad_bench.learn.generation import Decoding, generate
 from plad_bench.plan import matrix, spec
+from plad_bench.plan.chosen import choose
 
 METHODS = ("sft", "seqkd", "kd[data=teacher]", "plad")
 HEAD = (
@@ -77,7 +78,7 @@ def main() -> None:
         overrides={},
     )
     cells = {cell.row: cell for cell in matrix.cells(run, registry)}
-    plan, (task,) = cells["plad"].plan, spec.choose(registry, "task", "demo")
+    plan, (task,) = cells["plad"].plan, choose(registry, "task", "demo")
     store = open_store(given.store, [task.component.artifacts()])
     stages = {"teacher": plan.teacher_model, "SFT initialisation": plan.sft_init}
     stages |= {f"`{name}`": cells[name].checkpoint for name in METHODS}

@@ -111,9 +111,9 @@ def read(task: str, data: Path) -> list[Any]:
     """The examples of a task's files, as the task itself reads them."""
     from plad_bench import Example
     from plad_bench.contract.registry import Registry, resolve
-    from plad_bench.plan import spec
+    from plad_bench.plan.chosen import choose
 
-    (chosen,) = spec.choose(Registry.load(), "task", f"{task}[path='{data / task}']")
+    (chosen,) = choose(Registry.load(), "task", f"{task}[path='{data / task}']")
     chosen.component.require(chosen.params)
     return [e for e in resolve(chosen.component.load)(chosen.params) if isinstance(e, Example)]
 

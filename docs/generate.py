@@ -22,7 +22,8 @@ from plad_bench.cli.main import cli
 from plad_bench.cli.state import State
 from plad_bench.contract.params import source_of
 from plad_bench.contract.protocol import settings
-from plad_bench.contract.registry import Registry, allowed, allowed_values
+from plad_bench.contract.registry import Registry, allowed
+from plad_bench.contract.suggestions import allowed_values
 from plad_bench.plan import matrix, recipes, spec
 
 DOCS = Path(__file__).resolve().parent

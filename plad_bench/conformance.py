@@ -472,7 +472,7 @@ def _selectors(registry: Registry | None) -> Iterator[Claim]:
     """Claims about what a component names, for which one must know what is registered."""
     if registry is None:
         return
-    from plad_bench.plan.spec import choose
+    from plad_bench.plan.chosen import choose
 
     def task(component: Any) -> None:
         choose(registry, "student", component.student)

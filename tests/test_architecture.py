@@ -141,6 +141,37 @@ def test_imports_point_one_way(part):
     assert wrong == []
 
 
+def imported_by_module():
+    """Module of the harness -> the modules of it that it imports, within functions and for type checkers, too."""
+    names = {
+        f"plad_bench/{name}": f"plad_bench.{name[:-3].replace('/', '.')}".removesuffix(".__init__") for name in CORE
+    }
+
+    def module_of(target):
+        while target not in names.values():
+            target = target.rpartition(".")[0]
+        return target
+
+    ours = ((names[f"plad_bench/{name}"], found) for name, found in CORE.items())
+    return {
+        module: {module_of(i.target) for i in found if i.target.split(".")[0] == "plad_bench"} - {module, "plad_bench"}
+        for module, found in ours
+    }
+
+
+def circle(graph):
+    """Modules that import each other in a circle; empty if there are none."""
+    left = {module: set(targets) for module, targets in graph.items()}
+    while free := {module for module, targets in left.items() if not targets & left.keys()}:
+        left = {module: targets for module, targets in left.items() if module not in free}
+    return sorted(left)
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": set()}) == ["a", "b", "c"]
+    assert circle(imported_by_module()) == []
+
+
 def test_nothing_but_the_entry_point_imports_commands():
     """Not even for type checkers."""
     below = {name: found for name, found in CORE.items() if not name.startswith("cli/") and name != "__main__.py"}

@@ -112,8 +112,9 @@ def test_what_was_merged_is_counted(tmp_path, monkeypatch):
 def test_data_that_is_what_it_was_keeps_its_key(selector, key):
     """The digest is that of the prompts that version 1 of the data stage made."""
     from plad_bench.plan import matrix, spec, stages
+    from plad_bench.plan.chosen import choose
 
-    (task,) = spec.choose(tiny.registry(), "task", selector)
+    (task,) = choose(tiny.registry(), "task", selector)
     prompts = data.split(task.component.load(task.params))
     made = hashlib.sha256()
     for p in prompts:

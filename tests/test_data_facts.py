@@ -15,6 +15,7 @@ from plad_bench.contract.components import Task
 from plad_bench.contract.registry import Registry
 from plad_bench.leaderboard import board
 from plad_bench.plan import matrix, spec
+from plad_bench.plan.chosen import choose
 from plad_bench.records import validation
 from plad_bench.render import html, markdown
 from plad_bench.render.data_facts import facts
@@ -72,7 +73,7 @@ def test_every_task_has_the_parameter():
     registry = Registry.load()
     for name in registry.components("task"):
         assert registry.get("task", name).params.model_fields["near_duplicates"].default == "report"
-    (usual,), (asked,) = (spec.choose(registry, "task", f"demo{more}") for more in ("", "[near_duplicates=drop]"))
+    (usual,), (asked,) = (choose(registry, "task", f"demo{more}") for more in ("", "[near_duplicates=drop]"))
     assert usual.label == "demo"
     assert usual.public()["params"] == {}, "keys without it stay"
     assert asked.label == "demo[near_duplicates=drop]"

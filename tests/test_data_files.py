@@ -20,7 +20,7 @@ from plad_bench import BadRow, MissingError, Source, StageError, UsageError
 from plad_bench.contract import jsonlines
 from plad_bench.contract.registry import Registry
 from plad_bench.contract.rows import Account, lines
-from plad_bench.plan import spec
+from plad_bench.plan.chosen import choose
 from plad_bench_plugins import _data_files
 from plad_bench_plugins._data_files import Row, listed
 
@@ -225,7 +225,7 @@ def registry():
 
 
 def chosen(registry, path, task="jsonl"):
-    (task,) = spec.choose(registry, "task", f"{task}[path={path}]")
+    (task,) = choose(registry, "task", f"{task}[path={path}]")
     return task
 
 
@@ -237,7 +237,7 @@ def test_a_directory_holds_data_alone(registry, tmp_path):
             chosen(registry, tmp_path, name)
         assert "Name a file" in told.value.remedy
     with pytest.raises(UsageError, match="other things than data"):
-        spec.choose(registry, "teacher", f"recorded[path={tmp_path}]")
+        choose(registry, "teacher", f"recorded[path={tmp_path}]")
     assert chosen(registry, tmp_path / "mine.jsonl").label.startswith("jsonl[path=mine.jsonl-")
 
 

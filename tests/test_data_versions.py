@@ -15,6 +15,7 @@ from plad_bench.contract.errors import UsageError
 from plad_bench.contract.names import unversioned
 from plad_bench.leaderboard import board, compare
 from plad_bench.plan import boardfile, matrix, spec
+from plad_bench.plan.chosen import choose
 from plad_bench.render import html, markdown, page_model
 
 SCORES = {"rouge-l": (np.linspace(0, 1, 20), "higher", "%")}
@@ -68,11 +69,11 @@ def test_a_selector_without_the_versions_of_files(tmp_path):
     names = []
     for text in ("one", "two"):
         file.write_text(text)
-        (task,) = spec.choose(tiny.registry(), "task", f"jsonl[path={file},response=answer]")
+        (task,) = choose(tiny.registry(), "task", f"jsonl[path={file},response=answer]")
         names.append((task.label, unversioned(task.label, task.params.public())))
     assert names[0][0] != names[1][0]
     assert names[0][1] == names[1][1] == "jsonl[response=answer,path=mine.jsonl]"
-    (demo,) = spec.choose(tiny.registry(), "task", "demo")
+    (demo,) = choose(tiny.registry(), "task", "demo")
     assert unversioned(demo.label, demo.params.public()) == "demo"
 
 

@@ -21,8 +21,8 @@ from plad_bench.contract import hookspecs, renamed
 from plad_bench.contract.protocol import Protocol
 from plad_bench.contract.registry import Registry
 from plad_bench.execute import recording
-from plad_bench.plan import spec
 from plad_bench.plan.boardfile import BoardFile
+from plad_bench.plan.chosen import choose
 from plad_bench.records.schema import Record
 
 EXAMPLE = ROOT / "examples" / "my_method.py"
@@ -171,7 +171,7 @@ def parse(arguments, registry):
     for option, kind in KINDS.items() if context.info_name in {"run", "plan"} else ():
         text = context.params[option]
         if text and text != "none":
-            spec.choose(registry, kind, text)
+            choose(registry, kind, text)
 
 
 COMMANDS = [(path.name, c) for path in PAGES for c in commands(path.read_text(encoding="utf-8"))]

@@ -38,7 +38,8 @@ from plad_bench.contract.examples import Response  # noqa: E402
 from plad_bench.contract.money import Budget  # noqa: E402
 from plad_bench.contract.requests import Request, RequestContext  # noqa: E402
 from plad_bench.execute.store import Store  # noqa: E402
-from plad_bench.plan import boardfile, spec  # noqa: E402
+from plad_bench.plan import boardfile  # noqa: E402
+from plad_bench.plan.chosen import choose  # noqa: E402
 from plad_bench.plan.selectors import parse  # noqa: E402
 from plad_bench.records import storage  # noqa: E402
 from plad_bench_plugins import _data_files, _openai  # noqa: E402
@@ -155,7 +156,7 @@ def test_selectors(text):
 @fuzz
 @given(st.sampled_from(["task", "teacher", "student", "method", "metric", "pair builder"]), SELECTOR)
 def test_parameters(kind, text):
-    for chosen in only_ours(spec.choose, tiny.registry(), kind, text) or ():
+    for chosen in only_ours(choose, tiny.registry(), kind, text) or ():
         json.dumps(only_ours(chosen.public), allow_nan=False)
         assert chosen.label
 

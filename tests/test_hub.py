@@ -17,6 +17,7 @@ from plad_bench.contract import hub as contract
 from plad_bench.contract.errors import MissingError
 from plad_bench.learn import models
 from plad_bench.plan import matrix, requirements, spec
+from plad_bench.plan.chosen import choose
 
 PLUGIN = Path(__file__).parent / "plugins" / "mini.py"
 
@@ -164,7 +165,7 @@ def test_data_sets_and_reward_models_are_keyed_by_their_commits(hub, published, 
     def key(kind, selector):
         contract.pin({})
         shutil.rmtree(tmp_path / "cache", ignore_errors=True)
-        return spec.choose(tiny.registry(), kind, selector)[0].public()
+        return choose(tiny.registry(), kind, selector)[0].public()
 
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train.jsonl").write_text("{}\n")

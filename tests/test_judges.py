@@ -14,7 +14,7 @@ from plad_bench import MissingError, Scored, StageError, UsageError
 from plad_bench.contract.errors import BudgetError
 from plad_bench.execute.stages import files, score
 from plad_bench.execute.store import RESPONSE_CACHE, Artifact
-from plad_bench.plan import spec
+from plad_bench.plan.chosen import choose
 from plad_bench_plugins import _openai
 from plad_bench_plugins._openai import Answer
 from plad_bench_plugins.metrics import reward, win_judge
@@ -186,12 +186,12 @@ def test_no_address_enters_a_key_or_a_label():
     """Not even as the scorer of another metric."""
     url = "http://box.example:8000/v1"
     for text in (f"win-judge[model=m,base_url={url}]", f"win-lc[scorer=win-judge[model=m,base_url={url},rpm=7]]"):
-        (chosen,) = spec.choose(tiny.registry(), "metric", text)
+        (chosen,) = choose(tiny.registry(), "metric", text)
         assert "box.example" not in chosen.label + json.dumps(chosen.public())
         assert "rpm" not in chosen.label + json.dumps(chosen.public())
         assert "box.example" in json.dumps(chosen.private())
     with pytest.raises(UsageError, match="name the model"):
-        spec.choose(tiny.registry(), "metric", "win-judge")
+        choose(tiny.registry(), "metric", "win-judge")
 
 
 # ------------------------------------------------------------------------------------------------------ a reward model
@@ -286,7 +286,7 @@ def _tools(directory):
 
 def test_a_reward_models_place_is_in_no_key_and_its_content_is(tmp_path):
     classifier(tmp_path / "rm")
-    (chosen,) = spec.choose(tiny.registry(), "metric", f"calibration[scorer=reward[path={tmp_path / 'rm'}]]")
+    (chosen,) = choose(tiny.registry(), "metric", f"calibration[scorer=reward[path={tmp_path / 'rm'}]]")
     shown = chosen.label + json.dumps(chosen.public())
     assert str(tmp_path) not in shown
     assert "rm-" in shown

@@ -14,7 +14,7 @@ from plad_bench.execute import recording
 from plad_bench.execute.stages import files, score
 from plad_bench.execute.store import Artifact
 from plad_bench.leaderboard import board, statistics
-from plad_bench.plan import spec
+from plad_bench.plan.chosen import choose
 from plad_bench.records import storage
 from plad_bench_plugins.metrics import lm_eval
 
@@ -47,7 +47,7 @@ def tasks(tmp_path_factory):
 
 
 def chosen(text):
-    return spec.choose(tiny.registry(), "metric", text)
+    return choose(tiny.registry(), "metric", text)
 
 
 def test_without_the_package_it_says_what_to_install(monkeypatch):

@@ -9,7 +9,7 @@ import tiny
 
 from plad_bench.cli.main import main
 from plad_bench.execute.stages import data
-from plad_bench.plan import spec
+from plad_bench.plan.chosen import choose
 
 ROWS = [{"prompt": f"what is item {i} of list {i % 7}?", "response": f"it is {i}"} for i in range(120)]
 
@@ -107,7 +107,7 @@ def test_missing_responses_within_the_share_are_planned(place, said):
 
 def test_a_teacher_of_the_training_split_alone_loses_its_own_row(place, said):
     write(place / "mine.jsonl", ROWS)
-    (task,) = spec.choose(tiny.registry(), "task", f"jsonl[path={place / 'mine.jsonl'}]")
+    (task,) = choose(tiny.registry(), "task", f"jsonl[path={place / 'mine.jsonl'}]")
     training = {p.prompt for p in data.preview(task).prompts if p.split == "train"}
     write(place / "said.jsonl", [row for row in ROWS if row["prompt"] in training])
     given = ("--task", "jsonl[path=mine.jsonl]", "--teacher", "recorded[path=said.jsonl]", "--json")

@@ -15,6 +15,7 @@ from plad_bench import Access, LanguageModel, Metric, Need, Response, Scored, St
 from plad_bench.execute.stages import files, score
 from plad_bench.execute.store import Artifact
 from plad_bench.plan import matrix, spec
+from plad_bench.plan.chosen import choose
 from plad_bench_plugins.metrics import calibration, diversity, token_ece, win_lc
 
 SPEC = {"split": "train", "max_new_tokens": 6, "precision": "float32"}
@@ -274,7 +275,7 @@ def test_needs_become_inputs_of_the_score_stage():
         "win-lc[scorer=agreement]": {"teacher", "scores"},
     }
     assert cell.scores["nll"].inputs["checkpoint"].key == cell.checkpoint.key
-    (agreement,) = spec.choose(tiny.registry(), "metric", "agreement")
+    (agreement,) = choose(tiny.registry(), "metric", "agreement")
     alone = cell.plan.score(agreement, cell.checkpoint, cell.responses)
     assert cell.scores["win-lc[scorer=agreement]"].inputs["scores"].key == alone.key
 
@@ -285,7 +286,7 @@ def test_a_metric_needs_what_its_scorer_needs():
 
 
 def test_a_teacher_of_text_costs_the_metric_and_not_the_cell(monkeypatch):
-    (teacher,) = spec.choose(tiny.registry(), "teacher", "small")
+    (teacher,) = choose(tiny.registry(), "teacher", "small")
     component = replace(teacher.component, provides=frozenset({Access.TEXT}))
     mute = replace(teacher, registered=replace(teacher.registered, component=component))
     monkeypatch.setattr(matrix, "_default_teacher", lambda student, registry: (mute,))

@@ -19,6 +19,7 @@ from plad_bench import Candidates, Pair, PairParams, Protocol, Response, StageEr
 from plad_bench.execute.stages import files
 from plad_bench.execute.stages.pair_filters import sift
 from plad_bench.plan import boardfile, matrix, spec
+from plad_bench.plan.chosen import choose
 from plad_bench.records import storage
 from plad_bench.records import validation as report_cells
 
@@ -151,7 +152,7 @@ def test_the_first_pairs_of_a_prompt_are_kept():
 @pytest.mark.parametrize("wrong", ["margin=-1", "max_ratio=0.5", "per_prompt=-1", "min_words=x"])
 def test_filters_have_ranges(wrong):
     with pytest.raises(UsageError):
-        spec.choose(tiny.registry(), "pair builder", f"teacher-over-student[{wrong}]")
+        choose(tiny.registry(), "pair builder", f"teacher-over-student[{wrong}]")
 
 
 # ---------------------------------------------------------------------------------------------------------- the stage
@@ -259,7 +260,7 @@ def test_a_filter_and_the_metric_that_orders_are_keyed():
     stage = pairs_stage(pairs="reranked")
     assert stage.spec["builder"]["params"] == {"scorer": "rouge-l"}
     assert stage.spec["orders"]["name"] == "rouge-l"
-    (metric,) = spec.choose(tiny.registry(), "metric", "rouge-l")
+    (metric,) = choose(tiny.registry(), "metric", "rouge-l")
     newer = replace(metric, registered=replace(metric.registered, component=replace(metric.component, version=9)))
     one = cell(pairs="reranked")[0]
     assert one.plan.pairs(one.pairs, None, newer).key != one.plan.pairs(one.pairs, None, metric).key
@@ -344,7 +345,7 @@ def test_records_with_other_samples_are_foreign(board, record, foreign):
 
 
 def test_records_show_a_builder_with_what_was_asked():
-    (chosen,) = spec.choose(tiny.registry(), "pair builder", "best-of-n[n=4,max_ratio=2]")
+    (chosen,) = choose(tiny.registry(), "pair builder", "best-of-n[n=4,max_ratio=2]")
     assert chosen.label == "best-of-n[max_ratio=2,n=4]"
     assert json.loads(json.dumps(chosen.public()["params"])) == {
         "scorer": "rouge-l",

@@ -17,6 +17,7 @@ from plad_bench.contract.protocol import Protocol
 from plad_bench.contract.registry import Registry
 from plad_bench.execute.store import Store
 from plad_bench.plan import boardfile, matrix, spec
+from plad_bench.plan.chosen import choose
 from plad_bench.plan.selectors import Selector, parse
 from plad_bench.plan.stages import Stage, digest
 
@@ -59,18 +60,18 @@ def test_what_cannot_be_read_is_shown(text):
     assert repr(f"sft,{text}") in caught.value.message
 
 
-def choose(kind, text):
-    return spec.choose(tiny.registry(), kind, text)
+def one_of(kind, text):
+    return choose(tiny.registry(), kind, text)
 
 
 def test_a_sweep_is_one_component_for_each_value():
-    chosen = choose("method", "kd[temperature=1|2|4]")
+    chosen = one_of("method", "kd[temperature=1|2|4]")
     assert [c.label for c in chosen] == ["kd", "kd[temperature=2]", "kd[temperature=4]"]
-    assert len(choose("method", "kd,kd[temperature=1.0],kd[temperature=2|2.0]")) == 2
+    assert len(one_of("method", "kd,kd[temperature=1.0],kd[temperature=2|2.0]")) == 2
 
 
 def test_all_names_every_one():
-    assert [c.label for c in choose("method", "all")] == list(tiny.registry().components("method"))
+    assert [c.label for c in one_of("method", "all")] == list(tiny.registry().components("method"))
 
 
 def test_a_label_selects_the_same_component_again():
@@ -79,8 +80,8 @@ def test_a_label_selects_the_same_component_again():
         "kd[data=teacher]",
         "abkd[lr=1e-5]",
     ):
-        (chosen,) = choose("method", text)
-        (again,) = choose("method", chosen.label)
+        (chosen,) = one_of("method", text)
+        (again,) = one_of("method", chosen.label)
         assert (again.params, again.label) == (chosen.params, chosen.label)
 
 
@@ -97,16 +98,16 @@ def test_a_label_selects_the_same_component_again():
 )
 def test_a_wrong_selection_says_what_is_right(text, message):
     with pytest.raises(UsageError, match=f"(?s){message}"):
-        choose("method", text)
+        one_of("method", text)
 
 
 def test_an_empty_selection_is_an_error_of_its_own():
     with pytest.raises(NothingSelectedError):
-        choose("method", " , ")
+        one_of("method", " , ")
 
 
 def test_a_protocol_has_the_values_of_its_task_but_those_given():
-    task = choose("task", "demo")[0].component
+    task = one_of("task", "demo")[0].component
     assert spec.protocol(task, {"steps": 7, "lr": None}) == replace(task.protocol, steps=7)
     with pytest.raises(UsageError, match="unknown protocol setting 'stepz'"):
         spec.protocol(task, {"stepz": 7})
@@ -136,7 +137,7 @@ def test_a_board_file_survives_being_written(tmp_path):
     boardfile.write(path, board)
     read = boardfile.read(path)
     assert read.model_dump() == {**board.model_dump(), "maintainer": "x", "links": {"home": "y"}}
-    assert spec.protocol(choose("task", "demo")[0].component, read.conditions("e2e")) == Protocol(steps=7)
+    assert spec.protocol(one_of("task", "demo")[0].component, read.conditions("e2e")) == Protocol(steps=7)
     assert boardfile.merged(read, "", {"demo": Protocol()}, ["length"], 2) == read.model_copy(
         update={"metrics": ("rouge-l", "length")}
     )
@@ -156,7 +157,7 @@ def plan_of(**asked):
 
 
 def keys(plan):
-    (kd,) = choose("method", "kd")
+    (kd,) = one_of("method", "kd")
     stages = {
         name: getattr(plan, name.replace("-", "_"))
         for name in ("data", "init", "teacher_model", "sft-init", "teach", "sample")
@@ -226,11 +227,11 @@ def test_a_new_version_of_a_component_is_in_the_keys_of_what_it_made():
     everything = set(keys(plan))
     assert changed(plan, replace(plan, task=with_version(plan.task))) == everything
     assert changed(plan, replace(plan, sft=with_version(plan.sft))) == everything - {"data", "init"}
-    (kd,) = choose("method", "kd")
+    (kd,) = one_of("method", "kd")
     assert plan.distill(kd, None, None).key != plan.distill(with_version(kd), None, None).key
-    (builder,) = choose("pair builder", "teacher-over-student")
+    (builder,) = one_of("pair builder", "teacher-over-student")
     assert plan.pairs(builder, None).key != plan.pairs(with_version(builder), None).key
-    one, two = choose("metric", "rouge-l,win-teacher")
+    one, two = one_of("metric", "rouge-l,win-teacher")
     responses = plan.evaluate(plan.init)
     assert plan.score(one, plan.init, responses).key != plan.score(with_version(one), plan.init, responses).key
     newer = replace(two, scorer=with_version(one))
@@ -246,13 +247,13 @@ def test_data_are_keyed_by_their_revision():
 
 def test_every_parameter_of_a_method_is_keyed():
     plan = plan_of()
-    chosen = choose("method", "kd,kd[temperature=2],kd[ce_weight=0],kd[data=teacher],kd[lr=0.5]")
+    chosen = one_of("method", "kd,kd[temperature=2],kd[ce_weight=0],kd[data=teacher],kd[lr=0.5]")
     assert len({plan.distill(one, None, None).key for one in chosen}) == 5
 
 
 def test_a_learning_rate_of_ones_own_that_is_the_shared_one_trains_the_same():
     plan = plan_of()
-    one, two = choose("method", "kd,kd[lr=0.001]")
+    one, two = one_of("method", "kd,kd[lr=0.001]")
     assert plan.protocol.lr == 0.001
     same = {"method"}
     a, b = (plan.distill(m, None, None).spec for m in (one, two))
@@ -270,7 +271,7 @@ def test_each_parameter_of_a_model_is_keyed():
         "scratch[vocabulary=512]",
         "scratch[context=128]",
     ):
-        (student,) = choose("student", text)
+        (student,) = one_of("student", text)
         inits.add(replace(plan, student=student).init.key)
     assert len(inits) == 6
 
@@ -291,8 +292,8 @@ def test_a_key_does_not_depend_on_the_order_of_names():
     parents = dict(reversed(stage.inputs.items()))
     assert replace(stage, inputs=parents, spec=shuffled(stage.spec)).key == stage.key
     (one,), (two,) = (
-        choose("method", "kd[temperature=2,ce_weight=0]"),
-        choose("method", "kd[ce_weight=0.0,temperature=2.0]"),
+        one_of("method", "kd[temperature=2,ce_weight=0]"),
+        one_of("method", "kd[ce_weight=0.0,temperature=2.0]"),
     )
     assert one.label == two.label
     assert digest(one.public()) == digest(two.public())
@@ -331,8 +332,8 @@ def local(tmp_path):
 
 def test_a_local_path_reaches_no_key_no_label_and_no_record(local):
     (student,), (teacher,) = (
-        choose("student", f"hf[path={local}/one/model]"),
-        choose("teacher", f"hf[path={local}/one/model]"),
+        one_of("student", f"hf[path={local}/one/model]"),
+        one_of("teacher", f"hf[path={local}/one/model]"),
     )
     cells = planned(student=f"hf[path={local}/one/model]", teacher=f"hf[path={local}/one/model]")
     seen = [student.label, teacher.label, student.public(), teacher.public()]
@@ -347,18 +348,18 @@ def test_a_local_path_reaches_no_key_no_label_and_no_record(local):
 
 
 def test_a_directory_is_known_by_its_content(local):
-    one, two = (replace(plan_of(), student=choose("student", f"hf[path={local}/{n}/model]")[0]) for n in ("one", "two"))
+    one, two = (replace(plan_of(), student=one_of("student", f"hf[path={local}/{n}/model]")[0]) for n in ("one", "two"))
     assert one.init.key == two.init.key
     assert one.student.label == two.student.label
     (local / "two" / "model" / "model.safetensors").write_bytes(b"Weights")
-    two = replace(two, student=choose("student", f"hf[path={local}/two/model]")[0])
+    two = replace(two, student=one_of("student", f"hf[path={local}/two/model]")[0])
     assert one.init.key != two.init.key
     assert one.student.label != two.student.label
 
 
 def test_a_hub_model_is_known_by_id_and_revision():
     texts = ("hf[id=a/b]", "hf[id=a/c]", "hf[id=a/b,revision=main]")
-    stages = [replace(plan_of(), student=choose("student", t)[0]).init for t in texts]
+    stages = [replace(plan_of(), student=one_of("student", t)[0]).init for t in texts]
     assert [dict(s.spec) for s in stages] == [
         {
             "id": "a/b",

@@ -344,7 +344,7 @@ def test_a_missing_chat_template_is_found_before_any_work(tmp_path):
 
 
 def selected(text, kind="student"):
-    from plad_bench.plan.spec import choose
+    from plad_bench.plan.chosen import choose
 
     return choose(tiny.registry(), kind, text)[0]
 
@@ -359,7 +359,7 @@ def stage_of(text, directory):
 
 
 def _chosen(kind, text):
-    from plad_bench.plan.spec import choose
+    from plad_bench.plan.chosen import choose
 
     return choose(tiny.registry(), kind, text)
 

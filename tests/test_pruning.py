@@ -75,13 +75,13 @@ def test_an_encoder_decoder_is_refused():
 
 def test_the_student_is_selected_and_keyed_by_its_layers(tmp_path):
     from plad_bench.contract.errors import UsageError
-    from plad_bench.plan import spec
+    from plad_bench.plan.chosen import choose
 
     tiny.World(tmp_path)
     registry = tiny.registry()
     directory = tmp_path / "model" / "model"
-    (few,) = spec.choose(registry, "student", f"pruned[path={directory},layers=1]")
+    (few,) = choose(registry, "student", f"pruned[path={directory},layers=1]")
     assert few.component.model(few.params).layers == "1"
     for wrong in ("layers=0", "layers=x", "layers=1+"):
         with pytest.raises(UsageError, match="layers"):
-            spec.choose(registry, "student", f"pruned[path={directory},{wrong}]")
+            choose(registry, "student", f"pruned[path={directory},{wrong}]")

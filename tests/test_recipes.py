@@ -12,6 +12,7 @@ from plad_bench import HubModel
 from plad_bench.cli.main import cli
 from plad_bench.contract.protocol import Protocol
 from plad_bench.plan import defaults, matrix, recipes, spec
+from plad_bench.plan.chosen import choose
 from plad_bench.plan.published import is_instruct, parameters
 
 REGISTRY = tiny.registry()
@@ -98,7 +99,7 @@ def test_every_short_name_has_a_size():
         for kind in ("student", "teacher")
         for name in REGISTRY.components(kind)
         if name not in {"hf", "pruned", "vllm", "recorded", "openai"}
-        for chosen in spec.choose(REGISTRY, kind, name)
+        for chosen in choose(REGISTRY, kind, name)
     }
     assert every
     assert [name for name, m in found.items() if m is not None and parameters(m) is None] == []
@@ -132,8 +133,8 @@ def test_a_base_teacher_is_fine_tuned_and_an_instruct_teacher_used_as_it_is():
 
 def test_task_and_board_of_a_run_that_names_none():
     def names(task, students):
-        chosen = spec.choose(REGISTRY, "student", students)
-        tasks = spec.choose(REGISTRY, "task", task or defaults.task(chosen))
+        chosen = choose(REGISTRY, "student", students)
+        tasks = choose(REGISTRY, "task", task or defaults.task(chosen))
         return defaults.board(tasks, chosen, trial=False)
 
     assert names("", "tiny") == "quickstart"
@@ -141,7 +142,7 @@ def test_task_and_board_of_a_run_that_names_none():
     assert names("demo", "hf[id=org/Mine-1B]") == "demo-mine-1b"
     assert names("tldr", "tiny,llama-1b") == "tldr-tiny-llama-1b"
     assert names("", "pruned[id=HuggingFaceTB/SmolLM2-135M,layers=12]") == "tldr-smollm2-135m-12-layers"
-    tasks, students = spec.choose(REGISTRY, "task", "tldr"), spec.choose(REGISTRY, "student", "llama-1b")
+    tasks, students = choose(REGISTRY, "task", "tldr"), choose(REGISTRY, "student", "llama-1b")
     assert defaults.board(tasks, students, trial=True) == "trial"
 
 

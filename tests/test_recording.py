@@ -18,6 +18,7 @@ from plad_bench.execute import recording
 from plad_bench.execute.engine import Failure
 from plad_bench.execute.store import Artifact
 from plad_bench.plan import matrix, spec
+from plad_bench.plan.chosen import choose
 from plad_bench.records import storage
 
 
@@ -167,7 +168,7 @@ def test_a_record_knows_the_responses_and_the_weights_that_it_rests_on(cell, art
 
 
 def test_a_kill_between_scores_and_record_costs_neither_earlier_metrics_nor_the_cell(cell, artifacts, tmp_path):
-    two = replace(cell, metrics=spec.choose(tiny.registry(), "metric", "rouge-l,length"))
+    two = replace(cell, metrics=choose(tiny.registry(), "metric", "rouge-l,length"))
     artifacts = {**artifacts, two.scores["length"].key: artifacts[cell.scores["rouge-l"].key]}
     first = recording.write_done(tmp_path, cell, artifacts, ["run"])
     file = recording.path_of(tmp_path, cell.id)
@@ -185,7 +186,7 @@ def test_a_kill_between_scores_and_record_costs_neither_earlier_metrics_nor_the_
 
 def test_runs_that_add_metrics_at_once_lose_none(cell, artifacts, tmp_path):
     names = ["rouge-l", "rouge-1", "rouge-2", "length"]
-    whole = replace(cell, metrics=spec.choose(tiny.registry(), "metric", ",".join(names)))
+    whole = replace(cell, metrics=choose(tiny.registry(), "metric", ",".join(names)))
     artifacts = {**artifacts, **{s.key: artifacts[cell.scores["rouge-l"].key] for s in whole.scores.values()}}
     start = threading.Barrier(len(names))
 

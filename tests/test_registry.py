@@ -224,17 +224,17 @@ def test_a_local_path_is_public_by_its_content_alone(tmp_path):
 
 
 def test_a_component_of_a_plugin_file_is_keyed_by_its_source(tmp_path):
-    from plad_bench.plan import spec
+    from plad_bench.plan.chosen import choose
 
     def public(source):
         registry = Registry.load([plugin(tmp_path, source)])
-        return spec.choose(registry, "metric", "shout")[0].public()
+        return choose(registry, "metric", "shout")[0].public()
 
     first = public(GOOD)
     assert re.fullmatch(r"[0-9a-f]{64}", first["source"])
     assert public(GOOD) == first
     assert public(GOOD.replace("[])", "[0])")) != first
-    assert "source" not in spec.choose(tiny.registry(), "metric", "rouge-l")[0].public()
+    assert "source" not in choose(tiny.registry(), "metric", "rouge-l")[0].public()
 
 
 def test_a_function_named_in_another_file_is_part_of_the_source(tmp_path, monkeypatch):

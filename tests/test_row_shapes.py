@@ -8,7 +8,7 @@ import pytest
 
 from plad_bench import BadRow, Example, Source, UsageError
 from plad_bench.contract.registry import Registry
-from plad_bench.plan import spec
+from plad_bench.plan.chosen import choose
 from plad_bench_plugins.tasks import _rows
 from plad_bench_plugins.tasks._row_shapes import Reader, fields
 
@@ -25,7 +25,7 @@ def load(registry, tmp_path):
     def loaded(*rows, **more):
         (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         given = ",".join(f"{name}={value}" for name, value in {"path": tmp_path / "x.jsonl", **more}.items())
-        (task,) = spec.choose(registry, "task", f"jsonl[{given}]")
+        (task,) = choose(registry, "task", f"jsonl[{given}]")
         return list(task.component.load(task.params))
 
     return loaded
@@ -164,20 +164,20 @@ def test_splits_come_in_files_of_their_own(load, registry, tmp_path):
     assert [s.name for s in found if isinstance(s, Source)] == ["x.jsonl", "v.csv", "t.csv"]
     with pytest.raises(UsageError, match="give split=FIELD, or files"):
         load({}, test=tmp_path / "t.csv", split="part")
-    (task,) = spec.choose(registry, "task", f"jsonl[path={tmp_path / 'x.jsonl'},test={tmp_path / 't.csv'}]")
+    (task,) = choose(registry, "task", f"jsonl[path={tmp_path / 'x.jsonl'},test={tmp_path / 't.csv'}]")
     assert str(tmp_path) not in json.dumps(task.public())
-    (plain,) = spec.choose(registry, "task", f"jsonl[path={tmp_path / 'x.jsonl'}]")
+    (plain,) = choose(registry, "task", f"jsonl[path={tmp_path / 'x.jsonl'}]")
     assert set(plain.public()["params"]) == {"prompt", "response", "path"}, "older keys stay"
 
 
 def test_splits_of_the_hub_are_named(registry, monkeypatch):
     asked = []
     monkeypatch.setattr(_rows, "from_hub", lambda task, hub: asked.append(hub.split) or iter(()))
-    (task,) = spec.choose(registry, "task", "hub[id=a/b,split=train,validation=dev,test=test]")
+    (task,) = choose(registry, "task", "hub[id=a/b,split=train,validation=dev,test=test]")
     assert list(task.component.load(task.params)) == []
     assert asked == ["train", "dev", "test"]
     with pytest.raises(UsageError, match="beside split=NAME"):
-        spec.choose(registry, "task", "hub[id=a/b,test=test]")
+        choose(registry, "task", "hub[id=a/b,test=test]")
 
 
 # --------------------------------------------------------------------------------------------------------------- hints

@@ -12,7 +12,7 @@ import pytest
 
 from plad_bench import BadRow, Example, MissingError, Origin, Scored, Source, UsageError
 from plad_bench.contract.registry import Registry
-from plad_bench.plan import spec
+from plad_bench.plan.chosen import choose
 from plad_bench_plugins.metrics import final_answer
 from plad_bench_plugins.tasks import _rows, dialogsum, gsm8k, hh, tldr
 
@@ -25,7 +25,7 @@ def registry():
 
 
 def load(registry, selector):
-    (task,) = spec.choose(registry, "task", selector)
+    (task,) = choose(registry, "task", selector)
     task.component.require(task.params)
     return [item for item in task.component.load(task.params) if not isinstance(item, Source)]
 
@@ -99,12 +99,12 @@ def test_your_own_rows_name_their_fields_and_may_have_several_references(registr
 @pytest.mark.parametrize("selector", ["jsonl", "hub", "jsonl[prompt=q]", "hub[id=../x]"])
 def test_your_own_data_must_be_named(registry, selector):
     with pytest.raises(UsageError, match=r"give path=FILE|give id=ORG/NAME|pattern"):
-        spec.choose(registry, "task", selector)
+        choose(registry, "task", selector)
 
 
 def test_the_key_sees_what_a_file_holds_and_not_where_it_is(registry, tmp_path):
     def public(path):
-        (task,) = spec.choose(registry, "task", f"jsonl[path={path}]")
+        (task,) = choose(registry, "task", f"jsonl[path={path}]")
         return task.public()
 
     row = {"prompt": "a", "response": "b"}
@@ -120,8 +120,8 @@ def test_the_record_says_what_may_be_done_with_the_text(registry, name):
     task = registry.get("task", name)
     assert task.revision is None, "no hub resolved one"
     assert task.redistributable == (task.licence == "MIT")
-    assert spec.choose(registry, "metric", ",".join(task.metrics))
-    assert spec.choose(registry, "student", task.student)
+    assert choose(registry, "metric", ",".join(task.metrics))
+    assert choose(registry, "student", task.student)
     assert registry.get("metric", task.metrics[0].split("[")[0]).better, "the first one ranks"
 
 
@@ -306,9 +306,10 @@ import json, sys
 from plad_bench import MissingError, Source
 from plad_bench.contract.registry import Registry
 from plad_bench.plan import spec
+from plad_bench.plan.chosen import choose
 
 for selector in sys.argv[1:]:
-    (task,) = spec.choose(Registry.load(), "task", selector)
+    (task,) = choose(Registry.load(), "task", selector)
     try:
         task.component.require(task.params)
         print(json.dumps([vars(i) for i in task.component.load(task.params) if not isinstance(i, Source)], default=str))

@@ -16,6 +16,7 @@ from plad_bench.contract import machine
 from plad_bench.contract.errors import NothingSelectedError, PladBenchError, UsageError
 from plad_bench.contract.protocol import settings
 from plad_bench.plan import boardfile, spec
+from plad_bench.plan.chosen import choose
 from plad_bench_plugins.launchers.local import room
 
 WRONG = [
@@ -224,7 +225,7 @@ def test_an_empty_variable_is_refused(monkeypatch):
 
 def test_an_empty_path_is_not_the_working_directory():
     with pytest.raises(UsageError, match="the path is empty"):
-        spec.choose(tiny.registry(), "task", "jsonl[path=]")
+        choose(tiny.registry(), "task", "jsonl[path=]")
 
 
 def test_a_variable_in_other_letters_is_named(monkeypatch, tmp_path):

@@ -16,6 +16,7 @@ import torch
 from plad_bench.execute.stages.files import VALUES
 from plad_bench.execute.store import Artifact
 from plad_bench.plan import matrix, spec
+from plad_bench.plan.chosen import choose
 
 SHAPES = runpy.run_path(str(Path(__file__).parent.parent / "benchmarks" / "shapes.py"))
 RANK = 2
@@ -78,9 +79,7 @@ def test_every_cell_runs(place, made, shape, lora):
         student=f"hf[path={place}/{shape}-student]",
         teacher=f"hf[path={place}/{shape}-teacher,steps=0]",
         metrics="nll,fidelity-top1",
-        overrides={
-            c.label: SMALL | {"lora": lora} for c in spec.choose(tiny.registry(), "task", ",".join(tasks.values()))
-        },
+        overrides={c.label: SMALL | {"lora": lora} for c in choose(tiny.registry(), "task", ",".join(tasks.values()))},
     )
     found = {(c.task.component.name, c.row): c for c in matrix.cells(built, tiny.registry())}
     assert len(found) == 14

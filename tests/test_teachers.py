@@ -23,6 +23,7 @@ from plad_bench.execute.stages import ask
 from plad_bench.execute.stages.files import Prompt, read_lines, write_prompts
 from plad_bench.execute.store import Artifact
 from plad_bench.plan import matrix, spec
+from plad_bench.plan.chosen import choose
 from plad_bench.records import storage
 
 KEY = "sk-not-a-real-key-0123456789"
@@ -49,7 +50,7 @@ def records(directory):
 
 
 def one(text):
-    (chosen,) = spec.choose(tiny.registry(), "teacher", text)
+    (chosen,) = choose(tiny.registry(), "teacher", text)
     return chosen
 
 

@@ -23,7 +23,7 @@ def find_boards(names: Sequence[str], boards_dir: Path) -> dict[str, Path]:
     if not found:
         raise NothingSelectedError(f"no board in {boards_dir}", "Make one with `plad-bench run --board NAME`.")
     if unknown := [name for name in names if name not in found]:
-        from plad_bench.contract.registry import near_matches, suggestion
+        from plad_bench.contract.suggestions import near_matches, suggestion
 
         raise UsageError(f"no board {unknown[0]!r} in {boards_dir}", suggestion(near_matches(unknown[0], found), found))
     return {name: found[name] for name in names or found}
@@ -56,7 +56,7 @@ def find_record(text: str, boards_dir: Path) -> tuple[Path, Record]:
     )
     found = next((few for reads in readings if (few := [name for name in cells if reads(name)])), [])
     if not found:
-        from plad_bench.contract.registry import near_matches
+        from plad_bench.contract.suggestions import near_matches
 
         near = near_matches(text, cells)
         raise UsageError(

@@ -65,7 +65,8 @@ def _imports_undone() -> Iterator[None]:
 
 def _load(target: str) -> tuple[Registry, set[str]]:
     """A registry with the plugins of a target in it, and their names."""
-    from plad_bench.contract.registry import Origin, Registry, near_matches, suggestion
+    from plad_bench.contract.registry import Origin, Registry
+    from plad_bench.contract.suggestions import near_matches, suggestion
 
     path = Path(target).expanduser()
     if path.suffix == ".py":

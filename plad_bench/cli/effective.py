@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from plad_bench.plan.matrix import Cell
+    from plad_bench.plan.cell import Cell
+    from plad_bench.plan.chosen import Chosen
     from plad_bench.plan.recipes import Recipe
-    from plad_bench.plan.spec import Chosen, RunSpec
+    from plad_bench.plan.spec import RunSpec
 
 OPTION, BOARD, RECIPE, DEVICE, TASK = "option", "board", "recipe", "device", "task"
 """Who chose a setting. An option is also one from a variable or a --config file."""

@@ -46,7 +46,7 @@ def mistyped(context: click.Context, environ: Mapping[str, str]) -> list[tuple[s
     given = sorted(name for name in environ if name.startswith(PREFIX))
     if not given:
         return []
-    from plad_bench.contract.registry import near_matches
+    from plad_bench.contract.suggestions import near_matches
 
     root = context.find_root()
     names = {name.lower(): name for name in known(root.command, root)}

@@ -41,7 +41,7 @@ def prompts(ctx: click.Context, /, task: str, splits: Sequence[str], limit: int 
     """
     from plad_bench.contract.jsonlines import line_of
     from plad_bench.execute.stages.data import preview
-    from plad_bench.plan.spec import choose
+    from plad_bench.plan.chosen import choose
 
     rows: list[Prompt] = []
     for chosen in choose(ctx.ensure_object(State).registry, "task", task):

@@ -63,7 +63,7 @@ class Cli(click.Group):
         try:
             found = super().resolve_command(ctx, args)
         except click.UsageError as error:
-            from plad_bench.contract.registry import near_matches, suggestion
+            from plad_bench.contract.suggestions import near_matches, suggestion
 
             names = self.list_commands(ctx)
             message = f"No such command {args[0]!r}. {suggestion(near_matches(args[0], names), names)}"

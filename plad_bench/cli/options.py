@@ -74,7 +74,7 @@ def config_option(function: F) -> F:
         except (OSError, ValueError) as error:
             raise click.BadParameter(f"{value.name}: {error}", ctx, parameter) from None
         known = {option.lstrip("-"): p for p in ctx.command.params for option in p.opts if option.startswith("--")}
-        from plad_bench.contract.registry import near_matches, suggestion
+        from plad_bench.contract.suggestions import near_matches, suggestion
 
         for key in data:
             if key not in known or key == "config":

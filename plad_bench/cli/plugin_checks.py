@@ -17,7 +17,8 @@ import click
 
 from plad_bench.cli.environment import empty, mistyped
 from plad_bench.contract.components import Check, Finding
-from plad_bench.contract.registry import GROUP, KINDS, near_matches
+from plad_bench.contract.registry import GROUP, KINDS
+from plad_bench.contract.suggestions import near_matches
 
 if TYPE_CHECKING:
     from plad_bench.contract.registry import Registry

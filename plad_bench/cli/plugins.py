@@ -23,7 +23,8 @@ def plugins(ctx: click.Context, /, kind: str | None, *, as_json: bool) -> int:
 
     KIND limits the list to one kind: methods, metrics, tasks, students, teachers, pairs, launchers.
     """
-    from plad_bench.contract.registry import KINDS, near_matches, suggestion
+    from plad_bench.contract.registry import KINDS
+    from plad_bench.contract.suggestions import near_matches, suggestion
 
     registry = ctx.ensure_object(State).registry
     names = {k.replace("pair builder", "pair") + ("" if k.endswith("s") else "s"): k for k in KINDS}

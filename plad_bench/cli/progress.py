@@ -15,7 +15,7 @@ from plad_bench.cli.forecast import Forecast, in_words
 from plad_bench.execute.engine import Failure, Running
 from plad_bench.execute.runs import CellWatcher
 from plad_bench.execute.store import Artifact
-from plad_bench.plan.matrix import Cell
+from plad_bench.plan.cell import Cell
 from plad_bench.plan.stages import Stage
 
 _QUIET = {"score", "data", "tokenizer", "init", "pairs"}

@@ -12,7 +12,8 @@ from plad_bench.plan import defaults, spec
 
 if TYPE_CHECKING:
     from plad_bench.contract.registry import Registry
-    from plad_bench.plan.spec import Chosen, RunSpec
+    from plad_bench.plan.chosen import Chosen
+    from plad_bench.plan.spec import RunSpec
 
 _OF_THE_DEVICE = {"precision"}
 """Settings whose default is the device's to choose: always said."""

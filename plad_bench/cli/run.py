@@ -48,7 +48,8 @@ def _execute(state: State, planned: Planned, options: Mapping[str, Any], gpus: t
     from plad_bench.contract.launching import LaunchOptions
     from plad_bench.execute.engine import Options
     from plad_bench.execute.runs import Run
-    from plad_bench.plan import boardfile, spec
+    from plad_bench.plan import boardfile
+    from plad_bench.plan.chosen import choose
 
     if not planned.cells:
         raise NothingSelectedError("the selection matches nothing", "See `plad-bench plugins`.")
@@ -65,7 +66,7 @@ def _execute(state: State, planned: Planned, options: Mapping[str, Any], gpus: t
     boardfile.extend(planned.directory / "board.toml", adds)
     if planned.todo or any(not run_state.has_skip(cell) for cell in planned.skipped):
         planned.store.prepare()
-    (launcher,) = spec.choose(state.registry, "launcher", options["launcher"])
+    (launcher,) = choose(state.registry, "launcher", options["launcher"])
     launch = LaunchOptions(workers=options["workers"], threads=options["threads"], gpus=gpus, store=planned.store.root)
     _announce(planned)
     try:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from plad_bench.execute.stages.data import Prepared
     from plad_bench.execute.store import Store
     from plad_bench.plan.boardfile import Contribution
-    from plad_bench.plan.matrix import Cell
+    from plad_bench.plan.cell import Cell
 
 SLOW = 1e-4
 """A learning rate for fine-tuning: below it, random weights stay near random for thousands of steps."""
@@ -180,14 +180,15 @@ def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> 
     from plad_bench.contract.protocol import settings
     from plad_bench.execute import recording
     from plad_bench.plan import backends, boardfile, defaults, matrix, spec
+    from plad_bench.plan.chosen import choose
     from plad_bench.records import migration
 
     _check_threads(options)
     registry = state.registry
-    named_students = spec.choose(registry, "student", options["student"]) if options["student"] else ()
+    named_students = choose(registry, "student", options["student"]) if options["student"] else ()
     task = options["task"] or defaults.task(named_students)
-    tasks = spec.choose(registry, "task", task)
-    students = named_students or [s for t in tasks for s in spec.choose(registry, "student", t.component.student)]
+    tasks = choose(registry, "task", task)
+    students = named_students or [s for t in tasks for s in choose(registry, "student", t.component.student)]
     # A trial's conditions must not become those of the board that a run with no options goes to.
     name = options["board"] or defaults.board(tasks, students, trial=bool(options["limit"]))
     if not BOARD_NAME.fullmatch(name):

@@ -163,7 +163,7 @@ def plad_bench_commands(cli: click.Group) -> None:
 
 @hookspec(firstresult=True)
 def plad_bench_cell_skip(cell: Any) -> str | None:
-    """Say why a planned cell (`plad_bench.plan.matrix.Cell`) cannot run, or None. Stops at the first reason.
+    """Say why a planned cell (`plad_bench.plan.Cell`) cannot run, or None. Stops at the first reason.
 
     Example::
 

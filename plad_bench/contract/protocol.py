@@ -132,7 +132,7 @@ def checked(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _usage_error(error: ValidationError) -> UsageError:
-    from plad_bench.contract.registry import allowed_values, near_matches, suggestion
+    from plad_bench.contract.suggestions import allowed_values, near_matches, suggestion
 
     first = error.errors(include_url=False)[0]
     name, known = str(first["loc"][0]), settings()

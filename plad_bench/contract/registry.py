@@ -12,7 +12,7 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import Distribution, entry_points
@@ -24,6 +24,7 @@ import pluggy
 from plad_bench.contract import hookspecs
 from plad_bench.contract.errors import PluginError, UsageError
 from plad_bench.contract.renamed import METRICS
+from plad_bench.contract.suggestions import allowed_values, near_matches, suggestion
 
 if TYPE_CHECKING:
     from plad_bench.contract.components import Component
@@ -225,25 +226,6 @@ def allowed(params: type[Params], name: str) -> str:
     return allowed_values(schema["properties"][name], schema)
 
 
-def allowed_values(prop: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
-    """The type and range that a property of a JSON schema allows, and its default, in words."""
-    options = [_resolve(option, schema) for option in prop.get("anyOf", [prop])]
-    words = []
-    for option in options:
-        if option.get("type") == "null":
-            continue
-        if "enum" in option or "const" in option:
-            words.append(" or ".join(str(v) for v in option.get("enum", [option.get("const")])))
-            continue
-        if option.get("metavar"):
-            words.append(option["metavar"])
-            continue
-        signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-        bounds = [f"{sign} {option[key]:g}" for key, sign in signs.items() if key in option]
-        words.append(" ".join([option.get("format") or option.get("type", "any value"), " and ".join(bounds)]).strip())
-    return f"{' or '.join(words)}; default {json.dumps(prop.get('default'))}"
-
-
 def resolve(function: str | Callable[..., Any]) -> Callable[..., Any]:
     """A function given as itself or as "module:function"."""
     if not isinstance(function, str):
@@ -253,13 +235,6 @@ def resolve(function: str | Callable[..., Any]) -> Callable[..., Any]:
         return getattr(import_module(module), name)  # type: ignore[no-any-return]
     except (ImportError, AttributeError) as error:
         raise PluginError(f"cannot resolve {function!r}: {error}", "Correct the record that names it.") from error
-
-
-def near_matches(name: str, names: Iterable[str]) -> list[str]:
-    """Names that look like `name`, best first."""
-    names = list(names)
-    close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.6)
-    return close + [n for n in names if name and n.startswith(name.lower()) and n not in close][:3]
 
 
 def _by_parameter(kind: str, name: str, components: Mapping[str, Sequence[Registered]]) -> list[str]:
@@ -272,14 +247,6 @@ def _by_parameter(kind: str, name: str, components: Mapping[str, Sequence[Regist
         return []
     having = (c for c, found in components.items() if parameter in found[0].component.params.model_fields)
     return [f"{component}[{parameter}={name}]" for component in having]
-
-
-def suggestion(near: Sequence[str], names: Iterable[str]) -> str:
-    """The remedy for an unknown name."""
-    if near:
-        return f"Did you mean {' or '.join(near)}?"
-    known = ", ".join(names)
-    return f"There are: {known}." if known else "There are none."
 
 
 def _check(component: Any, expected: type[Component]) -> None:
@@ -324,8 +291,3 @@ def _import_file(file: Path) -> Any:
     sys.modules[name] = module  # so that records and functions of the file can be found again by module name
     spec.loader.exec_module(module)
     return module
-
-
-def _resolve(option: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    reference = option.get("$ref")
-    return schema["$defs"][reference.rsplit("/", 1)[-1]] if reference else option

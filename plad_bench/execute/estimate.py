@@ -13,8 +13,8 @@ from plad_bench.contract.money import Asks, Price
 from plad_bench.execute.stages.data import Prepared, preview
 from plad_bench.execute.stages.files import Prompt, read_prompts
 from plad_bench.execute.store import RESPONSE_CACHE, Store
-from plad_bench.plan.matrix import Cell
-from plad_bench.plan.spec import Chosen
+from plad_bench.plan.cell import Cell
+from plad_bench.plan.chosen import Chosen
 from plad_bench.plan.stages import Stage
 
 BYTES_PER_TOKEN = 4

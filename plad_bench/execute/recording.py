@@ -21,8 +21,9 @@ from plad_bench.contract.jsonlines import read_lines
 from plad_bench.execute import lineage, provenance
 from plad_bench.execute.engine import Failure
 from plad_bench.execute.store import Artifact, Store
-from plad_bench.plan.matrix import Cell
-from plad_bench.plan.spec import Chosen, protocol_values
+from plad_bench.plan.cell import Cell
+from plad_bench.plan.chosen import Chosen
+from plad_bench.plan.spec import protocol_values
 from plad_bench.plan.stages import Stage, digest
 from plad_bench.records import schema, storage
 

@@ -22,7 +22,7 @@ from plad_bench.contract.money import Budget
 from plad_bench.execute import lineage, provenance, recording
 from plad_bench.execute.engine import Engine, Failure, Options, Running, Watcher
 from plad_bench.execute.store import Artifact, Store
-from plad_bench.plan.matrix import Cell
+from plad_bench.plan.cell import Cell
 from plad_bench.plan.stages import Stage
 
 if TYPE_CHECKING:

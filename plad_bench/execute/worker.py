@@ -31,7 +31,7 @@ from plad_bench.execute import lineage, provenance
 from plad_bench.execute.store import Artifact, Store
 
 if TYPE_CHECKING:
-    from plad_bench.plan.spec import Chosen
+    from plad_bench.plan.chosen import Chosen
 
 _MODULES = {"signals": "teacher_logprobs"}
 """Operation -> its module, where that was renamed: operations are part of every key."""
@@ -71,7 +71,7 @@ class Context:
 
     def chosen(self, role: str, values: Mapping[str, Any] | None = None) -> Chosen:
         """The component the job names in a role, with its parameters."""
-        from plad_bench.plan.spec import Chosen
+        from plad_bench.plan.chosen import Chosen
 
         named = values if values is not None else self.job[role]
         registered = self.registry.find(named["kind"], named["name"])

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from plad_bench.leaderboard import statistics
-from plad_bench.leaderboard.board import Board, Group, MetricInfo, Row
+from plad_bench.leaderboard.board import Board, Group, Row
+from plad_bench.leaderboard.metric_info import MetricInfo
 from plad_bench.leaderboard.statistics import LEVEL
 
 

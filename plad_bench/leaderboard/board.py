@@ -17,6 +17,7 @@ from plad_bench.contract.enums import BASELINES
 from plad_bench.leaderboard import gc_pause, samples, statistics
 from plad_bench.leaderboard.data_versions import described, newest
 from plad_bench.leaderboard.labels import labels
+from plad_bench.leaderboard.metric_info import MetricInfo
 from plad_bench.leaderboard.samples import Shown
 from plad_bench.leaderboard.statistics import Array, Estimate, Pairwise
 from plad_bench.plan import boardfile
@@ -27,20 +28,6 @@ from plad_bench.records.validation import Cell, Complain, Problem, consistent, f
 
 Shares: TypeAlias = Counter[tuple[str, float]]
 """How many cells of a group each shared expense is an expense of."""
-
-
-@dataclass(frozen=True)
-class MetricInfo:
-    """A column."""
-
-    name: str
-    better: str | None
-    unit: str
-
-    @property
-    def scale(self) -> float:
-        """What a value is multiplied by to be shown."""
-        return 100.0 if self.unit == "%" else 1.0
 
 
 @dataclass(frozen=True)

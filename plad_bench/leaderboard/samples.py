@@ -16,7 +16,7 @@ from plad_bench.records.storage import RecordError
 from plad_bench.records.validation import Cell, Complain
 
 if TYPE_CHECKING:
-    from plad_bench.leaderboard.board import MetricInfo
+    from plad_bench.leaderboard.metric_info import MetricInfo
 
 MOST = 40
 """Rows whose samples are shown, from the top."""

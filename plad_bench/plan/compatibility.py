@@ -1,29 +1,156 @@
-"""Whether models fit each other and prompts fit into them, as far as files that are here can tell. Needs no torch."""
+"""Can this cell run, and which metrics can it have? Judged by declarations and local files; needs no torch."""
 
 from __future__ import annotations
 
 import filecmp
 import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from plad_bench.contract import hub
+from plad_bench.contract.enums import Access, Need, Text
 from plad_bench.contract.errors import MissingError
 from plad_bench.contract.jsonlines import read_lines
+from plad_bench.contract.models import HubModel, ScratchModel
+from plad_bench.contract.objectives import TokenObjective
 from plad_bench.plan import backends
+from plad_bench.plan.cell import Cell
+from plad_bench.plan.chosen import Chosen
+from plad_bench.plan.reference_free import has_references, reads_references
+from plad_bench.plan.stages import Stage, metrics_needs
 
-if TYPE_CHECKING:
-    from plad_bench.contract.models import HubModel
-    from plad_bench.plan.matrix import Cell
-    from plad_bench.plan.stages import Stage
+logger = logging.getLogger("plad_bench")
 
 Find = Callable[[str], Path | None]
 """Key of a stage -> the directory of its artifact, if that is there."""
 
 _NORMALISED = 8
 """Bytes that a tokenizer may add to a text before it splits it."""
+
+
+def skip_reason(cell: Cell) -> str:
+    """Why this teacher and this student cannot serve this method; empty if they can. Needs no model to be loaded."""
+    reason, method = _without_references(cell), cell.method
+    if reason or method is None:
+        return reason
+    component, teacher = method.component, cell.teacher.component
+    if refused := _refused(component.name, cell.plan.access(method), cell.teacher):
+        return refused + _way_out(cell)
+    if isinstance(component.objective, TokenObjective) and component.objective.teacher_logits:
+        if teacher.model is None:
+            return _refused(component.name, Access.LOGITS, cell.teacher)
+        student = cell.student.component.model(cell.student.params)
+        reason = _vocabulary_difference(student, teacher.model(cell.teacher.params))
+        if component.shared_vocabulary and reason:
+            return f"{component.name} compares logits token by token, but {reason}"
+    return _pairs_reason(cell)
+
+
+def absence_reason(cell: Cell, metric: Chosen) -> str:
+    """Why a metric cannot be had for this cell; empty if it can. Needs no model to be loaded."""
+    needs, name, teacher = metrics_needs(metric), metric.component.name, cell.teacher
+    is_teacher = cell.row == "teacher" and cell.method is None
+    runs_teacher = Need.TEACHER_LOGITS in needs or (Need.CHECKPOINT in needs and is_teacher)
+    if runs_teacher and (refused := _refused(name, Access.LOGITS, teacher)):
+        return refused
+    if reason := _absent_without_references(cell, metric):
+        return reason
+    if Need.TEACHER_LOGITS in needs and not is_teacher:
+        mine, other = (c.component.model(c.params) for c in (cell.student, teacher))
+        if reason := _vocabulary_difference(mine, other):
+            return f"{name} compares logits token by token, but {reason}"
+    return ""
+
+
+def plugins_reason(cell: Cell) -> str:
+    """The first reason that a plugin gives; one that fails gives none and is named in the log."""
+    for impl in reversed(cell.registry.manager.hook.plad_bench_cell_skip.get_hookimpls()):
+        try:
+            reason = impl.function(cell=cell)
+        except Exception:
+            logger.exception("plugin %s failed in plad_bench_cell_skip", impl.plugin_name)
+            continue
+        if reason is not None:
+            return str(reason)
+    return ""
+
+
+def _without_references(cell: Cell) -> str:
+    """Why a cell cannot run without references; empty if it can, or if its task has some."""
+    if has_references(cell.task):
+        return ""
+    reader = next(_readers(cell), "")
+    return f"{reader}, and the task has none" if reader else ""
+
+
+def _readers(cell: Cell) -> Iterator[str]:
+    """Who reads references on the way to a cell's checkpoint, and what for."""
+    training = cell.teacher.component.training(cell.teacher.params)
+    if training is not None and training.steps:
+        yield f"{cell.teacher.label} learns from references first"
+    if cell.method is None:
+        return
+    name, objective, params = cell.method.component.name, cell.method.component.objective, cell.method.params
+    if isinstance(objective, TokenObjective):
+        if Text.REFERENCE in objective.texts(params):
+            yield f"{name} trains on references"
+        if objective.schedule is not None and objective.schedule.validates:
+            yield f"{name} follows the loss on validation references"
+    if cell.pairs is not None and Text.REFERENCE in cell.pairs.component.needs:
+        yield f"{cell.pairs.label} makes pairs with references"
+    if cell.scorer is not None and reads_references(cell.scorer):
+        yield f"{name} trains on scores by {cell.scorer.label}, which reads references"
+
+
+def _absent_without_references(cell: Cell, metric: Chosen) -> str:
+    """Why a metric cannot be had without references; empty if it can."""
+    if has_references(cell.task) or not reads_references(metric):
+        return ""
+    return f"{metric.component.name} reads references, and the task has none"
+
+
+def _pairs_reason(cell: Cell) -> str:
+    """Why the pair builder cannot make these pairs; empty if it can, or if none is asked."""
+    if cell.pairs is None:
+        return ""
+    if (metric := cell.orders) is not None and metric.component.better is None:
+        return f"{metric.label} has no direction, so {cell.pairs.label} cannot order by it"
+    needed = cell.pairs.component.samples(cell.pairs.params)
+    there = cell.protocol.samples if cell.protocol.sample_temperature else 1
+    if needed > there:
+        return f"{cell.pairs.label} needs {needed} samples of each prompt, and there will be {there} (--samples)"
+    return ""
+
+
+def _refused(name: str, access: Access, teacher: Chosen) -> str:
+    """What a teacher does not give; empty if it gives that."""
+    best = max((*teacher.component.provides, Access.NONE), key=lambda given: given.tier)
+    if access.tier <= best.tier:
+        return ""
+    return f"{name} needs the teacher's {access.value}; {teacher.label} provides {best.value}"
+
+
+def _way_out(cell: Cell) -> str:
+    """How a teacher that gives its likeliest tokens can serve the method; empty if it cannot."""
+    kept = replace(cell.plan, protocol=replace(cell.protocol, teacher_logprobs="top-64"))
+    can = cell.method is not None and not _refused("", kept.access(cell.method), cell.teacher)
+    return " (--teacher-logprobs top-64 works with top-k log-probabilities)" if can else ""
+
+
+def _vocabulary_difference(student: Any, teacher: Any) -> str:
+    if isinstance(student, ScratchModel) and isinstance(teacher, ScratchModel):
+        if student.vocabulary != teacher.vocabulary:
+            return f"the student's tokenizer has {student.vocabulary} tokens and the teacher's {teacher.vocabulary}"
+        return ""
+    both_published = isinstance(student, HubModel) and isinstance(teacher, HubModel)
+    either_scratch = isinstance(student, ScratchModel) or isinstance(teacher, ScratchModel)
+    if either_scratch or (both_published and tokenizers_differ(student, teacher)):
+        return "student and teacher have different tokenizers"
+    return ""
 
 
 def tokenizers_differ(student: HubModel, teacher: HubModel) -> bool:

@@ -10,7 +10,7 @@ from plad_bench.contract.names import DEMO_BOARD, TRIAL_BOARD, slug
 from plad_bench.plan.recipes import published
 
 if TYPE_CHECKING:
-    from plad_bench.plan.spec import Chosen
+    from plad_bench.plan.chosen import Chosen
 
 DEMO_TASK = "demo"
 PRETRAINED_TASK = "tldr"

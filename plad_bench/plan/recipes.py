@@ -15,7 +15,7 @@ from plad_bench.plan.published import is_instruct, parameters
 from plad_bench.plan.reference_free import has_references
 
 if TYPE_CHECKING:
-    from plad_bench.plan.spec import Chosen
+    from plad_bench.plan.chosen import Chosen
 
 Kind = Literal["full", "pruned", "lora"]
 KINDS: dict[Kind, str] = {

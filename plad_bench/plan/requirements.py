@@ -10,8 +10,8 @@ from plad_bench.contract import hub
 from plad_bench.contract.errors import MissingError
 from plad_bench.contract.models import HubModel, PromptFormat
 from plad_bench.plan import backends
-from plad_bench.plan.matrix import Cell
-from plad_bench.plan.spec import Chosen
+from plad_bench.plan.cell import Cell
+from plad_bench.plan.chosen import Chosen
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json")
 _TEMPLATE = "chat_template.jinja"

@@ -12,9 +12,9 @@ from plad_bench.plan.published import is_instruct
 from plad_bench.plan.reference_free import has_references
 
 if TYPE_CHECKING:
-    from plad_bench.plan.matrix import Cell
+    from plad_bench.plan.cell import Cell
+    from plad_bench.plan.chosen import Chosen
     from plad_bench.plan.recipes import Recipe
-    from plad_bench.plan.spec import Chosen
 
 FORCE = "--force runs it all the same."
 

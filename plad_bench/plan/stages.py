@@ -22,7 +22,7 @@ from plad_bench.contract.renamed import STAGES
 
 if TYPE_CHECKING:
     from plad_bench.contract.protocol import Protocol
-    from plad_bench.plan.spec import Chosen
+    from plad_bench.plan.chosen import Chosen
 
 KEY_VERSION = 1
 OPERATION_VERSION = {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from plad_bench.leaderboard.board import Group, MetricInfo, Row
+from plad_bench.leaderboard.board import Group, Row
+from plad_bench.leaderboard.metric_info import MetricInfo
 from plad_bench.leaderboard.statistics import LEVEL, Pairwise
 from plad_bench.records import text
 from plad_bench.render.page_model import Line, Name, Said, decimals, joined

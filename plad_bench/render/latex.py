@@ -5,7 +5,8 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator, Sequence
 
-from plad_bench.leaderboard.board import Board, Group, MetricInfo, Row
+from plad_bench.leaderboard.board import Board, Group, Row
+from plad_bench.leaderboard.metric_info import MetricInfo
 from plad_bench.records import text
 from plad_bench.render import page_model
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import quote
 
-from plad_bench.leaderboard.board import Board, Group, MetricInfo
+from plad_bench.leaderboard.board import Board, Group
+from plad_bench.leaderboard.metric_info import MetricInfo
 from plad_bench.records.text import code, escape
 from plad_bench.render import page_model
 from plad_bench.render.answer import answer

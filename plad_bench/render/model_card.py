@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from plad_bench.contract.errors import UsageError
 from plad_bench.contract.names import slug
 from plad_bench.leaderboard import statistics
-from plad_bench.leaderboard.board import Board, Group, MetricInfo, Row
+from plad_bench.leaderboard.board import Board, Group, Row
+from plad_bench.leaderboard.metric_info import MetricInfo
 from plad_bench.records import text
 from plad_bench.records.schema import Record
 from plad_bench.records.storage import at

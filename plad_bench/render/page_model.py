@@ -14,7 +14,8 @@ from typing import Any, TypeAlias
 
 from plad_bench.contract.protocol import settings
 from plad_bench.contract.words import NAMED
-from plad_bench.leaderboard.board import Board, Group, MetricInfo, Row
+from plad_bench.leaderboard.board import Board, Group, Row
+from plad_bench.leaderboard.metric_info import MetricInfo
 from plad_bench.leaderboard.statistics import EXAMPLES_ONLY, LEVEL, Estimate
 from plad_bench.records import text
 from plad_bench.records.text import NONE

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import Any, TypeAlias
 
-from plad_bench.leaderboard.board import Group, MetricInfo, Row
+from plad_bench.leaderboard.board import Group, Row
+from plad_bench.leaderboard.metric_info import MetricInfo
 from plad_bench.records import text
 from plad_bench.render.templating import draw
 

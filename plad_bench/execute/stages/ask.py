@@ -19,7 +19,7 @@ from plad_bench.contract.words import canonical
 from plad_bench.execute.stages.files import RESPONSES, Prompt, read_prompts, response_row
 from plad_bench.execute.store import RESPONSE_CACHE
 from plad_bench.execute.worker import Context
-from plad_bench.plan.spec import Chosen
+from plad_bench.plan.chosen import Chosen
 
 LISTED = 100
 """How many empty responses are listed by the id of their prompt."""

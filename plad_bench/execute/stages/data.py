@@ -19,7 +19,7 @@ from plad_bench.execute.stages.files import Prompt, write_prompts
 from plad_bench.execute.stages.given_splits import given_splits
 from plad_bench.execute.stages.near_duplicates import near_duplicates
 from plad_bench.execute.worker import Context
-from plad_bench.plan.spec import Chosen
+from plad_bench.plan.chosen import Chosen
 
 SHARES = {"train": 80, "validation": 8, "test": 12}
 """Percent of the prompts that each split gets."""

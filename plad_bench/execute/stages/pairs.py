@@ -15,7 +15,7 @@ from plad_bench.execute.stages.files import PAIRS, read_prompts, read_responses,
 from plad_bench.execute.stages.pair_filters import sift
 from plad_bench.execute.stages.score import scorer_of
 from plad_bench.execute.worker import Context
-from plad_bench.plan.spec import choose
+from plad_bench.plan.chosen import choose
 
 _ROLE = {Text.TEACHER: "teach", Text.SAMPLE: "sample"}
 

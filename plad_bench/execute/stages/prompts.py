@@ -12,7 +12,7 @@ from plad_bench.contract.models import HubModel
 from plad_bench.execute.stages.files import read_prompts
 from plad_bench.execute.stages.tokenizer import BOS
 from plad_bench.execute.store import Artifact
-from plad_bench.plan.matrix import Cell
+from plad_bench.plan.cell import Cell
 
 Find = Callable[[str], Path | None]
 """Key of a stage -> the directory of its artifact, if that is there."""

@@ -15,7 +15,7 @@ from plad_bench.contract.tools import Scorer, Tools
 from plad_bench.execute.stages.files import MODEL, VALUES, read_prompts, read_responses, scored
 from plad_bench.execute.store import RESPONSE_CACHE
 from plad_bench.execute.worker import Context
-from plad_bench.plan.spec import Chosen, choose
+from plad_bench.plan.chosen import Chosen, choose
 
 if TYPE_CHECKING:
     from plad_bench.contract.tools import LanguageModel

@@ -17,12 +17,14 @@ from plad_bench.contract.registry import Registry
 from plad_bench.execute.engine import Engine, raise_for
 from plad_bench.execute.store import Store
 from plad_bench.plan import matrix, spec
+from plad_bench.plan.cell import Cell
+from plad_bench.plan.chosen import choose
 from plad_bench.records.storage import summarise
 
 ARTIFACTS = Path(__file__).parent / "artifacts"
 
 
-def teacher_cell(registry: Registry) -> matrix.Cell:
+def teacher_cell(registry: Registry) -> Cell:
     """The baseline of the demo's default teacher."""
     run = spec.build(registry, task="demo", methods="none")
     return next(cell for cell in matrix.cells(run, registry) if cell.row == "teacher")
@@ -34,7 +36,7 @@ def main(store: Path) -> None:
 
     registry = Registry.load()
     cell = teacher_cell(registry)
-    (launcher,) = spec.choose(registry, "launcher", "local")
+    (launcher,) = choose(registry, "launcher", "local")
     options = LaunchOptions(workers=2, threads=1, gpus=(), store=store)
     opened = Store(store)
     opened.prepare()

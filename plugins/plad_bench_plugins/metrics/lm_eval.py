@@ -12,7 +12,7 @@ from typing import Any, Self
 from pydantic import model_validator
 
 from plad_bench import Metric, MissingError, Need, Params, Scored, StageError, Tools, param
-from plad_bench.contract.registry import near_matches, suggestion
+from plad_bench.contract.suggestions import near_matches, suggestion
 
 
 class LMEvalParams(Params):

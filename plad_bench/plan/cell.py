@@ -1,0 +1,108 @@
+"""A cell of the matrix: one row of a board for one seed, and the stages that it rests on."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from plad_bench.contract.enums import Need
+from plad_bench.contract.errors import UsageError
+from plad_bench.contract.names import slug
+from plad_bench.contract.objectives import PairObjective
+from plad_bench.contract.protocol import Protocol
+from plad_bench.plan.chosen import Chosen, choose
+from plad_bench.plan.stages import Plan, Stage, metrics_needs
+
+if TYPE_CHECKING:
+    from plad_bench.contract.registry import Registry
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of a board for one seed."""
+
+    task: Chosen
+    teacher: Chosen
+    student: Chosen
+    method: Chosen | None
+    """None for a baseline."""
+    row: str
+    """The method's label, or the name of the baseline."""
+    pairs: Chosen | None
+    protocol: Protocol
+    seed: int
+    metrics: tuple[Chosen, ...]
+    plan: Plan
+    registry: Registry
+    skip: str = ""
+    """Why it cannot run; empty if it can."""
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """Why the cell does without a metric, by the metric's label."""
+
+    @functools.cached_property
+    def id(self) -> str:
+        """Readable, unique on a board, and a path."""
+        models = f"{slug(self.student.label)}+{slug(self.teacher.label)}"
+        return f"{slug(self.task.label)}/{models}/{slug(self.row)}/seed-{self.seed}"
+
+    @functools.cached_property
+    def checkpoint(self) -> Stage:
+        """The stage that makes the evaluated model. Of a teacher that is asked for text, its responses themselves."""
+        if self.row == "teacher":
+            return self.responses if self.teacher.component.model is None else self.plan.teacher_model
+        if self.method is None:
+            return {"student": self.plan.init, "sft-init": self.plan.sft_init}[self.row]
+        return self.plan.distill(self.method, self.pairs, self.scorer, self.orders)
+
+    @functools.cached_property
+    def scorer(self) -> Chosen | None:
+        """The metric whose scores of chosen and rejected the method reads."""
+        objective = self.method.component.objective if self.method else None
+        named = objective.scorer(self.method.params) if self.method and isinstance(objective, PairObjective) else None
+        if not named:
+            return None
+        (scorer,) = choose(self.registry, "metric", named)
+        _check_scorer(scorer)
+        return scorer
+
+    @functools.cached_property
+    def orders(self) -> Chosen | None:
+        """The metric that the pair builder orders by, or measures margins in."""
+        if self.pairs is None:
+            return None
+        if self.pairs.scorer is not None:
+            _check_scorer(self.pairs.scorer)
+        elif self.pairs.params.margin is not None:  # type: ignore[attr-defined]
+            raise UsageError(
+                f"{self.pairs.label}: `margin` needs a scorer", "Name the metric that scores, such as scorer=rouge-l."
+            )
+        return self.pairs.scorer
+
+    @functools.cached_property
+    def responses(self) -> Stage:
+        """The stage whose responses the metrics read; its key is the cell's."""
+        return self.plan.teacher_evaluated if self.row == "teacher" else self.plan.evaluate(self.checkpoint)
+
+    @functools.cached_property
+    def scores(self) -> Mapping[str, Stage]:
+        """Score stage of each metric that the cell can have, by the metric's label."""
+        if self.skip:
+            return {}
+        had = (m for m in self.metrics if m.label not in self.absent)
+        return {m.label: self.plan.score(m, self.checkpoint, self.responses) for m in had}
+
+    @functools.cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """All that its scores rest on, each once."""
+        return tuple({stage.key: stage for score in self.scores.values() for stage in score.walk()}.values())
+
+
+def _check_scorer(scorer: Chosen) -> None:
+    """See that a metric can score training pairs, where no model has been evaluated yet."""
+    if needs := metrics_needs(scorer) - {Need.REFERENCES}:
+        raise UsageError(
+            f"{scorer.label} cannot score training pairs: it needs the {' and '.join(sorted(needs))} of an evaluation",
+            "Name a scorer that reads text alone.",
+        )

@@ -1,0 +1,136 @@
+"""Components as a user selected them, each with its parameters checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from plad_bench.contract import hub
+from plad_bench.contract.errors import NothingSelectedError
+from plad_bench.contract.models import Published
+from plad_bench.contract.params import content_hash, text_hash
+from plad_bench.contract.registry import Registered, Registry
+from plad_bench.plan.selectors import parse
+
+if TYPE_CHECKING:
+    from plad_bench.contract.params import Params
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """One component with its parameters, as selected."""
+
+    kind: str
+    registered: Registered
+    params: Params
+    scorer: Chosen | None = None
+    """The metric that one of its parameters names: `scorer`, or what a pair builder says."""
+    named: str = ""
+    """As that parameter names it."""
+    by_recipe: tuple[str, ...] = field(default=(), compare=False)
+    """Parameters that a recipe gave a value."""
+
+    @property
+    def component(self) -> Any:
+        """The record."""
+        return self.registered.component
+
+    @property
+    def label(self) -> str:
+        """The canonical selector: the name and the parameters that differ from their defaults."""
+        shown = []
+        for name, info in type(self.params).model_fields.items():
+            value, flags = getattr(self.params, name), _flags(info)
+            if flags.get("keyed", True) and value != info.get_default(call_default_factory=True):
+                shown.append(f"{name}={_shown(self._publishable.get(name, value), flags)}")
+        return f"{self.component.name}[{','.join(shown)}]" if shown else str(self.component.name)
+
+    @property
+    def selector(self) -> str:
+        """What selects it on this machine: as its label, with paths, and with parameters that are not keyed."""
+        values = {n: (getattr(self.params, n), i) for n, i in type(self.params).model_fields.items()}
+        changed = {n: v for n, (v, i) in values.items() if v != i.get_default(call_default_factory=True)}
+        shown = [f"{name}={_shown(value, {})}" for name, value in changed.items()]
+        return f"{self.component.name}[{','.join(shown)}]" if shown else str(self.component.name)
+
+    def public(self) -> dict[str, Any]:
+        """What is keyed and recorded: no path of this machine."""
+        source = self.registered.source_hash
+        return {
+            "name": self.component.name,
+            "version": self.component.version,
+            "params": self.params.public() | self._publishable,
+            **({"source": source} if source else {}),
+            **({"commit": self.commit} if self.published else {}),
+        }
+
+    @property
+    def published(self) -> Published | None:
+        """The repository of the hub that it reads itself, beside models that stages load; None if there is none."""
+        find = getattr(self.component, "hub", None)
+        found: Published | None = find(self.params) if find else None
+        return found
+
+    @property
+    def commit(self) -> str | None:
+        """The commit of that repository; None if there is none, or nobody can tell."""
+        read = self.published
+        return hub.commit(read.id, read.revision, "dataset" if self.kind == "task" else "model") if read else None
+
+    def private(self) -> dict[str, Any]:
+        """What a worker needs to build it again."""
+        return {"kind": self.kind, "name": self.component.name, "params": self.params.model_dump(mode="json")}
+
+    @property
+    def hides(self) -> bool:
+        """Whether a parameter, or one of its scorer's, has a value that keys and records must not show."""
+        fields_ = type(self.params).model_fields.items()
+        changed = [_flags(i) for n, i in fields_ if getattr(self.params, n) != i.get_default(call_default_factory=True)]
+        own = any(f.get("local") or f.get("private") or not f.get("keyed", True) for f in changed)
+        return own or (self.scorer is not None and self.scorer.hides)
+
+    @property
+    def _publishable(self) -> dict[str, str]:
+        """What stands for the scorer's selector where that must not be shown as it was typed."""
+        if self.scorer is None or not self.scorer.hides:
+            return {}
+        return {n: self.scorer.label for n in type(self.params).model_fields if getattr(self.params, n) == self.named}
+
+
+def choose(registry: Registry, kind: str, text: str) -> tuple[Chosen, ...]:
+    """The components a selector text names; `all` names every one of the kind.
+
+    Raises:
+        UsageError: for an unknown name or parameter.
+        NothingSelectedError: if it selects nothing.
+    """
+    chosen: dict[str, Chosen] = {}
+    for selector in parse(text):
+        names = list(registry.components(kind)) if selector.name == "all" else [selector.name]
+        for name in names:
+            registered = registry.find(kind, name)
+            params = registry.configure(registered.component, dict(selector.values))
+            asks: Any = registered.component
+            named = asks.scorer(params) if kind == "pair builder" else getattr(params, "scorer", "")
+            scorer = choose(registry, "metric", named)[0] if named else None
+            one = Chosen(kind, registered, params, scorer, named)
+            chosen[one.label] = one
+    if not chosen:
+        raise NothingSelectedError(f"{text!r} selects no {kind}", "Name at least one, or all.")
+    return tuple(chosen.values())
+
+
+def _flags(info: Any) -> Mapping[str, Any]:
+    """What `param` says of a field beside its type."""
+    return info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+
+
+def _shown(value: Any, flags: Mapping[str, Any]) -> str:
+    if flags.get("private"):
+        return text_hash(str(value)).removeprefix("sha256:")[:8]
+    if flags.get("local"):
+        return f"{value.name}-{content_hash(value).removeprefix('sha256:')[:8]}"
+    text = f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
+    quote = '"' if "'" in text else "'"
+    return f"{quote}{text}{quote}" if any(c in text for c in ",|[]") else text
