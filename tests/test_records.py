@@ -184,7 +184,7 @@ def test_scores_are_written_without_pandas():
     import sys
 
     code = (
-        "import sys, numpy; from plad_bench.report import results; "
+        "import sys, numpy; from plad_bench.records import storage; "
         "storage.scores_bytes(['a', 'b'], {'m': numpy.array([1.0, numpy.nan])}); "
         "sys.exit('pandas' in sys.modules)"
     )

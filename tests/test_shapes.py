@@ -6,7 +6,6 @@ import json
 import math
 import random
 import runpy
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import torch
 
 from plad_bench.execute.stages.files import VALUES
 from plad_bench.execute.store import Artifact
+from plad_bench.execute.worker import stage_function
 from plad_bench.plan import matrix, spec
 from plad_bench.plan.chosen import choose
 
@@ -56,7 +56,7 @@ def make(stage, made, place):
             given = json.loads(json.dumps({"spec": dict(one.spec), "job": dict(one.job)}))
             inputs = {role: made[parent.key] for role, parent in one.inputs.items()}
             context = tiny.context(place, name=one.key[:12], inputs=inputs, **given)
-            import_module(f"plad_bench.execute.stages.{one.operation}").run(context)
+            stage_function(one.operation)(context)
             manifest = {"document": one.document, "cost": context.cost, "counts": context.counts}
             made[one.key] = Artifact(context.out, manifest)
     return made[stage.key]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from plad_bench.contract.memory_policy import MemoryPolicy
 from plad_bench.contract.registry import Registry
 from plad_bench.execute.stages import files
 from plad_bench.execute.store import Artifact
-from plad_bench.execute.worker import Context
+from plad_bench.execute.worker import Context, stage_function
 
 WORDS = [
     "red",
@@ -228,7 +227,7 @@ class World:
             **given,
         )
         self.last = made
-        import_module(f"plad_bench.execute.stages.{operation}").run(made)
+        stage_function(operation)(made)
         facts = {"counts": made.counts, "cost": made.cost, "notes": made.notes}
         return Artifact(made.out, {"document": {"stage": operation, "spec": spec}, **facts})
 

@@ -33,8 +33,9 @@ from plad_bench.execute.store import Artifact, Store
 if TYPE_CHECKING:
     from plad_bench.plan.chosen import Chosen
 
+
 _MODULES = {"signals": "teacher_logprobs"}
-"""Operation -> its module, where that was renamed: operations are part of every key."""
+"""Operation -> its module where their names differ. Operations are part of every key, so they keep their names."""
 
 
 @dataclass
@@ -165,8 +166,7 @@ def _compute(job: Mapping[str, Any], store: Store, staging: Path, progress: Path
         ranks=job["ranks"],
         rendezvous_file=Path(job["rendezvous_file"]),
     )
-    module = import_module(f"plad_bench.execute.stages.{_MODULES.get(operation, operation)}")
-    run: Callable[[Context], None] = module.run
+    run = stage_function(operation)
     began, cpu = time.perf_counter(), _processor_time()
     _set_threads(job["threads"], operation)
     run(context)
@@ -196,6 +196,13 @@ def _processor_time() -> float:
     """Seconds of this process and of children that have ended."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime
+
+
+def stage_function(operation: str) -> Callable[[Context], None]:
+    """The function that computes an operation."""
+    module = import_module(f"plad_bench.execute.stages.{_MODULES.get(operation, operation)}")
+    run: Callable[[Context], None] = module.run
+    return run
 
 
 def _set_threads(threads: int, operation: str) -> None:
