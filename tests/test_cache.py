@@ -98,7 +98,7 @@ def test_prune_removes_nothing_while_it_is_not_known_what_records_rest_on(store,
     record.parent.mkdir(parents=True)
     record.write_text("{")
     if damaged == "manifest":
-        monkeypatch.setattr("plad_bench.report.results.read", lambda path: SimpleNamespace(key=artifact.key))
+        monkeypatch.setattr("plad_bench.records.storage.read", lambda path: SimpleNamespace(key=artifact.key))
         (artifact.path / MANIFEST).write_text("{")
     with pytest.raises(MissingError, match="nothing was removed"):
         prune(store, "--days", "0")
