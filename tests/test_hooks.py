@@ -266,7 +266,7 @@ def test_the_plugin_implements_every_hook(observed):
 def test_a_hook_is_documented_with_an_example_that_registers(name):
     """The example is Python, implements that hook with its arguments, and passes the registry's validation."""
     doc = inspect.getdoc(getattr(hookspecs, name))
-    summary, _, example = doc.partition("Example::\n")
+    summary, _, example = doc.partition("For example:\n")
     assert len(summary.split()) >= 3
     code = textwrap.dedent(example)
     made = {f.name: f for f in ast.walk(ast.parse(code)) if isinstance(f, ast.FunctionDef)}

@@ -27,7 +27,7 @@ hookimpl = pluggy.HookimplMarker("plad_bench")
 def plad_bench_teachers() -> Iterable[Teacher]:
     """Yield `Teacher` records.
 
-    Example::
+    For example:
 
         @hookimpl
         def plad_bench_teachers():
@@ -41,7 +41,7 @@ def plad_bench_teachers() -> Iterable[Teacher]:
 def plad_bench_pair_builders() -> Iterable[PairBuilder]:
     """Yield `PairBuilder` records.
 
-    Example::
+    For example:
 
         def build(candidates, params, scorers):
             for c in candidates:
@@ -59,7 +59,7 @@ def plad_bench_pair_builders() -> Iterable[PairBuilder]:
 def plad_bench_methods() -> Iterable[Method]:
     """Yield `Method` records.
 
-    Example::
+    For example:
 
         def loss(student, teacher, labels, params):
             q, p = student.log_softmax(-1), teacher.log_softmax(-1)
@@ -78,7 +78,7 @@ def plad_bench_methods() -> Iterable[Method]:
 def plad_bench_metrics() -> Iterable[Metric]:
     """Yield `Metric` records.
 
-    Example::
+    For example:
 
         @hookimpl
         def plad_bench_metrics():
@@ -92,7 +92,7 @@ def plad_bench_metrics() -> Iterable[Metric]:
 def plad_bench_tasks() -> Iterable[Task]:
     """Yield `Task` records.
 
-    Example::
+    For example:
 
         @hookimpl
         def plad_bench_tasks():
@@ -107,7 +107,7 @@ def plad_bench_tasks() -> Iterable[Task]:
 def plad_bench_students() -> Iterable[Student]:
     """Yield `Student` records.
 
-    Example::
+    For example:
 
         @hookimpl
         def plad_bench_students():
@@ -121,7 +121,7 @@ def plad_bench_students() -> Iterable[Student]:
 def plad_bench_launchers() -> Iterable[Launcher]:
     """Yield `Launcher` records.
 
-    Example::
+    For example:
 
         @hookimpl
         def plad_bench_launchers():
@@ -134,7 +134,7 @@ def plad_bench_launchers() -> Iterable[Launcher]:
 def plad_bench_checks() -> Iterable[Check]:
     """Yield `Check` records for `plad-bench doctor`.
 
-    Example::
+    For example:
 
         @hookimpl
         def plad_bench_checks():
@@ -148,7 +148,7 @@ def plad_bench_checks() -> Iterable[Check]:
 def plad_bench_commands(cli: click.Group) -> None:
     """Add Click commands to `cli`. Called when the command line starts.
 
-    Example::
+    For example:
 
         @hookimpl
         def plad_bench_commands(cli):
@@ -165,7 +165,7 @@ def plad_bench_commands(cli: click.Group) -> None:
 def plad_bench_cell_skip(cell: Any) -> str | None:
     """Say why a planned cell (`plad_bench.plan.Cell`) cannot run, or None. Stops at the first reason.
 
-    Example::
+    For example:
 
         @hookimpl
         def plad_bench_cell_skip(cell):
@@ -180,7 +180,7 @@ def plad_bench_cell_skip(cell: Any) -> str | None:
 def plad_bench_run_started(event: Event) -> None:
     """A run begins; `event.data` has its command and the number of cells.
 
-    Example::
+    For example:
 
         @hookimpl
         def plad_bench_run_started(event):
@@ -192,7 +192,7 @@ def plad_bench_run_started(event: Event) -> None:
 def plad_bench_stage_finished(event: Event) -> None:
     """A stage ended; `event.status` is done or failed.
 
-    Example::
+    For example:
 
         @hookimpl
         def plad_bench_stage_finished(event):
@@ -204,7 +204,7 @@ def plad_bench_stage_finished(event: Event) -> None:
 def plad_bench_cell_finished(event: Event) -> None:
     """A cell's record was written; `event.data` is the record.
 
-    Example::
+    For example:
 
         @hookimpl
         def plad_bench_cell_finished(event):
@@ -216,7 +216,7 @@ def plad_bench_cell_finished(event: Event) -> None:
 def plad_bench_run_finished(event: Event) -> None:
     """A run ended; `event.data` counts done, cached, skipped and failed cells.
 
-    Example::
+    For example:
 
         @hookimpl
         def plad_bench_run_finished(event):
@@ -231,7 +231,7 @@ def plad_bench_run_finished(event: Event) -> None:
 def plad_bench_board_sections(board: Any) -> str | None:
     """Return markdown to add to a board's page, or None. Must depend on the board alone.
 
-    Example::
+    For example:
 
         @hookimpl
         def plad_bench_board_sections(board):
