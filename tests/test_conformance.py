@@ -83,45 +83,49 @@ TASK = Task(
 WRONG = {
     "a loss of the labels' numbers": (
         token(lambda s, t, y, p: squared(s, t, y, p) * y),
-        "order of the vocabulary does not matter",
+        "order of the vocabulary changes nothing",
     ),
     "a loss of raw logits": (
         token(lambda s, t, y, p: (s - t).nan_to_num(0, 0, 0).square().mean(-1)),
-        "impossible on both sides",
+        "impossible for student and teacher",
     ),
-    "nan where a token is impossible": (
-        token(lambda s, t, y, p: (t.softmax(-1) * (t.log_softmax(-1) - s.log_softmax(-1))).sum(-1)),
-        "impossible on both sides",
-    ),
-    "a loss that learns nothing": (token(lambda s, t, y, p: 0 * s.sum(-1)), "something to learn"),
+    "a loss that learns nothing": (token(lambda s, t, y, p: 0 * s.sum(-1)), "no position has a gradient"),
     "a loss that never ends": (token(lambda s, t, y, p: s.sum(-1) / 0), "finite, in the dtype"),
-    "an average of its own": (token(lambda s, t, y, p: squared(s, t, y, p) / len(y)), "nor on the other tokens"),
+    "probabilities that underflow": (
+        token(lambda s, t, y, p: -(t.softmax(-1) * s.softmax(-1).log()).sum(-1)),
+        "Work in log space: log_softmax(-1) instead of softmax(-1).log()",
+    ),
+    "a root of nothing": (
+        token(lambda s, t, y, p: squared(s, t, y, p) + (s - s).square().sum(-1).sqrt()),
+        "The gradient of sqrt() at 0",
+    ),
+    "an average of its own": (token(lambda s, t, y, p: squared(s, t, y, p) / len(y)), "depends on that token alone"),
     "a loss that fails": (token(lambda s, t, y, p: s.nothing), "AttributeError"),
-    "no paper": (token(squared, paper=""), "names paper, title and equation"),
+    "no paper": (token(squared, paper=""), "it names its paper, title and equation"),
     "no lr": (token(squared, params=Params), "no parameter lr"),
-    "a summary of two lines": (token(squared, summary="One.\nTwo."), "in one sentence"),
-    "a version of text": (token(squared, version="1"), "whole number"),
+    "a summary of two lines": (token(squared, summary="One.\nTwo."), "its summary is one sentence"),
+    "a version of text": (token(squared, version="1"), "integer of at least 1"),
     "a parameter without a word": (replace(METRIC, params=Bare), "no text below size"),
     "pairs that know each other": (
         pair(lambda b, p: b.rejected_logprob - b.chosen_logprob.mean() * b.chosen_logprob),
-        "does not depend on the other pairs",
+        "depends on that pair alone",
     ),
     "a pair loss that overflows": (
         pair(lambda b, p: (b.rejected_logprob - b.chosen_logprob).exp()),
-        "finite however sure",
+        "finite however certain",
     ),
     "0 times -inf": (
         token(lambda q, p, y, params: (p.softmax(-1) * (p.log_softmax(-1) - q.log_softmax(-1))).sum(-1)),
-        "0 * -inf is NaN: use the functions of plad_bench.learn.divergences",
+        "\n  0 * -inf is NaN: use the functions of plad_bench.learn.divergences",
     ),
     "too few values": (replace(METRIC, score=lambda e, p, t: [0.0]), "1 values for 5 examples"),
-    "an infinite value": (replace(METRIC, score=lambda e, p, t: [math.inf] * len(e)), "never infinity"),
-    "values by place": (replace(METRIC, score=lambda e, p, t: list(range(len(e)))), "whatever the order"),
+    "an infinite value": (replace(METRIC, score=lambda e, p, t: [math.inf] * len(e)), "an infinite value among"),
+    "values by place": (replace(METRIC, score=lambda e, p, t: list(range(len(e)))), "in any order of the examples"),
     "a metric that an empty response breaks": (
         replace(METRIC, score=lambda e, p, t: [1 / len(x.response) for x in e]),
         "ZeroDivisionError",
     ),
-    "better than nothing": (replace(METRIC, better="more"), "it is 'more'"),
+    "better than nothing": (replace(METRIC, better="more"), "`better` is 'more'"),
     "one prompt": (
         replace(TASK, load=lambda params: [Example(prompt="a", references=())]),
         "not two different prompts",
@@ -131,7 +135,7 @@ WRONG = {
         "references are a list",
     ),
     "no licence": (replace(TASK, licence=""), "licence is empty"),
-    "a student of text": (Student(name="s", summary="S.", model=lambda params: "org/name"), "model gives str"),
+    "a student of text": (Student(name="s", summary="S.", model=lambda params: "org/name"), "`model` returns str"),
 }
 
 
@@ -139,6 +143,12 @@ WRONG = {
 def test_what_a_component_does_not_keep_is_named(case):
     component, problem = WRONG[case]
     assert any(problem in line for line in broken(component)), broken(component)
+
+
+def test_every_claim_has_a_remedy():
+    for case, (component, _) in WRONG.items():
+        for verdict in verdicts(component):
+            assert bool(verdict.remedy) == (verdict.level != "ok"), case
 
 
 def test_what_is_right_is_not_complained_of():
@@ -150,7 +160,7 @@ def test_advice_is_no_failure():
     pushes_up = pair(lambda b, p: b.chosen_logprob + b.rejected_logprob)
     assert broken(pushes_up) == []
     assert [v.claim for v in verdicts(pushes_up) if v.level == "warning"] == [
-        "it pushes the chosen up and the rejected down"
+        "it raises the probability of the chosen response and lowers that of the rejected one"
     ]
 
 
@@ -277,9 +287,9 @@ PROBLEMS = {
     "a hook that is none": (
         "@hookimpl\ndef plad_bench_metric():\n" + metric() + HOOK + metric(),
         1,
-        "plad_bench_metric is none; did you mean plad_bench_metrics",
+        "plad_bench_metric is not a hook\n           Did you mean plad_bench_metrics",
     ),
-    "a name that is taken": (HOOK + metric("length"), 1, "its name is its own: registered by plad-bench"),
+    "a name that is taken": (HOOK + metric("length"), 1, "its name is unique: registered by plad-bench"),
     "another name each time": (
         "n = itertools.count()\n" + HOOK + metric('" + f"m{next(n)}" + "').replace('"" + ', "").replace(' + ""', ""),
         1,

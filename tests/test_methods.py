@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from plad_bench import Access, PladBenchError, Text, TokenObjective, Trace, UsageError
-from plad_bench.conformance import batch, graded, pairs
+from plad_bench.conformance.methods import batch, graded, pairs
 from plad_bench.contract.registry import Registry
 from plad_bench.testing import pair_loss, token_loss
 

@@ -7,10 +7,11 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -33,13 +34,12 @@ def check_plugin(target: str, *, as_json: bool) -> int:
     first examples of each task are read. Nothing is trained and no model is downloaded. Exit code 1 if something
     does not hold, 4 if the plugin cannot be loaded; a warning is no failure.
     """
-    from plad_bench.contract.registry import KINDS
+    from plad_bench.conformance.plugins import check
 
     with _imports_undone():
         registry, names = _load(target)
-        for kind in KINDS:
-            registry.components(kind)
-        rows = [*_of_plugin(registry, names), *_of_components(registry, names)]
+        found = check(registry, names)
+    rows = [{"kind": one.kind, "name": one.name, **asdict(one.verdict)} for one in found]
     if as_json:
         echo_json({"plugins": sorted(names), "checks": rows})
     else:
@@ -108,57 +108,6 @@ def _declared(directory: Path) -> dict[str, str]:
     return declared
 
 
-def _of_plugin(registry: Registry, names: set[str]) -> Iterator[dict[str, str]]:
-    from plad_bench.cli.plugin_checks import uncalled, unknown_hooks, weights
-    from plad_bench.contract.registry import KINDS, Registry
-
-    for broken in registry.broken:
-        if broken.origin.plugin in names:
-            yield _row("plugin", broken.origin.plugin, "it can be loaded, and its hooks called", "failed", broken.cause)
-    for implementation, hook, near in unknown_hooks(registry):
-        origin = registry.origins[implementation]
-        if origin.plugin in names:
-            problem = f"{hook} is none" + (f"; did you mean {near}?" if near else "")
-            yield _row("plugin", origin.plugin, "every hook of it exists", "failed", problem)
-    for implementation, problem in uncalled(registry):
-        origin = registry.origins[implementation]
-        if origin.plugin in names:
-            yield _row("plugin", origin.plugin, "its functions are hooks that are called", "failed", problem)
-    for kind in KINDS:
-        for name, found in registry.components(kind).items():
-            if len(found) > 1 and any(r.origin.plugin in names for r in found):
-                others = " and ".join(r.origin.distribution for r in found)
-                yield _row(kind, name, "its name is its own", "failed", f"registered by {others}")
-    again = Registry(registry.manager, registry.origins)
-    for kind in KINDS:
-        first, second = (sorted(_own(r, kind, names)) for r in (registry, again))
-        if first != second:
-            problem = f"{kind}s {first}, then {second}"
-            yield _row("plugin", min(names), "its hooks give the same records each time", "failed", problem)
-    for name, finding in weights(registry, names):
-        yield _row("plugin", name, "importing it is quick", "warning", f"{finding.message}. {finding.remedy}")
-
-
-def _of_components(registry: Registry, names: set[str]) -> Iterator[dict[str, str]]:
-    from plad_bench.conformance import verdicts
-    from plad_bench.contract.registry import KINDS
-
-    for kind in KINDS:
-        for name, component in _own(registry, kind, names).items():
-            for verdict in verdicts(component, registry):
-                yield _row(kind, name, verdict.claim, verdict.level, verdict.problem)
-
-
-def _own(registry: Registry, kind: str, names: set[str]) -> dict[str, Any]:
-    """What the plugins of these names register of a kind."""
-    found = (r for listed in registry.components(kind).values() for r in listed)
-    return {r.component.name: r.component for r in found if r.origin.plugin in names}
-
-
-def _row(kind: str, name: str, claim: str, level: str, problem: str = "") -> dict[str, str]:
-    return {"kind": kind, "name": name, "claim": claim, "level": level, "problem": problem}
-
-
 def _print(rows: list[dict[str, str]]) -> None:
     for kind, name in dict.fromkeys((row["kind"], row["name"]) for row in rows):
         own = [row for row in rows if (row["kind"], row["name"]) == (kind, name)]
@@ -168,5 +117,7 @@ def _print(rows: list[dict[str, str]]) -> None:
             if row["level"] != "ok":
                 level = click.style(f"{row['level']:<8}", fg=_COLOURS[row["level"]])
                 click.echo(f"  {level} {row['claim']}: {row['problem']}")
+                if row["remedy"]:
+                    click.echo(f"           {row['remedy']}")
     if not rows:
         click.echo("Its hooks register no component, so there is nothing to check.", err=True)

@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from plad_bench.cli.environment import empty, mistyped
+from plad_bench.conformance.plugins import heavy_imports, uncalled, unknown_hooks
 from plad_bench.contract.components import Check, Finding
-from plad_bench.contract.registry import GROUP, KINDS
-from plad_bench.contract.suggestions import near_matches
+from plad_bench.contract.registry import KINDS
 
 if TYPE_CHECKING:
     from plad_bench.contract.registry import Registry
-
-_HEAVY = ("torch", "transformers", "datasets", "vllm", "ray", "matplotlib")
-_PROBE = """
-import importlib, json, runpy, sys, time
-kind, what, names = sys.argv[1], sys.argv[2], sys.argv[3].split(",")
-import plad_bench.contract.registry
-began = time.perf_counter()
-importlib.import_module(what) if kind == "module" else runpy.run_path(what)
-print("\\n" + json.dumps([time.perf_counter() - began, [n for n in names if n in sys.modules]]))
-"""
-"""Imports a plugin alone, in a fresh interpreter: in one that has run for a while somebody else may have paid."""
 
 LITTLE_DISK = 2e9
 """Free bytes below which a run is likely to end early."""
@@ -83,58 +68,7 @@ def _plugins(registry: Registry) -> Iterator[Finding]:
                 )
     names = ", ".join(f"{o.plugin} ({o.distribution})" for o in registry.origins.values())
     yield Finding(ok=True, message=f"{len(registry.origins)} loaded: {names}")
-    yield from (finding for _, finding in weights(registry, {o.plugin for o in registry.origins.values()}))
-
-
-def weights(registry: Registry, names: set[str]) -> Iterator[tuple[str, Finding]]:
-    """A warning for each plugin of these names that imports what every command would then wait for."""
-    for entry in entry_points(group=GROUP):
-        if entry.name in names and entry.dist is not None and entry.dist.name != "plad-bench":
-            yield from _weight(entry.name, "module", entry.module)
-    for file in registry.files:
-        if file.stem in names:
-            yield from _weight(file.stem, "file", str(file))
-
-
-def _weight(name: str, kind: str, what: str) -> Iterator[tuple[str, Finding]]:
-    """Its errors are told elsewhere."""
-    command = [sys.executable, "-c", _PROBE, kind, what, ",".join(_HEAVY)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    made = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100, check=False)
-    if made.returncode:
-        return
-    seconds, heavy = json.loads(made.stdout.splitlines()[-1])
-    if heavy:
-        message = f"{name} imports {' and '.join(heavy)} at the top: every command waits {seconds:.1f} s for that"
-        yield name, Finding(ok=True, message=message, remedy="Import them inside the functions that need them.")
-
-
-def unknown_hooks(registry: Registry) -> Iterator[tuple[str, str, str]]:
-    """(plugin, hook, what was meant) for each implementation of a hook that does not exist."""
-    hooks: dict[str, Any] = {n: h for n, h in vars(registry.manager.hook).items() if not n.startswith("_")}
-    existing = [name for name, hook in hooks.items() if hook.has_spec()]
-    for name, hook in hooks.items():
-        for impl in [] if hook.has_spec() else hook.get_hookimpls():
-            if not impl.optionalhook:
-                yield impl.plugin_name, name, " or ".join(near_matches(name, existing))
-
-
-def uncalled(registry: Registry) -> Iterator[tuple[str, str]]:
-    """(plugin, why) for each plugin that implements no hook, and each function that lacks its @hookimpl."""
-    manager = registry.manager
-    hooks = {n for n, h in vars(manager.hook).items() if not n.startswith("_") and h.has_spec()}
-    for plugin, module in manager.list_name_plugin():
-        if module is None:
-            continue
-        unmarked = [
-            name
-            for name in sorted(hooks)
-            if hasattr(module, name) and manager.parse_hookimpl_opts(module, name) is None
-        ]
-        for name in unmarked:
-            yield plugin, f"{name} has no @hookimpl, so nothing calls it"
-        if not unmarked and not manager.get_hookcallers(module):
-            yield plugin, f"no function has @hookimpl, so nothing calls it; the hooks are {', '.join(sorted(hooks))}"
+    yield from (finding for _, finding in heavy_imports(registry, {o.plugin for o in registry.origins.values()}))
 
 
 def _hooks(registry: Registry) -> Iterator[Finding]:
