@@ -307,12 +307,6 @@ def test_a_file_gets_what_stdout_gets(boards, tmp_path, arguments):
     assert json.loads(exported(boards, *arguments, "--json")) == {"format": arguments[0], "text": text}
 
 
-def test_the_format_may_be_an_option(boards):
-    assert exported(boards, "demo", "--to", "csv") == exported(boards, "csv", "demo")
-    assert exported(boards, "--to", "model-card", "plad.s0") == exported(boards, "model-card", "plad.s0")
-    assert "No such command 'xml'" in str(run(boards, "--to", "xml", "demo").exception)
-
-
 # ---------------------------------------------------------------------------------------------------------- hostile
 
 

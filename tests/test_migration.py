@@ -10,6 +10,7 @@ import synthetic
 from click.testing import CliRunner
 from synthetic import record
 
+import plad_bench
 from plad_bench.cli.main import cli
 from plad_bench.contract.protocol import Protocol
 from plad_bench.contract.registry import Registry
@@ -142,3 +143,12 @@ def test_help_shows_the_new_names_alone():
 def test_older_metrics_are_found_with_a_warning():
     with pytest.warns(FutureWarning, match="metric perplexity is now nll"):
         assert Registry.load().get("metric", "perplexity").name == "nll"
+
+
+def test_records_of_plugins_may_be_imported_from_their_former_module():
+    from plad_bench.contract import records
+
+    with pytest.warns(DeprecationWarning, match="import Method from plad_bench"):
+        assert records.Method is plad_bench.Method
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = records.nothing

@@ -26,22 +26,11 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Formats(click.Group):
-    """`export --to FORMAT` is another way to write `export FORMAT`."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if "--to" in args[:-1]:
-            place = args.index("--to")
-            args = [args[place + 1], *args[:place], *args[place + 2 :]]
-        return super().parse_args(ctx, args)
-
-
-@click.group(cls=Formats, short_help="Export tables, cards and checkpoints.")
+@click.group(short_help="Export tables, cards and checkpoints.")
 def export() -> None:
     """Export a board's numbers, the card of a cell, or its checkpoint; or the prompts of a task.
 
-    `export --to FORMAT ...` does the same as `export FORMAT ...`. All but checkpoint print to stdout, or write FILE
-    with -o.
+    All but checkpoint print to stdout, or write FILE with -o.
     """
 
 

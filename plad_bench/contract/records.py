@@ -1,0 +1,17 @@
+"""The former home of the records that plugins register; they are imported from `plad_bench`. Removed in version 0.3."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import plad_bench
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, with a warning that says where it is now."""
+    if name not in plad_bench.__all__:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    warnings.warn(f"import {name} from plad_bench, not from {__name__}", DeprecationWarning, stacklevel=2)
+    return getattr(plad_bench, name)
