@@ -112,7 +112,7 @@ def put(board: Path, data, scores=b"", at=None):
 
 TRUTHS = {  # method: (slots missing %, rouge-l, device-seconds, access)
     "plad": (0.090, 0.542, 91.0, "text"),
-    "plad[loss=margin]": (0.094, 0.537, 96.0, "text + scorer"),
+    "plad[loss=margin]": (0.094, 0.537, 96.0, "token log-probs"),
     "seqkd": (0.094, 0.546, 34.0, "text"),
     "kd": (0.124, 0.538, 41.0, "logits"),
     "sft": (0.140, 0.531, 31.0, "text"),

@@ -162,14 +162,14 @@ def test_the_filter_hides_methods_by_what_they_ask_of_the_teacher(reader):
     table = ranking(reader)
     boxes = {box.get_attribute("value"): box for box in reader.all(".filter input")}
     boxes["text"].click()
-    boxes["text + scorer"].click()
+    boxes["token log-probs"].click()
     wanted = {name for name, (*_, access) in TRUTHS.items() if access == "logits"}
     assert set(reader.column(table, 1)) == wanted
     assert "of 5 methods shown" in reader.one(".filter output").text
     shown = {code.text for code in reader.all(".sample:not([hidden]) li .by code") if code.is_displayed()}
     assert shown == wanted | {"teacher", "student", "sft-init"}
     boxes["text"].click()
-    boxes["text + scorer"].click()
+    boxes["token log-probs"].click()
     assert len(reader.column(table, 1)) == 5
     assert reader.one(".filter output").text == ""
 

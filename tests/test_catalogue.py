@@ -84,7 +84,7 @@ def test_every_default_teacher_exists():
 
 @pytest.mark.parametrize("name", [name for name, t in TEACHERS.items() if t.model is not None and not t.backend])
 def test_a_local_model_provides_everything_it_computes(name):
-    assert TEACHERS[name].provides >= {Access.TEXT, Access.TOKEN_LOGPROBS, Access.TOP_K, Access.LOGITS, Access.HIDDEN}
+    assert TEACHERS[name].provides >= {Access.TEXT, Access.TOKEN_LOGPROBS, Access.TOP_K, Access.LOGITS}
 
 
 def test_a_hub_teacher_is_used_as_it_is_unless_steps_are_given():

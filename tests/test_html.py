@@ -133,8 +133,8 @@ def test_values_sort_by_number_and_tell_their_interval(board):
     estimate = row.estimates["missing-slots"]
     tips = [c["title"] for c in seen.all("td") if c.get("data-key") == f"{estimate.value:.10g}"]
     assert tips == [f"95 % interval {100 * estimate.low:.2f} to {100 * estimate.high:.2f}, over seeds and examples"]
-    assert [a["value"] for a in seen.all("input")] == ["text", "text + scorer", "logits"]
-    assert {a.get("data-access") for a in seen.all("tr")} == {None, "text", "text + scorer", "logits"}
+    assert [a["value"] for a in seen.all("input")] == ["text", "token log-probs", "logits"]
+    assert {a.get("data-access") for a in seen.all("tr")} == {None, "text", "token log-probs", "logits"}
 
 
 def test_samples_stand_side_by_side_with_their_score(board):

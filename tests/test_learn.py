@@ -290,30 +290,6 @@ def test_a_batch_of_prompts_gives_what_each_gives_alone(architecture, pad):
         assert response.text == tokenizer.decode(response.ids, skip_special_tokens=True)
 
 
-@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
-def test_continuous_batching_makes_the_same_greedy_text(architecture, monkeypatch):
-    asked = []
-    model, tokenizer = tiny.ARCHITECTURES[architecture](seed=3), tiny.tokenizer()
-    theirs = model.generate_batch
-    monkeypatch.setattr(model, "generate_batch", lambda *given: asked.append(len(given[0])) or theirs(*given))
-    monkeypatch.setattr(generation, "BATCH", 4)  # fewer at work than there are
-    prompts = [tiny.sentence(i, 1 + 2 * i) for i in range(9)]
-    greedy, sampled = (generation.Decoding(max_new_tokens=12, temperature=t) for t in (0.0, 1.0))
-    for decoding in (greedy, sampled):
-        batched = generation.generate(model, tokenizer, prompts, decoding)
-        assert generation.generate(model, tokenizer, prompts, decoding, continuous=True) == batched
-        assert len({r.ids for r in batched}) > 5
-    assert asked == [9]  # samples, which would depend on how many are at work, are drawn as ever
-
-
-def test_a_text_that_continuous_batching_loses_fails_the_stage(monkeypatch):
-    model = tiny.llama()
-    monkeypatch.setattr(model, "generate_batch", lambda *_: {})
-    with pytest.raises(StageError, match="lost 2 of 2 texts") as caught:
-        generation.generate(model, tiny.tokenizer(), ["a", "b"], generation.Decoding(max_new_tokens=4), continuous=True)
-    assert "--backend transformers" in caught.value.remedy
-
-
 def test_greedy_generation_is_the_argmax_of_what_training_sees():
     model, tokenizer = tiny.llama(3), tiny.tokenizer()
     encoder = Encoder(tokenizer, 128)

@@ -12,6 +12,7 @@ from synthetic import record
 
 import plad_bench
 from plad_bench.cli.main import cli
+from plad_bench.contract.errors import UsageError
 from plad_bench.contract.protocol import Protocol
 from plad_bench.contract.registry import Registry
 from plad_bench.leaderboard.board import load
@@ -108,6 +109,22 @@ def test_older_settings_of_a_board_and_in_python_work(tmp_path):
     assert boardfile.read(tmp_path / "board.toml").protocol == {"sft_steps": 7, "teacher_logprobs": "top-8"}
     with pytest.warns(FutureWarning, match="warmup_lr is now sft_lr"):
         assert Protocol(warmup_lr=0.5).sft_lr == 0.5
+
+
+def test_a_board_made_with_continuous_batching_is_read_and_its_file_says_what_to_change(tmp_path):
+    data, scores = record("sft", 0, columns={"m": (np.array([1.0, 2.0]), "higher", "")})
+    data["protocol"]["backend"] = "continuous"
+    place = tmp_path / "cells" / f"{data['cell']}.json"
+    place.parent.mkdir(parents=True)
+    place.write_text(json.dumps(data))
+    (place.parent / data["scores"]["file"]).write_bytes(scores)
+    assert [r.protocol["backend"] for r in load(tmp_path).used] == ["continuous"]
+    (tmp_path / "board.toml").write_text('[protocol]\nbackend = "continuous"\n')
+    with pytest.raises(UsageError, match=r"backend is 'continuous'.*transformers or vllm"):
+        boardfile.read(tmp_path / "board.toml")
+    (tmp_path / "board.toml").write_text('[protocol]\nbackend = "transformers"\n')
+    (problem,) = load(tmp_path).problems
+    assert "backend is 'continuous', not 'transformers'" in problem.reason
 
 
 @pytest.mark.parametrize("source", ["option", "variable", "config"])

@@ -64,7 +64,7 @@ class Teacher(Component):
         if (self.model is None) == (self.responses is None):
             msg = f"teacher {self.name}: give either model or responses"
             raise ValueError(msg)
-        if self.model is None and self.provides - {Access.TEXT, Access.SCORER}:
+        if self.model is None and self.provides - {Access.TEXT}:
             msg = f"teacher {self.name}: only a model that is run here provides more than text"
             raise ValueError(msg)
 

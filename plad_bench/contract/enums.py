@@ -1,55 +1,53 @@
-"""What a teacher gives, where text comes from, and what a metric needs: the words that records use."""
+"""Values that records use: teacher access, sources of training text, and inputs of a metric."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 
 BASELINES = ("teacher", "student", "sft-init")
-"""Rows that every board has beside its methods, and that are never ranked."""
+"""The rows of a board that are not methods and are never ranked."""
 
 
 class Access(StrEnum):
-    """What a teacher gives, or a method asks of it; later tiers give more."""
+    """What a teacher provides or a method requires, in ascending order: each kind includes those before it."""
 
     NONE = "none"
     TEXT = "text"
-    SCORER = "text + scorer"
     TOKEN_LOGPROBS = "token log-probs"  # noqa: S105
     TOP_K = "top-k"
     LOGITS = "logits"
-    HIDDEN = "hidden states"
 
     @property
     def tier(self) -> int:
-        """Position in the order none < text < ... < hidden states."""
+        """Position in the order none < text < token log-probs < top-k < logits."""
         return list(Access).index(self)
 
 
 class Text(StrEnum):
-    """Where the sequences that a loss is averaged over come from."""
+    """The source of the sequences that a loss is averaged over."""
 
     REFERENCE = "reference"
     """The task's references."""
     TEACHER = "teacher"
     """The teacher's responses."""
     SAMPLE = "sample"
-    """Responses sampled once from the frozen initialised student."""
+    """Off-policy samples: responses sampled once from the student after SFT initialisation."""
     STUDENT = "student"
-    """Responses sampled from the student as it is at this step."""
+    """On-policy text: responses sampled from the student's current weights."""
     REPLAY = "replay"
-    """Responses that were sampled from the student at an earlier step, with their prompts."""
+    """The replay buffer: responses sampled from the student at earlier steps, with their prompts."""
 
 
 class Need(StrEnum):
-    """What a metric needs beyond prompt, references and response."""
+    """An input of a metric beyond the prompt and the response."""
 
     TEACHER = "teacher"
     """The teacher's responses to the same prompts."""
     CHECKPOINT = "checkpoint"
     """The evaluated model."""
     TEACHER_LOGITS = "teacher-logits"
-    """The teacher's model; where a teacher has none to give, the cell does without the metric."""
+    """The teacher's model; the metric is absent where the teacher provides only text."""
     REFERENCES = "references"
-    """The task's references; where a task has none, the cell does without the metric."""
+    """The task's references; the metric is absent where the task has none."""
     SCORES = "scores"
-    """The values of the metric that its parameter `scorer` names, for the same responses."""
+    """The values of the metric named by the parameter `scorer`, for the same responses."""

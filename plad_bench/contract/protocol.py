@@ -93,11 +93,8 @@ class Protocol:
     """Responses sampled per training prompt, from the teacher and from the initialised student."""
     limit: int = setting(0, unit="prompts", ge=0)
     """Use at most this many prompts of each split, and record the cells as trials; 0 uses all."""
-    backend: Literal["transformers", "continuous", "vllm"] = setting(
-        "transformers", page="backend {}", automatic=True, unsaid=True
-    )
-    """Library that generates text outside of training: transformers in batches; continuous, which is transformers with
-    continuous batching of greedy text; or vllm. auto chooses vllm where it can run."""
+    backend: Literal["transformers", "vllm"] = setting("transformers", page="backend {}", automatic=True, unsaid=True)
+    """Library that generates text outside of training. auto chooses vllm where it can run."""
 
     @classmethod
     def unsaid(cls) -> dict[str, Any]:

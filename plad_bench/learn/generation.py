@@ -1,7 +1,4 @@
-"""Generating responses in batches of like length, with cached keys and values, stopping when all have ended.
-
-Or continuously: the next text is let in when one ends. That is for greedy text alone, which does not depend on it.
-"""
+"""Generate responses in batches of similar length, with a key-value cache; a batch stops when all its texts ended."""
 
 from __future__ import annotations
 
@@ -32,8 +29,6 @@ from plad_bench.learn.seeds import derive
 from plad_bench.learn.sequences import Encoder
 
 BATCH = 128
-_PAGE = 32
-"""Tokens in a page of the cache of keys and values of continuous batching."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +50,9 @@ def generate(
     progress: Callable[[int, int], None] = lambda done, total: None,
     *,
     memory_policy: MemoryPolicy | None = None,
-    continuous: bool = False,
     counts: dict[str, float] | None = None,
 ) -> list[Response]:
-    """One response for each prompt, in their order; where asked for and possible by continuous batching.
+    """One response for each prompt, in their order.
 
     `counts` is told of texts that spell control tokens.
 
@@ -80,11 +74,6 @@ def generate(
         pad_token_id=tokenizer.pad_token_id,
         **begin,
     )
-    if continuous and not decoding.temperature and not encoder.encoder_decoder:
-        together = functools.partial(_continuously, model, encoded)
-        made = fit(together, min(BATCH, len(prompts)), memory_policy, what="generating one response")
-        progress(len(prompts), len(prompts))
-        return [response_of(encoder, ids, ends) for ids in made]
     for start in range(0, len(prompts), BATCH):
         indices = longest_first[start : start + BATCH]
         seed = derive(decoding.seed, "generate", start)
@@ -125,32 +114,6 @@ def _batch(  # noqa: PLR0917  what a batch depends on
         output = generate_(input_ids=ids, attention_mask=mask, logits_processor=LogitsProcessorList(draws))
         made += [list(row) for row in output[:, 1 if apart else ids.shape[1] :].tolist()]
     return made
-
-
-def _continuously(model: PreTrainedModel, prompts: list[list[int]], size: int) -> list[list[int]]:
-    """Token ids of a greedy response to each prompt, `size` of them at work at a time."""
-    from transformers import ContinuousBatchingConfig
-
-    config: Any = model.generation_config
-    pages = -(-(max(map(len, prompts)) + config.max_new_tokens) // _PAGE) + 1  # of the longest text
-    room = ContinuousBatchingConfig(
-        page_size=_PAGE,
-        num_blocks=size * pages,
-        max_batch_tokens=size * 64,
-        max_requests_per_batch=size,
-        allow_block_sharing=False,
-    )
-    together: Any = model
-    with torch.inference_mode(mode=False):  # it works in a thread of its own, which would not be in it
-        found = list(together.generate_batch(prompts, config, room).values())
-    failed = [one.error for one in found if one.error]
-    if failed or len(found) < len(prompts):
-        raise StageError(
-            f"continuous batching lost {len(prompts) - len(found) + len(failed)} of {len(prompts)} texts: "
-            f"{failed[0] if failed else 'its thread ended'}",
-            "Use --backend transformers.",
-        )
-    return [list(one.generated_tokens) for one in found]
 
 
 class _Draws(LogitsProcessor):

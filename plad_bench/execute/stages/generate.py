@@ -55,19 +55,9 @@ def _with_transformers(context: Context, prompts: Sequence[str], rounds: Sequenc
         def progress(done: int, _: int, before: int = before, total: int = total) -> None:
             context.progress(before + done, total)
 
-        continuous = context.spec["backend"] == "continuous"
         counts = context.counts if not made else {}  # the prompts of every round are the same
         made.append(
-            generate(
-                model,
-                tokenizer,
-                prompts,
-                decoding,
-                progress,
-                memory_policy=context.memory_policy,
-                continuous=continuous,
-                counts=counts,
-            )
+            generate(model, tokenizer, prompts, decoding, progress, memory_policy=context.memory_policy, counts=counts)
         )
     context.cost["peak_memory_bytes"] = models.peak_memory(context.device)
     return made
@@ -92,4 +82,4 @@ def _with_vllm(context: Context, prompts: Sequence[str], rounds: Sequence[Decodi
     return made
 
 
-_BACKENDS = {"transformers": _with_transformers, "continuous": _with_transformers, "vllm": _with_vllm}
+_BACKENDS = {"transformers": _with_transformers, "vllm": _with_vllm}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from plad_bench import Access, Params, Training, param
 
-EVERYTHING = frozenset({Access.TEXT, Access.TOKEN_LOGPROBS, Access.TOP_K, Access.LOGITS, Access.HIDDEN})
+EVERYTHING = frozenset({Access.TEXT, Access.TOKEN_LOGPROBS, Access.TOP_K, Access.LOGITS})
 """What a model at hand provides."""
 
 
