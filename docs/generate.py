@@ -42,7 +42,8 @@ its pairs. Parameters are given in brackets, `kd[temperature=2]`, and `|` separa
 
 A method trains on the text named here: *reference* is the task's references, *teacher* the teacher's responses,
 *sample* responses of the frozen initialised student, *student* fresh responses of the student in training, *replay*
-earlier ones of those, and *pairs* what the pair builder (`--pairs`) makes. *Source* says where a default comes from."""
+earlier ones of those, *shuffled* the teacher's responses to other prompts, and *pairs* what the pair builder
+(`--pairs`) makes. *Source* says where a default comes from."""
 
 METRICS_INTRO = """\
 # Metrics
@@ -153,6 +154,7 @@ def _section(method: Method, skip: str) -> str:
         "Teacher gives": method.access.value,
         "Trains on": _variants_of(method, _trains_on),
         "Needs": _variants_of(method, _needs),
+        "Control": "a baseline, never ranked; `--controls` adds it to a run, `all` does not" if method.control else "",
         "Step": method.step_cost or "one forward and backward pass of the student",
         "Version": str(method.version),
     }

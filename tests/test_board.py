@@ -309,7 +309,7 @@ def test_the_page_is_a_pure_function_of_the_files(board):
 
 def test_the_page_reads_in_order(board):
     text_ = page(board, ["## A section of a plugin"])
-    order = ["# Demo", "Task `demo`", "Baselines", "Ranking by missing-slots (%) ↓", "## Cost", "Pairwise",
+    order = ["# Demo", "Task `demo`", "Ranking by missing-slots (%) ↓", "Baselines", "## Cost", "Pairwise",
              "Incomplete", "## Plots", "A section of a plugin", "How to reproduce"]  # fmt: skip
     places = [text_.index(part) for part in order]
     assert places == sorted(places)
@@ -448,3 +448,57 @@ def test_methods_that_cannot_be_told_apart_are_named_with_the_seeds_that_would(t
 def test_a_metric_that_rates_the_teacher_below_the_start_is_called_unfit(tmp_path):
     assert answered(tmp_path, {"kd": 2.0, "sft": 1.0}, teacher=-1.0).startswith("This metric cannot rank distillation")
     assert "cannot rank" not in answered(tmp_path / "b", {"kd": 2.0, "sft": 1.0}, teacher=3.0)
+
+
+# ------------------------------------------------------------------------------------------------------ the controls
+
+
+def controlled(directory, means, seeds=5):
+    """A board whose methods named `placebo` and `self-sft` are controls."""
+    rng = np.random.default_rng(5)
+    hard = rng.normal(0, 1, 60)
+    for name, mean in means.items():
+        for seed in range(seeds):
+            values = mean + hard + rng.normal(0, 0.1) + rng.normal(0, 0.1, 60)
+            data, scores = record(name, seed, columns={"m": (values, "higher", "")})
+            data["method"]["control"] = name in {"placebo", "self-sft"}
+            put(directory, data, scores)
+    (directory / "board.toml").write_text("seeds_asked = 5\n")
+    return directory
+
+
+def test_a_control_is_a_baseline_and_each_method_says_whether_it_beats_it(tmp_path):
+    means = {"kd": 3.0, "plad": 2.0, "sft": 1.0, "placebo": 0.0, "self-sft": 2.0}
+    group = only(load(controlled(tmp_path, means)))
+    assert [row.label for row in group.rows] == ["kd", "plad", "sft"]
+    assert [(row.label, row.rank) for row in group.references] == [("placebo", None), ("self-sft", None)]
+    assert [row.beats for row in group.rows] == [
+        {"placebo": True, "self-sft": True},
+        {"placebo": True, "self-sft": False},
+        {"placebo": True, "self-sft": False},
+    ]
+    assert len(group.pairs.difference) == 3
+    text = page(tmp_path)
+    assert text.index("Ranking by m") < text.index("Baselines, not ranked") < text.index("`placebo` |")
+    assert "| all |" in text
+    assert "| 1 of 2, not `self-sft` |" in text
+    assert "`plad`, `sft` do not beat every control (`placebo`, `self-sft`), so that" in text
+
+
+def test_ranks_are_the_same_with_controls_and_without(tmp_path):
+    with_, without = tmp_path / "with", tmp_path / "without"
+    means = {"kd": 3.0, "plad": 2.9, "placebo": 3.5}
+    ranked = [only(load(controlled(with_, means))), only(load(controlled(without, {"kd": 3.0, "plad": 2.9})))]
+    one, other = [[(row.label, row.rank, row.best, row.tally) for row in group.rows] for group in ranked]
+    assert one == other
+    assert "does not beat" not in page(without)
+    assert "`kd`, `plad` do not beat the control (`placebo`)" in page(with_)
+
+
+def test_a_control_that_lacks_a_seed_is_incomplete(tmp_path):
+    controlled(tmp_path, {"kd": 3.0, "placebo": 0.0})
+    (tmp_path / "cells" / "demo.tiny" / "placebo.s4.json").unlink()
+    group = only(load(tmp_path))
+    assert group.references == ()
+    assert [(u.label, u.status) for u in group.unranked] == [("placebo", "incomplete")]
+    assert group.rows[0].beats == {}

@@ -584,6 +584,19 @@ def test_responses_are_joined_by_id(world, role):
     assert (pairs.path / files.PAIRS).read_text() == (world.inputs["pairs"].path / files.PAIRS).read_text()
 
 
+def test_a_shuffled_teacher_is_seqkd_on_the_responses_to_other_prompts(world):
+    import json
+
+    shuffled = world.train("shuffled-teacher")
+    file = world.inputs["teach"].path / files.RESPONSES
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    ids = [row["id"] for row in rows]
+    moved = dict(zip(ids, [row["responses"] for row in [*rows[1:], rows[0]]], strict=True))
+    assert all(moved[row["id"]] != row["responses"] for row in rows)
+    files.write_lines(file, [{"id": id_, "responses": moved[id_]} for id_ in ids])
+    same_weights(shuffled, world.train("seqkd"))
+
+
 @pytest.mark.parametrize("operation", ["train", "pairs"])
 def test_a_missing_response_is_named(world, operation):
     file = world.inputs["teach"].path / files.RESPONSES

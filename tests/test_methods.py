@@ -137,6 +137,10 @@ def forward(q, p):
 
 TOKEN_CASES = [
     ("sft", {}, lambda q, p, y: ce(q, y)),
+    ("self-sft", {}, lambda q, p, y: ce(q, y)),
+    ("shuffled-teacher", {}, lambda q, p, y: ce(q, y)),
+    ("placebo", {}, lambda q, p, y: -ce(q, y)),
+    ("placebo", {"advantage": -0.2}, lambda q, p, y: -0.2 * ce(q, y)),
     ("seqkd", {}, lambda q, p, y: ce(q, y)),
     ("kd", {}, mixed(0.5, forward)),
     ("kd", {"ce_weight": 0.2, "temperature": 2}, mixed(0.2, lambda q, p: 4 * kl(soft(p, 2), soft(q, 2)))),
@@ -184,7 +188,10 @@ TOKEN_CASES = [
 
 NOT_ZERO_AT_EQUALITY = {
     "dpkd": math.log(2),  # a preference, whose gradient does vanish
+    "placebo": None,
+    "self-sft": None,
     "sft": None,  # cross-entropy throughout
+    "shuffled-teacher": None,
     "seqkd": None,
     "uld": None,
 }
@@ -277,6 +284,9 @@ def test_the_data_parameter_chooses_the_text_and_nothing_else():
         ("tvd", {}, [Text.TEACHER, Text.STUDENT]),
         ("distillm2", {}, [Text.TEACHER, Text.SAMPLE]),
         ("opd", {}, [Text.STUDENT]),
+        ("placebo", {}, [Text.STUDENT]),
+        ("self-sft", {}, [Text.SAMPLE]),
+        ("shuffled-teacher", {}, [Text.SHUFFLED]),
         ("minillm", {}, [Text.STUDENT]),
         ("skd", {}, [Text.STUDENT]),
         ("taid", {}, [Text.REFERENCE]),

@@ -70,8 +70,28 @@ def test_a_sweep_is_one_component_for_each_value():
     assert len(one_of("method", "kd,kd[temperature=1.0],kd[temperature=2|2.0]")) == 2
 
 
-def test_all_names_every_one():
-    assert [c.label for c in one_of("method", "all")] == list(tiny.registry().components("method"))
+CONTROLS = ["placebo", "self-sft", "shuffled-teacher"]
+
+
+def test_all_names_every_one_but_the_controls():
+    every = [name for name in tiny.registry().components("method") if name not in CONTROLS]
+    assert [c.label for c in one_of("method", "all")] == every
+    assert {"opd", "seqkd"} < set(every)
+
+
+@pytest.mark.parametrize(
+    ("methods", "controls", "expected"),
+    [
+        ("kd", False, ["kd"]),
+        ("kd", True, ["kd", *CONTROLS]),
+        ("kd,placebo", False, ["kd", "placebo"]),
+        ("none", True, CONTROLS),
+        ("none", False, []),
+    ],
+)
+def test_controls_are_run_when_asked_for(methods, controls, expected):
+    run = spec.build(tiny.registry(), task="demo", methods=methods, controls=controls)
+    assert [c.label for c in run.methods] == expected
 
 
 def test_a_label_selects_the_same_component_again():

@@ -23,6 +23,12 @@ def matrix_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say what to compare, and how; `run` and `plan` take the same."""
     options: list[Decorator] = [
         click.option("--methods", default=DEMO_METHODS, show_default=True, help="Selectors of methods, all, or none."),
+        click.option(
+            "--controls",
+            is_flag=True,
+            help="Run the controls, too: trainings without what the teacher says (docs/methods.md), which no row is "
+            "worth more than unless it beats them.",
+        ),
         click.option("--student", help="Selectors of students.  [default: the task's]"),
         click.option("--teacher", help="Selectors of teachers.  [default: the student's]"),
         click.option(

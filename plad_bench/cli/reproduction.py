@@ -42,6 +42,7 @@ def arguments(
     values = {
         "task": (task.selector, defaults.task(students)),
         "methods": (options["methods"], DEMO_METHODS),
+        "controls": (options["controls"], False),
         "student": (options["student"], None),
         "teacher": (options["teacher"], None),
         "pairs": (options["pairs"], None),

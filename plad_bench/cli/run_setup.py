@@ -210,6 +210,7 @@ def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> 
         registry,
         task=task,
         methods=options["methods"],
+        controls=options["controls"],
         student=options["student"],
         teacher=options["teacher"],
         pairs=options["pairs"],

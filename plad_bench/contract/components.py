@@ -190,6 +190,9 @@ class Method(Component):
     objective: TokenObjective | PairObjective
     shared_vocabulary: bool = True
     """Whether teacher logits are compared token by token; False for a method that works across tokenizers."""
+    control: bool = False
+    """Whether it lacks on purpose what makes a distillation work: shown as a baseline, never ranked, and not among
+    `all` methods."""
     step_cost: str = ""
     """What a step costs beyond one forward and backward pass of the student, if anything."""
 

@@ -36,6 +36,8 @@ class Text(StrEnum):
     """On-policy text: responses sampled from the student's current weights."""
     REPLAY = "replay"
     """The replay buffer: responses sampled from the student at earlier steps, with their prompts."""
+    SHUFFLED = "shuffled"
+    """The teacher's responses, each to another prompt than the one that it stands with."""
 
 
 class Need(StrEnum):

@@ -244,6 +244,7 @@ def _identity(cell: Cell) -> dict[str, Any]:
             paper=component.paper,
             lr=lr or cell.protocol.lr,
             lr_shared=not lr,
+            control=component.control,
         )
     task = cell.task.component
     return {

@@ -79,6 +79,8 @@ class Row:
     """Share of the primary metric's gap between SFT initialisation and teacher that is closed."""
     tally: tuple[int, int, int] = (0, 0, 0)
     """Wins, ties and losses against the other ranked rows."""
+    beats: Mapping[str, bool] = field(default_factory=dict)
+    """Whether it is significantly better than each complete control, by the control's label."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ class Group:
     metrics: tuple[MetricInfo, ...]
     primary: MetricInfo | None
     references: tuple[Row, ...]
+    """Baselines: teacher, student, SFT initialisation, and the controls that are complete."""
     rows: tuple[Row, ...]
     """Complete methods, by mean."""
     pairs: Pairwise | None
@@ -246,11 +249,13 @@ def _group(cells: Sequence[Cell], settings: BoardFile, complain: Complain) -> Gr
     by_method = {key: counted for key, of in every.items() if (counted := _counted(of, asked))}
     costs = {key: _cost([cell.record.cost for cell in of], shares, settings.prices) for key, of in by_method.items()}
     made = {key: _row(named[key], of, metrics, asked, costs[key]) for key, of in by_method.items()}
+    whole = {key: of[0].record for key, of in by_method.items() if set(made[key].seeds) == set(asked)}
+    complete = [key for key, record in whole.items() if not (record.is_baseline or record.method.control)]
     references = sorted(
         (key for key, of in by_method.items() if of[0].record.is_baseline),
         key=lambda key: (BASELINES.index(made[key].method), made[key].label),
     )
-    complete = [key for key in by_method if key not in references and set(made[key].seeds) == set(asked)]
+    references += sorted((key for key, record in whole.items() if record.method.control), key=lambda key: named[key])
     rows, pairs = _ranked(complete, made, by_method, references, primary)
     shown = (*(made[key] for key in references), *rows)
     unranked = _unranked(
@@ -420,11 +425,16 @@ def _ranked(
     k = len(order)
     ends = [[key for key in references if _usable(rows[key], name, primary)] for name in ("sft-init", "teacher")]
     gaps = all(len(keys) == 1 for keys in ends)
-    compared = [*order, *(keys[0] for keys in ends if gaps)]
+    controls = [
+        key for key in references if cells[key][0].record.method.control and primary.name in rows[key].estimates
+    ]
+    compared = [*order, *controls, *(keys[0] for keys in ends if gaps)]
     moments = statistics.moments([sign * matrix(cells[key], primary.name) for key in compared])
     if moments.seeds < 2:
         return tuple(rows[key] for key in order), None
     pairs = statistics.pairwise(moments.only(slice(k)))
+    n = k + len(controls)
+    beats = statistics.better(moments.only(slice(n)), k).tolist()
     significant = pairs.p_holm < 1 - statistics.LEVEL
     wins, losses = ((significant & (d > 0)).sum(axis=1).tolist() for d in (pairs.difference, -pairs.difference))
     ranked = [
@@ -432,8 +442,9 @@ def _ranked(
             rows[key],
             rank=pairs.rank_interval(i),
             best=bool(pairs.best[i]),
-            gap=statistics.gap_closed(moments.only([i, k, k + 1])) if gaps else None,
+            gap=statistics.gap_closed(moments.only([i, n, n + 1])) if gaps else None,
             tally=(wins[i], k - 1 - wins[i] - losses[i], losses[i]),
+            beats={rows[key].label: won for key, won in zip(controls, beats[i], strict=True)},
         )
         for i, key in enumerate(order)
     ]

@@ -315,6 +315,19 @@ def pairwise(m: Moments) -> Pairwise:
     return Pairwise(m, difference, adjusted, tests, np.logical_not(beaten.any(axis=1)))
 
 
+def better(m: Moments, methods: int) -> NDArray[np.bool_]:
+    """Whether each of the first `methods` is significantly better than each of the C others, [methods, C].
+
+    By the paired tests of `pairwise`, Holm-adjusted over these methods x C comparisons alone.
+    """
+    m, others = moderated(m), slice(methods, None)
+    contrasts = [m.contrast(i, others) for i in range(methods)]
+    apart = np.array([difference for difference, _, _ in contrasts])
+    p = np.array([p_value(*contrast) for contrast in contrasts])
+    significant: NDArray[np.bool_] = holm(p.ravel())[0].reshape(p.shape) < 1 - LEVEL
+    return significant & (apart > 0)
+
+
 def p_value(difference: Array | float, stderr: Array | float, df: Array | float) -> Array:
     """Two-sided p of a mean difference being 0, elementwise; 1 where the data cannot give one."""
     from scipy.special import stdtr

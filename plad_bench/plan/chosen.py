@@ -99,7 +99,7 @@ class Chosen:
 
 
 def choose(registry: Registry, kind: str, text: str) -> tuple[Chosen, ...]:
-    """The components a selector text names; `all` names every one of the kind.
+    """The components a selector text names; `all` names every one of the kind, but no method that is a control.
 
     Raises:
         UsageError: for an unknown name or parameter.
@@ -107,7 +107,7 @@ def choose(registry: Registry, kind: str, text: str) -> tuple[Chosen, ...]:
     """
     chosen: dict[str, Chosen] = {}
     for selector in parse(text):
-        names = list(registry.components(kind)) if selector.name == "all" else [selector.name]
+        names = _all(registry, kind) if selector.name == "all" else [selector.name]
         for name in names:
             registered = registry.find(kind, name)
             params = registry.configure(registered.component, dict(selector.values))
@@ -119,6 +119,11 @@ def choose(registry: Registry, kind: str, text: str) -> tuple[Chosen, ...]:
     if not chosen:
         raise NothingSelectedError(f"{text!r} selects no {kind}", "Name at least one, or all.")
     return tuple(chosen.values())
+
+
+def _all(registry: Registry, kind: str) -> list[str]:
+    found = registry.components(kind)
+    return [name for name in found if not getattr(found[name][0].component, "control", False)]
 
 
 def _flags(info: Any) -> Mapping[str, Any]:

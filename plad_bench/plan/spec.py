@@ -53,8 +53,11 @@ def build(
     seeds: int = 1,
     threads: int = 1,
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    controls: bool = False,
 ) -> RunSpec:
     """Resolve the texts of the command line into a run specification; `overrides` by task label. Errors as `choose`.
+
+    `controls` adds every method that is one.
 
     None or empty text takes the default: the task's student and metrics, each student's teacher, the usual pairs.
     """
@@ -63,11 +66,14 @@ def build(
     given = {t.label: (overrides or {}).get(t.label, {}) for t in tasks}
     found = {t.label: recipe(t, students[t.label], given[t.label]) for t in tasks}
     protocols = {t.label: protocol(t.component, given[t.label], found[t.label]) for t in tasks}
+    every: Any = registry.components("method")
+    added = [name for name, of in every.items() if controls and of[0].component.control]
+    named = [text for text in (methods.strip(), *added) if text != "none"]
     return RunSpec(
         tasks=tasks,
         students=students,
         teachers=choose(registry, "teacher", teacher) if teacher else (),
-        methods=() if methods.strip() == "none" else choose(registry, "method", methods),
+        methods=choose(registry, "method", ",".join(named)) if named else (),
         pairs=choose(registry, "pair builder", pairs or DEFAULT_PAIRS),
         metrics={t.label: metrics_of(registry, t, metrics) for t in tasks},
         protocols=protocols,

@@ -244,7 +244,7 @@ class Plan:
 
     def text(self, source: Text) -> dict[str, Stage]:
         """The input that holds a source of text, if it is an artifact of its own."""
-        if source is Text.TEACHER:
+        if source in {Text.TEACHER, Text.SHUFFLED}:
             return {"teach": self.teach}
         return {"sample": self.sample} if source is Text.SAMPLE else {}
 

@@ -55,6 +55,8 @@ class MethodPart(Named):
     """Peak learning rate it trained with."""
     lr_shared: bool
     """Whether that is the board's shared rate rather than the method's own."""
+    control: bool = False
+    """Whether it is a control, which is never ranked."""
 
 
 class TaskPart(Named):

@@ -23,7 +23,8 @@ def answer(group: Group) -> Line:
     if group.pairs is None:
         parts.append(_trial(group, metric))
     else:
-        parts += [_best(group, metric, group.pairs), *_worse(group, metric, group.pairs), _scope(group)]
+        parts += [_best(group, metric, group.pairs), *_worse(group, metric, group.pairs)]
+        parts += [*_controls(group), _scope(group)]
     return tuple(piece for part in parts for piece in (*part, " "))[:-1]
 
 
@@ -84,6 +85,27 @@ def _worse(group: Group, metric: MetricInfo, pairs: Pairwise) -> Iterator[Line]:
         if pairs.p_holm[0, k] < 1 - LEVEL:
             yield ("It beats ", Name(row.label), " by ", *_difference(group, metric, pairs, 0, k), ".")
             return
+
+
+def _controls(group: Group) -> Iterator[Line]:
+    """Which methods beat every control: the others may gain nothing from what the teacher says."""
+    compared = [row for row in group.rows if row.beats]
+    if not compared:
+        return
+    controls: Line = joined([(Name(label),) for label in compared[0].beats])
+    lost = [row for row in compared if not all(row.beats.values())]
+    several = "controls" if len(compared[0].beats) > 1 else "control"
+    if not lost:
+        every = "Every method beats" if len(compared) > 1 else "It beats"
+        yield (f"{every} the {several} ", *controls, ".")
+        return
+    verb = "do" if len(lost) > 1 else "does"
+    yield (
+        *_names(lost),
+        f" {verb} not beat {'every control' if len(compared[0].beats) > 1 else 'the control'} (",
+        *controls,
+        "), so that what is gained there may not come from the teacher.",
+    )
 
 
 def _difference(group: Group, metric: MetricInfo, pairs: Pairwise, i: int, k: int) -> Line:

@@ -28,7 +28,7 @@ from plad_bench.render.templating import draw, source
 MADE = '<meta name="generator" content="plad-bench">'
 """Stands at the beginning of every page."""
 SHORT = {
-    "references": "References",
+    "references": "Baselines",
     "ranking": "Ranking",
     "cost": "Cost",
     "pairs": "Comparisons",

@@ -119,17 +119,18 @@ def starred(row: Row) -> str:
 def sections(group: Group) -> Iterator[Section]:
     """The parts of a group, in the order of a page, without its plots."""
     places = {metric: decimals(group, metric) for metric in group.metrics}
+    if group.rows:
+        yield _ranking(group, places)
+    else:
+        yield Section("none", before="No method is complete, so none is ranked.")
     if group.references:
         columns = (Column(("",)), *map(_column, places), Column(("Seeds",), right=True))
         body = tuple((_method(row), *_values(row, places), _seeds(row)) for row in group.references)
         yield Section("references", ("Baselines, not ranked",), table=Table(columns, body))
     if group.rows:
-        yield _ranking(group, places)
         yield _costs(group)
         if group.pairs is not None and len(group.rows) > 1:
             yield _pairwise(group)
-    else:
-        yield Section("none", before="No method is complete, so none is ranked.")
     if group.unranked:
         columns = tuple(Column((head,)) for head in ("Method", "Status", "Seed", "Reason"))
         body = tuple(
@@ -249,6 +250,7 @@ def _ranking(group: Group, places: Mapping[MetricInfo, int]) -> Section:
         Column(("Gap closed",), right=True, better="higher"),
         Column(("Teacher access",)),
         Column(("Win-tie-loss",), right=True, better="higher"),
+        *([Column(("Beats controls",), better="higher")] if _controls(group) else []),
         Column(("Seeds",), right=True),
     )
     body = tuple(
@@ -259,12 +261,29 @@ def _ranking(group: Group, places: Mapping[MetricInfo, int]) -> Section:
             _gap(row.gap),
             Entry((Said(row.access),)),
             Entry(("-".join(map(str, row.tally)) if ranked else NONE,), row.tally[0] - row.tally[2]),
+            *([_beats(row)] if _controls(group) else []),
             _seeds(row),
         )
         for place, row in enumerate(group.rows)
     )
     table = Table(columns, body, tuple(map(access, group.rows)))
     return Section("ranking", by, table=table, note=(" ".join(_reading(group)),))
+
+
+def _controls(group: Group) -> bool:
+    """Whether the methods of a group are compared with controls."""
+    return any(row.beats for row in group.rows)
+
+
+def _beats(row: Row) -> Entry:
+    """How many controls a method beats; which it does not, unless that is all of them."""
+    lost: list[Line] = [(Name(control),) for control, won in row.beats.items() if not won]
+    won = len(row.beats) - len(lost)
+    if not lost:
+        return Entry(("all" if won > 1 else "yes",), won)
+    if not won:
+        return Entry(("none" if len(lost) > 1 else "no",), won)
+    return Entry((f"{won} of {len(row.beats)}, not ", *joined(lost)), won)
 
 
 def one_record(rows: Iterable[Row]) -> bool:
@@ -283,6 +302,11 @@ def _reading(group: Group) -> Iterator[str]:
             "(paired by seed and example, Holm-adjusted). \N{BLACK STAR}: it may be the best, since no method is "
             "significantly better (multiple comparisons with the best). Win-tie-loss counts the tests of pairs."
         )
+        if _controls(group):
+            yield (
+                "Beats controls: significantly better than trainings without what the teacher says, which are among "
+                "the baselines (paired tests, Holm-adjusted over all methods and controls)."
+            )
         if any(row.gap for row in group.rows):
             yield (
                 "Gap closed is (method - sft-init) / (teacher - sft-init), with Fieller's interval; it is a share of "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,8 +105,9 @@ class Corpus:
             if missing := [id_ for id_, references in by_id.items() if not references]:
                 raise StageError(f"{len(missing)} training prompts have no reference, among them {missing[0]}")
         else:
-            role = {Text.TEACHER: "teach", Text.SAMPLE: "sample"}[text]
+            role = "sample" if text is Text.SAMPLE else "teach"
             by_id = read_responses(context.inputs[role], self.prompts)
+            by_id = _shuffled(by_id, [p.id for p in self.prompts]) if text is Text.SHUFFLED else by_id
         every = [
             [self._spelled(p.prompt, ids, response) for response in by_id[p.id]]
             for p, ids in zip(self.prompts, self.encoded, strict=True)
@@ -298,6 +299,14 @@ def _pair_steps(
         return steps
 
     return PairLoss(model, method.component.objective, method.params), step_at, None
+
+
+def _shuffled(by_id: Mapping[str, tuple[Response, ...]], ids: Sequence[str]) -> dict[str, tuple[Response, ...]]:
+    """Every prompt with the responses to the next one; ids are hashes, so that their order says nothing of prompts."""
+    if len(ids) < 2:
+        raise StageError("a single training prompt has no other one's response", "Give more data, or raise --limit.")
+    order = sorted(ids)
+    return {id_: by_id[other] for id_, other in zip(order, [*order[1:], order[0]], strict=True)}
 
 
 def _count(context: Context, name: str, number: int) -> None:

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on the references: the control that every distillation must beat."""
+"""Supervised fine-tuning on the references: what every distillation must beat."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def loss(student: Tensor, _teacher: Tensor | None, labels: Tensor, _params: Meth
 RECORDS = (
     Method(
         name="sft",
-        summary="Cross-entropy on the task's references; no teacher. The control.",
+        summary="Cross-entropy on the task's references; no teacher.",
         paper="no paper: maximum likelihood",
         title="Supervised fine-tuning",
         equation="-log q(y_ref)",
