@@ -114,7 +114,7 @@ def test_the_policy_allows_its_own_style_and_script_and_nothing_else(board):
 
 def test_the_page_says_what_the_markdown_says_in_the_same_order(board):
     seen = Page(page(board, ["## A section of a plugin"]))
-    order = ["Demo", "Task ", "Baselines", "Ranking by missing-slots", "Cost", "Pairwise comparisons",
+    order = ["Demo", "Task ", "Ranking by missing-slots", "Baselines", "Cost", "Pairwise comparisons",
              "Incomplete, failed", "Plots", "Samples", "A section of a plugin", "How to reproduce"]  # fmt: skip
     text = seen.text("h1", "h2", "p", "pre")
     assert [text.index(part) for part in order] == sorted(text.index(part) for part in order)

@@ -425,9 +425,8 @@ def _ranked(
     k = len(order)
     ends = [[key for key in references if _usable(rows[key], name, primary)] for name in ("sft-init", "teacher")]
     gaps = all(len(keys) == 1 for keys in ends)
-    controls = [
-        key for key in references if cells[key][0].record.method.control and primary.name in rows[key].estimates
-    ]
+    measured = [key for key in references if primary.name in rows[key].estimates]
+    controls = [key for key in measured if cells[key][0].record.method.control]
     compared = [*order, *controls, *(keys[0] for keys in ends if gaps)]
     moments = statistics.moments([sign * matrix(cells[key], primary.name) for key in compared])
     if moments.seeds < 2:
