@@ -151,12 +151,12 @@ def test_plan_says_the_settings_and_who_chose_them(tmp_path):
     named = ("--student", f"hf[path={base}]", "--teacher", f"hf[path={base}]")
     shown = plan(tmp_path, *options, *named)
     assert shown.exception is None
-    assert "recipe: full fine-tuning, below 0.3 B parameters:" in shown.stderr
+    assert "recipe: full fine-tuning, below 20 M parameters:" in shown.stderr
     assert (
-        "  methods: steps 7 (option), learning rate 0.0001 (recipe), batch 8 (recipe), precision float32 (task)\n"
-        "  SFT initialisation: steps 500 (recipe), learning rate 0.0003 (recipe)\n"
+        "  methods: steps 7 (option), learning rate 0.001 (recipe), batch 32 (recipe), precision float32 (task)\n"
+        "  SFT initialisation: steps 500 (recipe), learning rate 0.003 (recipe)\n"
     ) in shown.stderr
-    assert "steps 500 (recipe), learning rate 0.0001 (recipe)\n" in shown.stderr
+    assert "steps 500 (recipe), learning rate 0.003 (recipe)\n" in shown.stderr
     (board,) = [tmp_path / "b" / "demo-base"]
     board.mkdir(parents=True)
     (board / "board.toml").write_text("[protocol]\nlr = 3e-4\n")
@@ -203,12 +203,12 @@ def test_a_base_teacher_cannot_learn_a_task_without_references(tmp_path):
 @pytest.mark.parametrize(
     ("given", "what"),
     [
-        (["--lr", "3e-3"], "a learning rate of 0.003 (--lr)"),
-        (["--sft-lr", "3e-3"], "a learning rate of 0.003 (--sft-lr)"),
-        (["--methods", "kd[lr=0.01]"], "a learning rate of 0.01 (lr of kd)"),
-        (["--sft-lr", "3e-3", "--sft-steps", "0"], ""),
-        (["--lr", "2e-3", "--sft-lr", "2e-3"], ""),
-        (["--lr", "4e-3", "--lora", "2"], ""),
+        (["--lr", "3e-2"], "a learning rate of 0.03 (--lr)"),
+        (["--sft-lr", "3e-2"], "a learning rate of 0.03 (--sft-lr)"),
+        (["--methods", "kd[lr=0.1]"], "a learning rate of 0.1 (lr of kd)"),
+        (["--sft-lr", "3e-2", "--sft-steps", "0"], ""),
+        (["--lr", "2e-2", "--sft-lr", "2e-2"], ""),
+        (["--lr", "1e-2", "--lora", "2"], ""),
     ],
 )
 def test_pretrained_weights_at_a_rate_for_random_ones_are_refused(tmp_path, given, what):
@@ -225,9 +225,9 @@ def test_a_teachers_rate_is_looked_at_and_random_weights_take_any(tmp_path):
     base = model(tmp_path / "base")
     said = refusal(
         tmp_path, "--task", "demo", "--methods", "kd", "--student", f"hf[path={base}]",
-        "--teacher", f"hf[path={base},steps=3,lr=0.01]",
+        "--teacher", f"hf[path={base},steps=3,lr=0.1]",
     )  # fmt: skip
-    assert "a learning rate of 0.01 (the teacher's lr)" in said
+    assert "a learning rate of 0.1 (the teacher's lr)" in said
     assert refusal(tmp_path, "--methods", "kd", "--lr", "0.1", "--sft-lr", "0.1") == ""
 
 

@@ -23,7 +23,13 @@ KINDS: dict[Kind, str] = {
     "pruned": "full fine-tuning of a pruned model",
     "lora": "LoRA",
 }
-SIZES: dict[str, float] = {"below 0.3 B": 0.3e9, "0.3 to 2 B": 2e9, "2 to 20 B": 20e9, "above 20 B": float("inf")}
+SIZES: dict[str, float] = {
+    "below 20 M": 20e6,
+    "20 M to 0.3 B": 0.3e9,
+    "0.3 to 2 B": 2e9,
+    "2 to 20 B": 20e9,
+    "above 20 B": float("inf"),
+}
 """Size classes, each up to so many parameters. A pruned model counts with the size of the model that it is cut from."""
 UNKNOWN_SIZE = "2 to 20 B"
 """The class of a model whose size nobody says: its rates harm no smaller one."""
@@ -97,10 +103,12 @@ def _recipe(
     )
 
 
-_SMALL, _MEDIUM, _LARGE, _HUGE = SIZES
+_TINY, _SMALL, _MEDIUM, _LARGE, _HUGE = SIZES
 # Measured on E2E: SmolLM2-135M-Instruct whole, and cut to 12 of its 30 layers, batches of 8, one seed, 26 to 40 steps.
 # fmt: off
 RECIPES: tuple[Recipe, ...] = (
+    _recipe("full", _TINY, lr=_guess(1e-3), sft_lr=_guess(3e-3), teacher_lr=_guess(3e-3), batch=_guess(32),
+            highest_lr=2e-2),
     _recipe("full", _SMALL, lr=_guess(1e-4), sft_lr=_measured(3e-4), teacher_lr=_measured(1e-4), batch=_measured(8),
             highest_lr=2e-3),
     _recipe("full", _MEDIUM, lr=_guess(2e-5), sft_lr=_guess(5e-5), teacher_lr=_guess(2e-5), batch=_guess(32),
@@ -109,10 +117,12 @@ RECIPES: tuple[Recipe, ...] = (
             highest_lr=2e-4),
     _recipe("full", _HUGE, lr=_guess(5e-6), sft_lr=_guess(5e-6), teacher_lr=_guess(5e-6), batch=_guess(32),
             highest_lr=1e-4),
+    _recipe("pruned", _TINY, lr=_guess(1e-3), sft_lr=_guess(3e-3), batch=_guess(32), highest_lr=2e-2),
     _recipe("pruned", _SMALL, lr=_measured(5e-4), sft_lr=_measured(1e-3), batch=_measured(8), highest_lr=2e-3),
     _recipe("pruned", _MEDIUM, lr=_guess(1e-4), sft_lr=_guess(3e-4), batch=_guess(32), highest_lr=2e-3),
     _recipe("pruned", _LARGE, lr=_guess(5e-5), sft_lr=_guess(1e-4), batch=_guess(32), highest_lr=1e-3),
     _recipe("pruned", _HUGE, lr=_guess(2e-5), sft_lr=_guess(5e-5), batch=_guess(32), highest_lr=5e-4),
+    _recipe("lora", _TINY, lr=_guess(1e-3), sft_lr=_guess(3e-3), batch=_guess(32), highest_lr=2e-2),
     _recipe("lora", _SMALL, lr=_guess(3e-4), sft_lr=_guess(5e-4), batch=_guess(8), highest_lr=5e-3),
     _recipe("lora", _MEDIUM, lr=_guess(2e-4), sft_lr=_guess(2e-4), batch=_guess(32), highest_lr=5e-3),
     _recipe("lora", _LARGE, lr=_guess(1e-4), sft_lr=_guess(1e-4), batch=_guess(32), highest_lr=2e-3),
