@@ -1,6 +1,7 @@
 """plad-bench: compare methods of distilling a language model under one controlled protocol.
 
-Everything a plugin author imports is here: `hookimpl`, `Params`, `param` and the record types.
+Everything a plugin author imports is here: `hookimpl`, `Params`, `param` and the record types. `API_VERSION` is the
+version of all that.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from plad_bench.contract.api import API_VERSION
     from plad_bench.contract.components import (
         Check,
         Finding,
@@ -34,10 +36,12 @@ if TYPE_CHECKING:
     from plad_bench.contract.protocol import Protocol
     from plad_bench.contract.requests import Request, RequestContext
     from plad_bench.contract.tools import LanguageModel, Scorers, Tools
+    from plad_bench.contract.views import BoardView, CellView
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "api": "API_VERSION",
     "hookspecs": "hookimpl",
     "money": "Asks Price",
     "params": "MethodParams PairParams Params TaskParams param",
@@ -52,14 +56,18 @@ _HOME = {
     "launching": "LaunchOptions LauncherSession StageProcess",
     "events": "Event",
     "tools": "LanguageModel Scorers Tools",
+    "views": "BoardView CellView",
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names.split()}
 
 __all__ = [
+    "API_VERSION",
     "Access",
     "Asks",
     "BadRow",
+    "BoardView",
     "Candidates",
+    "CellView",
     "Check",
     "Event",
     "Example",
@@ -118,6 +126,11 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import a public name on first use, so that `plad-bench --help` does not wait for pydantic."""
     if name not in _MODULE:
-        msg = f"module 'plad_bench' has no attribute {name!r}"
-        raise AttributeError(msg)
+        from plad_bench.contract.renamed import API, warn
+
+        if name not in API:
+            msg = f"module 'plad_bench' has no attribute {name!r}"
+            raise AttributeError(msg)
+        warn(f"plad_bench.{name}", f"plad_bench.{API[name]}", stacklevel=2)
+        name = API[name]
     return getattr(import_module(f"plad_bench.contract.{_MODULE[name]}"), name)

@@ -1,7 +1,7 @@
 """Audit calls: evaluate any registered method's loss on tensors of your own (docs/auditing.md), or ask a teacher.
 
 `token_loss` and `pair_loss` return the scalar that training would minimise on these tensors, differentiable, in the
-dtype handed in.
+dtype handed in. `tiny_models` makes two models whose logits such tensors can be.
 """
 
 from __future__ import annotations
@@ -9,17 +9,24 @@ from __future__ import annotations
 import functools
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from plad_bench.contract.components import Method, Teacher
 from plad_bench.contract.errors import StageError, UsageError
+from plad_bench.contract.examples import Response
 from plad_bench.contract.money import Budget
 from plad_bench.contract.objectives import PairBatch, PairObjective, TokenObjective
+from plad_bench.contract.params import TaskParams
 from plad_bench.contract.registry import Registry, resolve
 from plad_bench.contract.requests import Request, RequestContext
+
+if TYPE_CHECKING:
+    from plad_bench.contract.models import ScratchModel
+    from plad_bench.learn.evaluation import Evaluated
 
 IGNORED = -100
 """The label of a position that is no part of a response."""
@@ -171,7 +178,7 @@ def answers(
             top_k=0,
             seed=0,
             samples=samples,
-            response_cache=Path(place) / "journal",
+            response_cache=Path(place) / "response_cache",
             budget=Budget(),
             same=signature,
             progress=lambda done, total: None,
@@ -184,6 +191,53 @@ def answers(
     if len(given) != len(prompts):
         raise StageError(f"teacher {teacher.name} answered {len(given)} of {len(prompts)} prompts")
     return given
+
+
+@dataclass(frozen=True)
+class TinyModels:
+    """A student and a teacher with random weights and the same tokenizer, on the CPU, in float32."""
+
+    student: Evaluated
+    teacher: Evaluated
+    """Both are a `plad_bench.LanguageModel`, as metrics get one."""
+
+    def batch(self, texts: Sequence[tuple[str, str]]) -> tuple[Tensor, Tensor, Tensor]:
+        """What `token_loss` takes, of B texts: logits [B, T, V] of student and teacher, and labels [B, T].
+
+        The student's logits have a gradient to its weights.
+
+        Args:
+            texts: (prompt, response) of each.
+        """
+        from plad_bench.learn.sequences import collate
+
+        encoder = self.student.encoder
+        items = [encoder.sequence(encoder.prompt(p), encoder.response(Response(text=r))) for p, r in texts]
+        batch = collate(items, self.student.tokenizer.pad_token_id)
+        student, teacher = (
+            m.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+            for m in (self.student, self.teacher)
+        )
+        return student, teacher.detach(), batch.labels
+
+
+def tiny_models(seed: int = 0) -> TinyModels:
+    """The models of `plad_bench.tiny` as they are made from scratch, with a tokenizer of its texts."""
+    from plad_bench import tiny
+    from plad_bench.execute.stages.tokenizer import trained
+    from plad_bench.learn import models
+    from plad_bench.learn.evaluation import Evaluated
+
+    texts = [text for e in tiny.examples(TaskParams()) for text in (f"{e.prompt}\n", *e.references)]
+
+    def made(place: Path, source: ScratchModel, seed: int) -> Evaluated:
+        trained(texts, source.vocabulary).save_pretrained(place / "tokenizer")
+        model, tokenizer = models.from_scratch(place / "tokenizer", {**asdict(source), "seed": seed})
+        models.save(model, tokenizer, place / "model")
+        return Evaluated(place / "model", "cpu", "float32", tiny.TASK.protocol.max_new_tokens, {})
+
+    with tempfile.TemporaryDirectory() as place:
+        return TinyModels(made(Path(place, "s"), tiny.SMALL, seed), made(Path(place, "t"), tiny.LARGE, seed + 1))
 
 
 _SHAPES = "Logits are [B, T, V], labels [B, T]."

@@ -122,6 +122,7 @@ class Entry:
 
     def __init__(self, name, load):
         self.name, self.value, self.dist, self._load = name, f"{name}_package", None, load
+        self.module = self.value
 
     def load(self):
         return self._load()

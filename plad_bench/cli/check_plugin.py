@@ -11,11 +11,12 @@ from dataclasses import asdict
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from plad_bench.cli.options import echo_json, json_option
+from plad_bench.contract import api
 from plad_bench.contract.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def _load(target: str) -> tuple[Registry, set[str]]:
         for name, module in declared.items():
             if name not in {origin.plugin for origin in registry.origins.values()}:
                 registry.add(
-                    Origin(name, f"{path.resolve().name}, not installed", editable=True), partial(import_module, module)
+                    Origin(name, f"{path.resolve().name}, not installed", editable=True), partial(_import, module)
                 )
         return registry, set(declared)
     origins = [*registry.origins.values(), *(b.origin for b in registry.broken)]
@@ -91,6 +92,11 @@ def _load(target: str) -> tuple[Registry, set[str]]:
             f"no plugin {target!r}, and no such file or package", suggestion(near_matches(target, known), known)
         )
     return registry, names
+
+
+def _import(module: str) -> Any:
+    api.check_module(module)
+    return import_module(module)
 
 
 def _declared(directory: Path) -> dict[str, str]:

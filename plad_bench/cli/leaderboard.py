@@ -15,6 +15,7 @@ from plad_bench.contract.errors import ExitCode, UsageError
 from plad_bench.contract.files import unwritable, write_atomically
 
 if TYPE_CHECKING:
+    from plad_bench.contract.views import BoardView
     from plad_bench.leaderboard.board import Board, Group
 
 _INDEX = "*"
@@ -241,10 +242,11 @@ def _table(group: Group, width: int) -> Any:
 def _files(board: Board, directory: Path, registry: Any) -> dict[Path, bytes]:
     from plad_bench.render.write import render
 
+    shown: BoardView = board
     sections = []
     for impl in registry.manager.hook.plad_bench_board_sections.get_hookimpls():
         try:
-            text = impl.function(board=board)
+            text = impl.function(board=shown)
         except Exception as error:  # noqa: BLE001  a plugin's section must not cost the page
             click.echo(f"plugin {impl.plugin_name} failed to write its section: {error}", err=True)
             continue

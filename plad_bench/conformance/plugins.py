@@ -60,6 +60,11 @@ def check_module(module: ModuleType) -> list[Checked]:
     return check(registry, names)
 
 
+def broken_module(module: ModuleType) -> list[str]:
+    """The claims that a plugin does not keep, with remedies, advice left out; empty if all is well."""
+    return [f"{c.kind} {c.name}: {c.verdict}" for c in check_module(module) if c.verdict.level == "failed"]
+
+
 def installed_as(module: ModuleType) -> set[str]:
     """The names of the entry points that load a module."""
     return {entry.name for entry in entry_points(group=GROUP) if entry.module == module.__name__}

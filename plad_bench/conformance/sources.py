@@ -70,7 +70,7 @@ claim(
     "`provides` says what methods can get from it",
     "teacher",
     remedy="Give a frozenset of plad_bench.Access: frozenset({Access.TEXT}) for a teacher of text, "
-    "frozenset(Access) - {Access.NONE} for a model that plad-bench loads.",
+    "frozenset({Access.TEXT, Access.LOGITS}) for a model that plad-bench loads.",
 )
 def _provides(teacher: Any) -> None:
     see(

@@ -7,7 +7,7 @@ entry-point group `plad_bench` or given as a file with `-p`.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pluggy
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from plad_bench.contract.components import Check, Launcher, Method, Metric, PairBuilder, Student, Task, Teacher
     from plad_bench.contract.events import Event
+    from plad_bench.contract.views import BoardView, CellView
 
 hookspec = pluggy.HookspecMarker("plad_bench")
 hookimpl = pluggy.HookimplMarker("plad_bench")
@@ -162,8 +163,8 @@ def plad_bench_commands(cli: click.Group) -> None:
 
 
 @hookspec(firstresult=True)
-def plad_bench_cell_skip(cell: Any) -> str | None:
-    """Say why a planned cell (`plad_bench.plan.Cell`) cannot run, or None. Stops at the first reason.
+def plad_bench_cell_skip(cell: CellView) -> str | None:
+    """Say why a planned cell cannot run, or None. Stops at the first reason.
 
     For example:
 
@@ -228,7 +229,7 @@ def plad_bench_run_finished(event: Event) -> None:
 
 
 @hookspec
-def plad_bench_board_sections(board: Any) -> str | None:
+def plad_bench_board_sections(board: BoardView) -> str | None:
     """Return markdown to add to a board's page, or None. Must depend on the board alone.
 
     For example:

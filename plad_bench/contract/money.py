@@ -10,6 +10,7 @@ from pathlib import Path
 from plad_bench.contract import locks
 from plad_bench.contract.errors import BudgetError, MissingError
 from plad_bench.contract.files import write_atomically
+from plad_bench.contract.renamed import former_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,7 @@ class Price:
         return (tokens_in * self.per_million_in + tokens_out * self.per_million_out) / 1e6
 
 
+@former_names(questions="requests")
 @dataclass(frozen=True, kw_only=True)
 class Asks:
     """What is asked of an endpoint about one prompt, or about one response to it."""

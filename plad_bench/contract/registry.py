@@ -15,14 +15,14 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from importlib.metadata import Distribution, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from plad_bench.contract import hookspecs
-from plad_bench.contract.errors import PluginError, UsageError
+from plad_bench.contract import api, hookspecs
+from plad_bench.contract.errors import PladBenchError, PluginError, UsageError
 from plad_bench.contract.renamed import METRICS
 from plad_bench.contract.suggestions import allowed_values, near_matches, suggestion
 
@@ -109,7 +109,7 @@ class Registry:
             name = f"{distribution.name} {distribution.version}" if distribution else entry.value
             # The built-in plugins are released with the harness: their versions and a snapshot test key them.
             editable = distribution is not None and distribution.name != "plad-bench" and _is_editable(distribution)
-            registry.add(Origin(entry.name, name, editable), entry.load)
+            registry.add(Origin(entry.name, name, editable), functools.partial(_load, entry))
         for file in registry.files:
             registry.add(Origin(file.stem, file.name, editable=True), functools.partial(_import_file, file))
         return registry
@@ -118,6 +118,8 @@ class Registry:
         """Load one plugin; whatever is wrong with it ends up in `broken`."""
         try:
             name = self.manager.register(load(), name=f"{origin.plugin} ({origin.distribution})")
+        except PladBenchError as error:
+            self.broken.append(Broken(origin, ". ".join(filter(None, (error.message, error.remedy)))))
         except (Exception, SystemExit) as error:  # noqa: BLE001  a plugin may fail in any way; it must not take others with it
             self.broken.append(Broken(origin, f"{type(error).__name__}: {error}"))
         else:
@@ -281,12 +283,18 @@ def _is_editable(distribution: Distribution) -> bool:
     return bool(text and json.loads(text).get("dir_info", {}).get("editable"))
 
 
+def _load(entry: EntryPoint) -> Any:
+    api.check_module(entry.module)
+    return entry.load()
+
+
 def _import_file(file: Path) -> Any:
     name = f"plad_bench_file_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None or not file.is_file():
         msg = f"{file} is not a Python file"
         raise ImportError(msg)
+    api.check(file.read_bytes())
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # so that records and functions of the file can be found again by module name
     spec.loader.exec_module(module)

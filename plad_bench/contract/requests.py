@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from plad_bench.contract.money import Budget
+from plad_bench.contract.renamed import former_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +19,7 @@ class Request:
     prompt: str
 
 
+@former_names(journal="response_cache", purse="budget")
 @dataclass(frozen=True, kw_only=True)
 class RequestContext:
     """How a teacher is to answer, and what it reports to."""

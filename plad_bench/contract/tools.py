@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from plad_bench.contract.renamed import former_names
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -55,6 +57,7 @@ class LanguageModel:
         raise NotImplementedError
 
 
+@former_names(journal="response_cache", purse="budget", thrift="memory_policy")
 class Tools:
     """What a metric's function is handed beside the examples. Calling it is `Scorers`."""
 
@@ -70,7 +73,7 @@ class Tools:
     counts: dict[str, float]
     """Counts for the manifest: what was dropped, cut, asked."""
     budget: Budget
-    """What may be spent on context."""
+    """What may be spent on requests."""
     memory_policy: MemoryPolicy
     """How the stage spares its device's memory."""
 

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from plad_bench.contract import hub
 from plad_bench.contract.enums import Access, Need, Text
@@ -22,6 +22,9 @@ from plad_bench.plan.cell import Cell
 from plad_bench.plan.chosen import Chosen
 from plad_bench.plan.reference_free import has_references, reads_references
 from plad_bench.plan.stages import Stage, metrics_needs
+
+if TYPE_CHECKING:
+    from plad_bench.contract.views import CellView
 
 logger = logging.getLogger("plad_bench")
 
@@ -68,9 +71,10 @@ def absence_reason(cell: Cell, metric: Chosen) -> str:
 
 def plugins_reason(cell: Cell) -> str:
     """The first reason that a plugin gives; one that fails gives none and is named in the log."""
+    shown: CellView = cell
     for impl in reversed(cell.registry.manager.hook.plad_bench_cell_skip.get_hookimpls()):
         try:
-            reason = impl.function(cell=cell)
+            reason = impl.function(cell=shown)
         except Exception:
             logger.exception("plugin %s failed in plad_bench_cell_skip", impl.plugin_name)
             continue
