@@ -275,7 +275,7 @@ def ours(step: str, work: Work, count: int) -> Turn:
     method = registry.get("method", name)
     params = registry.configure(method, given)
     paired = isinstance(method.objective, PairObjective)
-    module, step_at, memory = (pair_steps if paired else token_steps)(method, params, work, count)
+    module, data = (pair_steps if paired else token_steps)(method, params, work, count)
     clock, losses = Clock(work), []
 
     def progress(done: int, steps: int, **values: float) -> None:
@@ -284,14 +284,13 @@ def ours(step: str, work: Work, count: int) -> Turn:
 
     with tempfile.TemporaryDirectory() as directory:
         training.train(
-            module, step_at, steps=count, lr=LR, seed=0, precision="bf16" if work.cuda else "float32",
+            module, data, steps=count, lr=LR, seed=0, precision="bf16" if work.cuda else "float32",
             device="cuda:0" if work.cuda else "cpu", checkpoint=Path(directory) / "none", progress=progress,
-            memory=memory,
         )  # fmt: skip
     return Turn(losses[0], clock.seconds, 0)
 
 
-def token_steps(method: Any, params: Any, work: Work, count: int) -> tuple[Any, Any, Any]:
+def token_steps(method: Any, params: Any, work: Work, count: int) -> tuple[Any, Any]:
     """The module and the steps of a token objective, as the train stage makes them."""
     from plad_bench.contract.enums import Text
     from plad_bench.learn.objectives import TokenLoss
@@ -313,34 +312,28 @@ def token_steps(method: Any, params: Any, work: Work, count: int) -> tuple[Any, 
         fixed=dict.fromkeys((Text.REFERENCE, Text.TEACHER, Text.SAMPLE), texts), order=[every] * count,
         rollouts=rollouts, validation=(), cost={}, seed=0, pad=2, device="cuda:0" if work.cuda else "cpu",
     )  # fmt: skip
-    return module, steps.at, steps
+    return module, steps
 
 
-def pair_steps(method: Any, params: Any, work: Work, count: int) -> tuple[Any, Any, Any]:
+def pair_steps(method: Any, params: Any, work: Work, count: int) -> tuple[Any, Any]:
     """The module and the steps of a pair objective, with what a reference model says of the pairs known."""
-    from plad_bench.learn.objectives import PairLoss, PairScores
-    from plad_bench.learn.sequences import Tokens, collate, micro_batches
-    from plad_bench.learn.training import MicroStep, Step
+    from plad_bench.learn.objectives import PairLoss
+    from plad_bench.learn.sequences import Tokens
+    from plad_bench.learn.steps import PairSteps
 
-    device = "cuda:0" if work.cuda else "cpu"
     student = work.student()
     module = PairLoss(student, method.objective, params)
-    rows = [(Tokens(*a), Tokens(*b)) for a, b in zip(work.sequences, work.rejected, strict=True)]
-    known: tuple[Tensor, ...] = ()
+    rows = [{"chosen": Tokens(*a), "rejected": Tokens(*b)} for a, b in zip(work.sequences, work.rejected, strict=True)]
     if method.objective.reference:
         with torch.no_grad(), work.autocast():
             known = logprobs(student, work, [*work.sequences, *work.rejected])[0].chunk(2)
-
-    def micro(size: int) -> list[MicroStep]:
-        made: list[MicroStep] = []
-        for indices in micro_batches([chosen for chosen, _ in rows], size):
-            batch = collate([rows[i][0] for i in indices] + [rows[i][1] for i in indices], 2, device)
-            scores = PairScores(*(values[torch.tensor(indices, device=device)] for values in known))
-            made.append(lambda module, batch=batch, scores=scores: module(batch, scores, len(rows)))
-        return made
-
-    step = Step(micro, len(rows), sum(len(a.response) + len(b.response) for a, b in rows))
-    return module, lambda number: step, None
+        for row, chosen, rejected in zip(rows, *(side.tolist() for side in known), strict=True):
+            row |= {"reference_chosen": chosen, "reference_rejected": rejected}
+    every = list(range(len(rows)))
+    return module, PairSteps(
+        {str(i): [row] for i, row in enumerate(rows)}, examples=[str(i) for i in every], order=[every] * count,
+        seed=0, pad=2, device="cuda:0" if work.cuda else "cpu",
+    )  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------------------------- TRL

@@ -52,15 +52,13 @@ def steps(name, student, cost):
         pad=2,
         device="cpu",
     )
-    return module, made.at, made
+    return module, made
 
 
-def pairs(name, student):
-    """The module and the steps of a pair method."""
-    method = METHODS[name]
-    module = PairLoss(student, method.objective, tiny.registry().configure(method, {}))
+class Pairs(training.Steps):
+    """Three steps of pairs."""
 
-    def at(number):
+    def at(self, number):
         count = 0 if number == STEPS - 1 else BATCH - number  # the last step has no pair: all were dropped
         chosen = [s[0] for s in SEQUENCES[:count]]
         rejected = [s[0] for s in SEQUENCES[::-1][:count]]
@@ -71,12 +69,16 @@ def pairs(name, student):
                 batch = collate(chosen[i : i + size] + rejected[i : i + size], 2)
                 known = torch.full((len(chosen[i : i + size]),), -20.0)
                 scores = PairScores(known, known - 1, known / 10, known / 20)
-                made.append(lambda module, batch=batch, scores=scores: module(batch=batch, scores=scores, total=count))
+                made.append({"batch": batch, "scores": scores, "total": count})
             return made
 
         return training.Step(micro, count, sum(len(s.response) for s in chosen + rejected))
 
-    return module, at, None
+
+def pairs(name, student):
+    """The module and the steps of a pair method."""
+    method = METHODS[name]
+    return PairLoss(student, method.objective, tiny.registry().configure(method, {})), Pairs()
 
 
 def small(model):
@@ -89,8 +91,9 @@ def small(model):
     model.register_forward_pre_hook(check, with_kwargs=True)
 
 
-def full(at):
+def full(data):
     """The steps, where the last rank has no room for more than two sequences even before a model sees them."""
+    at = data.at
 
     def short(number):
         step = at(number)
@@ -98,11 +101,11 @@ def full(at):
         def micro(size):
             if ranks.rank() == ranks.count() - 1 and size > 2:
                 raise MemoryError
-            return step.micro(size)
+            return step.micro_batches(size)
 
-        return replace(step, micro=micro)
+        return replace(step, micro_batches=micro)
 
-    return short
+    data.at = short
 
 
 def trained(name, how, directory):
@@ -111,12 +114,12 @@ def trained(name, how, directory):
     if how == "small":
         small(student)
     kind = pairs if hasattr(METHODS[name].objective, "reference") else steps
-    module, at, memory = kind(name, student, *([] if kind is pairs else [cost]))
+    module, data = kind(name, student, *([] if kind is pairs else [cost]))
     if how == "full":
-        at = full(at)
+        full(data)
     result = training.train(
         module,
-        at,
+        data,
         steps=STEPS,
         lr=1e-2,
         seed=0,
@@ -124,7 +127,6 @@ def trained(name, how, directory):
         device="cpu",
         checkpoint=directory / f"{name}-{ranks.rank()}.pt",
         progress=lambda *_, **__: None,
-        memory=memory,
         memory_policy=memory_policy,
     )
     return {
@@ -133,7 +135,7 @@ def trained(name, how, directory):
         "tokens": result.tokens,
         "cost": cost,
         "micro_batch": memory_policy.micro_batch,
-        "memory": memory.state()["schedule"] if memory else {},
+        "memory": data.state().get("schedule", {}),
     }
 
 

@@ -53,7 +53,7 @@ def scored(made):
 
 
 def test_pairs_that_are_all_empty_are_no_pairs(tmp_path):
-    with pytest.raises(StageError, match="a side of each of the 12 pairs is empty"):
+    with pytest.raises(StageError, match="each of the 12 pairs has an empty side"):
         world(tmp_path, 12).train("plad")
 
 

@@ -467,16 +467,18 @@ def test_the_learning_rate_rises_linearly_and_falls_to_zero():
 
 
 def test_a_loss_that_is_not_finite_stops_the_stage_and_names_the_step():
-    module = torch.nn.Linear(1, 1)
+    class Scaled(torch.nn.Linear):
+        def forward(self, scale):
+            return super().forward(torch.ones(1, 1)).sum() * scale, {}
 
-    def step_at(number):
-        scale = math.inf if number == 4 else 1.0
-        return training.Step(lambda size: [lambda m: (m(torch.ones(1, 1)).sum() * scale, {})], 1, 1)
+    class Data(training.Steps):
+        def at(self, number):
+            return training.Step(lambda size: [{"scale": math.inf if number == 4 else 1.0}], 1, 1)
 
     with pytest.raises(StageError, match="step 4"):
         training.train(
-            module,
-            step_at,
+            Scaled(1, 1),
+            Data(),
             steps=6,
             lr=1e-3,
             seed=0,

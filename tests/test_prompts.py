@@ -581,7 +581,7 @@ def test_text_that_both_sample_is_what_each_says_after_its_own_prompt(sampling):
     its = {tuple(prompt): teacher.prompt(text) for prompt, text in zip(own, texts, strict=True)}
     given = {"max_new_tokens": 8, "seed": 0, "ends": (1, 2)}
     # Its first texts are compared with what either model says of them in one pass; elsewhere it would raise.
-    apart_ = Rollouts(tiny.llama(1), tiny.llama(2), student.tokenizer, its_prompts=its, **given)
+    apart_ = Rollouts(tiny.llama(1), tiny.llama(2), student.tokenizer, teacher_prompts=its, **given)
     plain = Rollouts(tiny.llama(1), tiny.llama(2), student.tokenizer, **given)
     made = [of.sample(own, "abcd", 0, Sampling(**sampling)) for of in (apart_, plain)]
     assert made[0] != made[1]
@@ -598,7 +598,13 @@ def test_a_teacher_that_verifies_ends_a_text_by_its_own_end():
         teacher.lm_head.weight.zero_()
         teacher.lm_head.bias = torch.nn.Parameter(torch.nn.functional.one_hot(torch.tensor(2), 300) * 50.0)
     of = Rollouts(
-        tiny.llama(1), teacher, tiny.tokenizer(), max_new_tokens=8, seed=0, its_prompts={(3, 4): [7, 8, 9]}, ends=(1, 2)
+        tiny.llama(1),
+        teacher,
+        tiny.tokenizer(),
+        max_new_tokens=8,
+        seed=0,
+        teacher_prompts={(3, 4): [7, 8, 9]},
+        ends=(1, 2),
     )
     assert of.sample([[3, 4]], ["a"], 0, Sampling(verify_top_k=1)) == [[1]]
 

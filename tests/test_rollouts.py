@@ -306,7 +306,7 @@ def test_distillm_replays_what_it_sampled_and_samples_while_there_is_nothing_to_
 
 def responses_of(step):
     """The responses in a step's batches."""
-    labels = [row[row != -100].tolist() for micro in step.micro(0) for row in micro.keywords["batch"].labels]
+    labels = [row[row != -100].tolist() for micro in step.micro_batches(0) for row in micro["batch"].labels]
     return sorted(labels)
 
 
@@ -323,8 +323,8 @@ def test_fixed_text_is_picked_as_ever_and_a_method_without_rollouts_samples_noth
 
 def gradient_of(step, module, size=0):
     module.zero_grad()
-    for micro in step.micro(size):
-        micro(module)[0].backward()
+    for micro in step.micro_batches(size):
+        module(**micro)[0].backward()
     return torch.cat([p.grad.flatten() for p in module.parameters()])
 
 
@@ -355,7 +355,7 @@ def sampling_of(name):
 @pytest.mark.parametrize("name", ["opd", "minillm"])
 def test_micro_batches_of_a_policy_gradient_add_up(name):
     whole, parts = (steps_of(METHODS[name], {}) for _ in range(2))
-    assert len(parts.at(0).micro(1)) == 4
+    assert len(parts.at(0).micro_batches(1)) == 4
     torch.testing.assert_close(gradient_of(parts.at(0), parts.module, 1), gradient_of(whole.at(0), whole.module))
 
 
@@ -429,7 +429,7 @@ def trained(name, params, path, steps=30, kill_before=None):
 
     result = training.train(
         made.module,
-        made.at,
+        made,
         steps=steps,
         lr=3e-2,
         seed=0,
@@ -437,7 +437,6 @@ def trained(name, params, path, steps=30, kill_before=None):
         device="cpu",
         checkpoint=path,
         progress=progress,
-        memory=made,
     )
     return result, made.state(), student.state_dict()
 

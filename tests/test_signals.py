@@ -331,7 +331,7 @@ def test_a_sequence_without_signals_and_without_a_teacher_is_an_error(tmp_path):
     signalled(world, 0)
     del world.inputs["teacher"]
     world.model("model", tiny.llama(1, max_position_embeddings=8))  # cuts what the teacher read whole
-    with pytest.raises(StageError, match="no cached teacher distribution") as error:
+    with pytest.raises(StageError, match="no precomputed teacher log-probabilities") as error:
         world.train("kd")
     assert "--teacher-logprobs live" in error.value.remedy
 

@@ -37,7 +37,13 @@ class Text(StrEnum):
     REPLAY = "replay"
     """The replay buffer: responses sampled from the student at earlier steps, with their prompts."""
     SHUFFLED = "shuffled"
-    """The teacher's responses, each to another prompt than the one that it stands with."""
+    """The teacher's responses, each paired with another prompt."""
+
+
+STAGE_OF = {Text.TEACHER: "teach", Text.SAMPLE: "sample", Text.SHUFFLED: "teach"}
+"""Source of text that a stage generates before training -> that stage, which is also the role of its artifact."""
+FIXED = (Text.REFERENCE, *STAGE_OF)
+"""Sources of text that exist before training."""
 
 
 class Need(StrEnum):

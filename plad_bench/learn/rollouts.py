@@ -74,7 +74,7 @@ class Rollouts:
     """Counts tokens_generated and teacher_tokens_scored."""
     memory_policy: MemoryPolicy = field(default_factory=MemoryPolicy)
     """How memory is spared."""
-    its_prompts: Mapping[tuple[int, ...], list[int]] | None = None
+    teacher_prompts: Mapping[tuple[int, ...], list[int]] | None = None
     """The token ids of a prompt -> those of the same prompt as the teacher is given it, where that is otherwise."""
     ends: tuple[int, int] | None = None
     """The tokens that end a response of the student's and of the teacher's, where these differ."""
@@ -98,7 +98,7 @@ class Rollouts:
 
     def _for_teacher(self, prompts: Sequence[list[int]]) -> Sequence[list[int]]:
         """Prompts as the teacher is given them."""
-        return prompts if self.its_prompts is None else [self.its_prompts[tuple(prompt)] for prompt in prompts]
+        return prompts if self.teacher_prompts is None else [self.teacher_prompts[tuple(prompt)] for prompt in prompts]
 
     @torch.no_grad()
     def sample(

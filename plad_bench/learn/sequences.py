@@ -200,12 +200,12 @@ class Encoder:
         mine, theirs = ([of.end, *(of.prompt(probe) for probe in probes)] for of in quiet)
         return mine == theirs
 
-    def beside(self, prompt: list[int], response: list[int], teacher: Encoder, its_prompt: list[int]) -> Tokens:
+    def beside(self, prompt: list[int], response: list[int], teacher: Encoder, teacher_prompt: list[int]) -> Tokens:
         """A prompt and a response, and the same response after the prompt as a teacher of the same tokens is given it.
 
         Both are cut to what both can read, as `sequence` cuts.
         """
-        sides = ((self, prompt), (teacher, its_prompt))
+        sides = ((self, prompt), (teacher, teacher_prompt))
         room = max(1, min(of.context - len(ids) for of, ids in sides))
         if len(response) > room or any(len(ids) + len(response) > of.context for of, ids in sides):
             self._count("truncated_sequences")

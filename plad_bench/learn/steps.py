@@ -1,10 +1,10 @@
-"""What each step of a token objective trains on: text from its sources, under parameters that may follow a schedule."""
+"""The data of each step: sequences of a token objective, from its sources of text, or pairs of a pair objective."""
 
 from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,22 +16,22 @@ from plad_bench.contract.memory_policy import MemoryPolicy
 from plad_bench.contract.objectives import Term, TokenObjective
 from plad_bench.learn import ranks, sequences
 from plad_bench.learn.memory import fit
-from plad_bench.learn.objectives import TokenLoss
+from plad_bench.learn.objectives import PairScores, TokenLoss, stack
 from plad_bench.learn.rollouts import Sampler
 from plad_bench.learn.seeds import derive
 from plad_bench.learn.sequences import Tokens
 from plad_bench.learn.teacher_cache import Events, Signals, Whole
-from plad_bench.learn.training import MicroStep, Step
+from plad_bench.learn.training import Step, Steps
 
 VALIDATIONS = 10
-"""How many times in training a schedule that asks for it hears of the validation loss."""
+"""Validation losses per run, for schedules that read them."""
 VALIDATION_PROMPTS = 64
-"""On how many of the first validation prompts that is taken."""
+"""Validation prompts that a validation loss is computed on: the first ones."""
 
 
 @dataclass
-class TokenSteps:
-    """The steps of one training run. Remembers the state of the schedule and the replay buffers."""
+class TokenSteps(Steps):
+    """The steps of a token objective. Its state holds the method's schedule, the replay buffers and the costs."""
 
     objective: TokenObjective
     params: Any
@@ -41,24 +41,24 @@ class TokenSteps:
     prompts: Sequence[list[int]]
     """Their token ids."""
     fixed: Mapping[Text, Sequence[Sequence[Tokens]]]
-    """The sequences of every prompt from each source of text that was there before training."""
+    """Source of text that exists before training -> the sequences of every prompt."""
     order: Sequence[Sequence[int]]
-    """The prompts of every step."""
+    """Indices of the prompts of every step."""
     rollouts: Sampler | None
-    """Needed where a term asks for the student's own text."""
+    """Required by terms on on-policy text."""
     validation: Sequence[Tokens]
-    """Needed where the schedule validates."""
+    """Required by schedules that read a validation loss."""
     cost: dict[str, float]
     """Counts teacher_tokens_scored and teacher_tokens_cached."""
     seed: int
     pad: int
     device: str
     signals: Sequence[Signals] = ()
-    """Teacher distributions that were computed before training."""
+    """Precomputed teacher log-probabilities."""
     memory_policy: MemoryPolicy = field(default_factory=MemoryPolicy)
-    """How memory is spared where a loss is taken beside the steps."""
+    """For validation losses, which are computed outside the training loop."""
     spell: Callable[[int, list[int]], Tokens] | None = None
-    """(index of a prompt, response) -> the sequence, where the teacher is given prompts in another way."""
+    """(index of a prompt, response) -> the sequence, if the teacher reads other tokens for the prompt."""
 
     def __post_init__(self) -> None:
         schedule = self.objective.schedule
@@ -67,19 +67,19 @@ class TokenSteps:
         self.replay: list[list[Tokens]] = [[] for _ in self.terms]
 
     def at(self, number: int) -> Step:
-        """The step of a number."""
+        """Set the parameters of the step, and choose or sample the sequences of every term."""
         self.module.params = self._effective(number)
         chosen = [(term, self._sequences(index, term, number)) for index, term in enumerate(self.terms)]
         every = [s for _, some in chosen for s in some]
         return Step(
-            self._micro(chosen),
+            self._micro_batches(chosen),
             max((ranks.even(0, len(some)) for _, some in chosen if some), default=0),
             sum(len(s.response) for s in every),
             read=sum(map(len, every)),
         )
 
     def after(self, number: int, loss: float) -> dict[str, float]:
-        """Tell the schedule of a step's loss and, when it is time, of the validation loss; return its numbers."""
+        """Update the method's schedule with the loss and, ten times in a run, a validation loss; return its numbers."""
         schedule = self.objective.schedule
         if schedule is None:
             return {}
@@ -90,12 +90,12 @@ class TokenSteps:
         return {name: value for name, value in self.scheduled.items() if isinstance(value, int | float)}
 
     def state(self) -> dict[str, Any]:
-        """The schedule's state, the replay buffers and what was counted, as JSON values."""
+        """The state of the schedule, the replay buffers and the costs, as JSON values."""
         replay = [[_state(s) for s in buffer] for buffer in self.replay]
         return {"schedule": dict(self.scheduled), "replay": replay, "cost": dict(self.cost)}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
+        """Continue from a state."""
         self.scheduled = state["schedule"]
         self.replay = [[_tokens(*kept) for kept in buffer] for buffer in state["replay"]]
         self.cost.update(state["cost"])
@@ -117,21 +117,21 @@ class TokenSteps:
         return [sequence for sequence in every if sequence is not None]
 
     def _texts(self, term: Term, rows: Sequence[int], scope: tuple[object, ...]) -> list[Text]:
-        """Where each of a step's sequences comes from."""
+        """The source of each sequence of a step."""
         shares = term.sources(self.module.params)
         if term.draw == "step":
             return [choice(shares, scope)] * len(rows)
         return [choice(shares, scope, self.examples[i]) for i in rows]
 
     def _there(self, text: Text, i: int, number: int) -> Tokens | None:
-        """One of a prompt's responses; None if it has none: it keeps its place in the order, and trains nothing."""
+        """One of a prompt's responses; None if it has none, so that the prompt keeps its place and trains nothing."""
         there = self.fixed[text][i]
         return there[sequences.pick(len(there), self.seed, number, self.examples[i])] if there else None
 
     def _fresh(self, index: int, term: Term, number: int, rows: Sequence[int]) -> list[Tokens]:
         if not rows:
             return []
-        assert self.rollouts is not None  # noqa: S101  the stage makes one wherever a term may ask
+        assert self.rollouts is not None  # noqa: S101  the stage provides one wherever a term may sample
         sampling = term.sampling(self.module.params)
         prompts = [self.prompts[i] for i in rows]
         responses = self.rollouts.sample(prompts, [self.examples[i] for i in rows], number, sampling)
@@ -141,29 +141,26 @@ class TokenSteps:
             self.replay[index] = (self.replay[index] + made)[-sampling.replay :]
         return made
 
-    def _micro(self, chosen: Sequence[tuple[Term, Sequence[Tokens]]]) -> Callable[[int], list[MicroStep]]:
-        """The micro-batches of every term's sequences; what they ask of the teacher counts once, however often made."""
+    def _micro_batches(self, chosen: Sequence[tuple[Term, Sequence[Tokens]]]) -> Callable[[int], list[dict[str, Any]]]:
+        """(maximum size) -> the micro-batches of every term. Repeated calls count the teacher's work once."""
         before = dict(self.cost)
 
-        def micro(size: int) -> list[MicroStep]:
+        def micro_batches(size: int) -> list[dict[str, Any]]:
             self.cost.clear()
             self.cost.update(before)
-            return [step for term, some in chosen for step in self._micro_steps(term, some, size)]
+            return [one for term, some in chosen for one in self._of_term(term, some, size)]
 
-        return micro
+        return micro_batches
 
-    def _micro_steps(self, term: Term, chosen: Sequence[Tokens], size: int) -> list[MicroStep]:
+    def _of_term(self, term: Term, chosen: Sequence[Tokens], size: int) -> Iterator[dict[str, Any]]:
         total = sum(len(s.response) for s in chosen)
-        steps: list[MicroStep] = []
         for indices in sequences.micro_batches(chosen, ranks.even(size, len(chosen))):
             some = [chosen[i] for i in indices]
-            known = self._known(some)
             batch = sequences.collate(some, self.pad, self.device)
-            steps.append(functools.partial(_call, term=term, batch=batch, total=total, known=known))
-        return steps
+            yield {"term": term, "batch": batch, "total": total, "known": self._known(some)}
 
     def _known(self, some: Sequence[Tokens]) -> Whole | Events | None:
-        """What was computed of these sequences before training, if it was of all."""
+        """The precomputed teacher log-probabilities of these sequences; None unless all of them have some."""
         if not self.objective.teacher_logits:
             return None
         known = next((found for signals in self.signals if (found := signals.target(some))), None)
@@ -171,24 +168,61 @@ class TokenSteps:
         self.cost[count] = self.cost.get(count, 0) + sum(len(s.response) for s in some)
         if known is None and not self.module.has_teacher:
             raise StageError(
-                "a sequence has no cached teacher distribution: it was cut to another context than the teacher's",
+                "a sequence has no precomputed teacher log-probabilities: it was truncated to a context other than the "
+                "teacher's",
                 "Use --teacher-logprobs live, or lower --max-new-tokens.",
             )
         return known
 
     @torch.no_grad()
     def _validation_loss(self) -> float:
-        """The objective on the validation sequences, whatever text its terms train on."""
+        """The objective on the validation sequences, whichever text its terms train on."""
         self.module.eval()
-        micro = self._micro([(term, self.validation) for term in self.terms])
+        micro_batches = self._micro_batches([(term, self.validation) for term in self.terms])
 
         def loss(size: int) -> float:
-            return sum(float(step(self.module)[0]) for step in micro(size))
+            return sum(float(self.module(**one)[0]) for one in micro_batches(size))
 
         try:
             return fit(loss, len(self.validation), self.memory_policy, what="the validation loss of one sequence")
         finally:
             self.module.train()
+
+
+@dataclass
+class PairSteps(Steps):
+    """The steps of a pair objective."""
+
+    pairs: Mapping[str, Sequence[Mapping[str, Any]]]
+    """Id of a prompt -> its pairs: chosen and rejected as `Tokens`, with their scores and log-probabilities."""
+    examples: Sequence[str]
+    """Ids of the training prompts."""
+    order: Sequence[Sequence[int]]
+    """Indices of the prompts of every step."""
+    seed: int
+    pad: int
+    device: str
+
+    def at(self, number: int) -> Step:
+        """Choose a pair of every prompt; a prompt without one keeps its place in the order and trains nothing."""
+        ids = [id_ for i in self.order[number] if (id_ := self.examples[i]) in self.pairs]
+        rows = [self.pairs[id_][sequences.pick(len(self.pairs[id_]), self.seed, number, id_)] for id_ in ids]
+        both = [row[side] for row in rows for side in ("chosen", "rejected")]
+        return Step(
+            functools.partial(self._micro_batches, rows),
+            ranks.even(0, len(rows)) if rows else 0,
+            sum(len(s.response) for s in both),
+            read=sum(map(len, both)),
+        )
+
+    def _micro_batches(self, rows: Sequence[Mapping[str, Any]], size: int) -> list[dict[str, Any]]:
+        made = []
+        for indices in sequences.micro_batches([row["chosen"] for row in rows], ranks.even(size, len(rows))):
+            some = [rows[i] for i in indices]
+            batch = sequences.collate([row[s] for s in ("chosen", "rejected") for row in some], self.pad, self.device)
+            scores = PairScores(**{name: stack(some, name, self.device) for name in vars(PairScores())})
+            made.append({"batch": batch, "scores": scores, "total": len(rows)})
+        return made
 
 
 def _state(tokens: Tokens) -> list[Any]:
@@ -201,16 +235,12 @@ def _tokens(prompt: list[int], response: list[int], teacher: Any = None, ends: A
 
 
 def choice(shares: Mapping[Text, float], *scope: object) -> Text:
-    """A source of text, drawn with the probabilities in `shares`; a function of those and of the scope alone."""
+    """A source of text drawn with the probabilities in `shares`; a function of these and of the scope alone."""
     texts = list(shares)
     return random.Random(derive(*scope)).choices(texts, [shares[text] for text in texts])[0]
 
 
 def _sample(buffer: Sequence[Tokens], count: int, *scope: object) -> list[Tokens]:
-    """Some of a buffer, each at most once unless there are too few."""
+    """`count` sequences of a buffer, each at most once unless there are too few."""
     random_ = random.Random(derive("replay", *scope))
     return random_.sample(buffer, count) if count <= len(buffer) else random_.choices(buffer, k=count)
-
-
-def _call(module: Any, **arguments: Any) -> Any:
-    return module(**arguments)

@@ -1,4 +1,9 @@
-"""The training loop that every method shares: AdamW, warm-up and cosine decay, clipping, accumulation, resume."""
+"""The training loop of every method. Read `train` from top to bottom: resume, data, loss, clipping, update, save.
+
+A step computes the loss of one global batch, accumulates gradients over micro-batches and ranks, clips them, and
+updates the weights with AdamW. The learning rate warms up linearly, then decays along a cosine. A killed run resumes
+from its last checkpoint and trains exactly as an undisturbed one would have.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +14,14 @@ import math
 import os
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 
 from plad_bench.contract.errors import StageError
 from plad_bench.contract.files import unreadable
@@ -29,47 +34,50 @@ WARMUP_SHARE = 0.05
 CLIP_NORM = 1.0
 LOG_EVERY = 10
 
-_Spared = Callable[[Callable[[int], dict[str, float]], int], dict[str, float]]
-"""`fit` with what it learns."""
-MicroStep = Callable[[nn.Module], tuple[Tensor, dict[str, float]]]
-"""(wrapped module) -> loss of one micro-batch, already divided by the global batch's count, and what to log."""
-
 
 @dataclass
 class Step:
-    """One optimiser step: its micro-batches, and how many tokens it trains on."""
+    """The global batch of one optimiser step."""
 
-    micro: Callable[[int], Sequence[MicroStep]]
-    """(sequences or pairs in each at most) -> the micro-batches; called again with fewer where these do not fit."""
-    most: int
-    """Sequences or pairs that the largest has where nothing limits it."""
+    micro_batches: Callable[[int], Sequence[Mapping[str, Any]]]
+    """(maximum size) -> the global batch in micro-batches, each the keyword arguments of a loss module's forward. It is
+    called again with a smaller size where a micro-batch exceeds the memory."""
+    largest: int
+    """Sequences or pairs in the largest micro-batch if nothing limits its size; 0 if the step has none."""
     tokens: int
+    """Response tokens it trains on."""
     read: int = 0
-    """Those and their prompts'."""
+    """Tokens of prompts and responses."""
+
+
+class Steps:
+    """Provides the data of each step. What it learns during the run, such as a schedule's state, is checkpointed."""
+
+    def at(self, number: int) -> Step:
+        """The step with this number, a function of the number and of the state."""
+        raise NotImplementedError
+
+    def after(self, number: int, loss: float) -> dict[str, float]:
+        """Update the state with a step's loss; return values to log."""
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        """The state as JSON values."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from a state."""
 
 
 @dataclass
 class Result:
-    """What training leaves behind beside the trained module."""
+    """The training curve and totals of a run."""
 
     curve: list[dict[str, float]] = field(default_factory=list)
     tokens: int = 0
     read: int = 0
     milliseconds: list[float] = field(default_factory=list, compare=False)
-    """Of every step, by the clock: no two runs agree on it."""
-
-
-class Memory(Protocol):
-    """What a run learns on its way beside the weights, such as the state of a schedule. Travels with the checkpoint."""
-
-    def after(self, number: int, loss: float) -> dict[str, float]:
-        """Hear of a step's loss; return what to log of it."""
-
-    def state(self) -> dict[str, Any]:
-        """All of it, as JSON values."""
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
+    """Wall-clock time of each step; never equal in two runs."""
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
@@ -82,7 +90,7 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
 
 def train(
     module: nn.Module,
-    step_at: Callable[[int], Step],
+    data: Steps,
     *,
     steps: int,
     lr: float,
@@ -91,91 +99,81 @@ def train(
     device: str,
     checkpoint: Path,
     progress: Callable[..., None],
-    memory: Memory | None = None,
     memory_policy: MemoryPolicy | None = None,
     recompute: Callable[[], None] | None = None,
 ) -> Result:
-    """Run `steps` optimiser steps and return the curves.
+    """Train a loss module (TokenLoss or PairLoss) for `steps` optimiser steps, from its checkpoint if there is one.
 
-    `step_at` is a function of the step's number and, where there is one, of the model and the memory as they are at
-    that step, and dropout one of the seed and the step, so a run that goes on from its checkpoint trains on exactly
-    what an undisturbed one would have. `memory_policy` and `recompute` are those of learn/memory.py.
+    Data and dropout of a step depend on the seed, the step's number, the weights and the state of `data` alone, so a
+    resumed run trains on what an undisturbed one would have. `memory_policy` and `recompute` are those of
+    learn/memory.py.
 
     Raises:
-        StageError: if the loss is no longer finite, or the device too small for a micro-batch of one.
+        StageError: if the loss is not finite, or a single sequence exceeds the memory.
     """
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if precision == "bf16" else "no")
-    # One kernel for all weights on a GPU. On a CPU it would round otherwise than the committed boards, and save little.
+    # Fused on GPUs. On CPUs the fused kernel rounds differently from the committed boards and saves little time.
     fused = True if device.startswith("cuda") else None
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=lr, fused=fused)
-    # Ranks add up their gradients once a step (learn/ranks.py), however many micro-batches each has: no wrapper needed.
+    # No DDP wrapper: learn/ranks.py sums gradients over ranks once a step, however many micro-batches each rank has.
     module, optimizer = accelerator.prepare_model(module, evaluation_mode=True), accelerator.prepare(optimizer)
-    result, first = _resume(checkpoint, accelerator.unwrap_model(module), optimizer, memory)
-    module.train()
-    every = max(25, steps // 10)
+    trained = accelerator.unwrap_model(module)
     memory_policy = memory_policy or MemoryPolicy()
-    spared: _Spared = functools.partial(fit, memory_policy=memory_policy, recompute=recompute)
+    save_every = max(25, steps // 10)
+    result, first = _resume(checkpoint, trained, optimizer, data)
+    module.train()
     for number in range(first, steps):
         began = time.perf_counter()
-        step = step_at(number)
-        memory_policy.micro_batch = ranks.least(
-            memory_policy.micro_batch
-        )  # what a rank learned while it sampled holds for all
+        # Data: the global batch, which on-policy methods sample here.
+        step = data.at(number)
+        # Loss and gradients, accumulated over micro-batches, which are halved where the memory is short.
+        memory_policy.micro_batch = ranks.least(memory_policy.micro_batch)  # sampling may have lowered one rank's
+        dropout_seed = derive(seed, "step", number, *ranks.own())
+        accumulate = functools.partial(_accumulate, module, optimizer, accelerator, step, dropout_seed)
+        values = fit(accumulate, step.largest, memory_policy, recompute)
+        if not math.isfinite(values["loss"]):
+            raise StageError(
+                f"the loss is {values['loss']} at step {number}",
+                "Lower the learning rate (--lr or [lr=...]); at the first step, check the loss and the data.",
+            )
+        # Clipping and update. Without data there are no gradients, and the optimiser changes nothing.
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(number, steps, lr)
-        values = _update(module, optimizer, accelerator, step, number, seed, spared)
+        with room_for("an update of the weights"):
+            if step.largest:
+                ranks.add_gradients(module.parameters())
+                values["gradient_norm"] = float(accelerator.clip_grad_norm_(module.parameters(), CLIP_NORM))
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         result.tokens += step.tokens
         result.read += step.read
         result.milliseconds.append(round(1000 * (time.perf_counter() - began), 3))
-        if memory is not None:
-            values |= memory.after(number, values["loss"])
+        # The method's own schedule, the curve, and the checkpoint.
+        values |= data.after(number, values["loss"])
         if number % LOG_EVERY == 0 or number == steps - 1:
             result.curve.append({"step": number, "lr": learning_rate(number, steps, lr), **values})
         progress(number + 1, steps, **values)
-        if (number + 1) % every == 0 and number + 1 < steps:
-            _save(checkpoint, accelerator.unwrap_model(module), optimizer, result, number + 1, memory)
+        if (number + 1) % save_every == 0 and number + 1 < steps:
+            _save(checkpoint, trained, optimizer, result, number + 1, data)
     return result
 
 
-def _update(  # noqa: PLR0917  everything that a step is
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    accelerator: Accelerator,
-    step: Step,
-    number: int,
-    seed: int,
-    spared: _Spared,
+def _accumulate(  # noqa: PLR0917  the parts of a step
+    module: nn.Module, optimizer: Any, accelerator: Accelerator, step: Step, dropout_seed: int, size: int
 ) -> dict[str, float]:
-    def gradients(size: int) -> dict[str, float]:
-        optimizer.zero_grad(set_to_none=True)
-        torch.manual_seed(derive(seed, "step", number, *ranks.own()))
-        return _gradients(module, accelerator, step, size)
+    """Accumulate the gradients of this rank's micro-batches of at most `size`; return values summed over all ranks.
 
-    values = spared(gradients, step.most)
-    if not math.isfinite(values["loss"]):
-        raise StageError(
-            f"the loss is {values['loss']} at step {number}",
-            "Lower the learning rate (--lr or [lr=...]); at the first step, check the loss and the data.",
-        )
-    with room_for("an update of the weights"):
-        if step.most:  # without, no gradient is none of zero: the optimiser leaves the weights alone
-            ranks.add_gradients(module.parameters())
-            values["gradient_norm"] = float(accelerator.clip_grad_norm_(module.parameters(), CLIP_NORM))
-        optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return values
-
-
-def _gradients(module: nn.Module, accelerator: Accelerator, step: Step, size: int) -> dict[str, float]:
-    """Add up the gradients of this rank's micro-batches, and the losses of all ranks'.
+    Losses are divided by the count of the whole global batch (learn/objectives.py), so sums are its averages.
 
     Raises:
-        MemoryError: on every rank, if one of several has too little memory.
+        MemoryError: on every rank, if the memory of any of several is short.
     """
+    optimizer.zero_grad(set_to_none=True)
+    torch.manual_seed(dropout_seed)
     values: dict[str, float] = {"loss": 0.0, "short": 0.0}
     try:
-        for one in ranks.share(step.micro(size)):
-            loss, report = one(module)
+        for micro_batch in ranks.share(step.micro_batches(size)):
+            loss, report = module(**micro_batch)
             accelerator.backward(loss)
             values["loss"] += float(loss.detach())
             for name, value in report.items():
@@ -183,22 +181,23 @@ def _gradients(module: nn.Module, accelerator: Accelerator, step: Step, size: in
     except Exception as error:
         if ranks.count() == 1 or not is_short(error):
             raise
-        values["short"] = 1.0  # the others wait for this rank's values
+        values["short"] = 1.0  # the other ranks wait for this one's values
     values = ranks.add(values)
     if values.pop("short"):
-        raise MemoryError("one of several processes has too little memory")
+        raise MemoryError("the memory of one of several processes is short")
     return values
 
 
-def _save(  # noqa: PLR0917  everything that a run is
-    path: Path, module: nn.Module, optimizer: Any, result: Result, step: int, memory: Memory | None
+def _save(  # noqa: PLR0917  the parts of a run
+    path: Path, module: nn.Module, optimizer: Any, result: Result, step: int, data: Steps
 ) -> None:
+    """Write a checkpoint atomically, on the first rank."""
     state = {
         "module": module.state_dict(),
         "optimizer": optimizer.state_dict(),
         "step": step,
         "result": json.dumps(vars(result)),
-        "memory": json.dumps(memory.state() if memory is not None else {}),
+        "memory": json.dumps(data.state()),
     }
     if ranks.rank():
         return
@@ -206,37 +205,37 @@ def _save(  # noqa: PLR0917  everything that a run is
     with temporary.open("wb") as stream:
         torch.save(state, stream)
         stream.flush()
-        os.fsync(stream.fileno())  # renamed before it is on the disk, it could take the place of a whole one
+        os.fsync(stream.fileno())  # before the rename: otherwise a power failure could replace a whole file by a part
     temporary.replace(path)
 
 
-def _resume(path: Path, module: nn.Module, optimizer: Any, memory: Memory | None) -> tuple[Result, int]:
+def _resume(path: Path, module: nn.Module, optimizer: Any, data: Steps) -> tuple[Result, int]:
+    """Restore the last checkpoint, if there is a valid one; the result so far and the number of the next step."""
     if not path.exists():
         return Result(), 0
     try:
         state, result, remembered = _load(path)
-    except _TornError:
+    except _CorruptError:
         path.replace(path.with_suffix(".bad"))
         return Result(), 0
     except OSError as error:
         raise unreadable(f"the checkpoint {path.parent.name[:12]}", error) from error
     module.load_state_dict(state["module"])
     optimizer.load_state_dict(state["optimizer"])
-    if memory is not None:
-        memory.restore(remembered)
+    data.restore(remembered)
     return result, state["step"]
 
 
-class _TornError(Exception):
-    """A checkpoint was cut by a power failure, altered, or is of another version."""
+class _CorruptError(Exception):
+    """A checkpoint was truncated by a power failure, altered, or written by another version."""
 
 
 def _load(path: Path) -> tuple[dict[str, Any], Result, dict[str, Any]]:
-    """What a checkpoint holds, after every byte of it was compared with its check sum.
+    """The content of a checkpoint, after comparing every byte with its checksum.
 
     Raises:
-        _TornError: if it is not what was written.
-        OSError: if it cannot be read, MemoryError or the like if it does not fit: both say nothing of what is in it.
+        _CorruptError: if the content is not what was written.
+        OSError, MemoryError: if the file cannot be read, or exceeds the memory; neither means that it is corrupt.
     """
     try:
         with zipfile.ZipFile(path) as file:
@@ -244,13 +243,13 @@ def _load(path: Path) -> tuple[dict[str, Any], Result, dict[str, Any]]:
         state = torch.load(path, weights_only=True, map_location="cpu")
         found = state, Result(**json.loads(state["result"])), json.loads(state["memory"])
     except OSError as error:
-        if error.errno == errno.EINVAL:  # an altered header led to no place in the file
-            raise _TornError from error
+        if error.errno == errno.EINVAL:  # an altered header points outside the file
+            raise _CorruptError from error
         raise
     except Exception as error:
         if is_short(error):
             raise
-        raise _TornError from error
+        raise _CorruptError from error
     if altered is not None:
-        raise _TornError(altered)
+        raise _CorruptError(altered)
     return found

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from plad_bench.contract import hub
 from plad_bench.contract.components import Training
-from plad_bench.contract.enums import Access, Need, Text
+from plad_bench.contract.enums import FIXED, STAGE_OF, Access, Need, Text
 from plad_bench.contract.errors import UsageError
 from plad_bench.contract.models import HubModel, ModelSource
 from plad_bench.contract.objectives import PairObjective, TokenObjective
@@ -51,10 +51,6 @@ def stage_name(document: Mapping[str, Any]) -> str:
     """The name of the stage that a key's document, as a manifest holds it, is of."""
     said = str(document.get("stage", ""))
     return STAGES.get(said, said)
-
-
-FIXED = (Text.REFERENCE, Text.TEACHER, Text.SAMPLE)
-"""Text that is there before training begins."""
 
 
 def kept_tokens(signals: str) -> int | None:
@@ -244,9 +240,7 @@ class Plan:
 
     def text(self, source: Text) -> dict[str, Stage]:
         """The input that holds a source of text, if it is an artifact of its own."""
-        if source in {Text.TEACHER, Text.SHUFFLED}:
-            return {"teach": self.teach}
-        return {"sample": self.sample} if source is Text.SAMPLE else {}
+        return {role: getattr(self, role)} if (role := STAGE_OF.get(source)) else {}
 
     def pairs(self, builder: Chosen, scorer: Chosen | None, orders: Chosen | None = None) -> Stage:
         """Preference pairs, ordered by a metric where the builder does so, scored where the method asks for scores."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from plad_bench.contract.enums import Text
+from plad_bench.contract.enums import STAGE_OF, Text
 from plad_bench.contract.errors import StageError
 from plad_bench.contract.examples import Candidates, Pair, Response, Scored
 from plad_bench.contract.jsonlines import write_lines
@@ -17,16 +17,14 @@ from plad_bench.execute.stages.score import scorer_of
 from plad_bench.execute.worker import Context
 from plad_bench.plan.chosen import choose
 
-_ROLE = {Text.TEACHER: "teach", Text.SAMPLE: "sample"}
-
 
 def run(context: Context) -> None:
     """Write pairs.jsonl."""
     builder = context.chosen("builder")
     training = read_prompts(context.inputs["data"], "train", context.spec.get("limit", 0))
     prompts = {p.id: p for p in training}
-    needed = [text for text in builder.component.needs if text in _ROLE]
-    sources = {text: read_responses(context.inputs[_ROLE[text]], training) for text in needed}
+    needed = [text for text in builder.component.needs if text in STAGE_OF]
+    sources = {text: read_responses(context.inputs[STAGE_OF[text]], training) for text in needed}
     candidates = []
     for prompt in training:
         responses = {text: by_id[prompt.id] for text, by_id in sources.items()}

@@ -7,8 +7,8 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from plad_bench.execute.stages.corpus import Corpus
 from plad_bench.execute.stages.files import LOGPROBS, MODEL, read_prompts
-from plad_bench.execute.stages.train import Corpus
 from plad_bench.execute.worker import Context
 
 if TYPE_CHECKING:

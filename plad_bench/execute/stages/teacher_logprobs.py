@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from plad_bench.contract.enums import Text
+from plad_bench.execute.stages.corpus import Corpus
 from plad_bench.execute.stages.files import MODEL, read_prompts
-from plad_bench.execute.stages.train import Corpus
 from plad_bench.execute.worker import Context
 
 if TYPE_CHECKING:
