@@ -2,7 +2,6 @@
 
     python benchmarks/objectives.py                        # this machine's CPU, a few minutes
     python benchmarks/objectives.py --device cuda --width 2048 --layers 16 --length 512
-    python benchmarks/objectives.py --methods kd,jsd --modes chunked compiled --vocabularies 32768
 
 Random weights and tokens. A step is the forward and backward pass of one micro-batch; kd's includes the teacher's
 forward pass. Dense is the model's own logits, [B, T, V]; chunked takes hidden states through the output head. Each
@@ -19,7 +18,7 @@ import subprocess
 import sys
 import time
 
-MODES = ("dense", "chunked", "compiled")
+MODES = ("dense", "chunked")
 
 
 def model(vocabulary: int, width: int, layers: int, device: str, dtype: str) -> object:
@@ -47,7 +46,7 @@ def measure(given: argparse.Namespace) -> None:
     from plad_bench.contract.objectives import TokenObjective
     from plad_bench.contract.registry import Registry
     from plad_bench.learn.chunked_logits import Predictor
-    from plad_bench.learn.objectives import PairLoss, PairScores, TokenLoss
+    from plad_bench.learn.objectives import PairLoss, TokenLoss
     from plad_bench.learn.sequences import Tokens, collate
 
     registry = Registry.load()
@@ -68,11 +67,11 @@ def measure(given: argparse.Namespace) -> None:
     if isinstance(method.objective, TokenObjective):
         teacher = model(given.vocabulary, given.width, given.layers, given.device, "float32")
         teacher.eval().requires_grad_(False)  # noqa: FBT003  torch's own signature
-        loss = TokenLoss(student, teacher, params, rows=rows, compiled=given.mode == "compiled")
+        loss = TokenLoss(student, teacher, params, rows=rows)
         arguments = {"term": method.objective.terms[0], "batch": batch, "total": tokens}
     else:
         loss = PairLoss(student, method.objective, params, rows=rows)
-        arguments = {"batch": batch, "scores": PairScores(), "total": given.batch // 2}
+        arguments = {"batch": batch, "scores": {}, "total": given.batch // 2}
 
     def step() -> None:
         with torch.autocast(given.device, torch.bfloat16, enabled=cuda):
@@ -96,18 +95,17 @@ def measure(given: argparse.Namespace) -> None:
 
 def table(given: argparse.Namespace) -> None:
     """Run all cells, each mode `turns` times, and print the medians."""
-    one, other = given.modes
+    one, other = MODES
     print(f"| step | vocabulary | {one} s | {other} s | time | {one} MB | {other} MB | memory | chunks |")
     print("| :-- | --: | --: | --: | --: | --: | --: | --: | --: |")
     for method in given.methods.split(","):
         for vocabulary in given.vocabularies:
-            found: dict[str, list[dict[str, float]]] = {mode: [] for mode in given.modes}
+            found: dict[str, list[dict[str, float]]] = {mode: [] for mode in MODES}
             for _ in range(given.turns):
-                for mode in given.modes:
+                for mode in MODES:
                     found[mode].append(cell(given, method, vocabulary, mode))
             (base_s, s), (base_b, b) = (
-                [statistics.median(run[what] for run in found[mode]) for mode in given.modes]
-                for what in ("seconds", "bytes")
+                [statistics.median(run[what] for run in found[mode]) for mode in MODES] for what in ("seconds", "bytes")
             )
             last = found[other][0]
             chunks = -(-last["tokens"] // max(1, last["chunk"]))
@@ -133,7 +131,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--methods", default="kd,plad")
-    parser.add_argument("--modes", nargs=2, default=["dense", "chunked"], choices=MODES)
     parser.add_argument("--vocabularies", type=int, nargs="+", default=[4096, 32768, 131072])
     parser.add_argument("--batch", type=int, default=16, help="sequences of a micro-batch")
     parser.add_argument("--prompt", type=int, default=64, help="tokens of a prompt")

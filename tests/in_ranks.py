@@ -17,7 +17,7 @@ from torch import distributed
 
 from plad_bench.contract.memory_policy import MemoryPolicy
 from plad_bench.learn import ranks, training
-from plad_bench.learn.objectives import PairLoss, PairScores, TokenLoss
+from plad_bench.learn.objectives import PairLoss, TokenLoss
 from plad_bench.learn.rollouts import Rollouts
 from plad_bench.learn.sequences import Tokens, collate, order
 from plad_bench.learn.steps import TokenSteps
@@ -68,7 +68,12 @@ class Pairs(training.Steps):
             for i in range(0, count, size):
                 batch = collate(chosen[i : i + size] + rejected[i : i + size], 2)
                 known = torch.full((len(chosen[i : i + size]),), -20.0)
-                scores = PairScores(known, known - 1, known / 10, known / 20)
+                scores = {
+                    "reference_chosen": known,
+                    "reference_rejected": known - 1,
+                    "chosen_score": known / 10,
+                    "rejected_score": known / 20,
+                }
                 made.append({"batch": batch, "scores": scores, "total": count})
             return made
 
@@ -152,7 +157,7 @@ def wrapped(name, how):
     if hasattr(method.objective, "reference"):
         batch = collate([*ranks.share(whole[:4]), *ranks.share(whole[4:8])], 2)
         module = PairLoss(student, method.objective, tiny.registry().configure(method, {}), rows=3)
-        arguments = {"batch": batch, "scores": PairScores(), "total": 4}
+        arguments = {"batch": batch, "scores": {}, "total": 4}
     else:
         module = TokenLoss(student, tiny.llama(2), tiny.registry().configure(method, {}), rows=3)
         total = sum(len(s.response) for s in whole)

@@ -567,7 +567,7 @@ def test_a_checkpoint_that_cannot_be_read_for_now_is_not_lost(world, monkeypatch
 
 
 def test_a_batch_out_of_all_proportion_to_the_data_is_refused_at_once(world):
-    with pytest.raises(StageError, match=r"a batch of 100000 would train on each of the \d+ training prompts"):
+    with pytest.raises(StageError, match=r"a global batch of 100000 would train on each of the \d+ training prompts"):
         world.train("seqkd", batch=100000)
 
 

@@ -127,6 +127,19 @@ def test_a_board_made_with_continuous_batching_is_read_and_its_file_says_what_to
     assert "backend is 'continuous', not 'transformers'" in problem.reason
 
 
+def test_a_board_with_compiled_losses_is_read_and_its_file_says_what_to_delete(tmp_path):
+    data, scores = record("sft", 0, columns={"m": (np.array([1.0, 2.0]), "higher", "")})
+    data["protocol"]["compile"] = True
+    place = tmp_path / "cells" / f"{data['cell']}.json"
+    place.parent.mkdir(parents=True)
+    place.write_text(json.dumps(data))
+    (place.parent / data["scores"]["file"]).write_bytes(scores)
+    assert [r.protocol["compile"] for r in load(tmp_path).used] == [True]
+    (tmp_path / "board.toml").write_text("[protocol]\ncompile = true\n")
+    with pytest.raises(UsageError, match=r"compile was removed.*Delete it"):
+        boardfile.read(tmp_path / "board.toml")
+
+
 @pytest.mark.parametrize("source", ["option", "variable", "config"])
 def test_older_options_work_and_say_what_they_are_called_now(source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -73,7 +73,7 @@ def same_in_a_clean_place(board, tmp_path, monkeypatch):
 def test_options_of_every_source_are_in_the_line(program, tmp_path, monkeypatch):
     Path("c.toml").write_text('lr = 0.00012345678\nmethods = ["kd[temperature=2.5]", "plad"]\nsample-temperature = 1\n')
     Path("leaderboards/mine").mkdir(parents=True)
-    board = 'metrics = ["length", "rouge-2"]\nseeds_asked = 2\n[protocol]\nbatch = 16\ncompile = true\n'
+    board = 'metrics = ["length", "rouge-2"]\nseeds_asked = 2\n[protocol]\nbatch = 16\nlora = 4\n'
     Path("leaderboards/mine/board.toml").write_text(f"{board}[tasks.demo]\ntop_k = 7\n")
     monkeypatch.setattr(machine, "processors", lambda: 2)
     given = ("run", "--config", "c.toml", "--board", "mine", "--gpus", "none", "--workers", "1", "--timeout", "900")
@@ -81,7 +81,7 @@ def test_options_of_every_source_are_in_the_line(program, tmp_path, monkeypatch)
     (line,) = same_in_a_clean_place("mine", tmp_path, monkeypatch)
     assert line == (
         "plad-bench run --methods 'kd[temperature=2.5],plad' --metrics length,rouge-2 --seeds 2 --board mine "
-        "--threads 2 --steps 9 --lr 0.00012345678 --batch 16 --precision float32 --compile --split validation "
+        "--threads 2 --steps 9 --lr 0.00012345678 --batch 16 --precision float32 --lora 4 --split validation "
         "--sample-temperature 1.0 --top-k 7"
     )
 

@@ -82,7 +82,7 @@ def test_a_wrong_setting_is_refused_whatever_its_source(name, value, source, tmp
     assert name in message.replace("-", "_")
 
 
-@pytest.mark.parametrize(("name", "value"), [("steps", True), ("lr", True), ("compile", 1), ("lora", False)])
+@pytest.mark.parametrize(("name", "value"), [("steps", True), ("lr", True), ("lora", False)])
 def test_a_truth_value_is_no_number_and_a_number_no_truth_value(name, value, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=name):
         Protocol(**{name: value})
@@ -130,7 +130,10 @@ def test_options_and_pages_name_no_setting_that_is_declared_elsewhere():
     root = Path(plad_bench.__file__).parent
     distinct = re.compile(r"\b(lora|top_k|teach_temperature|sample_temperature)\b")
     naming = [
-        p.name for part in ("cli", "report") for p in (root / part).rglob("*.py") if distinct.search(p.read_text())
+        p.name
+        for part in ("cli", "records", "leaderboard", "render")
+        for p in (root / part).rglob("*.py")
+        if distinct.search(p.read_text())
     ]
     assert naming == ["effective.py"]
 
@@ -212,7 +215,7 @@ def test_a_selector_list_has_no_empty_part(value, tmp_path, monkeypatch):
     assert "empty part" in told(["--config", "c.toml"], tmp_path, monkeypatch)
 
 
-@pytest.mark.parametrize("text", ['student = ""', "student = []", 'boards-dir = " "', 'compile = "yes"', "lr = {}"])
+@pytest.mark.parametrize("text", ['student = ""', "student = []", 'boards-dir = " "', 'force = "yes"', "lr = {}"])
 def test_a_config_file_has_values_of_the_right_kind(text, tmp_path, monkeypatch):
     (tmp_path / "c.toml").write_text(text)
     assert f"c.toml: {text.split()[0]}: " in told(["--config", "c.toml"], tmp_path, monkeypatch)

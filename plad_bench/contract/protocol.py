@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
 from plad_bench.contract.errors import UsageError
-from plad_bench.contract.renamed import SETTINGS, present
+from plad_bench.contract.renamed import REMOVED, SETTINGS, present
 
 
 def setting(
@@ -72,8 +72,6 @@ class Protocol:
     """Length limit of every generated response."""
     precision: Literal["float32", "bf16"] = setting("float32", page="{}")
     """Arithmetic of models. The command line defaults to the board's, else to bf16 on GPUs and float32 on CPUs."""
-    compile: bool = setting(default=False, page="compiled losses ({})", unsaid=True)
-    """Compile token losses: faster steps after seconds to minutes, and other roundings. CPUs need a C++ compiler."""
     lora: int = setting(0, page="adapters of rank {}", unsaid=True, ge=0)
     """Train students through adapters of this rank; 0 trains all weights."""
     teacher_logprobs: Annotated[str, Field(pattern=r"\A(live|dense|top-[1-9]\d*)\z")] = setting(
@@ -133,6 +131,8 @@ def _usage_error(error: ValidationError) -> UsageError:
 
     first = error.errors(include_url=False)[0]
     name, known = str(first["loc"][0]), settings()
+    if name in REMOVED:
+        return UsageError(f"the protocol setting {name} was removed", f"Delete it: {REMOVED[name]}.")
     if name not in known:
         return UsageError(f"unknown protocol setting {name!r}", suggestion(near_matches(name, known), known))
     why = "" if first["type"] == "string_pattern_mismatch" else f": {first['msg']}"

@@ -1,4 +1,4 @@
-"""Names that changed: the older ones work for one more version, with a warning, and old records are read by them."""
+"""Names that changed or went. Renamed ones work for one more version, with a warning; old records remain readable."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ T = TypeVar("T", bound=type)
 
 SETTINGS = {"warmup_steps": "sft_steps", "warmup_lr": "sft_lr", "signals": "teacher_logprobs"}
 """Settings of the protocol; options and variables follow from them."""
+REMOVED = {"compile": "token losses are no longer compiled, which was slower as often as faster"}
+"""Settings of the protocol that were removed -> why."""
 METRICS = {"perplexity": "nll", "pair-accuracy": "preference-accuracy"}
 STAGES = {"warmup": "sft-init"}
 """Stages, and the baselines that they make."""

@@ -6,8 +6,7 @@ over micro-batches and ranks is the same whatever their number. No logits are ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,16 +19,6 @@ from plad_bench.learn.chunked_logits import Predictor, label_logprobs, parts, su
 from plad_bench.learn.divergences import cross_entropy, log_mixture, soften
 from plad_bench.learn.sequences import Batch
 from plad_bench.learn.teacher_cache import Aligned, Events, Whole, aligned
-
-
-@dataclass(frozen=True)
-class PairScores:
-    """What is known of B pairs beforehand: frozen-reference log-probabilities and scores, each [B] or None."""
-
-    reference_chosen: Tensor | None = None
-    reference_rejected: Tensor | None = None
-    chosen_score: Tensor | None = None
-    rejected_score: Tensor | None = None
 
 
 def sequence_logprobs(predictor: Predictor, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -96,18 +85,11 @@ class TokenLoss(nn.Module):
     """The student with one or more token losses. Its forward is what data parallelism wraps."""
 
     def __init__(
-        self,
-        student: PreTrainedModel,
-        teacher: PreTrainedModel | None,
-        params: Any,
-        *,
-        rows: int = 0,
-        compiled: bool = False,
+        self, student: PreTrainedModel, teacher: PreTrainedModel | None, params: Any, *, rows: int = 0
     ) -> None:
         super().__init__()
         self.student = student
         self.params = params  # a schedule may replace them from step to step
-        self._losses = torch.compile(token_losses, dynamic=True) if compiled else token_losses
         # Hidden from nn.Module: the teacher is neither trained, moved, saved nor put in train mode with the student.
         self._read = (Predictor(student, rows), None if teacher is None else Predictor(teacher, rows))
 
@@ -140,7 +122,7 @@ class TokenLoss(nn.Module):
         def loss(part: slice, states: Tensor) -> Tensor:
             logits, teacher, places = both(part, states)
             of_part = None if gain is None else gain[part]
-            return self._losses(term, logits, teacher, places, self.params, of_part).sum()
+            return token_losses(term, logits, teacher, places, self.params, of_part).sum()
 
         report = {} if gain is None else {"advantage": float(gain.sum()) / total}
         return summed(loss, student, size) / total, report
@@ -171,8 +153,15 @@ class PairLoss(nn.Module):
         self.params = params
         self._read = Predictor(student, rows)
 
-    def forward(self, batch: Batch, scores: PairScores, total: int) -> tuple[Tensor, dict[str, float]]:
-        """The loss of B pairs (rows 0..B-1 chosen, B..2B-1 rejected) over `total` pairs, and what to log of them."""
+    def forward(self, batch: Batch, scores: Mapping[str, Tensor], total: int) -> tuple[Tensor, dict[str, float]]:
+        """The loss of B pairs divided by `total`, and values to log.
+
+        Args:
+            batch: 2B sequences: the chosen responses, then the rejected ones.
+            scores: further fields of `PairBatch`, [B] each.
+            total: pairs in the global batch.
+
+        """
         sums, lengths = sequence_logprobs(self._read, batch)
         chosen, rejected = sums.chunk(2)
         chosen_length, rejected_length = lengths.chunk(2)
@@ -181,7 +170,7 @@ class PairLoss(nn.Module):
             rejected_logprob=rejected,
             chosen_length=chosen_length,
             rejected_length=rejected_length,
-            **vars(scores),
+            **scores,
         )
         losses = self.objective.loss(pairs, self.params)
         expect_shape(losses, chosen.shape, "pair")
@@ -194,8 +183,3 @@ class PairLoss(nn.Module):
                 "margin": (chosen - rejected).sum() / total,
             }
         return loss, {name: float(value) for name, value in report.items()}
-
-
-def stack(rows: Sequence[Mapping[str, float]], name: str, device: str) -> Tensor | None:
-    """A column of pair facts as a tensor, [B]; None if the rows do not have it."""
-    return torch.tensor([row[name] for row in rows], device=device) if name in rows[0] else None

@@ -16,7 +16,7 @@ from plad_bench.contract.memory_policy import MemoryPolicy
 from plad_bench.contract.objectives import Term, TokenObjective
 from plad_bench.learn import ranks, sequences
 from plad_bench.learn.memory import fit
-from plad_bench.learn.objectives import PairScores, TokenLoss, stack
+from plad_bench.learn.objectives import TokenLoss
 from plad_bench.learn.rollouts import Sampler
 from plad_bench.learn.seeds import derive
 from plad_bench.learn.sequences import Tokens
@@ -220,7 +220,8 @@ class PairSteps(Steps):
         for indices in sequences.micro_batches([row["chosen"] for row in rows], ranks.even(size, len(rows))):
             some = [rows[i] for i in indices]
             batch = sequences.collate([row[s] for s in ("chosen", "rejected") for row in some], self.pad, self.device)
-            scores = PairScores(**{name: stack(some, name, self.device) for name in vars(PairScores())})
+            known = some[0].keys() - {"id", "chosen", "rejected"}
+            scores = {name: torch.tensor([row[name] for row in some], device=self.device) for name in sorted(known)}
             made.append({"batch": batch, "scores": scores, "total": len(rows)})
         return made
 

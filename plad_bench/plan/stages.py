@@ -273,7 +273,6 @@ class Plan:
             if objective.reference:
                 inputs["reference"] = self.reference(inputs["pairs"])
         if isinstance(objective, TokenObjective):
-            conditions |= {"compile": True} if self.protocol.compile else {}
             texts = objective.texts(method.params)
             for source in texts:
                 inputs |= self.text(source)

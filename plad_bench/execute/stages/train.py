@@ -112,9 +112,7 @@ def _tokens(
             ends=corpus.ends,
         )
         rollouts.check(corpus.encoded)
-    # A schedule changes parameters at every step, and each change would compile the losses again.
-    compiled = "compile" in spec and objective.schedule is None
-    module = TokenLoss(model, teacher, method.params, compiled=compiled)
+    module = TokenLoss(model, teacher, method.params)
     return module, TokenSteps(
         objective,
         method.params,
