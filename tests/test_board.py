@@ -195,7 +195,7 @@ def test_a_metric_that_one_method_lacks_is_a_dash_and_a_missing_primary_is_incom
     group = only(load(tmp_path))
     assert [row.label for row in group.rows] == ["a", "b"]
     assert [(u.label, u.reason) for u in group.unranked] == [("c", "has no value of the metric that ranks")]
-    assert re.search(r"\| `b` \| 4\.0 ± \S+ † \| — \|", page(tmp_path))
+    assert re.search(r"\| \[`b`\]\(\S+\) \| 4\.0 ± \S+ † \| — \|", page(tmp_path))
 
 
 def test_tasks_have_groups_and_protocols_of_their_own(tmp_path):
@@ -309,13 +309,13 @@ def test_the_page_is_a_pure_function_of_the_files(board):
 
 def test_the_page_reads_in_order(board):
     text_ = page(board, ["## A section of a plugin"])
-    order = ["# Demo", "Task `demo`", "Ranking by missing-slots (%) ↓", "Baselines", "## Cost", "Pairwise",
-             "Incomplete", "## Plots", "A section of a plugin", "How to reproduce"]  # fmt: skip
+    order = ["# Demo", "Task `demo`", "Ranking by `missing-slots` (%) ↓", "## Plots", "## All metrics", "## Cost",
+             "Pairwise", "Incomplete", "## Samples", "A section of a plugin", "How to reproduce"]  # fmt: skip
     places = [text_.index(part) for part in order]
     assert places == sorted(places)
-    assert "untuned, shared lr 0.001" in text_
+    assert "one untuned learning rate for all methods (0.001)" in text_
     assert "    plad-bench run --methods kd --seeds 5 --board mine" in text_
-    assert re.search(r"\| 1-[23] ★ \| `(seqkd|plad|plad\[loss=margin\])` \| \d\.\d ± \d\.\d \|", text_)
+    assert re.search(r"\| 1-[23] ★ \| \[`(seqkd|plad|plad\[loss=margin\])`\]\(\S+\) \| \d\.\d ± \d\.\d \|", text_)
     assert re.search(r"\d+ % \(\d+ to \d+\)", text_)
     for table in re.findall(r"(?:^\|.*\n)+", text_, re.MULTILINE):
         assert len({line.count("|") for line in table.splitlines()}) == 1
@@ -426,27 +426,28 @@ def answered(tmp_path, means, *, seeds=5, better="higher", spread=0.1, teacher=N
 
 def test_a_single_seed_is_a_trial_without_ranks(tmp_path):
     text = answered(tmp_path, {"kd": 2.0, "sft": 1.0}, seeds=1)
-    assert text.startswith("One seed is a trial: the best mean m is that of `kd`")
+    assert text.startswith("One seed is a trial: `kd` has the highest mean m (")
     group = only(load(tmp_path))
     assert group.pairs is None
     assert [(row.label, row.rank, row.best) for row in group.rows] == [("kd", None, False), ("sft", None, False)]
-    assert "★" not in page(tmp_path)
+    assert not re.search(r"★|Win-tie-loss|\| Rank \||Pairwise comparisons", page(tmp_path))
 
 
 def test_a_clear_winner_is_named_with_what_it_beats(tmp_path):
     text = answered(tmp_path, {"kd": 3.0, "sft": 1.0, "plad": 2.0})
-    assert text.startswith("`kd` is better than all 2 others by m. It beats `plad` by 0.9 ± ")
+    assert text.startswith("`kd` has the highest mean m (")
+    assert ") and is significantly better than all 2 others. It beats `plad` by 0.9 ± " in text
     assert "5 seeds, 60 examples, 300 steps; no method was tuned" in text
 
 
 def test_methods_that_cannot_be_told_apart_are_named_with_the_seeds_that_would(tmp_path):
     text = answered(tmp_path, {"kd": 2.05, "plad": 2.0, "sft": 0.0})
-    assert "but the data cannot tell it from" in text
-    assert re.search(r"It is ahead of `\w+` by 0\.\d+ ± 0\.\d+; about \d+ seeds would tell", text)
+    assert re.search(r"It is not significantly better than `\w+`\. Its lead over `\w+` is 0\.\d+ ± 0\.\d+", text)
+    assert re.search(r": about \d+ seeds would be needed to confirm that difference\.", text)
 
 
 def test_a_metric_that_rates_the_teacher_below_the_start_is_called_unfit(tmp_path):
-    assert answered(tmp_path, {"kd": 2.0, "sft": 1.0}, teacher=-1.0).startswith("This metric cannot rank distillation")
+    assert answered(tmp_path, {"kd": 2.0, "sft": 1.0}, teacher=-1.0).startswith("m cannot rank distillation")
     assert "cannot rank" not in answered(tmp_path / "b", {"kd": 2.0, "sft": 1.0}, teacher=3.0)
 
 
@@ -479,10 +480,10 @@ def test_a_control_is_a_baseline_and_each_method_says_whether_it_beats_it(tmp_pa
     ]
     assert len(group.pairs.difference) == 3
     text = page(tmp_path)
-    assert text.index("Ranking by m") < text.index("Baselines, not ranked") < text.index("`placebo` |")
+    assert text.index("Ranking by `m`") < text.index("## All metrics") < text.index("[`placebo`]")
     assert "| all |" in text
     assert "| 1 of 2, not `self-sft` |" in text
-    assert "`plad`, `sft` do not beat every control (`placebo`, `self-sft`), so that" in text
+    assert "`plad`, `sft` do not beat every control (`placebo`, `self-sft`), so their gain may" in text
 
 
 def test_ranks_are_the_same_with_controls_and_without(tmp_path):
@@ -502,3 +503,51 @@ def test_a_control_that_lacks_a_seed_is_incomplete(tmp_path):
     assert group.references == ()
     assert [(u.label, u.status) for u in group.unranked] == [("placebo", "incomplete")]
     assert group.rows[0].beats == {}
+
+
+# ------------------------------------------------------------------------------------------------------------- links
+
+
+def linked(tmp_path, docs="../../docs", **changes):
+    """The page of a board with one method."""
+    data, scores = record("kd", 0, selector="kd[x=1]", columns={"m": (np.arange(9.0), "higher", "")})
+    data["method"].update(changes)
+    put(tmp_path, data, scores)
+    (tmp_path / "board.toml").write_text(f"docs = {json.dumps(docs)}\n")
+    return page(tmp_path)
+
+
+def test_names_lead_to_the_docs_if_the_board_says_where_they_are(tmp_path):
+    shown = linked(tmp_path)
+    assert "| [`kd[x=1]`](../../docs/methods.md#kd) |" in shown
+    assert "Definitions: [`m`](../../docs/metrics.md#m)." in shown
+
+
+@pytest.mark.parametrize(
+    ("docs", "changes", "shown"),
+    [
+        ("", {"paper": "KD, arXiv:1503.02531"}, "| [`kd[x=1]`](https://arxiv.org/abs/1503.02531) |"),
+        (
+            "../../docs",
+            {"plugin": "mine 1", "paper": "arXiv:2406.02886"},
+            "| [`kd[x=1]`](https://arxiv.org/abs/2406.02886) |",
+        ),
+        ("../../docs", {"plugin": "mine 1", "paper": "[x](javascript:alert\\(1\\))"}, "| `kd[x=1]` |"),
+        ("", {"paper": "no paper"}, "| `kd[x=1]` |"),
+    ],
+)
+def test_without_docs_a_method_leads_to_its_paper(tmp_path, docs, changes, shown):
+    assert shown in linked(tmp_path, docs=docs, **changes)
+
+
+@pytest.mark.parametrize("docs", ["javascript:alert(1)", "../../docs) <b>", '" onclick="x'])
+def test_docs_are_a_place_and_nothing_else(tmp_path, docs):
+    with pytest.raises(UsageError, match=r"board.toml: docs"):
+        linked(tmp_path, docs=docs)
+
+
+def test_a_page_says_where_to_find_more_responses(tmp_path):
+    shown = linked(tmp_path)
+    assert "`plad-bench show " in shown
+    assert "/demo.tiny/kd-x=1.s0 --samples 10`, on a machine that has the store of the run." in shown
+    assert "Pages show samples only of tasks whose text may be redistributed." in shown

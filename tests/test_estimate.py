@@ -151,7 +151,7 @@ def test_plan_tells_what_all_askers_cost_together(tmp_path, monkeypatch):
     result = plan(tmp_path, *priced, "--metrics", JUDGE)
     assert result.return_value == 0, result.stderr
     rows = [line.split() for line in result.stdout.splitlines() if line.startswith(("openai", "win-judge"))]
-    total = next(line for line in result.stdout.splitlines() if "in all" in line).split()[-1]
+    total = next(line for line in result.stdout.splitlines() if "total" in line).split()[-1]
     assert float(total) == pytest.approx(sum(float(row[-1]) for row in rows), rel=1e-3)
     assert len(rows) == 3
 

@@ -39,7 +39,8 @@ INPUTS = {"data": Stage("data", "data", {}), "model": Stage("init", "init", {})}
 def training(**spec):
     """A SFT initialisation on the world of tests/tiny.py."""
     usual = {"steps": 3, "lr": 1e-2, "batch": 6, "seed": 0, "precision": "float32", "threads": 1}
-    return Stage("sft-init", "train", {**usual, **spec}, INPUTS, {"method": tiny.named("method", "sft")})
+    job = {"method": tiny.named("method", "sft")}
+    return Stage("sft-init", "train", {**usual, **spec}, INPUTS, job, owner="SFT initialisation")
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +206,8 @@ def test_a_rank_that_is_killed_costs_one_try_and_no_bit_and_the_terminal_says_so
     stage = training(steps=120)
     killer = Killer(store.partial(stage.key) / "checkpoint.pt", rank, times=1)
     found = run(store, stage, watcher=progress.Lines(1)).artifacts[stage.key]
-    assert capsys.readouterr().err.count("sft-init (seed 0) is tried again: its process was killed by signal 9") == 1
+    told = "retrying SFT initialisation (seed 0): train: its process was killed by signal 9"
+    assert capsys.readouterr().err.count(told) == 1
     assert not killer.is_alive()
     assert multiprocessing.active_children() == []
     torch.testing.assert_close(tiny.weights(found), tiny.weights(undisturbed), rtol=0, atol=0)
@@ -282,7 +284,10 @@ def test_an_input_that_turns_out_corrupt_is_made_again_and_the_terminal_says_so(
     assert engine.failures == {}
     assert tokenizer.key in engine.artifacts
     assert len(list(store.quarantined.iterdir())) == 1
-    assert "again tokenizer: its input data was corrupt, and is made again" in capsys.readouterr().err
+    assert (
+        "retrying train the tokenizer: its input prepare the data was corrupt, and is made again"
+        in capsys.readouterr().err
+    )
 
 
 def test_what_fails_on_all_ranks_says_why(store):

@@ -1,16 +1,20 @@
-"""What a run says of how far it is: with units, and with a guess of the time that is left."""
+"""What a run says of its progress: which stages run, for whom, and an estimate of the time left."""
 
 import time
 from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
 
-from plad_bench.cli import progress
+from plad_bench.cli import progress, run_setup
 from plad_bench.cli.forecast import Forecast, in_words
+from plad_bench.cli.main import cli
+
+OPERATIONS = {"distill": "train", "sft-init": "train", "teach": "generate"}
 
 
 def stage(name):
-    return SimpleNamespace(name=name, key=name, label=name)
+    return SimpleNamespace(name=name, key=name, label=name, operation=OPERATIONS.get(name, name))
 
 
 def took(seconds):
@@ -29,15 +33,22 @@ def forecast():
     return found
 
 
-def test_nothing_is_foretold_of_the_first_stages():
-    assert Forecast().left([], [stage("distill")]) is None
+def test_there_is_no_estimate_before_a_long_operation_was_timed():
+    found = Forecast()
+    found.finished(stage("data"), took(1.0))
+    assert found.left([], [stage("data"), stage("distill")]) is None
+    assert found.left([at_work("distill", 5)], []) is None
+    assert found.left([at_work("distill", 5, step=1, total=4)], [stage("sft-init")]) == pytest.approx(15 + 20, abs=1)
+    found.finished(stage("sft-init"), took(30.0))
+    assert found.left([], [stage("distill"), stage("score")]) == 30
     assert in_words(None) == ""
 
 
-def test_a_stage_lasts_as_long_as_those_of_its_name(forecast):
+def test_a_stage_lasts_as_long_as_those_of_its_name_or_else_of_its_operation(forecast):
     forecast.finished(stage("distill"), took(60.0))
     assert forecast.left([], [stage("distill"), stage("generate")]) == pytest.approx(50 + 10)
-    assert forecast.left([], [stage("reference")]) == pytest.approx((1 + 40 + 60 + 10) / 4)
+    forecast.finished(stage("sft-init"), took(20.0))
+    assert forecast.left([], [stage("distill"), stage("teach")]) == pytest.approx(50 + 10)
 
 
 def test_what_runs_is_judged_by_its_own_steps_and_slots_share_the_work(forecast):
@@ -58,9 +69,52 @@ def test_a_guess_is_in_round_units(seconds, words):
 def test_lines_say_now_and_then_how_much_is_left(monkeypatch, capsys):
     monkeypatch.setattr(progress, "_PLAIN_EVERY_S", 0)
     lines = progress.Lines(2)
-    for name in ("data", "init", "sft-init"):
+    for name in ("data", "sft-init", "generate"):
         lines.stage_finished(stage(name), took(6.0), None)
     lines.tick([at_work("distill", 5, step=1, total=4, loss=0.5)], [stage("generate")])
     told = capsys.readouterr().err
     assert "2 stages left, about 21 s left" in told
-    assert "distill 1/4 loss 0.5" in told
+    assert "distill: 1/4 loss 0.5" in told
+
+
+@pytest.fixture
+def planned(tmp_path, monkeypatch):
+    """The plan of a run of two methods."""
+    kept = []
+    prepare = run_setup.prepare
+    monkeypatch.setattr("plad_bench.cli.plan.prepare", lambda *of: kept.append(prepare(*of)) or kept[-1])
+    place = ["--boards-dir", str(tmp_path / "boards"), "--store", str(tmp_path / "store"), "--gpus", "none"]
+    shown = CliRunner().invoke(
+        cli, ["plan", "--methods", "plad[loss=margin],kd", "--seeds", "2", *place], standalone_mode=False
+    )
+    assert shown.return_value == 0, shown.stderr
+    return kept[0], shown.stdout
+
+
+def test_a_stage_is_told_by_whose_it_is_and_what_it_does(planned):
+    labels = {stage.label for cell in planned[0].cells for stage in cell.stages}
+    assert {
+        "demo: prepare the data",
+        "teacher: generate training responses",
+        "teacher: generate test responses",
+        "untouched student (seed 1): generate test responses",
+        "SFT initialisation (seed 0): train",
+        "SFT initialisation (seed 0): generate training responses",
+        "plad[loss=margin] (seed 1): train",
+        "kd (seed 0): generate test responses",
+        "kd (seed 0): score rouge-l",
+    } <= labels
+    assert not any("seed" in label for label in labels if label.startswith("teacher"))
+
+
+def test_a_run_says_of_what_it_has_how_much_to_do(planned):
+    from plad_bench.cli.run import _extent
+
+    assert _extent(planned[0]).startswith(
+        "Board quickstart: 9 cells to run (2 methods and 3 baselines, 2 seeds). The progress line estimates the time"
+    )
+
+
+def test_plan_says_what_the_stages_of_a_name_do(planned):
+    (line,) = [line for line in planned[1].splitlines() if line.startswith("sample ")]
+    assert line.split(maxsplit=3) == ["sample", "2", "0", "generate the student's off-policy samples"]

@@ -166,7 +166,7 @@ def test_plan_says_the_settings_and_who_chose_them(tmp_path):
 
 def test_plan_of_the_demo_says_that_its_task_chose(tmp_path):
     shown = plan(tmp_path, "--methods", "none").stderr
-    assert "Settings of demo, students tiny:\n" in shown
+    assert "Settings for task demo, student tiny (in brackets: who set them):\n" in shown
     assert "steps 300 (task), learning rate 0.001 (task), batch 32 (task)" in shown
     assert "teacher small: fine-tuned on the references first, steps 1500 (teacher)" in shown
 
@@ -177,7 +177,7 @@ def refusal(tmp_path, *options):
     forced = plan(tmp_path, *options, "--force")
     assert forced.return_value == 0, forced.stderr
     assert (shown.return_value == 2) == ("run would stop" in shown.stderr)
-    return shown.stderr.partition("run would stop: ")[2].partition("Settings of")[0]
+    return shown.stderr.partition("run would stop: ")[2].partition("Settings for")[0]
 
 
 @pytest.mark.slow

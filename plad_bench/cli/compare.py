@@ -21,9 +21,13 @@ if TYPE_CHECKING:
 @click.command(short_help="Compare two methods, paired by seed and example.")
 @click.argument("a")
 @click.argument("b")
-@click.option("--board", help="Where both are, unless written BOARD:METHOD. May be left out if there is one board.")
-@click.option("--metric", "metrics", multiple=True, help="What to compare (may be repeated).  [default: what ranks]")
-@click.option("--task", help="Only this task, as the board has it.")
+@click.option(
+    "--board", help="Board of both methods, unless written BOARD:METHOD. Optional if there is only one board."
+)
+@click.option(
+    "--metric", "metrics", multiple=True, help="Metric to compare; repeatable.  [default: the one that ranks]"
+)
+@click.option("--task", help="Compare on this task only, as the board names it.")
 @click.option("--fail-if-worse", is_flag=True, help="Exit 1 if A is significantly worse than B in any comparison.")
 @boards_option
 @json_option
@@ -60,7 +64,9 @@ def compare(
         for file, reason in sorted(left_out.items()):
             click.echo(f"left out: {clean(file)}: {clean(reason)}", err=True)
     if fail_if_worse and (undirected := [c.metric.name for c in compared if c.metric.better is None]):
-        raise UsageError(f"{undirected[0]} has no direction: none is worse", "Name another with --metric.")
+        raise UsageError(
+            f"{undirected[0]} has no better direction, so neither method is worse", "Name another metric with --metric."
+        )
     protocols = paired.protocols(*sides)
     if as_json:
         echo_json(
@@ -74,9 +80,7 @@ def compare(
     else:
         _print(sides, compared)
         for name, (ours, theirs) in protocols.items():
-            click.echo(
-                f"note: made under another protocol: {clean(name)} is {clean(ours)} and {clean(theirs)}", err=True
-            )
+            click.echo(f"note: the protocols differ: {clean(name)} is {clean(ours)} and {clean(theirs)}", err=True)
     return ExitCode.FAILED if fail_if_worse and any(c.verdict == "worse" for c in compared) else ExitCode.OK
 
 

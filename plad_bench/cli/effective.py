@@ -132,7 +132,7 @@ def lines(found: Sequence[TaskSettings]) -> Iterator[str]:
         said = {name: f"{_shown(s.value)} ({s.origin})" for name, s in of.settings.items()}
         adapters = f", LoRA rank {said['lora']}" if "lora" in said else ""
         recipe = f"; recipe: {of.recipe}" if of.recipe else ""
-        yield f"Settings of {of.task}, students {', '.join(of.students)}{recipe}:"
+        yield f"Settings for task {of.task}, student {', '.join(of.students)}{recipe} (in brackets: who set them):"
         yield (
             f"  methods: steps {said['steps']}, learning rate {said['lr']}, batch {said['batch']}, "
             f"precision {said['precision']}{adapters}"

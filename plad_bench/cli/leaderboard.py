@@ -184,12 +184,13 @@ def _render(directory: Path, registry: Any) -> None:
 
 
 def summary(directory: Path) -> None:
-    """Print the tables of a board on stdout, with as many metrics as the terminal is wide."""
+    """Print the tables of a board on stdout, with as many metrics as fit the terminal, and what they say in words."""
     from rich.console import Console
     from rich.text import Text
 
     from plad_bench.leaderboard.board import load
-    from plad_bench.render import markdown, page_model
+    from plad_bench.render import page_model
+    from plad_bench.render.answer import answer
 
     console = Console()
     board = load(directory)
@@ -199,10 +200,12 @@ def summary(directory: Path) -> None:
             console.print(_table(group, console.width))
             if page_model.one_record([*group.references, *group.rows]):
                 click.echo(page_model.DAGGER)
+            if line := answer(group):
+                click.echo(f"\n{page_model.plain(line)}")
         else:
             click.echo("Nothing to rank: see the page for incomplete and trial cells.")
     if older := page_model.older_data(board):
-        click.echo(markdown.inline(older).replace("`", ""), err=True)
+        click.echo(page_model.plain(older), err=True)
     for problem in board.problems:
         click.echo(f"left out: {problem.file}: {problem.reason}", err=True)
 

@@ -1,4 +1,4 @@
-"""The command plan: what run would do, and what that would ask of endpoints that are paid."""
+"""`plan`: what `run` would do, and the requests that it would send to paid endpoints."""
 
 from __future__ import annotations
 
@@ -25,8 +25,23 @@ if TYPE_CHECKING:
     from plad_bench.execute.stages.data import Prepared
     from plad_bench.plan.stages import Stage
 
+STAGES = {
+    "data": "read, check and split the data",
+    "tokenizer": "train the tokenizer",
+    "init": "load or initialise the models",
+    "teacher": "fine-tune the teacher on the references",
+    "teach": "generate the teacher's training responses",
+    "sft-init": "train the SFT initialisation",
+    "sample": "generate the student's off-policy samples",
+    "pairs": "build preference pairs",
+    "reference": "compute the reference model's log-probabilities",
+    "distill": "train with each method",
+    "generate": "generate the responses that are scored",
+    "score": "score the responses, once for each metric",
+}
+"""What the stages of a name do; all others compute the teacher's log-probabilities."""
 WIDE = 10_000
-"""Columns of a table that is never broken: what is copied, such as a cell's id, stays whole."""
+"""Columns of a table whose lines never wrap, so that the name of a cell can be copied."""
 
 
 @click.command(short_help="Show what run would do.")
@@ -47,7 +62,7 @@ def plan(ctx: click.Context, /, **options: Any) -> int:
 
 
 def show_plan(planned: Planned, options: Mapping[str, Any]) -> int:
-    """Print cells and stages with their state, and what is to be asked and bought; the exit code of a run."""
+    """Print cells and stages with their state, and the requests to paid endpoints; return the exit code of a run."""
     from plad_bench.execute.estimate import estimates
 
     stop: PladBenchError | None = None
@@ -118,7 +133,7 @@ def _cells(planned: Planned) -> list[dict[str, str]]:
 
 
 def _given(planned: Planned, data: Mapping[str, Prepared]) -> list[dict[str, Any]]:
-    """What each model of the cells is given for a prompt."""
+    """The formatted prompt of each model of the cells."""
     from plad_bench.execute.stages import prompts
 
     def find(key: str) -> Path | None:
@@ -130,8 +145,8 @@ def _given(planned: Planned, data: Mapping[str, Prepared]) -> list[dict[str, Any
 
 
 def _prompt(given: Mapping[str, Any]) -> str:
-    """What a model is given for a prompt, to read."""
-    lines = [f"{given['role']} {given['model']} is given for a prompt of {given['task']}:"]
+    """The formatted prompt of a model, as text."""
+    lines = [f"What {given['role']} {given['model']} is given for a prompt of {given['task']}:"]
     if "text" not in given:
         return f"{lines[0]} {given['reason']}"
     lines += [f"  | {line}" for line in given["text"].split("\n")]
@@ -143,7 +158,7 @@ def _prompt(given: Mapping[str, Any]) -> str:
 
 
 def _stages(planned: Planned) -> dict[str, Stage]:
-    """The stages of cells that are to run, by key, in the order of the data flow: by how far a name is from data."""
+    """The stages of the cells to run, by key, ordered by how far their names are from the data stage."""
     stages = {stage.key: stage for cell in planned.todo for stage in cell.stages}
     depth: dict[str, int] = {}
     for key, stage in stages.items():  # inputs come first
@@ -174,21 +189,23 @@ def _print(
         console.print()
     for line in data:
         console.print(line, markup=False, highlight=False)
-    table = Table("stage", "to run", "cached", box=None, pad_edge=False, header_style="bold")
+    table = Table("stage", "to run", "cached", "what it does", box=None, pad_edge=False, header_style="bold")
     for name in dict.fromkeys(s.name for s in stages.values()):
         keys = [k for k, s in stages.items() if s.name == name]
         missing = sum(k in waiting for k in keys)
-        table.add_row(name, str(missing), str(len(keys) - missing))
+        what = STAGES.get(name, "compute the teacher's log-probabilities")
+        shown = name.replace("signals", "teacher-logprobs")
+        table.add_row(shown, str(missing), str(len(keys) - missing), what)
     if stages:
         console.print()
         console.print(table)
     if asked:
         console.print()
-        console.print(_questions(asked))
+        console.print(_requests(asked))
 
 
 def data_lines(data: Mapping[str, Prepared], responses: Mapping[str, RequestContext]) -> Iterator[str]:
-    """What is in the data of each task and in recorded responses, and what became of their rows, for a terminal."""
+    """Counts of prompts and rows of each task and of recorded responses, and which rows were merged or left out."""
     from plad_bench.contract import rows
     from plad_bench.records.text import printable
     from plad_bench.render import data_facts
@@ -205,12 +222,13 @@ def data_lines(data: Mapping[str, Prepared], responses: Mapping[str, RequestCont
             yield f"  {without:.0f} prompt{'s have' if without > 1 else ' has'} no response (missing=skip)"
 
 
-def _questions(asked: Sequence[Estimate]) -> Table:
+def _requests(asked: Sequence[Estimate]) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
     table = Table(
-        "asked", "stage", "requests", "answered", "tokens in, about", "tokens out, at most", "money, at most",
+        "endpoint of", "stage", "requests", "answered before", "input tokens, about", "output tokens, at most",
+        "cost, at most",
         box=None, pad_edge=False, header_style="bold",
     )  # fmt: skip
     for e in asked:
@@ -218,7 +236,7 @@ def _questions(asked: Sequence[Estimate]) -> Table:
         table.add_row(escape(e.asked), e.stage, *("?" if n is None else str(n) for n in counts), _money(e))
     paid = [e.money for e in asked if e.money is not None]
     if len(paid) > 1:
-        table.add_row(*[""] * 5, "in all", in_full(float(f"{sum(paid):.4g}")))
+        table.add_row(*[""] * 5, "total", in_full(float(f"{sum(paid):.4g}")))
     return table
 
 
@@ -229,5 +247,5 @@ def _money(estimate: Estimate) -> str:
 
 
 def in_full(amount: float) -> str:
-    """An amount to six digits, never with an exponent."""
+    """An amount with six digits and without an exponent."""
     return f"{Decimal(f'{amount:.6g}'):f}"

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from plad_bench.cli.forecast import Forecast, in_words
@@ -19,7 +20,7 @@ from plad_bench.plan.cell import Cell
 from plad_bench.plan.stages import Stage
 
 _QUIET = {"score", "data", "tokenizer", "init", "pairs"}
-"""Stages that take no time worth a line."""
+"""Stages too short for a line of their own."""
 _SHOWN = {
     "loss": "loss",
     "logprob_chosen": "log q(y+)",
@@ -36,12 +37,12 @@ def watcher(cells: int) -> CellWatcher:
 
 
 def numbers(progress: dict[str, float]) -> str:
-    """The loss of a training stage, and of a pair method how it orders its pairs."""
+    """The loss of a training stage and, for a method that trains on pairs, how well it orders them."""
     return "  ".join(f"{word} {progress[name]:.3g}" for name, word in _SHOWN.items() if name in progress)
 
 
 def remaining(forecast: Forecast, running: Sequence[Running], waiting: Sequence[Stage]) -> str:
-    """How many stages are left, and for about how long."""
+    """How many stages are left, and the estimated time they will take."""
     count = len(running) + len(waiting)
     return ", ".join(
         filter(None, [f"{count} stage{'s' if count != 1 else ''} left", in_words(forecast.left(running, waiting))])
@@ -49,7 +50,7 @@ def remaining(forecast: Forecast, running: Sequence[Running], waiting: Sequence[
 
 
 class Bars(CellWatcher):
-    """Live bars: cells done, and every running stage with its steps and loss."""
+    """Live bars: one for the cells, and one for each running stage with its steps and loss."""
 
     def __init__(self, cells: int) -> None:
         columns = (
@@ -74,11 +75,13 @@ class Bars(CellWatcher):
 
     def stage_started(self, running: Running) -> None:
         if running.stage.name not in _QUIET:
-            self.bars[running.stage.key] = self.progress.add_task(running.stage.label, total=None, note="")
+            label = escape(running.stage.label)
+            self.bars[running.stage.key] = self.progress.add_task(label, total=None, note="")
 
     def stage_retried(self, stage: Stage, failure: Failure) -> None:
         self._remove_bar(stage)
-        self.progress.console.print(f"[yellow]again[/] {stage.label}: ", end="")
+        self.progress.console.print("[yellow]retrying[/] ", end="")
+        self.progress.console.print(f"{stage.label}: ", markup=False, highlight=False, end="")
         self.progress.console.print(failure.message, markup=False, highlight=False)
 
     def stage_finished(self, stage: Stage, artifact: Artifact | None, failure: Failure | None) -> None:
@@ -86,10 +89,12 @@ class Bars(CellWatcher):
         if artifact is not None:
             self.forecast.finished(stage, artifact)
         if failure is not None:
-            self.progress.console.print(f"[red]failed[/] {stage.label}: ", end="")
+            self.progress.console.print("[red]failed[/] ", end="")
+            self.progress.console.print(f"{stage.label}: ", markup=False, highlight=False, end="")
             self.progress.console.print(failure.message, markup=False, highlight=False)
         elif artifact is not None and stage.name not in _QUIET:
-            self.progress.console.print(f"[dim]{stage.label}  {artifact.manifest['seconds']:.1f} s[/]", highlight=False)
+            told = f"{stage.label}  {artifact.manifest['seconds']:.1f} s"
+            self.progress.console.print(told, style="dim", markup=False, highlight=False)
 
     def _remove_bar(self, stage: Stage) -> None:
         if (bar := self.bars.pop(stage.key, None)) is not None:
@@ -109,14 +114,14 @@ class Bars(CellWatcher):
 
 
 class Lines(CellWatcher):
-    """A line for every stage that took time, and now and then one for what runs."""
+    """A line for every longer stage that finishes and, every 15 seconds, one for each that is running."""
 
     def __init__(self, cells: int) -> None:
         self.total, self.done, self.began, self.told = cells, 0, time.monotonic(), time.monotonic()
         self.forecast = Forecast()
 
     def stage_retried(self, stage: Stage, failure: Failure) -> None:
-        self._say(f"{stage.label} is tried again: {failure.message}")
+        self._say(f"retrying {stage.label}: {failure.message}")
 
     def stage_finished(self, stage: Stage, artifact: Artifact | None, failure: Failure | None) -> None:
         if artifact is not None:
@@ -124,7 +129,7 @@ class Lines(CellWatcher):
         if failure is not None:
             self._say(f"failed {stage.label}: {failure.message}")
         elif artifact is not None and stage.name not in _QUIET:
-            self._say(f"{stage.label} done in {artifact.manifest['seconds']:.1f} s")
+            self._say(f"{stage.label}: done in {artifact.manifest['seconds']:.1f} s")
 
     def tick(self, running: Sequence[Running], waiting: Sequence[Stage]) -> None:
         if time.monotonic() - self.told < _PLAIN_EVERY_S:
@@ -132,7 +137,7 @@ class Lines(CellWatcher):
         self._say(remaining(self.forecast, running, waiting))
         for one in running:
             if (values := one.progress()) and one.stage.name not in _QUIET:
-                self._say(f"{one.stage.label} {values['step']:g}/{values['total']:g} {numbers(values)}".rstrip())
+                self._say(f"{one.stage.label}: {values['step']:g}/{values['total']:g} {numbers(values)}".rstrip())
 
     def cell_finished(self, cell: Cell, record: Any) -> None:
         self.done += 1

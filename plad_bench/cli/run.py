@@ -90,11 +90,9 @@ def _execute(state: State, planned: Planned, options: Mapping[str, Any], gpus: t
 
 
 def _announce(planned: Planned) -> None:
-    """Say on stderr what will run and what cannot, before the first stage takes its time."""
+    """Say on stderr what will run and what cannot, before the first stage starts."""
     if planned.todo:
-        click.echo(
-            f"Cells: {len(planned.todo)} to run, {len(planned.cached)} cached, {len(planned.skipped)} skipped", err=True
-        )
+        click.echo(_extent(planned), err=True)
     for line in effective.lines(planned.settings) if planned.todo else ():
         click.echo(line, err=True)
     for line in data_lines(planned.data, planned.responses):
@@ -104,6 +102,27 @@ def _announce(planned: Planned) -> None:
     for cell in planned.skipped:
         if cell.seed == 0:
             click.echo(f"skipped: {cell.row}: {cell.skip}", err=True)
+
+
+def _extent(planned: Planned) -> str:
+    """What will run, in a sentence."""
+    of_methods = [cell for cell in planned.todo if cell.method is not None]
+    baselines = {cell.row for cell in planned.todo if cell.method is None}
+    seeds = {cell.seed for cell in planned.todo}
+    rows = [counted(len({cell.row for cell in of_methods}), "method"), counted(len(baselines), "baseline")]
+    others = [f"{len(planned.cached)} already done"] if planned.cached else []
+    others += [f"{len(planned.skipped)} skipped"] if planned.skipped else []
+    return (
+        f"Board {planned.directory.name}: {counted(len(planned.todo), 'cell')} to run "
+        f"({' and '.join(rows)}, {counted(len(seeds), 'seed')})"
+        f"{''.join(f', {other}' for other in others)}. "
+        "The progress line estimates the time left once a training and a generation have been timed."
+    )
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun, such as 1 cell or 2 cells."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _finish(planned: Planned, run_state: Any, counts: Mapping[str, int], options: Mapping[str, Any]) -> int:
@@ -123,7 +142,7 @@ def _finish(planned: Planned, run_state: Any, counts: Mapping[str, int], options
     else:
         summary(planned.directory)
     tell = ", ".join(f"{counts[name]} {name}" for name in ("done", "cached", "skipped", "failed"))
-    click.echo(f"\nCells: {tell}. Board: {page}", err=True)
+    click.echo(f"\nCells: {tell}. Board: {page} and {page.with_name('index.html').name}", err=True)
     click.echo(_signals(planned) + _data(planned) + _bad_rows(planned), err=True, nl=False)
     shown: set[str] = set()
     for cell, failure in run_state.failures.items():
@@ -134,8 +153,9 @@ def _finish(planned: Planned, run_state: Any, counts: Mapping[str, int], options
         click.echo(f"spent: {in_full(run_state.spent)}", err=True)
     if run_state.unpaid:
         click.echo(
-            f"{len(run_state.unpaid)} cells wait for more money: the next request could have gone beyond --max-cost "
-            f"{options['max_cost']:g}. What was bought is kept; --max-cost counts anew in every run.",
+            f"{counted(len(run_state.unpaid), 'cell')} not run: the budget is spent. The next request could have "
+            f"exceeded --max-cost {options['max_cost']:g}. Responses that were paid for are kept. Every run has its "
+            "own budget.",
             err=True,
         )
     if run_state.failures or run_state.unpaid:
@@ -144,7 +164,7 @@ def _finish(planned: Planned, run_state: Any, counts: Mapping[str, int], options
 
 
 def outdated(board: Path) -> bool:
-    """Whether a board's pages are missing, or a run was killed between its records and the last of them."""
+    """Whether a board's pages are missing or older than its records, as after a run that was killed."""
     page = board / "README.md"
     if not page.is_file() or (board.parent / PAGES_LOCK).exists():
         return True
@@ -157,7 +177,7 @@ def _resume() -> str:
 
 
 def _signals(planned: Planned) -> str:
-    """What cached teacher distributions cost and saved, on a line; empty where no cell read any."""
+    """What precomputed teacher log-probabilities cost and saved, on a line; empty if no cell read any."""
     from plad_bench.execute import recording
 
     records = (recording.recorded(planned.directory / "cells", cell) for cell in planned.cells)
@@ -170,13 +190,13 @@ def _signals(planned: Planned) -> str:
     size, seconds = (sum(values) for values in zip(*once, strict=True))
     several = "s" if len(costs) > 1 else ""
     return (
-        f"Signals: {size / 1e6:,.1f} MB and {seconds:,.1f} s of the teacher, once. {len(costs)} training{several} read "
-        f"{read:,.0f} tokens of them: about {read * rate:,.0f} s of it saved.\n"
+        f"Teacher log-probabilities: computed once in {seconds:,.1f} s, {size / 1e6:,.1f} MB; {len(costs)} "
+        f"training{several} read {read:,.0f} tokens of them, which saved about {read * rate:,.0f} s.\n"
     )
 
 
 def _data(planned: Planned) -> str:
-    """What became of each task's rows, a line for each fact; bad rows come after it."""
+    """How each task's rows were merged or left out, a line for each fact."""
     from plad_bench.execute import recording
     from plad_bench.render.data_facts import facts
 
@@ -190,7 +210,7 @@ def _data(planned: Planned) -> str:
 
 
 def _bad_rows(planned: Planned) -> str:
-    """How many rows of a task or of a recorded teacher are none, a line for each that has such, and the first."""
+    """How many rows of a task or of recorded responses were left out: a line for each that has some, with the first."""
     from plad_bench.execute import recording
     from plad_bench.records.text import printable
 

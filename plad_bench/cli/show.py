@@ -1,4 +1,4 @@
-"""`show`: one record in full, and what its cell wrote."""
+"""`show`: one record in full, with samples of the cell's responses."""
 
 from __future__ import annotations
 
@@ -22,17 +22,21 @@ SIDE_BY_SIDE = 100
 @click.command(short_help="Show one record.")
 @click.argument("cell")
 @click.option(
-    "--samples", type=click.IntRange(0), default=3, show_default=True, help="Examples to show, from the store."
+    "--samples",
+    type=click.IntRange(0),
+    default=3,
+    show_default=True,
+    help="Number of prompts to show with the responses to them.",
 )
 @boards_option
 @store_option
 @json_option
 def show(cell: str, samples: int, boards_dir: Path, store: Path, *, as_json: bool) -> None:
-    """Show the record of CELL: scores, parameters, cost, provenance, and samples of what it wrote.
+    """Show the record of CELL: scores, parameters, cost, provenance, and samples of its responses.
 
     CELL is the full name of a cell, BOARD/TASK/STUDENT+TEACHER/METHOD/seed-N, such as
-    quickstart/demo/tiny+small/plad/seed-0; or a part of it that fits one cell only; or a record file. A sample is a
-    prompt with a reference, the teacher's response and the cell's, read from the store it was computed in.
+    quickstart/demo/tiny+small/plad/seed-0; a part of it that matches one cell only; or a record file. A sample is a
+    prompt with a reference, the teacher's response and the cell's. Samples are read from the store.
     """
     path, record = find_record(cell, boards_dir)
     drawn, missing = _samples(path, record, store, samples)
@@ -47,7 +51,7 @@ def show(cell: str, samples: int, boards_dir: Path, store: Path, *, as_json: boo
 
 
 def _samples(path: Path, record: Record, store: Path, count: int) -> tuple[list[dict[str, str]], str]:
-    """Samples, and why there are none where some were asked for."""
+    """Samples, and the reason if there are none."""
     from plad_bench.execute import texts
 
     if not count or record.status in {"failed", "skipped"}:
@@ -113,7 +117,7 @@ def _print_record(record: Record) -> None:
 
 
 def _told(name: str, value: Any, indent: str) -> Iterator[str]:
-    """A fact on a line, or its parts, each on a line of its own, below its name."""
+    """A value on one line; a list or dictionary on one line for each entry, indented below its name."""
     if not isinstance(value, dict | list):
         yield f"{indent}{name}: {value}"
         return

@@ -35,7 +35,7 @@ def _lines(state: dict[str, Any]) -> list[str]:
     cells = state["cells"]
     ended = cells["done"] + cells["failed"]
     now = state["updated"] if state["finished"] else time.time()
-    head = f"{state['run']}  board {state['board']}  {state['finished'] or 'running'}  {now - state['began']:.0f} s"
+    head = f"run {state['run']}  board {state['board']}  {state['finished'] or 'running'}  {now - state['began']:.0f} s"
     lines = [head, f"  {state['command']}", *([f"  in {state['directory']}"] if "directory" in state else [])]
     rest = f"{cells['cached']} cached, {cells['skipped']} skipped, {cells['failed']} failed"
     lines.append(
@@ -45,5 +45,5 @@ def _lines(state: dict[str, Any]) -> list[str]:
     for stage in state["running"]:
         steps = f" {stage['step']:g}/{stage['total']:g}" if "step" in stage else ""
         loss = f" loss {stage['loss']:.3f}" if "loss" in stage else ""
-        lines.append(f"  {stage['stage']} {stage['key']}{steps}{loss}  {stage['seconds']:.0f} s")
+        lines.append(f"  {stage['stage']}{steps}{loss}  {stage['seconds']:.0f} s")
     return lines

@@ -61,6 +61,8 @@ class Row:
     identity: str
     """The same on every board for the same method with the same parameters."""
     method: str
+    plugin: str
+    """Name and version of the package that the method came from."""
     access: str
     paper: str
     lr: float
@@ -371,6 +373,7 @@ def _row(
         label=label,
         identity=cells[0].identity,
         method=first.method.name,
+        plugin=first.method.plugin,
         access=first.method.access,
         paper=first.method.paper,
         lr=first.method.lr,

@@ -73,6 +73,8 @@ class BoardFile(BaseModel):
     seeds_asked: Annotated[int, Field(ge=0, strict=True)] = 0
     """Seeds 0 to n - 1 are asked; if 0, those that any method has done."""
     notes: str = ""
+    docs: Annotated[str, Field(pattern=r"^(https://|(\.\./)*)[\w./-]*$")] = ""
+    """Where methods.md and metrics.md are, as a URL or as seen from the board: the page links names to them."""
     prices: Prices | None = None
     """If there, costs are shown in money as well."""
     protocol: Settings = {}

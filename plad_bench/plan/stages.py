@@ -38,6 +38,21 @@ OPERATION_VERSION = {
     "score": 1,
 }
 """Raise one when the same specification would give another result."""
+ACTIONS = {
+    "ask": "generate {split} responses",
+    "data": "prepare the data",
+    "tokenizer": "train the tokenizer",
+    "init": "initialise",
+    "train": "train",
+    "generate": "generate {split} responses",
+    "pairs": "build the pairs",
+    "reference": "compute the log-probabilities of the pairs",
+    "signals": "compute the log-probabilities of {text} responses",
+    "score": "score {metric}",
+}
+"""What each operation does, for a reader."""
+TEACHER, UNTOUCHED, SFT_INIT = "teacher", "untouched student", "SFT initialisation"
+"""Owners of stages that belong to no method."""
 DATA_AS_BEFORE = {
     "3f6967f362e407d9e66dcacc8ffedd75d81d2425c15ee37155c3d1c987b5bae3": "demo",
     "9a348291e5bbe3e63c001f92b491f62fbd7de076fab2cb7d606f434fcbf42794": "e2e, its development and test files",
@@ -82,6 +97,8 @@ class Stage:
     """What a worker must know and a key must not: paths of this machine."""
     version: int = 0
     """Of the operation; 0 is today's."""
+    owner: str = ""
+    """Whose work it is, for a reader: `untouched student`, or the label of a method; not keyed."""
 
     @functools.cached_property
     def document(self) -> dict[str, Any]:
@@ -98,13 +115,21 @@ class Stage:
 
     @property
     def label(self) -> str:
-        """As a reader knows it: sft-init (seed 1), distill plad (seed 0), generate with sft-init (seed 1)."""
-        if self.name == "generate":
-            maker = self.inputs.get("model")
-            return f"generate with {maker.label if maker else 'teacher'}"
-        method = f" {self.spec['method']['name']}" if self.name == "distill" else ""
-        seed = None if self.name in {"teacher", "teach"} else self.spec.get("seed")
-        return f"{self.name}{method}" + ("" if seed is None else f" (seed {seed})")
+        """What a reader is told of it, such as "plad (seed 0): train" or "teacher: generate test responses"."""
+        metric, split = self.spec.get("metric", {}), str(self.spec.get("split", ""))
+        does = ACTIONS[self.operation].format(
+            split=split.replace("train", "training"), text=self.spec.get("text"), metric=metric.get("name")
+        )
+        seeded = "" if self.seed is None else f" (seed {self.seed})"
+        return f"{self.owner}{seeded}: {does}" if self.owner else does
+
+    @property
+    def seed(self) -> int | None:
+        """The run's seed that it belongs to; None if it ignores that."""
+        if self.owner == TEACHER or "seed" in self.spec:
+            return None if self.owner == TEACHER else self.spec["seed"]
+        made_by = self.inputs.get("model") or self.inputs.get("responses")
+        return made_by.seed if made_by else None
 
     @functools.cached_property
     def key(self) -> str:
@@ -157,11 +182,11 @@ class Plan:
             "dataset": self.task.component.dataset,
             "revision": self.task.component.revision,
         }
-        stage = Stage("data", "data", spec, job={"task": self.task.private()})
+        stage = Stage("data", "data", spec, job={"task": self.task.private()}, owner=self.task.label)
         before = replace(stage, version=1)
         return before if before.key in DATA_AS_BEFORE else stage
 
-    def model(self, source: ModelSource, seed: int | None) -> Stage:
+    def model(self, source: ModelSource, seed: int | None, owner: str) -> Stage:
         """A model before any training of ours."""
         if isinstance(source, HubModel):
             local = Path(source.id).is_dir()
@@ -170,8 +195,10 @@ class Plan:
             spec: dict[str, Any] = {"directory": content_hash(Path(source.id))} if local else published
             spec |= {"layers": source.layers} if source.layers else {}
             spec |= {"prompts": {"version": PROMPTS_VERSION, **source.prompts.document()}}
-            return Stage("init", "init", spec, job={"id": source.id, "revision": commit or source.revision})
-        tokenizer = Stage("tokenizer", "tokenizer", {"vocabulary": source.vocabulary}, {"data": self.data})
+            job = {"id": source.id, "revision": commit or source.revision}
+            return Stage("init", "init", spec, job=job, owner=owner)
+        vocabulary = {"vocabulary": source.vocabulary}
+        tokenizer = Stage("tokenizer", "tokenizer", vocabulary, {"data": self.data}, owner=self.task.label)
         spec = {
             "layers": source.layers,
             "width": source.width,
@@ -179,22 +206,22 @@ class Plan:
             "context": source.context,
             "seed": seed,
         }
-        return Stage("init", "init", spec, {"tokenizer": tokenizer})
+        return Stage("init", "init", spec, {"tokenizer": tokenizer}, owner=owner)
 
     @functools.cached_property
     def init(self) -> Stage:
         """The untouched student. One from scratch begins anew for each seed; a pretrained one does not."""
-        return self.model(self.student.component.model(self.student.params), self.seed)
+        return self.model(self.student.component.model(self.student.params), self.seed, UNTOUCHED)
 
     @functools.cached_property
     def teacher_model(self) -> Stage:
         """The teacher that is run here, trained on the task's references where it asks for that, whatever the seed."""
-        base = self.model(self.teacher.component.model(self.teacher.params), seed=0)
+        base = self.model(self.teacher.component.model(self.teacher.params), 0, TEACHER)
         training: Training | None = self.teacher.component.training(self.teacher.params)
         if training is None or training.steps == 0:
             return base
         spec = {"steps": training.steps, "lr": training.lr, "batch": training.batch, "seed": 0, "precision": "float32"}
-        return self.train("teacher", self.sft, base, spec)
+        return self.train("teacher", self.sft, base, spec, owner=TEACHER)
 
     @functools.cached_property
     def sft_init(self) -> Stage:
@@ -204,7 +231,7 @@ class Plan:
             return self.init
         (source,) = self.sft.component.objective.texts(self.sft.params)
         conditions = self.conditions(p.sft_steps, p.sft_lr)
-        return self.train("sft-init", self.sft, self.init, conditions, self.text(source))
+        return self.train("sft-init", self.sft, self.init, conditions, self.text(source), owner=SFT_INIT)
 
     @functools.cached_property
     def teach(self) -> Stage:
@@ -253,12 +280,13 @@ class Plan:
             spec["scorer"], job["scorer"] = scorer.public(), scorer.private()
         if orders is not None:
             spec["orders"] = orders.public()
-        return Stage("pairs", "pairs", spec, inputs, job)
+        return Stage("pairs", "pairs", spec, inputs, job, owner=builder.label)
 
     def reference(self, pairs: Stage) -> Stage:
         """Log-probabilities of the pairs under the frozen initialised student."""
         spec = {"precision": self.protocol.precision, "threads": self.threads, **self._limit()}
-        return Stage("reference", "reference", spec, {"data": self.data, "model": self.sft_init, "pairs": pairs})
+        inputs = {"data": self.data, "model": self.sft_init, "pairs": pairs}
+        return Stage("reference", "reference", spec, inputs, owner="reference model")
 
     def distill(
         self, method: Chosen, builder: Chosen | None, scorer: Chosen | None, orders: Chosen | None = None
@@ -280,7 +308,7 @@ class Plan:
                 conditions["max_new_tokens"] = self.protocol.max_new_tokens
             if objective.teacher_logits:
                 inputs |= self._teacher_of(method, texts)
-        return self.train("distill", method, self.sft_init, conditions, inputs)
+        return self.train("distill", method, self.sft_init, conditions, inputs, owner=method.label)
 
     def _teacher_of(self, method: Chosen, texts: Sequence[Text]) -> dict[str, Stage]:
         """What training asks the teacher's distributions of: what was computed before it, and the teacher itself."""
@@ -318,7 +346,7 @@ class Plan:
             **({"backend": "vllm"} if self.teacher.component.backend == "vllm" else {}),
         }
         inputs = {"data": self.data, "teacher": self.teacher_model, **self.text(text)}
-        return Stage(f"signals-{text}", "signals", spec, inputs)
+        return Stage(f"signals-{text}", "signals", spec, inputs, owner=TEACHER)
 
     def conditions(self, steps: int, lr: float) -> dict[str, Any]:
         """What training under this protocol has in common."""
@@ -334,11 +362,13 @@ class Plan:
         model: Stage,
         conditions: Mapping[str, Any],
         extra: Mapping[str, Stage] | None = None,
+        *,
+        owner: str,
     ) -> Stage:
         """A run of the training loop."""
         spec = {"method": method.public(), "threads": self.threads, **conditions}
         inputs = {"data": self.data, "model": model, **(extra or {})}
-        return Stage(name, "train", spec, inputs, {"method": method.private()})
+        return Stage(name, "train", spec, inputs, {"method": method.private()}, owner=owner)
 
     def _limit(self) -> dict[str, Any]:
         return {"limit": self.protocol.limit} if self.protocol.limit else {}
@@ -363,12 +393,12 @@ class Plan:
             "backend": backend or self.protocol.backend,
             **({"logprobs": True} if logprobs else {}),
         }
-        return Stage(name, "generate", spec, {"data": self.data, "model": model})
+        return Stage(name, "generate", spec, {"data": self.data, "model": model}, owner=model.owner)
 
     def ask(self, name: str, split: str, *, temperature: float, samples: int = 1) -> Stage:
         """Responses of a teacher that is asked for text to the prompts of a split."""
         spec = {"teacher": self.teacher.public(), **self._decoding(split, temperature, 0, samples)}
-        return Stage(name, "ask", spec, {"data": self.data}, {"teacher": self.teacher.private()})
+        return Stage(name, "ask", spec, {"data": self.data}, {"teacher": self.teacher.private()}, owner=TEACHER)
 
     def _decoding(self, split: str, temperature: float, seed: int, samples: int) -> dict[str, Any]:
         sampling: dict[str, Any] = {}
@@ -397,7 +427,7 @@ class Plan:
         job: dict[str, Any] = {"metric": metric.private()}
         if metric.scorer is not None:  # a metric that scores by another metric depends on that one's version, too
             spec["scorer"] = metric.scorer.public()
-        return Stage("score", "score", spec, inputs, job)
+        return Stage("score", "score", spec, inputs, job, owner=responses.owner)
 
 
 def metrics_needs(metric: Chosen) -> frozenset[str]:

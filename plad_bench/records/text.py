@@ -40,10 +40,10 @@ def escape(text: object, limit: int = 300) -> str:
     return marked.replace("@", "@\N{ZERO WIDTH NON-JOINER}")  # and this a mail address
 
 
-def code(text: object) -> str:
+def code(text: object, limit: int = 120) -> str:
     """A name in a line of markdown, a table included: a code span where nothing in it needs escaping."""
-    name = clean(text, 120)
-    return f"`{name}`" if _PLAIN.fullmatch(name) and name.strip() else escape(text, 120)
+    name = clean(text, limit)
+    return f"`{name}`" if _PLAIN.fullmatch(name) and name.strip() else escape(text, limit)
 
 
 def rounded(value: float) -> float:

@@ -1,4 +1,4 @@
-"""What a group of a board says, in words made from its records: the answer, how sure it is, what would change it."""
+"""The result of a group of a board in words: which method is best and how certain that is."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAMED = 4
 
 
 def answer(group: Group) -> Line:
-    """A few sentences for the top of a page; empty where the metric has no direction or no method is complete."""
+    """A few sentences for the top of a page; empty if the metric has no direction or no method is complete."""
     metric = group.primary
     if metric is None or metric.better is None or not group.rows:
         return ()
@@ -28,12 +28,19 @@ def answer(group: Group) -> Line:
     return tuple(piece for part in parts for piece in (*part, " "))[:-1]
 
 
+def _leads(group: Group, metric: MetricInfo) -> Line:
+    """That the first method has the best mean, and which."""
+    best = group.rows[0]
+    mean = text.number(metric.scale * best.estimates[metric.name].value, decimals(group, metric))
+    extreme = "highest" if metric.better == "higher" else "lowest"
+    return (Name(best.label), f" has the {extreme} mean ", Said(metric.name, 60), f" ({mean}", *_unit(metric), ")")
+
+
 def _trial(group: Group, metric: MetricInfo) -> Line:
-    best: Line = ("the best mean ", Said(metric.name, 60), " is that of ", Name(group.rows[0].label))
     return (
         "One seed is a trial: ",
-        *best,
-        ", but another seed may well reverse the order. Run at least five (--seeds 5).",
+        *_leads(group, metric),
+        ", but another seed may reverse the order. Run at least five seeds (--seeds 5) for a ranking.",
     )
 
 
@@ -46,41 +53,39 @@ def _unfit(group: Group, metric: MetricInfo) -> Iterator[Line]:
     sign = 1 if metric.better == "higher" else -1
     if sign * (teacher.value - start.value) < 0:
         yield (
-            "This metric cannot rank distillation here: ",
             Said(metric.name, 60),
-            " rates the teacher below the student that has not been distilled.",
+            " cannot rank distillation here: it rates the teacher below the student before distillation.",
         )
 
 
 def _best(group: Group, metric: MetricInfo, pairs: Pairwise) -> Line:
-    first, *others = [row for row in group.rows if row.best]
-    leader: Line = (Name(first.label),)
+    lead, others = _leads(group, metric), [row for row in group.rows[1:] if row.best]
     if not others:
         rest = len(group.rows) - 1
         if not rest:
-            return (*leader, " is the only method here.")
-        most = f"all {rest} others" if rest > 1 else "the other method"
-        return (*leader, f" is better than {most} by ", Said(metric.name, 60), ".")
+            return (*lead, "; it is the only method here.")
+        return (*lead, " and is significantly better than ", f"all {rest} others." if rest > 1 else "the other method.")
     k = group.rows.index(others[0])
-    behind: Line = ("It is ahead of ", Name(others[0].label), " by ", *_difference(group, metric, pairs, 0, k))
     seeds = pairs.seeds_to_separate(0, k)
     enough = (
-        f"; about {seeds} seeds would tell whether that is real." if seeds else "; more seeds alone would not decide."
+        f": about {seeds} seeds would be needed to confirm that difference."
+        if seeds
+        else ": more seeds alone would not decide."
     )
     return (
-        *leader,
-        " has the best mean ",
-        Said(metric.name, 60),
-        ", but the data cannot tell it from ",
+        *lead,
+        ". It is not significantly better than ",
         *_names(others),
-        ". ",
-        *behind,
+        ". Its lead over ",
+        Name(others[0].label),
+        " is ",
+        *_difference(group, metric, pairs, 0, k),
         enough,
     )
 
 
 def _worse(group: Group, metric: MetricInfo, pairs: Pairwise) -> Iterator[Line]:
-    """The nearest method that the first certainly beats."""
+    """The nearest method that the first is significantly better than."""
     for k, row in enumerate(group.rows[1:], start=1):
         if pairs.p_holm[0, k] < 1 - LEVEL:
             yield ("It beats ", Name(row.label), " by ", *_difference(group, metric, pairs, 0, k), ".")
@@ -88,7 +93,7 @@ def _worse(group: Group, metric: MetricInfo, pairs: Pairwise) -> Iterator[Line]:
 
 
 def _controls(group: Group) -> Iterator[Line]:
-    """Which methods beat every control: the others may gain nothing from what the teacher says."""
+    """Which methods beat every control; the gain of the others may not come from the teacher."""
     compared = [row for row in group.rows if row.beats]
     if not compared:
         return
@@ -104,24 +109,30 @@ def _controls(group: Group) -> Iterator[Line]:
         *_names(lost),
         f" {verb} not beat {'every control' if len(compared[0].beats) > 1 else 'the control'} (",
         *controls,
-        "), so that what is gained there may not come from the teacher.",
+        "), so their gain may not come from the teacher."
+        if len(lost) > 1
+        else "), so its gain may not come from the teacher.",
     )
 
 
 def _difference(group: Group, metric: MetricInfo, pairs: Pairwise, i: int, k: int) -> Line:
     places = decimals(group, metric)
     apart, half = (metric.scale * float(value) for value in (pairs.difference[i, k], pairs.half_width(i, k)))
-    unit: Line = (" points",) if metric.unit == "%" else ((" ", Said(metric.unit, 20)) if metric.unit else ())
+    unit: Line = (" points",) if metric.unit == "%" else _unit(metric)
     return (f"{text.number(apart, places)} ± {text.number(half, places)}", *unit)
 
 
+def _unit(metric: MetricInfo) -> Line:
+    return (" ", Said(metric.unit, 20)) if metric.unit else ()
+
+
 def _scope(group: Group) -> Line:
-    """What the answer is about."""
+    """What the answer holds for."""
     seeds = max(row.asked for row in group.rows)
     steps: Line = (", ", Said(group.protocol["steps"], 20), " steps") if "steps" in group.protocol else ()
     tuned = "; no method was tuned" if all(row.lr_shared for row in group.rows) else ""
     facts = f" ({seeds} seeds, {group.examples} examples"
-    return ("This holds for this task, teacher and student at this budget", facts, *steps, f"{tuned}) and no further.")
+    return ("This holds for this task, teacher, student and budget only", facts, *steps, f"{tuned}).")
 
 
 def _names(rows: list[Row]) -> Line:

@@ -28,11 +28,11 @@ from plad_bench.render.templating import draw, source
 MADE = '<meta name="generator" content="plad-bench">'
 """Stands at the beginning of every page."""
 SHORT = {
-    "references": "Baselines",
     "ranking": "Ranking",
+    "metrics": "All metrics",
     "cost": "Cost",
     "pairs": "Comparisons",
-    "unranked": "Incomplete",
+    "unranked": "Not ranked",
     "absent": "Not measured",
 }
 """What the parts of a group are called in the list of them."""
@@ -40,7 +40,7 @@ SHORT = {
 
 @dataclass(frozen=True)
 class Sample:
-    """A prompt and what was written to it: (label, access, score, text) of each row that has a sample."""
+    """A prompt and the responses to it: (label, access, score, text) of each row that has a sample."""
 
     prompt: str
     reference: str
@@ -58,7 +58,9 @@ class Part:
     tiers: tuple[tuple[str, int], ...]
     """Teacher access with the number of methods that need it, in the order of the tiers."""
     plots: tuple[Any, ...]
+    """Each plot as it is drawn for a wide page and for a phone."""
     samples: tuple[Sample, ...]
+    more_samples: Line
 
 
 def render(board: Board, sections: Sequence[str] = ()) -> str:
@@ -68,7 +70,7 @@ def render(board: Board, sections: Sequence[str] = ()) -> str:
         title=text.clean(board.title),
         script=_script(),
         notes=text.clean(board.settings.notes, 2000),
-        parts=[_part(group) for group in board.groups],
+        parts=[_part(board, group) for group in board.groups],
         left_out=list(page_model.left_out(board)),
         sections=[text.printable(section).strip() for section in sections if section.strip()],
         commands=page_model.commands(board),
@@ -86,19 +88,20 @@ def render_index(title: str, sections: Iterable[Section]) -> str:
 # ------------------------------------------------------------------------------------------------------------ parts
 
 
-def _part(group: Group) -> Part:
+def _part(board: Board, group: Group) -> Part:
     counts: dict[str, int] = {}
     for row in group.rows:
         counts[page_model.access(row)] = counts.get(page_model.access(row), 0) + 1
-    drawn = (plots.intervals(group, inline=True), plots.cost(group, inline=True))
+    drawn = [[draw(group, size) for size in (plots.WIDE, plots.NARROW)] for draw in (plots.intervals, plots.cost)]
     return Part(
         group=group,
         answer=answer(group),
         setting=page_model.setting(group),
-        sections=tuple(page_model.sections(group)),
+        sections=tuple(page_model.sections(group, board.settings.docs)),
         tiers=tuple((access, counts[access]) for access in sorted(counts, key=_tier)),
-        plots=tuple(Markup(svg) for svg in drawn if svg),  # noqa: S704  a template of ours wrote it, and escaped
+        plots=tuple(Markup("".join(filter(None, of))) for of in drawn if any(of)),  # noqa: S704  our template escaped it
         samples=_samples(group),
+        more_samples=page_model.more_samples(board, group),
     )
 
 
@@ -150,8 +153,9 @@ def _line(line: Line) -> Markup:
 
 def _piece(piece: str | Name | Said | Strong | Link) -> Markup:
     match piece:
-        case Name(words):
-            return _named(text.clean(words, 120))
+        case Name(words, url, limit):
+            named = _named(text.clean(words, limit))
+            return Markup('<a href="{}">{}</a>').format(url, named) if url else named
         case Said(words, limit):
             return escape(text.clean(words, limit))
         case Strong(words):

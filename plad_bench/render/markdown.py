@@ -1,6 +1,6 @@
 """A board as a page of GitHub markdown: a pure function of the board, so that the same records give the same bytes.
 
-Whatever comes from a record passes through `escape` or `code` (report/text.py) and can't become markup.
+Whatever comes from a record passes through `escape` or `code` (records/text.py) and can't become markup.
 """
 
 from __future__ import annotations
@@ -39,9 +39,13 @@ def render(board: Board, plots: Mapping[tuple[int, str], str] | None = None, sec
         level = "###" if several else "##"
         parts += [inline(line)] if (line := answer(group)) else []
         parts.append(setting(group))
-        parts += blocks(page_model.sections(group), level)
+        first, *others = page_model.sections(group, board.settings.docs)
+        parts += blocks([first], level)
         if images := [(title, path) for (of, title), path in (plots or {}).items() if of == index]:
             parts += [f"{level} Plots", *(f"![{escape(title)}]({path})" for title, path in images)]
+        parts += blocks(others, level)
+        if more := page_model.more_samples(board, group):
+            parts += [f"{level} Samples", inline(more)]
     parts += blocks(page_model.left_out(board), "##")
     parts += [section.strip() for section in sections if section.strip()]
     if commands := page_model.commands(board):
@@ -97,8 +101,8 @@ def _table(shown: Table) -> str:
 
 def _piece(piece: str | Name | Said | Strong | Link) -> str:
     match piece:
-        case Name(text):
-            return code(text)
+        case Name(text, url, limit):
+            return f"[{code(text, limit)}]({url})" if url else code(text, limit)
         case Said(text, limit):
             return escape(text, limit)
         case Strong(text):

@@ -7,11 +7,13 @@ A renderer (markdown.py, html.py) decides how a piece looks. Plain strings are o
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, TypeAlias
 
+from plad_bench.contract.enums import BASELINES
 from plad_bench.contract.protocol import settings
 from plad_bench.contract.words import NAMED
 from plad_bench.leaderboard.board import Board, Group, Row
@@ -22,10 +24,13 @@ from plad_bench.records.text import NONE
 from plad_bench.render import data_facts
 
 ALL_PAIRS = 12
-"""Methods up to which every pair is listed; beyond, each is compared with the first alone."""
+"""Methods up to which every pair is listed; with more, each is compared with the first alone."""
 
-DAGGER = "† A single record: the interval is over examples only."
+DAGGER = "† A single record: the interval covers examples only."
 """What the mark of a value says."""
+
+_DOCUMENTED = re.compile(r"[a-z0-9][a-z0-9._-]*")
+_ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,9 @@ class Name:
     """The name of something in a record: a method, a task, a file."""
 
     text: str
+    url: str = ""
+    """Where it is explained; empty if nowhere."""
+    limit: int = 120
 
 
 @dataclass(frozen=True)
@@ -85,11 +93,16 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; `access` has the teacher access of each row where rows are methods."""
+    """Columns and rows."""
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[Entry, ...], ...]
     access: tuple[str, ...] = ()
+    """Teacher access of each row, if rows are methods; empty for a baseline."""
+    named: int = 0
+    """The column that names the rows."""
+    best: tuple[bool, ...] = ()
+    """Which rows are highlighted."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +114,13 @@ class Section:
     before: str = ""
     table: Table | None = None
     note: Line = ()
+
+
+def plain(line: Line) -> str:
+    """A line as text on one line, without markup."""
+    return "".join(
+        piece if isinstance(piece, str) else text.clean(piece.text, getattr(piece, "limit", 300)) for piece in line
+    )
 
 
 def rank(row: Row) -> str:
@@ -116,19 +136,16 @@ def starred(row: Row) -> str:
     return rank(row) + (" \N{BLACK STAR}" if row.best else "")
 
 
-def sections(group: Group) -> Iterator[Section]:
-    """The parts of a group, in the order of a page, without its plots."""
-    places = {metric: decimals(group, metric) for metric in group.metrics}
+def sections(group: Group, docs: str = "") -> Iterator[Section]:
+    """The parts of a group in the order of a page: the ranking first, which the plots follow."""
     if group.rows:
-        yield _ranking(group, places)
+        yield _ranking(group, docs)
     else:
         yield Section("none", before="No method is complete, so none is ranked.")
-    if group.references:
-        columns = (Column(("",)), *map(_column, places), Column(("Seeds",), right=True))
-        body = tuple((_method(row), *_values(row, places), _seeds(row)) for row in group.references)
-        yield Section("references", ("Baselines, not ranked",), table=Table(columns, body))
+    if group.rows or group.references:
+        yield _metrics(group, docs)
     if group.rows:
-        yield _costs(group)
+        yield _costs(group, docs)
         if group.pairs is not None and len(group.rows) > 1:
             yield _pairwise(group)
     if group.unranked:
@@ -143,7 +160,7 @@ def sections(group: Group) -> Iterator[Section]:
             for u in group.unranked
         )
         title = ("Incomplete, failed, skipped and trial cells",)
-        yield Section("unranked", title, "Never ranked, never averaged.", Table(columns, body))
+        yield Section("unranked", title, "These are not ranked, and no mean includes them.", Table(columns, body))
 
     if group.absent:
         columns = tuple(Column((head,)) for head in ("Metric", "Method", "Reason"))
@@ -154,13 +171,28 @@ def sections(group: Group) -> Iterator[Section]:
         yield Section("absent", ("Metrics not measured",), table=Table(columns, rows))
 
 
+def more_samples(board: Board, group: Group) -> Line:
+    """Where a reader finds responses that the page does not show; empty if there are none."""
+    cells = [cell for row in (*group.rows, *group.references) for cell in row.cells]
+    if not cells:
+        return ()
+    name = cells[0] if len(board.groups) > 1 else "/".join(cells[0].split("/")[-2:])
+    show = Name(f"plad-bench show {board.name}/{name} --samples 10", limit=500)
+    why: Line = (
+        ("More responses: ",)
+        if group.samples
+        else ("Pages show samples only of tasks whose text may be redistributed. To see responses: ",)
+    )
+    return (*why, show, ", on a machine that has the store of the run.")
+
+
 def left_out(board: Board) -> Iterator[Section]:
     """The files that no number rests on, if there are any."""
     if board.problems:
         columns = (Column(("File",)), Column(("Reason",)))
         body = tuple((Entry((Name(p.file),)), Entry((Said(p.reason),))) for p in board.problems)
         title = (f"Files left out ({len(board.problems)})",)
-        yield Section("problems", title, "No number above rests on these.", Table(columns, body))
+        yield Section("problems", title, "Nothing on this page is computed from these files.", Table(columns, body))
 
 
 def commands(board: Board) -> list[str]:
@@ -174,9 +206,11 @@ def origin(board: Board) -> list[Line]:
     if older := older_data(board):
         lines.append(older)
     if any("path=" in command for command in commands(board)):
-        lines.append(("A path is shown by its last part alone: put in where that directory is on your machine.",))
+        lines.append(("Paths are shortened to their last part: replace each with the location on your machine.",))
     for name, commit in sorted(board.settings.commits.items()):
-        lines.append(("On the hub ", Name(name), " stood for commit ", Name(commit), ": copy [commits] of board.toml."))
+        lines.append(
+            ("On the Hub, ", Name(name), " was commit ", Name(commit), ": copy [commits] from board.toml to use it.")
+        )
     if len(board.code) > 1:
         versions = [(Name(version), f" ({n} records)") for version, n in board.code.items()]
         strong = Strong("These records were made by different versions of the code:")
@@ -185,13 +219,13 @@ def origin(board: Board) -> list[Line]:
         version = Name(next(iter(board.code)))
         lines.append((f"All {board.records} records were made by version ", version, " of the code."))
     for other in board.others:
-        lead = Strong("These rest on older stages:" if other.older else "These have stages of another version:")
+        lead = Strong("Records with older stages:" if other.older else "Records with stages of another version:")
         packages = " with other packages" if other.only_packages else ""
         stages = Said(", ".join(other.stages), 1000)
         lines.append((lead, f" {_records(other.records)}, ", stages, " by version ", Name(other.code), f"{packages}."))
     if board.untold:
-        say = "does not say" if board.untold == 1 else "do not say"
-        lines.append((f"{_records(board.untold)} {say} which versions made the stages that cells share.",))
+        say = "does not name" if board.untold == 1 else "do not name"
+        lines.append((f"{_records(board.untold)} {say} the versions of the code that made the shared stages.",))
     return lines
 
 
@@ -200,14 +234,14 @@ def _records(count: int) -> str:
 
 
 _THINKING = {
-    "off": "asked not to think before it answers",
-    "strip": "thinking text is not part of its answers",
-    "keep": "thinking text is part of its answers",
+    "off": "thinking mode off",
+    "strip": "thinking text removed from the responses",
+    "keep": "thinking text kept in the responses",
 }
 
 
 def counted(group: Group) -> str:
-    """How much a group's numbers rest on."""
+    """How many examples and seeds a group has."""
     rows = (*group.rows, *group.references)
     if not rows:
         return "no complete row yet"
@@ -221,7 +255,7 @@ def older_data(board: Board) -> Line:
         return ()
     named: list[Line] = [(Name(what), f" ({_records(n)})") for what, n in board.older.items()]
     command = Name(f"plad-bench leaderboard {board.name} --drop older")
-    return ("Older versions of the data, not shown: ", *joined(named), ". ", command, " removes them.")
+    return ("Records of older versions of the data are not shown: ", *joined(named), ". ", command, " removes them.")
 
 
 def setting(group: Group) -> Line:
@@ -240,33 +274,36 @@ def setting(group: Group) -> Line:
 # ------------------------------------------------------------------------------------------------------------ parts
 
 
-def _ranking(group: Group, places: Mapping[MetricInfo, int]) -> Section:
+def _ranking(group: Group, docs: str) -> Section:
+    """What decides: each method with its rank, the metric that ranks, and what it asks of the teacher."""
     ranked = group.pairs is not None
-    by: Line = ("Ranking by ", *header(group.primary)) if ranked and group.primary else ("Methods, not ranked",)
+    places = {metric: decimals(group, metric) for metric in (group.primary,) if metric}
+    by: Line = ("Ranking by ", *linked(group.primary, docs)) if ranked and group.primary else ("Methods, not ranked",)
     columns = (
-        Column(("Rank",), right=True, better="lower"),
+        *([Column(("Rank",), right=True, better="lower")] if ranked else []),
         Column(("Method",)),
         *map(_column, places),
         Column(("Gap closed",), right=True, better="higher"),
         Column(("Teacher access",)),
-        Column(("Win-tie-loss",), right=True, better="higher"),
+        *([Column(("Win-tie-loss",), right=True, better="higher")] if ranked else []),
         *([Column(("Beats controls",), better="higher")] if _controls(group) else []),
         Column(("Seeds",), right=True),
     )
     body = tuple(
         (
-            Entry((starred(row) or NONE,), place if row.rank else None),
-            _method(row),
+            *([Entry((starred(row) or NONE,), place if row.rank else None)] if ranked else []),
+            _method(row, docs),
             *_values(row, places),
             _gap(row.gap),
             Entry((Said(row.access),)),
-            Entry(("-".join(map(str, row.tally)) if ranked else NONE,), row.tally[0] - row.tally[2]),
+            *([Entry(("-".join(map(str, row.tally)),), row.tally[0] - row.tally[2])] if ranked else []),
             *([_beats(row)] if _controls(group) else []),
             _seeds(row),
         )
         for place, row in enumerate(group.rows)
     )
-    table = Table(columns, body, tuple(map(access, group.rows)))
+    best = tuple(row.best for row in group.rows)
+    table = Table(columns, body, tuple(map(access, group.rows)), named=int(ranked), best=best)
     return Section("ranking", by, table=table, note=(" ".join(_reading(group)),))
 
 
@@ -286,47 +323,59 @@ def _beats(row: Row) -> Entry:
     return Entry((f"{won} of {len(row.beats)}, not ", *joined(lost)), won)
 
 
+def _metrics(group: Group, docs: str) -> Section:
+    """Every metric of baselines and methods."""
+    places = {metric: decimals(group, metric) for metric in group.metrics}
+    columns = (Column(("Method",)), *map(_column, places), Column(("Seeds",), right=True))
+    rows = (*group.references, *group.rows)
+    body = tuple((_method(row, docs), *_values(row, places), _seeds(row)) for row in rows)
+    accesses = ("",) * len(group.references) + tuple(map(access, group.rows))
+    note: Line = ("Baselines come first and are never ranked.",) if group.references else ()
+    if one_record(rows):
+        note = (*note, *([" "] if note else []), DAGGER)
+    if docs:
+        named: list[Line] = [(Name(metric.name, documented(metric.name, "metrics", docs)),) for metric in places]
+        note = (*note, *([" "] if note else []), "Definitions: ", *joined(named), ".")
+    return Section("metrics", ("All metrics",), table=Table(columns, body, accesses), note=note)
+
+
 def one_record(rows: Iterable[Row]) -> bool:
     """Whether a value of the rows has a dagger."""
     return any(e.label == EXAMPLES_ONLY for row in rows for e in row.estimates.values())
 
 
 def _reading(group: Group) -> Iterator[str]:
-    rows = [*group.rows, *group.references]
-    yield "Values are means with their 95 % interval, over seeds and examples."
-    if one_record(rows):
+    yield "Values are means with 95 % intervals over seeds and examples."
+    if one_record(group.rows):
         yield DAGGER
     if group.pairs is not None:
         yield (
-            "Rows stand in the order of their means. Rank: the ranks that a method may have by the tests of all pairs "
-            "(paired by seed and example, Holm-adjusted). \N{BLACK STAR}: it may be the best, since no method is "
-            "significantly better (multiple comparisons with the best). Win-tie-loss counts the tests of pairs."
+            "Methods are sorted by mean. Rank: the ranks that a method may have according to tests of all pairs "
+            "(paired by seed and example, Holm-adjusted). \N{BLACK STAR}: no method is significantly better, so it may "
+            "be the best (multiple comparisons with the best). Win-tie-loss: the results of the pairwise tests."
         )
         if _controls(group):
             yield (
-                "Beats controls: significantly better than trainings without what the teacher says, which are among "
-                "the baselines (paired tests, Holm-adjusted over all methods and controls)."
+                "Beats controls: significantly better than the controls, baselines that train without the teacher's "
+                "knowledge (paired tests, Holm-adjusted over all methods and controls)."
             )
         if any(row.gap for row in group.rows):
-            yield (
-                "Gap closed is (method - sft-init) / (teacher - sft-init), with Fieller's interval; it is a share of "
-                "this metric's gap alone."
-            )
+            yield ("Gap closed: (method - sft-init) / (teacher - sft-init) on this metric, with Fieller's interval.")
         else:
             yield (
-                "Gap closed is blank: sft-init and teacher are not both there with all seeds, or the teacher is not "
-                "significantly better."
+                "Gap closed is empty: sft-init or the teacher lacks seeds, or the teacher is not significantly better "
+                "than sft-init."
             )
-    if 1 < min(row.asked for row in rows) < 5:
-        yield "Fewer than five seeds: the intervals are wide for good reason."
+    if 1 < min(row.asked for row in (*group.rows, *group.references)) < 5:
+        yield "With fewer than five seeds, intervals are wide."
 
 
-def _costs(group: Group) -> Section:
+def _costs(group: Group, docs: str) -> Section:
     prices = group.prices
     heads = "Training", "Teacher, if alone", "Teacher, shared", "Tokens trained", "Tokens generated", "Peak memory"
     body = tuple(
         (
-            _method(row),
+            _method(row, docs),
             Entry((text.seconds(row.cost.train_seconds),), row.cost.train_seconds),
             Entry((text.seconds(row.cost.teacher_seconds),), row.cost.teacher_seconds),
             Entry((text.seconds(row.cost.teacher_share),), row.cost.teacher_share),
@@ -338,8 +387,8 @@ def _costs(group: Group) -> Section:
         for row in group.rows
     )
     note: Line = (
-        "Device time per cell. The teacher's is what the cell would need alone, and its share when divided among the "
-        "cells that use the same outputs.",
+        "Device time per cell. The teacher's outputs are counted in full (if alone), and divided among the cells that "
+        "use them (shared).",
     )
     columns = (Column(("Method",)), *(Column((head,), right=True, better="lower") for head in heads))
     if prices:
@@ -347,16 +396,16 @@ def _costs(group: Group) -> Section:
         columns = (*columns, Column(("Money (", unit, ")"), right=True, better="lower"))
         note = (
             *note,
-            " Money is for training, samples and what the teacher gives, as if the cell were alone, at ",
+            " Money covers training, samples and the teacher's outputs, as if the cell were alone, at ",
             f"{prices.device_hour:g} ",
             unit,
-            " a device-hour",
+            " per device-hour",
             *(
-                (f" and {prices.teacher_million_tokens:g} ", unit, " a million tokens of the teacher")
+                (f" and {prices.teacher_million_tokens:g} ", unit, " per million tokens of the teacher")
                 if prices.teacher_million_tokens is not None
                 else ()
             ),
-            "; the common SFT initialisation is not in it.",
+            ", without the shared SFT initialisation.",
         )
     return Section("cost", ("Cost",), table=Table(columns, body, tuple(map(access, group.rows))), note=note)
 
@@ -394,21 +443,22 @@ def _pairwise(group: Group) -> Section:
     )
     tests = len(rows) * (len(rows) - 1) // 2
     note = (
-        f"{'All pairs' if every else 'Each method against the best'}, by ",
+        f"{'All pairs' if every else 'Each method against the best'} on ",
         Said(metric.name, 60),
-        f". p is adjusted over all {tests} pairs by Holm's method. The interval is at the level of the same test: it "
-        "leaves out 0 for a win alone. MDE (minimum detectable difference): found in about 80 % of cases; a "
-        "tie says no more than that the difference is likely below it.",
+        f". p is adjusted for all {tests} pairs with Holm's method. The interval has the level of the same test, so it "
+        "excludes 0 exactly for a win. MDE (minimum detectable difference): a difference of this size is found in "
+        "about 80 % of repetitions. A tie does not show that two methods are equal: their difference is probably below "
+        "the MDE.",
     )
     return Section("pairs", ("Pairwise comparisons",), table=Table(columns, tuple(body)), note=note)
 
 
 def _rates(group: Group) -> Iterator[Line]:
-    """How learning rates were chosen, in words that claim no tuning that nobody did."""
+    """How learning rates were chosen."""
     if shared := sorted({row.lr for row in group.rows if row.lr_shared}):
-        yield (f"untuned, shared lr {_list(f'{lr:g}' for lr in shared)}",)
+        yield (f"one untuned learning rate for all methods ({_list(f'{lr:g}' for lr in shared)})",)
     if own := [row for row in group.rows if not row.lr_shared]:
-        yield ("own lr: ", *joined([(Name(row.label), f" {row.lr:g}") for row in own]))
+        yield ("learning rates of their own: ", *joined([(Name(row.label), f" {row.lr:g}") for row in own]))
 
 
 # ------------------------------------------------------------------------------------------------------------ cells
@@ -455,9 +505,30 @@ def joined(lines: Sequence[Line], by: str = ", ") -> Line:
     return tuple(piece for k, line in enumerate(lines) for piece in (((by,) if k else ()) + line))
 
 
-def _method(row: Row) -> Entry:
+def _method(row: Row, docs: str) -> Entry:
     rate = f"lr {row.lr:g}, {'shared' if row.lr_shared else 'its own'}" if row.rank is not None else ""
-    return Entry((Name(row.label),), tip="; ".join(filter(None, (text.clean(row.paper), rate))))
+    return Entry((Name(row.label, explained(row, docs)),), tip="; ".join(filter(None, (text.clean(row.paper), rate))))
+
+
+def explained(row: Row, docs: str) -> str:
+    """Where a method is explained: its page of the docs if it is built in and they are known, else its paper."""
+    if row.method in BASELINES:
+        return ""
+    if docs and row.plugin.startswith("plad-bench "):
+        return documented(row.method, "methods", docs)
+    paper = _ARXIV.search(row.paper)
+    return f"https://arxiv.org/abs/{paper[1]}" if paper else ""
+
+
+def documented(name: str, page: str, docs: str) -> str:
+    """The place of a method or metric in the docs; empty without docs, or for a name that no component can have."""
+    name = name.partition("[")[0]
+    return f"{docs}/{page}.md#{name}" if docs and _DOCUMENTED.fullmatch(name) else ""
+
+
+def linked(metric: MetricInfo, docs: str) -> Line:
+    """The header of a metric, whose name leads to its definition if the docs are known."""
+    return (Name(metric.name, documented(metric.name, "metrics", docs)), *header(metric)[1:])
 
 
 def _column(metric: MetricInfo) -> Column:

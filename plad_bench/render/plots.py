@@ -17,7 +17,22 @@ from plad_bench.leaderboard.metric_info import MetricInfo
 from plad_bench.records import text
 from plad_bench.render.templating import draw
 
-WIDTH = 760
+
+@dataclass(frozen=True)
+class Size:
+    """How a plot is laid out for a width of the page."""
+
+    kind: str
+    """The class of the picture, by which the page shows the one that fits."""
+    width: int
+    names_beside: bool
+    """Whether names stand beside their intervals, or above them."""
+    label: int
+    """The most characters of a name."""
+
+
+WIDE = Size("wide", 760, names_beside=True, label=32)
+NARROW = Size("narrow", 340, names_beside=False, label=24)
 MOST = 40
 """Rows of the interval plot, and points of the cost plot that can get a label."""
 _CHARACTER = 7.3
@@ -47,13 +62,13 @@ class Mark:
     best: bool
 
     @classmethod
-    def of(cls, row: Row, metric: MetricInfo) -> Mark:
-        """The row's estimate of a metric; its interval is the value where there is none."""
+    def of(cls, row: Row, metric: MetricInfo, most: int) -> Mark:
+        """The row's estimate of a metric, with a name of at most so many characters; an interval may be the value."""
         e, scale = row.estimates[metric.name], metric.scale
         low, high = (e.low, e.high) if abs(e.low) < _HUGE and abs(e.high) < _HUGE else (e.value, e.value)
         first, value, last = (text.number(scale * v, 2) for v in (e.low, e.value, e.high))
         title = f"{text.clean(row.label)}: {value}, 95 % interval {first} to {last} ({e.label})"
-        return cls(_short(row.label), title, scale * e.value, scale * low, scale * high, row.best)
+        return cls(_short(row.label, most), title, scale * e.value, scale * low, scale * high, row.best)
 
 
 @dataclass(frozen=True)
@@ -110,25 +125,29 @@ class Axis:
         return [(v, self.at(v)) for v in values if self.low * (1 - 1e-9) <= v <= self.high * (1 + 1e-9) or v == 0]
 
 
-def intervals(group: Group, *, inline: bool = False) -> str | None:
-    """Dots with intervals of the primary metric, one line per method, references as vertical lines; None if no rows.
+def intervals(group: Group, size: Size | None = None) -> str | None:
+    """Dots with intervals of the primary metric, a line for each method, baselines as vertical lines; None if no rows.
 
-    An `inline` plot takes its style from the page that it stands in.
+    Args:
+        group: what to draw.
+        size: for a plot within a page, whose style it takes; None for a file of its own.
     """
     metric = group.primary
     if metric is None:
         return None
-    rows = [Mark.of(row, metric) for row in group.rows if _finite(row, metric)]
-    references = [Mark.of(row, metric) for row in group.references if _finite(row, metric)]
+    of = size or WIDE
+    rows = [Mark.of(row, metric, of.label) for row in group.rows if _finite(row, metric)]
+    baselines = [Mark.of(row, metric, of.label) for row in group.references if _finite(row, metric)]
     hidden = max(len(rows) - MOST, 0)
     rows = rows[:MOST]
     if not rows:
         return None
-    left, right = _pixel(max(110.0, 24 + max(_width(row.name) for row in rows))), WIDTH - 24.0
-    low, high = _near([end for row in rows for end in (row.low, row.high)], [row.value for row in references])
+    left = _pixel(max(110.0, 24 + max(_width(row.name) for row in rows))) if of.names_beside else 16.0
+    right = of.width - 24.0 if of.names_beside else of.width - 16.0
+    low, high = _near([end for row in rows for end in (row.low, row.high)], [row.value for row in baselines])
     axis = _padded(low, high, left, right)
-    inside = [row for row in references if axis.low <= row.value <= axis.high]
-    lanes = _lanes([(axis.at(row.value), _width(row.name)) for row in inside], left, WIDTH - 8)
+    inside = [row for row in baselines if axis.low <= row.value <= axis.high]
+    lanes = _lanes([(axis.at(row.value), _width(row.name)) for row in inside], left, of.width - 8)
     top = 48 + _LINE * (max((lane for _, lane in lanes), default=-1) + 1)
     lines = [
         {
@@ -139,45 +158,42 @@ def intervals(group: Group, *, inline: bool = False) -> str | None:
         }
         for row, (at, lane) in zip(inside, lanes, strict=True)
     ]
-    dots = [
-        {
-            "y": top + 26 * k + 13,
-            "x": axis.at(row.value),
-            "low": axis.at(row.low),
-            "high": axis.at(row.high),
-            "name": row.name,
-            "title": row.title,
-            "best": row.best,
-        }
-        for k, row in enumerate(rows)
-    ]
-    notes = [f"off the scale: {row.name} {text.number(row.value, 1)}" for row in references if row not in inside]
+    height = 26 if of.names_beside else 40
+    dots = []
+    for k, row in enumerate(rows):
+        y = top + height * (k + 1) - 13
+        name = Label(left - 12, y + 4, row.name, "end") if of.names_beside else Label(left, y - 10, row.name, "start")
+        ends = {"x": axis.at(row.value), "low": axis.at(row.low), "high": axis.at(row.high)}
+        dots.append({"y": y, **ends, "label": name, "title": row.title, "best": row.best})
+    notes = [f"off the scale: {row.name} {text.number(row.value, 1)}" for row in baselines if row not in inside]
     if hidden:
         notes.append(f"{hidden} more methods in the table")
-    bottom = top + 26 * len(rows)
+    captions = [_name(metric), *(["; ".join(notes)] if notes and of.names_beside else notes)]
+    bottom = top + height * len(rows)
     return draw(
         "intervals.svg.j2",
-        inline=inline,
-        title=f"{text.clean(metric.name, 60)}: mean and 95 % interval",
-        width=WIDTH,
-        height=bottom + (66 if notes else 48),
+        size=size,
+        title=f"{text.clean(metric.name, of.label)}: mean and 95 % interval",
+        width=of.width,
+        height=bottom + 30 + 18 * len(captions),
         left=left,
         right=right,
         top=top,
         bottom=bottom,
         ticks=_ticks(axis),
         middle=_pixel((left + right) / 2),
-        axis_label=_name(metric),
+        captions=captions,
         lines=lines,
         dots=dots,
-        note="; ".join(notes),
     )
 
 
-def cost(group: Group, *, inline: bool = False) -> str | None:
-    """The primary metric against device time, with the Pareto line; None unless two methods say what they cost.
+def cost(group: Group, size: Size | None = None) -> str | None:
+    """The primary metric against device time, with the Pareto front; None unless two methods have a known cost.
 
-    An `inline` plot takes its style from the page that it stands in.
+    Args:
+        group: what to draw.
+        size: for a plot within a page, whose style it takes; None for a file of its own.
     """
     metric = group.primary
     if metric is None or metric.better is None:
@@ -185,9 +201,10 @@ def cost(group: Group, *, inline: bool = False) -> str | None:
     costly = [row for row in group.rows if _finite(row, metric) and (row.cost.total_seconds or 0) > 0]
     if len(costly) < 2:
         return None
-    rows = [Mark.of(row, metric) for row in costly]
+    of = size or WIDE
+    rows = [Mark.of(row, metric, of.label) for row in costly]
     seconds = [row.cost.total_seconds or 0.0 for row in costly]
-    left, right, top, bottom = 84.0, WIDTH - 24.0, 44.0, 384.0
+    left, right, top, bottom = 56.0, of.width - 24.0, 60.0, 400.0
     log = max(seconds) / min(seconds) > 8
     if log:
         x = Axis(min(seconds) / 1.6, max(seconds) * 1.6, left, right, log=True)
@@ -204,20 +221,21 @@ def cost(group: Group, *, inline: bool = False) -> str | None:
     for k in front[1:]:  # a staircase: between two methods there is nothing to buy
         line += [(points[k].x, line[-1][1]), (points[k].x, points[k].y)]
     line.append((right, line[-1][1]))
+    captions = ["device time, with a share of the teacher's", f"{'log scale; ' if log else ''}line: Pareto front"]
     return draw(
         "cost.svg.j2",
-        inline=inline,
-        title=f"{text.clean(metric.name, 60)} against device time, with the Pareto line",
-        width=WIDTH,
-        height=bottom + 52,
+        size=size,
+        title=f"{text.clean(metric.name, of.label)} against device time",
+        width=of.width,
+        height=bottom + 30 + 18 * len(captions),
         left=left,
         right=right,
         top=top,
         bottom=bottom,
-        x_ticks=[{"at": at, "text": text.seconds(value)} for value, at in x.ticks()],
+        x_ticks=_apart([{"at": at, "text": text.seconds(value)} for value, at in x.ticks()]),
         y_ticks=_ticks(y),
         middle=_pixel((left + right) / 2),
-        x_label=f"device time of training with a share of the teacher's{' (log scale)' if log else ''}",
+        captions=captions,
         y_label=_name(metric),
         points=points,
         labels=_placed([(points[k], rows[k].name) for k in order], points, line, (left + 4, top, right, bottom)),
@@ -315,6 +333,15 @@ def _ticks(axis: Axis) -> list[dict[str, Any]]:
     return [{"at": at, "text": text.number(v, decimals)} for v, at in ticks]
 
 
+def _apart(ticks: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The ticks, without those whose text would touch that of one before."""
+    kept: list[dict[str, Any]] = []
+    for tick in ticks:
+        if not kept or tick["at"] - kept[-1]["at"] > (_width(tick["text"]) + _width(kept[-1]["text"])) / 2 + 8:
+            kept.append(tick)
+    return kept
+
+
 def _pixel(value: float) -> float:
     return round(text.rounded(value), 1) + 0.0
 
@@ -326,9 +353,9 @@ def _width(name: str) -> float:
     return sum(2 * _CHARACTER if unicodedata.east_asian_width(c) in "WF" else _CHARACTER for c in name)
 
 
-def _short(label: str) -> str:
+def _short(label: str, most: int) -> str:
     name = text.clean(label)
-    return name if len(name) <= 32 else f"{name[:18]}…{name[-13:]}"
+    return name if len(name) <= most else f"{name[: most - 14]}…{name[-13:]}"
 
 
 def _name(metric: MetricInfo) -> str:

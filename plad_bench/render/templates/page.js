@@ -1,9 +1,9 @@
-// What a board's page does beyond being read: sort, filter, tell intervals, leaf through samples.
+// What a reader can do on a page: sort tables, filter methods, see intervals, step through samples.
 "use strict";
 (() => {
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 
-  // ---- tables: a button in every head; empty cells stay last, equal ones as they were
+  // ---- tables: a button in every head; empty cells stay last, equal ones keep their order
   const sort = (table, column) => {
     const head = table.tHead.rows[0].cells[column];
     const now = head.getAttribute("aria-sort");
@@ -36,7 +36,7 @@
     });
   }
 
-  // ---- intervals: one cell of a table is in the order of the tab key, the arrow keys move between cells
+  // ---- intervals: the tab key reaches one cell of a table, the arrow keys move between cells
   const tip = document.createElement("div");
   tip.id = "tip";
   tip.setAttribute("role", "tooltip");
@@ -97,7 +97,7 @@
   document.addEventListener("keydown", (event) => event.key === "Escape" && hush());
   document.addEventListener("scroll", () => told && tell(told), true);
 
-  // ---- teacher access: rows and samples of methods that need what is not ticked are hidden
+  // ---- teacher access: hides the rows and samples of methods whose access is not ticked
   for (const filter of all(".filter")) {
     const group = filter.closest(".group");
     const boxes = all("input", filter);
@@ -108,7 +108,7 @@
       tables.forEach(anchor);
       const methods = [...(tables.find((table) => table.querySelector("tr[data-access]"))?.tBodies[0].rows ?? [])];
       const left = methods.filter((row) => !row.hidden).length;
-      const note = `${left} of ${methods.length} methods shown; ranks are among all`;
+      const note = `${left} of ${methods.length} methods shown; ranks are among all of them`;
       filter.querySelector("output").textContent = left < methods.length ? note : "";
     };
     boxes.forEach((box) => box.addEventListener("change", apply));
@@ -119,6 +119,7 @@
   // ---- samples: one at a time
   for (const samples of all(".samples")) {
     const each = all(".sample", samples);
+    if (!each.length) continue;
     const [back, forth] = all(".turn button", samples);
     let at = 0;
     const turn = (to) => {
