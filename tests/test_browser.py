@@ -125,12 +125,16 @@ def ranking(reader):
     return next(t for t in reader.all("table") if "Win-tie-loss" in t.text)
 
 
+def metrics(reader):
+    return next(t for t in reader.all("table") if "rouge-l" in t.text)
+
+
 def head(table, text):
     return next(th for th in table.find_elements("css selector", "th") if text in th.text)
 
 
 def test_a_click_on_a_head_sorts_by_number_the_best_first(reader):
-    table = ranking(reader)
+    table = metrics(reader)
     rouge = head(table, "rouge-l")
     number = reader.run("return arguments[0].cellIndex", rouge)
     rouge.find_element("css selector", "button").click()
@@ -175,7 +179,7 @@ def test_the_filter_hides_methods_by_what_they_ask_of_the_teacher(reader):
 
 
 def test_intervals_are_told_on_hover_and_on_focus(reader, keys):
-    table = ranking(reader)
+    table = metrics(reader)
     cells = table.find_elements("css selector", "tbody td[data-tip^='95 % interval']")
     tip = reader.one("#tip")
     assert not tip.is_displayed()
@@ -192,7 +196,7 @@ def test_intervals_are_told_on_hover_and_on_focus(reader, keys):
     assert at.get_attribute("aria-describedby") == tip.get_attribute("id")
     reader.press(keys.ARROW_DOWN, keys.ARROW_RIGHT)
     at = reader.driver.switch_to.active_element
-    assert reader.run("return [arguments[0].parentElement.rowIndex, arguments[0].cellIndex]", at) == [2, 3]
+    assert reader.run("return [arguments[0].parentElement.rowIndex, arguments[0].cellIndex]", at) == [2, 2]
     assert len(table.find_elements("css selector", "td[tabindex='0']")) == 1
 
 
@@ -215,7 +219,7 @@ def test_samples_are_leafed_through_by_button_and_by_key(reader, keys):
     assert "kd.s0 says\nthis" in reader.one(".sample:not([hidden]) ul").text
 
 
-@pytest.mark.parametrize("pixels", [390, 1280])
+@pytest.mark.parametrize("pixels", [390, 1280, 1400, 2200])
 def test_the_page_is_no_wider_than_the_screen_and_wide_tables_scroll(reader, pixels):
     reader.width(pixels)
     assert reader.run(
@@ -230,6 +234,25 @@ def test_the_page_is_no_wider_than_the_screen_and_wide_tables_scroll(reader, pix
     tip = reader.one("#tip").rect
     assert tip["x"] >= 0
     assert tip["x"] + tip["width"] <= pixels
+
+
+@pytest.mark.parametrize(("pixels", "kind"), [(390, "narrow"), (1400, "wide")])
+def test_plots_suit_the_screen_and_all_their_points_are_in_sight(reader, pixels, kind):
+    reader.width(pixels)
+    shown = [svg for svg in reader.all(".plot svg") if svg.is_displayed()]
+    assert [svg.get_attribute("class") for svg in shown] == [kind, kind]
+    dots = [dot.rect for svg in shown for dot in svg.find_elements("css selector", ".dot")]
+    assert len(dots) == 2 * len(TRUTHS)
+    assert all(dot["x"] >= 0 and dot["x"] + dot["width"] <= pixels for dot in dots)
+    sizes = reader.run(
+        "return [...arguments].map((svg) => svg.getBoundingClientRect().width / svg.viewBox.baseVal.width)", *shown
+    )
+    assert min(sizes) >= 1, "text is no smaller than it was drawn"
+
+
+def test_the_methods_that_may_be_best_are_marked(reader):
+    rows = ranking(reader).find_elements("css selector", "tbody tr")
+    assert [row.get_attribute("class") == "lead" for row in rows] == ["★" in row.text for row in rows]
 
 
 def test_colours_follow_the_reader(reader):

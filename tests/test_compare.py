@@ -91,7 +91,8 @@ def test_a_significantly_worse_method_fails_only_where_asked(boards):
     assert run(boards, "sft", "plad", "--board", "one", "--fail-if-worse").return_value == 1
     assert run(boards, "plad", "sft", "--board", "one", "--fail-if-worse").return_value == 0
     assert run(boards, "seqkd", "plad", "--board", "one", "--fail-if-worse").return_value == 0
-    assert "no direction" in message(boards, "sft", "plad", "--board", "one", "--metric", "length", "--fail-if-worse")
+    said = message(boards, "sft", "plad", "--board", "one", "--metric", "length", "--fail-if-worse")
+    assert "length has no better direction" in said
 
 
 def test_two_boards_are_compared_on_shared_seeds_and_say_whose_is_whose(boards):
@@ -153,7 +154,7 @@ def test_another_protocol_is_said(tmp_path):
     put(root / "c", data, scores)
     (root / "c" / "board.toml").touch()
     result = run(root, "b:kd", "c:kd")
-    assert "another protocol: steps is 300 and 900" in result.stderr
+    assert "the protocols differ: steps is 300 and 900" in result.stderr
     assert compared(root, "b:kd", "c:kd")["protocol"] == {"steps": {"a": 300, "b": 900}}
 
 

@@ -151,7 +151,7 @@ def test_plan_says_the_settings_and_who_chose_them(tmp_path):
     named = ("--student", f"hf[path={base}]", "--teacher", f"hf[path={base}]")
     shown = plan(tmp_path, *options, *named)
     assert shown.exception is None
-    assert "recipe: full fine-tuning, below 20 M parameters:" in shown.stderr
+    assert "recipe: full fine-tuning, below 20 M parameters (in brackets: who set them):" in shown.stderr
     assert (
         "  methods: steps 7 (option), learning rate 0.001 (recipe), batch 32 (recipe), precision float32 (task)\n"
         "  SFT initialisation: steps 500 (recipe), learning rate 0.003 (recipe)\n"
