@@ -207,7 +207,7 @@ def test_tasks_have_groups_and_protocols_of_their_own(tmp_path):
     board = load(tmp_path)
     assert not board.problems
     assert [group.task for group in board.groups] == ["demo", "e2e"]
-    assert "## `e2e`: `demo-teacher` to `tiny`" in page(tmp_path)
+    assert "## `e2e`, teacher `demo-teacher`, student `tiny`" in page(tmp_path)
 
 
 def test_an_empty_board_has_a_page(tmp_path):

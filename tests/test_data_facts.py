@@ -49,11 +49,11 @@ def test_plan_says_what_becomes_of_the_rows(task):
     result = plan(task)
     assert result.exit_code == 0, result.output
     said = [line.strip() for line in result.output.splitlines()]
-    assert "1 row repeats the prompt of another row and adds its references to it" in said
-    assert "1 reference repeats another one of its prompt" in said
+    assert "1 row has the same prompt as another row, and its references are added to that one" in said
+    assert "1 reference is the same as another one of its prompt, and is left out" in said
     together = "360 prompts have the same words as another prompt: they share its split and keep their own references"
     assert together in said
-    assert any(line.endswith("of a later split and are kept (near_duplicates=drop leaves them out)") for line in said)
+    assert any(line.endswith("in a later split and are kept (near_duplicates=drop leaves them out)") for line in said)
     counts = json.loads(plan(task, "--json").stdout)["data"]
     (sizes,) = [sum(of[f"{split}_prompts"] for split in ("train", "validation", "test")) for of in counts.values()]
     assert sizes == 365
@@ -118,14 +118,14 @@ def test_the_page_says_it_and_names_the_words(tmp_path):
     shown = board.load(tmp_path)
     for page in (markdown.render(shown), html.render(shown)):
         assert "12 prompts have the same words as another prompt" in page
-        assert "1 prompt nearly repeats one of a later split and is left out" in page
+        assert "1 prompt is a near-duplicate of one in a later split and is left out" in page
         assert "in scripts without spaces (Chinese, Japanese, Thai and others) each character" in page
 
 
 def test_nothing_is_said_of_data_that_is_as_it_came():
     assert list(facts({"train_prompts": 80.0, "references": 100.0})) == []
     (told,) = facts({"data.references_repeated": 2.0}, "data.")
-    assert told == "2 references repeat another one of their prompt"
+    assert told == "2 references are the same as another one of their prompt, and are left out"
 
 
 def test_a_record_has_the_version_of_its_data():

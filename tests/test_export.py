@@ -269,7 +269,7 @@ def test_a_checkpoint_with_the_code_of_its_card_writes_what_was_scored(tmp_path,
     assert "\n| m ↑ | 0.6 ± " in card
     assert "trained again" not in card
     assert "`there`" in card
-    assert ("line break after it" in card) == (not notes)
+    assert ("followed by one line break" in card) == (not notes)
 
 
 @pytest.mark.parametrize("scored", [True, False])
@@ -283,7 +283,7 @@ def test_a_card_states_scores_of_the_weights_beside_it_alone(tmp_path, scored):
     assert "**These weights were trained again, and are not those of the record on board `demo`.**" in card
     values = [r.metric_value for r in ModelCard(card).data.eval_results or []]
     assert values == ([pytest.approx(0.275)] if scored else [])
-    assert ("No score of them is in the store" in card) == (not scored)
+    assert ("The store has no scores of these weights" in card) == (not scored)
     assert not re.search(r"`there`|77|0\.55", card)
 
 

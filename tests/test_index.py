@@ -157,12 +157,12 @@ def test_all_boards_are_listed_but_those_of_runs_that_name_none(boards):
     leaderboard(boards)
     page = (boards / "README.md").read_text()
     assert (
-        "| [`a`](a/README.md) | `a`: `demo-teacher` to `tiny`; 30 examples, 3 seeds, 300 steps | m ↑ | `kd` | 3 |"
+        "| [`a`](a/README.md) | `a`, teacher `demo-teacher`, student `tiny`; 30 examples, 3 seeds, 300 steps | m ↑ | `kd` | 3 |"
         in page
     )
     assert "[`b`](b/README.md)" in page
     assert "quickstart" not in page
-    assert "## Across tasks: `demo-teacher` to `tiny`, 3 seeds" in page
+    assert "## Across tasks: teacher `demo-teacher`, student `tiny`, 3 seeds" in page
     assert "| `sft` | 3.0 | 3 | 3 | 1.0 | logits |" in page
     assert 'href="a/index.html"' in (boards / "index.html").read_text()
 
@@ -216,4 +216,4 @@ def test_a_board_without_a_complete_row_has_no_counts_of_nothing(tmp_path):
     board = load(tmp_path / "b")
     for page in (*render_index({"b": board}, tmp_path).values(), *render_board(board, tmp_path / "b", ()).values()):
         assert not re.search(rb"\b0 (examples|seeds)", page)
-    assert b"; no complete row yet" in render_index({"b": board}, tmp_path)[tmp_path / "README.md"]
+    assert b"; no complete method yet" in render_index({"b": board}, tmp_path)[tmp_path / "README.md"]

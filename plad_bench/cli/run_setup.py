@@ -193,8 +193,9 @@ def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> 
     name = options["board"] or defaults.board(tasks, students, trial=bool(options["limit"]))
     if not BOARD_NAME.fullmatch(name):
         raise UsageError(
-            f"{name!r} is not a name for a board",
-            "Use letters, digits, '_', '-' and '.', a letter or digit first; --boards-dir says where it lies.",
+            f"{name!r} is not a valid name for a board",
+            "Use one word of letters, digits, '_', '-' and '.' that begins with a letter or digit. --boards-dir is for "
+            "directories.",
         )
     directory = options["boards_dir"].expanduser() / name
     migration.migrate(directory)

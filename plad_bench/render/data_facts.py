@@ -1,4 +1,4 @@
-"""What the data stage did to the rows of a task, in words: the same on the terminal, in `plan` and on a page."""
+"""How the data stage merged and dropped the rows of a task, in words, for the terminal and for pages."""
 
 from __future__ import annotations
 
@@ -6,39 +6,39 @@ from collections.abc import Iterator, Mapping
 
 _FACTS = {
     "left_to_a_later_split": (
-        "row is left out: its prompt is in a later split, too",
-        "rows are left out: their prompts are in a later split, too",
+        "row is left out because its prompt is also in a later split",
+        "rows are left out because their prompts are also in a later split",
     ),
     "rows_merged": (
-        "row repeats the prompt of another row and adds its references to it",
-        "rows repeat the prompt of another row and add their references to it",
+        "row has the same prompt as another row, and its references are added to that one",
+        "rows have the same prompt as another row, and their references are added to that one",
     ),
     "references_repeated": (
-        "reference repeats another one of its prompt",
-        "references repeat another one of their prompt",
+        "reference is the same as another one of its prompt, and is left out",
+        "references are the same as another one of their prompt, and are left out",
     ),
     "same_words": (
         "prompt has the same words as another prompt: it shares that one's split and keeps its own references",
         "prompts have the same words as another prompt: they share its split and keep their own references",
     ),
     "near_duplicates": (
-        "prompt nearly repeats one of a later split and is kept (near_duplicates=drop leaves it out)",
-        "prompts nearly repeat one of a later split and are kept (near_duplicates=drop leaves them out)",
+        "prompt is a near-duplicate of one in a later split and is kept (near_duplicates=drop leaves it out)",
+        "prompts are near-duplicates of one in a later split and are kept (near_duplicates=drop leaves them out)",
     ),
     "near_duplicates_dropped": (
-        "prompt nearly repeats one of a later split and is left out",
-        "prompts nearly repeat one of a later split and are left out",
+        "prompt is a near-duplicate of one in a later split and is left out",
+        "prompts are near-duplicates of one in a later split and are left out",
     ),
 }
-"""Count of the data stage -> how one and how several of it read."""
+"""Name of a count of the data stage -> the phrase for one and for several."""
 
 
 def facts(counts: Mapping[str, float], prefix: str = "") -> Iterator[str]:
-    """What was merged, left out or looks alike, a phrase for each count that is not 0.
+    """A phrase for each count of merged, dropped and near-duplicate rows that is not 0.
 
     Args:
-        counts: those of the data stage, or of a record, where their names begin with `prefix`.
-        prefix: "data." in a record.
+        counts: of the data stage, or of a record.
+        prefix: what the names begin with: "data." in a record.
     """
     for name, (one, several) in _FACTS.items():
         if count := counts.get(f"{prefix}{name}", 0.0):

@@ -1,4 +1,4 @@
-"""The page over several boards: each with its setting and its first places, and the methods across tasks."""
+"""The page over several boards: the setting and the best methods of each, and the methods' ranks across tasks."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from plad_bench.render import page_model
 from plad_bench.render.page_model import Column, Entry, Line, Link, Name, Section, Table, joined
 
 TITLE = "Boards"
+INTRODUCTION = (
+    "Each board compares methods with the same task, teacher, student and budget. A method may be best if no other is "
+    "significantly better."
+)
 MOST = 8
-"""First places that are named."""
+"""Methods that are named before the rest is counted."""
 
 
 def sections(boards: Sequence[Board]) -> Iterator[Section]:
@@ -25,8 +29,8 @@ def sections(boards: Sequence[Board]) -> Iterator[Section]:
 
 def _boards(boards: Sequence[Board]) -> Section:
     body = tuple(_board(board, group) for board in boards for group in (board.groups or (None,)))
-    columns = tuple(Column((head,)) for head in ("Board", "Setting", "Ranked by", "First"))
-    return Section("boards", table=Table((*columns, Column(("Methods",), right=True)), body))
+    columns = tuple(Column((head,)) for head in ("Board", "Setting", "Ranked by", "May be best"))
+    return Section("boards", before=INTRODUCTION, table=Table((*columns, Column(("Methods",), right=True)), body))
 
 
 def _board(board: Board, group: Group | None) -> tuple[Entry, ...]:
@@ -34,7 +38,7 @@ def _board(board: Board, group: Group | None) -> tuple[Entry, ...]:
     if group is None:
         return link, Entry(("no records yet",)), *(Entry((NONE,)) for _ in range(3))
     steps: Line = (", ", page_model.Said(group.protocol["steps"], 20), " steps") if "steps" in group.protocol else ()
-    models: Line = (Name(group.task), ": ", Name(group.teacher), " to ", Name(group.student))
+    models: Line = (Name(group.task), ", teacher ", Name(group.teacher), ", student ", Name(group.student))
     ranked = group.primary is not None and group.pairs is not None
     return (
         link,
@@ -72,18 +76,18 @@ def _across(panel: Panel) -> Section:
         for of in panel.standings
     )
     seeds = f"{panel.seeds} seed{'s' if panel.seeds != 1 else ''}"
-    title: Line = ("Across tasks: ", Name(panel.teacher), " to ", Name(panel.student), f", {seeds}")
+    title: Line = ("Across tasks: teacher ", Name(panel.teacher), ", student ", Name(panel.student), f", {seeds}")
     boards: list[Line] = [(Name(name),) for name in dict.fromkeys(name for name, _ in panel.boards)]
     note: Line = (
         "Boards: ",
         *joined(boards),
-        ". Ranks are places by mean, among the methods that all these boards have complete. The interval of a "
-        "mean rank takes the tasks for a sample (Student's t), and is left out where all tasks agree. A few tasks say "
-        "little.",
+        ". Methods are ranked by their means, among those that are complete on all these boards. The interval of a "
+        "mean rank treats the tasks as a sample (Student's t); there is none if all tasks agree. With few tasks it "
+        "says little.",
     )
     if panel.partial:
         names = [(Name(label), f" ({n} of {len(panel.boards)})") for label, n in panel.partial]
-        note = (*note, " Not on all boards, so not here: ", *joined(names), ".")
+        note = (*note, " Not complete on all boards: ", *joined(names), ".")
     return Section(
         "across",
         title,

@@ -35,7 +35,7 @@ def render(board: Board, plots: Mapping[tuple[int, str], str] | None = None, sec
     several = len(board.groups) > 1
     for index, group in enumerate(board.groups):
         if several:
-            parts.append(f"## {code(group.task)}: {code(group.teacher)} to {code(group.student)}")
+            parts.append(f"## {code(group.task)}, teacher {code(group.teacher)}, student {code(group.student)}")
         level = "###" if several else "##"
         parts += [inline(line)] if (line := answer(group)) else []
         parts.append(setting(group))

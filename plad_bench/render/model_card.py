@@ -1,4 +1,4 @@
-"""The model card of a distilled checkpoint, and its model-index: one record, and what its board says of the method."""
+"""The model card of a distilled checkpoint and its model-index, from its record and its board."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Origin:
-    """What the record does not say: where the base model and the data are published; empty if nowhere, or unknown."""
+    """Where the base model and the data are published, which the record does not say; empty if unknown."""
 
     base_model: str = ""
     """Hub id."""
@@ -33,15 +33,15 @@ class Origin:
 
 @dataclass(frozen=True)
 class Weights:
-    """The weights that a card lies beside, and what the record does not say of them."""
+    """What a card must know of the weights beside it, and the record does not say."""
 
     remade: bool = False
-    """Whether they are not those that the record on the board was made of, but were trained again."""
+    """Whether they were trained again, and so differ from those that the record scores."""
     encoder_decoder: bool = False
 
 
 def model_index(record: Record, origin: Origin) -> str:
-    """YAML of the record's scores, as a model card on the hub has them.
+    """The record's scores as YAML, in the format of model cards on the Hub.
 
     Raises:
         UsageError: if the record has no scores.
@@ -56,10 +56,11 @@ def render(record: Record, board: Board | None, origin: Origin, weights: Weights
     """The README.md of a checkpoint.
 
     Args:
-        record: of the cell that the checkpoint is of, with the scores of its weights.
-        board: where it lies, for the method's interval over seeds, its rank and the baselines; None if alone.
-        origin: of base model and data.
-        weights: what the card lies beside; None for a card alone, whose weights are those of the record.
+        record: the record of the checkpoint's cell, with the scores of its weights.
+        board: the record's board, for the method's interval over seeds, its rank and the baselines; None if there is
+            none.
+        origin: where base model and data are published.
+        weights: the weights beside the card; None for a card alone, which describes those of the record.
 
     Raises:
         UsageError: if the record has no scores, unless the weights were trained again.
@@ -69,17 +70,19 @@ def render(record: Record, board: Board | None, origin: Origin, weights: Weights
         f"---\n{_metadata(record, origin, weights).to_yaml()}\n---",
         f"# {code(record.student.selector)} distilled with {code(record.method.selector)}",
         f"Taught by {code(record.teacher.selector)} on the task {code(record.task.selector)}; seed {record.seed}. "
-        "Trained and measured by plad-bench under one protocol for all methods of its board.",
+        "Trained and evaluated with plad-bench under the protocol that all methods of its board share.",
     ]
     if record.status == "trial":
-        parts.append("**A trial on part of the data: its scores say little.**")
+        parts.append("**A trial on part of the data: do not rely on its scores.**")
     parts += ["## How to use", *_usage(record, weights)]
     parts += ["## Training", _facts(_training(record, origin))]
     parts += ["## Scores", *_scores(record, board, weights)]
     if record.cost:
         parts += [
             "## Cost",
-            _facts((escape(name, 60), _cost(name, value)) for name, value in sorted(record.cost.items())),
+            _facts(
+                (escape(name.replace("_", " "), 60), _cost(name, value)) for name, value in sorted(record.cost.items())
+            ),
         ]
     parts += ["## Provenance", _facts(_provenance(record, board)), *_reproduce(record)]
     return "\n\n".join(parts) + "\n"
@@ -111,7 +114,7 @@ def _results(record: Record, origin: Origin) -> list[Any]:
     if not known:
         raise UsageError(
             f"{clean(record.cell)} has no scores: it is {record.status}",
-            "Name a cell that is done: see `plad-bench show`.",
+            "Name a cell whose status is done, as `plad-bench show` prints it.",
         )
     split = record.protocol.get("split")
     return [
@@ -147,7 +150,10 @@ model = {kind}.from_pretrained("DIRECTORY", dtype="{dtype}")
 def respond(prompt):
 {encode}
     output = model.generate(**inputs, do_sample=False, max_new_tokens={length}{end})
-    return tokenizer.decode(output[0{answer}], skip_special_tokens=True)"""
+    return tokenizer.decode(output[0{answer}], skip_special_tokens=True)
+
+
+print(respond("Your prompt"))"""
 
 _ENCODE = """\
     text = {text}.replace("{{prompt}}", prompt)
@@ -161,34 +167,40 @@ _ENCODE_UNRECORDED = """\
         )
     else:
         inputs = tokenizer(prompt + "\\n", return_tensors="pt")"""
-"""For records of earlier versions, which do not say what a model is given for a prompt."""
+"""For records of earlier versions, which have no prompt format."""
 
 _ENCODE_ENCODER = """\
     inputs = tokenizer(prompt, return_tensors="pt")"""
 
 
 def _usage(record: Record, weights: Weights) -> Sequence[str]:
-    """How the model was given prompts in training and evaluation, in words and as code that does the same."""
+    """The prompt format of training and evaluation, in words and as code."""
     given = at(record.provenance, "notes", "generate", "prompts")
     text, end = at(given, "text"), at(given, "end")
     if isinstance(text, str) and "{prompt}" in text and not weights.encoder_decoder:
         encode = _ENCODE.format(text=ascii(text))
         words = (
-            f"The model is given {escape(ascii(text), 2000)} with the prompt in place of {escape('{prompt}')}: every "
-            "special token, space and line break in it matters."
+            f"Prompt format: {escape(ascii(text), 2000)}, where {escape('{prompt}')} stands for the prompt. Keep every "
+            "special token, space and line break: the output differs without them."
         )
     elif weights.encoder_decoder:
-        encode, words = _ENCODE_ENCODER, "The model is given the prompt and the tokenizer's end token."
+        encode, words = (
+            _ENCODE_ENCODER,
+            "Prompt format: the prompt and the tokenizer's end token, which the tokenizer adds.",
+        )
     else:
         encode = _ENCODE_UNRECORDED
         words = (
-            "The model is given the prompt and one line break after it, or, where its tokenizer has a chat template, "
-            "the prompt as the user's turn. Without the line break it writes other text."
+            "Prompt format: the prompt, followed by one line break; or, if the tokenizer has a chat template, the "
+            "prompt as the user's turn. Without the line break the output differs."
         )
     protocol = record.protocol
     limit = protocol.get("max_new_tokens")
     length = limit if isinstance(limit, int) else 256
-    settings = f"It was evaluated with greedy decoding of at most {length} new tokens, and so it is used here:"
+    settings = (
+        f"This code generates as the evaluation did, with greedy decoding of at most {length} new tokens. Replace "
+        "DIRECTORY with the path of the checkpoint or its id on the Hub."
+    )
     snippet = _CODE.format(
         kind="AutoModelForSeq2SeqLM" if weights.encoder_decoder else "AutoModelForCausalLM",
         dtype={"bf16": "bfloat16"}.get(str(protocol.get("precision")), "float32"),
@@ -215,7 +227,10 @@ def _training(record: Record, origin: Origin) -> Iterable[tuple[str, str]]:
     yield "Data", code(origin.dataset) if origin.dataset else _component(task)
     redistribution = "" if task.redistributable else "; its text may not be redistributed"
     yield "Licence of the data", f"{escape(task.licence)}{redistribution}"
-    yield "Licence of the model", "for its publisher to state; base model, teacher and data may each bind it"
+    yield (
+        "Licence of the model",
+        "to be stated by its publisher; the licences of base model, teacher and data may apply",
+    )
 
 
 def _component(part: Any) -> str:
@@ -237,9 +252,9 @@ def _scores(record: Record, board: Board | None, weights: Weights) -> list[str]:
     remade = [
         f"**These weights were trained again, and are not those of the record{on}.** "
         + (
-            "The scores of this checkpoint were measured with these weights; all other columns are the record's board."
+            "The scores of this checkpoint are of these weights; all other columns come from the record's board."
             if record.metrics
-            else f"No score of them is in the store, so none is given here; the record{on} scores other weights."
+            else f"The store has no scores of these weights, so none are given. The record{on} scores other weights."
         )
     ] * weights.remade
     if not record.metrics:
@@ -256,14 +271,14 @@ def _scores(record: Record, board: Board | None, weights: Weights) -> list[str]:
         shown = [own, *(other.estimates.get(metric.name) for other in columns)]
         places = text.decimals_for(metric.scale * e.half_width for e in shown if e is not None)
         body.append([markdown.header(metric), *(page_model.value(estimate, metric, places) for estimate in shown)])
-    note = "Means with 95 % intervals: over examples only (†), or over seeds and examples."
+    note = "Means with 95 % intervals, over seeds and examples or, with †, over examples only."
     if board is not None and row is not None and row.rank is not None and group is not None:
         note += f" On board {code(board.name)} the method has rank {page_model.rank(row)} of {len(group.rows)}."
     return [*remade, markdown.table(head, body, "l" + "r" * (len(head) - 1)), note]
 
 
 def _found(record: Record, board: Board | None) -> tuple[Group, Row] | tuple[None, None]:
-    """The row of a board that rests on this record, and its group."""
+    """The row of a board that has this record, and its group."""
     for group in board.groups if board else ():
         for row in (*group.rows, *group.references):
             if record.cell in row.cells:

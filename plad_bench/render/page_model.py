@@ -244,7 +244,7 @@ def counted(group: Group) -> str:
     """How many examples and seeds a group has."""
     rows = (*group.rows, *group.references)
     if not rows:
-        return "no complete row yet"
+        return "no complete method yet"
     asked = max(row.asked for row in rows)
     return f"{group.examples} examples, {asked} seed{'s' if asked != 1 else ''}"
 

@@ -29,8 +29,8 @@ def render(board: Board, directory: Path, sections: Sequence[str] = ()) -> dict[
     for place, group in enumerate(board.groups):
         prefix = f"{place + 1}-{slug(group.task)}-" if len(board.groups) > 1 else ""
         for title, name, draw in (
-            ("Quality with intervals", "quality", plots.intervals),
-            ("Quality against cost", "cost", plots.cost),
+            ("Mean and interval of each method", "quality", plots.intervals),
+            ("Mean against device time", "cost", plots.cost),
         ):
             svg = draw(group)
             if svg is not None:
