@@ -1,7 +1,7 @@
-"""Audit calls: evaluate any registered method's loss on tensors of your own (docs/auditing.md), or ask a teacher.
+"""Helpers for audits and tests: evaluate a method's loss on given tensors (docs/auditing.md), or query a teacher.
 
-`token_loss` and `pair_loss` return the scalar that training would minimise on these tensors, differentiable, in the
-dtype handed in. `tiny_models` makes two models whose logits such tensors can be.
+`token_loss` and `pair_loss` return the scalar that training would minimise on the tensors. It is differentiable and has
+the dtype of the inputs. `tiny_models` makes two models whose logits such tensors can be.
 """
 
 from __future__ import annotations
@@ -29,29 +29,27 @@ if TYPE_CHECKING:
     from plad_bench.learn.evaluation import Evaluated
 
 IGNORED = -100
-"""The label of a position that is no part of a response."""
+"""Label of positions outside the response."""
 
 
 def token_loss(
     name: str | Method, student_logits: Tensor, teacher_logits: Tensor | None, labels: Tensor, **params: Any
 ) -> Tensor:
-    """The loss of a token method, averaged over the valid labels; 0 where there are none.
+    """The loss of a token method, averaged over the valid labels; 0 if there are none.
 
-    Logits and labels are aligned: logits[b, t] predicts labels[b, t]. A method whose terms are averaged over texts
-    from different sources has all of them evaluated on these tensors and added. What a rollout or a schedule would
-    decide is settled by the parameters. A policy gradient takes the labels for tokens that were sampled under these
-    very logits.
+    Logits and labels are aligned: logits[b, t] predicts labels[b, t]. If the terms of a method use different sources of
+    text, all of them are evaluated on these tensors and added. The parameters replace the decisions of rollouts and
+    schedules. A policy gradient treats the labels as tokens that were sampled from these logits.
 
     Args:
         name: a registered method's name, or a `Method` record.
-        student_logits: float [B, T, V]; the gradient goes here.
-        teacher_logits: float [B, T, V], constant; ignored by a method that needs no logits.
-        labels: int [B, T], -100 off the response.
+        student_logits: float [B, T, V], with gradient.
+        teacher_logits: float [B, T, V], without gradient; ignored by methods that need no logits.
+        labels: int [B, T], -100 outside the response.
         params: the method's parameters, as on the command line.
 
     Raises:
-        UsageError: for an unknown method or parameter, a value out of range, a method of pairs, or shapes that do not
-            fit together.
+        UsageError: for an unknown method or parameter, a value out of range, a pair method, or incompatible shapes.
 
     """
     from plad_bench.learn.objectives import advantages, sampled_logprobs, token_losses
@@ -59,18 +57,19 @@ def token_loss(
     method, settings = _configured(name, params)
     objective = method.objective
     if not isinstance(objective, TokenObjective):
-        raise UsageError(f"{method.name} is a method of pairs", "Use pair_loss.")
+        raise UsageError(f"{method.name} is a pair method", "Use pair_loss.")
     if student_logits.shape[:-1] != labels.shape:
-        raise UsageError(f"student_logits {_shape(student_logits)} do not fit labels {_shape(labels)}", _SHAPES)
+        raise UsageError(f"student_logits {_shape(student_logits)} do not match labels {_shape(labels)}", _SHAPES)
     valid = labels != IGNORED
     student, teacher = student_logits[valid], None
     if objective.teacher_logits:
         if teacher_logits is None or teacher_logits.shape[:-1] != labels.shape:
-            raise UsageError(f"{method.name} needs teacher_logits that fit labels {_shape(labels)}", _SHAPES)
+            raise UsageError(f"{method.name} needs teacher_logits that match labels {_shape(labels)}", _SHAPES)
         if method.shared_vocabulary and teacher_logits.shape != student_logits.shape:
             raise UsageError(
-                f"{method.name} compares token by token: {_shape(student_logits)} and {_shape(teacher_logits)} differ",
-                "Cut both to the tokens they share.",
+                f"{method.name} compares logits token by token, but {_shape(student_logits)} and "
+                f"{_shape(teacher_logits)} differ",
+                "Restrict both to their common tokens.",
             )
         teacher = teacher_logits.detach()[valid]
     total: Any = 0
@@ -83,7 +82,7 @@ def token_loss(
     return (total / valid.sum().clamp_min(1)).to(student_logits.dtype)
 
 
-def pair_loss(  # noqa: PLR0917  the roles, in the order an auditor has them
+def pair_loss(  # noqa: PLR0917  the tensors, in the usual order
     name: str | Method,
     chosen_logprob: Tensor,
     rejected_logprob: Tensor,
@@ -95,7 +94,7 @@ def pair_loss(  # noqa: PLR0917  the roles, in the order an auditor has them
     rejected_score: Tensor | None = None,
     **params: Any,
 ) -> Tensor:
-    """The loss of a pair method, averaged over the pairs. A tensor that the method does not need is ignored.
+    """The loss of a pair method, averaged over the pairs. Tensors that the method does not need are ignored.
 
     Args:
         name: a registered method's name, or a `Method` record.
@@ -103,15 +102,15 @@ def pair_loss(  # noqa: PLR0917  the roles, in the order an auditor has them
         rejected_logprob: log q(y-), summed, float [B].
         chosen_length: response tokens of y+, int [B].
         rejected_length: response tokens of y-, int [B].
-        reference_chosen: log q0(y+) under the frozen initialised student, float [B].
+        reference_chosen: log q0(y+) under the reference model, float [B].
         reference_rejected: log q0(y-), float [B].
-        chosen_score: score of y+, float [B]; takes the place of the parameter `scorer`.
+        chosen_score: score of y+, float [B]; used instead of the parameter `scorer`.
         rejected_score: score of y-, float [B].
         params: the method's parameters, as on the command line.
 
     Raises:
-        UsageError: for an unknown method or parameter, a value out of range, a token method, shapes that differ, or
-            a tensor that the method needs and did not get.
+        UsageError: for an unknown method or parameter, a value out of range, a token method, different shapes, or a
+            missing tensor.
 
     """
     method, settings = _configured(name, params)
@@ -132,9 +131,9 @@ def pair_loss(  # noqa: PLR0917  the roles, in the order an auditor has them
     needed += _SCORES if objective.scorer(settings) else []
     for role, tensor in tensors.items():
         if tensor is None and role in needed:
-            raise UsageError(f"{method.name} needs {role}", f"Hand in {' and '.join(needed)}, float [B].")
+            raise UsageError(f"{method.name} needs {role}", f"Pass {' and '.join(needed)}, float [B].")
         if tensor is not None and tensor.shape != chosen_logprob.shape:
-            raise UsageError(f"{role} {_shape(tensor)} does not fit chosen_logprob {_shape(chosen_logprob)}")
+            raise UsageError(f"{role} {_shape(tensor)} does not match chosen_logprob {_shape(chosen_logprob)}")
     constants = {role: tensors[role] for role in (*_REFERENCES, *_SCORES)}
     batch = PairBatch(
         chosen_logprob=chosen_logprob,
@@ -149,25 +148,25 @@ def pair_loss(  # noqa: PLR0917  the roles, in the order an auditor has them
 def answers(
     name: str | Teacher, prompts: Sequence[str], *, max_new_tokens: int = 64, samples: int = 1, **params: Any
 ) -> list[list[str]]:
-    """The texts that a teacher answers to each prompt, asked greedily, or for several samples at temperature 1.
+    """The responses of a teacher to each prompt, decoded greedily, or sampled at temperature 1 if `samples` > 1.
 
     Args:
-        name: the name of a registered teacher that is no model loaded here, or a `Teacher` record.
-        prompts: what it is asked.
-        max_new_tokens: the length limit of every response.
-        samples: responses to each prompt.
+        name: the name of a registered teacher without a local model, or a `Teacher` record.
+        prompts: the prompts.
+        max_new_tokens: the maximum length of a response.
+        samples: number of responses per prompt.
         params: the teacher's parameters, as on the command line.
 
     Raises:
-        UsageError: for an unknown teacher or parameter, a value out of range, or a teacher that is a model.
-        MissingError: if it cannot be asked.
-        StageError: if it does not answer each prompt once.
+        UsageError: for an unknown teacher or parameter, a value out of range, or a teacher with a local model.
+        MissingError: if the teacher is unavailable.
+        StageError: if the number of answers differs from the number of prompts.
     """
     from plad_bench.execute.stages.data import signature
 
     teacher = name if isinstance(name, Teacher) else _registry().get("teacher", name)
     if teacher.responses is None:
-        raise UsageError(f"{teacher.name} is a model that is loaded, and is not asked", "Try it with `plad-bench run`.")
+        raise UsageError(f"{teacher.name} has a local model and cannot be queried", "Try it with `plad-bench run`.")
     settings = Registry.configure(teacher, params)
     teacher.require(settings)
     with tempfile.TemporaryDirectory() as place:
@@ -240,7 +239,7 @@ def tiny_models(seed: int = 0) -> TinyModels:
         return TinyModels(made(Path(place, "s"), tiny.SMALL, seed), made(Path(place, "t"), tiny.LARGE, seed + 1))
 
 
-_SHAPES = "Logits are [B, T, V], labels [B, T]."
+_SHAPES = "Logits are [B, T, V], and labels are [B, T]."
 _REFERENCES = ("reference_chosen", "reference_rejected")
 _SCORES = ("chosen_score", "rejected_score")
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -236,6 +238,34 @@ def test_the_public_interface_is_whole():
         assert getattr(plad_bench, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = plad_bench.nothing
+
+
+def meanings(trees):
+    """Name of a class or type alias -> what each module defines it as; two equal aliases count once."""
+    found = defaultdict(dict)
+    for file, tree in trees.items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef):
+                found[node.name].setdefault(file, file)
+            elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+                (target,) = node.targets if isinstance(node, ast.Assign) else (node.target,)
+                if isinstance(target, ast.Name) and re.fullmatch(r"[A-Z]+[a-z]\w*", target.id):
+                    found[target.id].setdefault(ast.unparse(node.value), file)
+    return {name: sorted(of.values()) for name, of in found.items()}
+
+
+def test_a_class_name_has_one_meaning():
+    trees = {
+        f"{root.name}/{path.relative_to(root)}": ast.parse(path.read_text(encoding="utf-8"))
+        for root in (HARNESS, PLUGINS)
+        for path in sorted(root.rglob("*.py"))
+    }
+    assert {name: files for name, files in meanings(trees).items() if len(files) > 1} == {}
+
+
+def test_a_second_meaning_would_be_noticed():
+    trees = {"a": "class Row: ...\nFind = list[str]", "b": "Row = dict[str, int]\nFind = list[str]"}
+    assert meanings({name: ast.parse(text) for name, text in trees.items()}) == {"Row": ["a", "b"], "Find": ["a"]}
 
 
 def loaded(*arguments, also=""):

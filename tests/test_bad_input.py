@@ -67,7 +67,7 @@ BAD = {
         "model org/none is not on the hub",
         "Check the name",
     ),
-    "a gated model": ("--task demo --student 'hf[id=org/gated]'", 3, "model org/gated is gated", "Ask for access"),
+    "a gated model": ("--task demo --student 'hf[id=org/gated]'", 3, "model org/gated is gated", "Request access"),
     "no token": (
         "--task demo --student 'hf[id=org/private]'",
         3,
@@ -85,14 +85,24 @@ BAD = {
         "--task demo --student 'hf[path=half]'",
         3,
         "config.json cannot be read",
-        "Repair or download",
+        "Fix it or download",
     ),
     "no such data set": ("--task 'hub[id=org/none]'", 3, "data set org/none is not on the hub", "Check the name"),
-    "a gated data set": ("--task 'hub[id=org/gated]'", 3, "data set org/gated is gated", "Ask for access"),
+    "a gated data set": ("--task 'hub[id=org/gated]'", 3, "data set org/gated is gated", "Request access"),
     "no such file": ("--task 'jsonl[path=nowhere.jsonl]'", 3, "nowhere.jsonl does not exist", "Give a file"),
-    "a file of another kind": ("--task 'tldr[path=notes.txt]'", 3, "holds no file of a kind", "Give a file"),
-    "no file named": ("--task jsonl", 2, "give path=FILE", ""),
-    "no recorded file": ("--teacher 'recorded[path=nowhere.jsonl]'", 3, "nowhere.jsonl is or holds no", "Give a file"),
+    "a file of another kind": (
+        "--task 'tldr[path=notes.txt]'",
+        3,
+        "contains no file of a supported kind",
+        "Give a file",
+    ),
+    "no file named": ("--task jsonl", 2, "give path=", ""),
+    "no recorded file": (
+        "--teacher 'recorded[path=nowhere.jsonl]'",
+        3,
+        "nowhere.jsonl is not, and does not contain",
+        "Give a file",
+    ),
     "no key": ("--teacher 'openai[model=m]'", 3, "OPENAI_API_KEY is not set", ""),
 }
 
@@ -170,7 +180,7 @@ def test_teachers_that_cannot_teach_fail_their_cells_with_the_reason(tmp_path):
 def test_a_purse_of_nonsense_buys_nothing(tmp_path):
     for content in ("", "nan", "inf", "12,5", "\x00"):
         (tmp_path / "spent").write_text(content)
-        with pytest.raises(MissingError, match="what this run has spent cannot be read from spent"):
+        with pytest.raises(MissingError, match="cannot read the amount that this run has spent from spent"):
             Budget(tmp_path / "spent", limit=1.0).reserve(0.1)
         assert (tmp_path / "spent").read_text() == content
 

@@ -57,8 +57,8 @@ def only(board):
 
 def test_rows_references_and_ranks(board):
     group = only(load(board))
-    assert [row.label for row in group.references] == ["teacher", "student", "sft-init"]
-    assert [len(row.seeds) for row in group.references] == [1, 1, 5]
+    assert [row.label for row in group.baselines] == ["teacher", "student", "sft-init"]
+    assert [len(row.seeds) for row in group.baselines] == [1, 1, 5]
     assert {row.label for row in group.rows} == {"plad", "plad[loss=margin]", "seqkd", "kd", "sft"}
     means = [row.estimates["missing-slots"].value for row in group.rows]
     assert means == sorted(means)
@@ -472,7 +472,7 @@ def test_a_control_is_a_baseline_and_each_method_says_whether_it_beats_it(tmp_pa
     means = {"kd": 3.0, "plad": 2.0, "sft": 1.0, "placebo": 0.0, "self-sft": 2.0}
     group = only(load(controlled(tmp_path, means)))
     assert [row.label for row in group.rows] == ["kd", "plad", "sft"]
-    assert [(row.label, row.rank) for row in group.references] == [("placebo", None), ("self-sft", None)]
+    assert [(row.label, row.rank) for row in group.baselines] == [("placebo", None), ("self-sft", None)]
     assert [row.beats for row in group.rows] == [
         {"placebo": True, "self-sft": True},
         {"placebo": True, "self-sft": False},
@@ -500,7 +500,7 @@ def test_a_control_that_lacks_a_seed_is_incomplete(tmp_path):
     controlled(tmp_path, {"kd": 3.0, "placebo": 0.0})
     (tmp_path / "cells" / "demo.tiny" / "placebo.s4.json").unlink()
     group = only(load(tmp_path))
-    assert group.references == ()
+    assert group.baselines == ()
     assert [(u.label, u.status) for u in group.unranked] == [("placebo", "incomplete")]
     assert group.rows[0].beats == {}
 

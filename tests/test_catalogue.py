@@ -120,7 +120,7 @@ class TestHF:
         for params in ({}, {"id": "org/name", "path": tmp_path}):
             with pytest.raises(ValidationError, match=r"either id=ORG/NAME .* or path=DIR"):
                 record.params(**params)
-        with pytest.raises(ValidationError, match="revision belongs to a hub id"):
+        with pytest.raises(ValidationError, match="revision needs a hub id"):
             record.params(path=tmp_path, revision="main")
 
     @pytest.mark.parametrize("text", ["/models/a", "./a", "../a", "a/b/c", "a b", "org/"])
@@ -135,5 +135,5 @@ class TestHF:
     def test_a_hub_id_that_a_directory_would_shadow(self, record, tmp_path, monkeypatch):
         (tmp_path / "org" / "name").mkdir(parents=True)
         monkeypatch.chdir(tmp_path)
-        with pytest.raises(UsageError, match="is a directory here too"):
+        with pytest.raises(UsageError, match="also a local directory"):
             model_of(record, id="org/name")

@@ -285,7 +285,7 @@ def test_leaderboard_check_tells_a_page_that_does_not_match_its_records(done, tm
 def test_show_prints_scores_parameters_and_samples(done):
     result = plad_bench("show", "mine/mini", cwd=done)
     assert result.returncode == 2
-    assert "names 13 cells" in result.stderr
+    assert "matches 13 cells" in result.stderr
     shown = plad_bench("show", "plad/seed-1", "--json", cwd=done)
     assert shown.returncode == 0, shown.stderr
     record = json.loads(shown.stdout)

@@ -237,15 +237,15 @@ def have(module):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("kd", "there is a method kd already"),
-        ("rouge-l --kind metric", "there is a metric rouge-l already"),
-        ("mbr --kind pair-builder", "there is a pair builder mbr already"),
-        ("json", "Python has a module json already"),
-        ("torch", "Python has a module torch already"),
-        ("class", "Python has a module class already"),
-        ("My-Loss", "is not a name"),
-        ("../loss", "is not a name"),
-        ("1loss", "is not a name"),
+        ("kd", "method kd already exists"),
+        ("rouge-l --kind metric", "metric rouge-l already exists"),
+        ("mbr --kind pair-builder", "pair builder mbr already exists"),
+        ("json", "a Python module json already exists"),
+        ("torch", "a Python module torch already exists"),
+        ("class", "a Python module class already exists"),
+        ("My-Loss", "invalid plugin name"),
+        ("../loss", "invalid plugin name"),
+        ("1loss", "invalid plugin name"),
     ],
 )
 def test_a_name_that_cannot_be_is_refused_and_writes_nothing(tmp_path, name, message):
@@ -259,7 +259,7 @@ def test_what_is_there_is_never_written_over(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "README.md").write_text("mine")
     result = CliRunner().invoke(cli, ["new-plugin", "mine", "--in", str(tmp_path)], standalone_mode=False)
-    assert "exists already" in str(result.exception)
+    assert "already exists" in str(result.exception)
     assert (tmp_path / "mine" / "README.md").read_text() == "mine"
 
 

@@ -154,7 +154,7 @@ def run(tmp_path, monkeypatch, examples, **params):
         metrics=("length",),
         student="tiny",
     )
-    found = registry.Registered(task, registry.Origin("here", "here"))
+    found = registry.Registered(task, registry.PluginOrigin("here", "here"))
     monkeypatch.setattr(registry.Registry, "find", lambda self, kind, name: found)
     context = tiny.context(tmp_path, job={"task": tiny.named("task", "planted", **params)})
     data.run(context)
@@ -222,7 +222,7 @@ def test_bad_rows_are_counted_and_the_first_ones_listed(tmp_path, monkeypatch, c
     listed = [f"rows.jsonl, line {i}: no field prompt" for i in range(data.LISTED)]
     assert context.notes == {"bad_rows": listed, "origin": {"id": "someone/data", "revision": "c0ffee"}}
     log = capfd.readouterr().out
-    assert "12 of 612 rows are left out" in log
+    assert "12 of 612 rows cannot be used" in log
     assert listed[-1] in log
     assert sum(context.counts[f"{name}_prompts"] for name in data.SHARES) == 600
 

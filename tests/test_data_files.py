@@ -22,13 +22,13 @@ from plad_bench.contract.registry import Registry
 from plad_bench.contract.rows import Account, lines
 from plad_bench.plan.chosen import choose
 from plad_bench_plugins import _data_files
-from plad_bench_plugins._data_files import Row, listed
+from plad_bench_plugins._data_files import DataRow, listed
 
 
 def read(path):
     """(values of good rows, bad rows, sources)."""
     found = list(_data_files.rows(listed(path)))
-    rows = [item.values for item in found if isinstance(item, Row)]
+    rows = [item.values for item in found if isinstance(item, DataRow)]
     bad = [item for item in found if isinstance(item, BadRow)]
     sources = [item for item in found if isinstance(item, Source)]
     assert sum(s.rows or 0 for s in sources) == len(rows) + len(bad)
@@ -322,7 +322,7 @@ def test_a_home_directory_is_read_and_keyed(registry, tmp_path, monkeypatch):
 
 def test_a_row_that_is_neither_read_nor_refused_stops_the_work():
     account = Account("task x", read=9, sources=[Source(name="a.jsonl", rows=10)])
-    with pytest.raises(StageError, match="task x: 10 rows are there, but 9 were read and 0 refused"):
+    with pytest.raises(StageError, match="task x: of 10 rows, 9 were read and 0 refused"):
         account.close({}, {})
 
 

@@ -218,8 +218,8 @@ def test_drop_removes_what_is_asked(root, what, gone):
         (["house", "--drop", "jsonl-path=mine"], "no record 'jsonl-path=mine'"),
         (["house", "--drop", "failed", "--drop", "../house"], "no record '../house'"),
         (["house", "--drop", "/"], "no record '/'"),
-        (["--drop", "failed"], "of the boards that are named"),
-        (["house", "--drop", "failed", "--check"], "--check writes nothing"),
+        (["--drop", "failed"], "--drop needs the names of boards"),
+        (["house", "--drop", "failed", "--check"], "--check and --drop cannot be combined"),
     ],
 )
 def test_drop_removes_nothing_where_part_of_it_is_wrong(root, arguments, message):

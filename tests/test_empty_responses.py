@@ -12,7 +12,7 @@ from plad_bench import PairObjective, Response, Scored, StageError, Text, TokenO
 from plad_bench.contract.jsonlines import read_lines, write_lines
 from plad_bench.execute.stages.files import RESPONSES, response_row
 from plad_bench.learn.sequences import Tokens
-from plad_bench_plugins.metrics.calibration import PairParams, preference_accuracy
+from plad_bench_plugins.metrics.calibration import PreferenceParams, preference_accuracy
 
 METHODS = {name: found[0].component for name, found in tiny.registry().components("method").items()}
 PAIRED = [name for name, method in METHODS.items() if isinstance(method.objective, PairObjective)]
@@ -98,6 +98,6 @@ def test_no_metric_compares_the_likelihood_of_no_token():
     examples = [
         Scored(id=text, prompt="p", references=(), meta={}, response="r", teacher=text) for text in ("", "theirs")
     ]
-    values = preference_accuracy(examples, PairParams(), Given())
+    values = preference_accuracy(examples, PreferenceParams(), Given())
     assert math.isnan(values[0])
     assert values[1] == 0.5

@@ -98,14 +98,14 @@ def test_what_a_judge_said_outlives_a_run_afresh_and_a_pruning(store, tmp_path):
 
 def test_the_runs_that_are_forgotten_have_ended_and_what_they_spent_is_not(store, monkeypatch):
     store.prepare()
-    state = runs.State(store.runs / "20200101-000000-0000", store.root, "plad-bench run", {}, 1)
+    state = runs.StateFile(store.runs / "20200101-000000-0000", store.root, "plad-bench run", {}, 1)
     engine = Engine(store, None, state.directory, threads=1, options=Options(max_cost=10))
     budget = Budget(engine.spent_file, limit=10)
     budget.open()
     with state:
         budget.reserve(9)
         for number in range(2 * runs.KEPT_RUNS):
-            ended = runs.State(store.runs / f"2021{number:04}", store.root, "plad-bench run", {}, 1)
+            ended = runs.StateFile(store.runs / f"2021{number:04}", store.root, "plad-bench run", {}, 1)
             with ended:
                 ended.finish(complete=True)
             Budget(store.spent / ended.directory.name).reserve(1)
@@ -127,7 +127,7 @@ def test_status_tells_a_command_that_finds_the_store(store, tmp_path, given, mon
     monkeypatch.chdir(tmp_path)
     arguments = ["run", "--task", "jsonl[path=/data/mine.jsonl]", *given]
     run = runs.Run(store, tmp_path / "boards" / "mine", arguments, Registry.load())
-    runs.State(store.runs / "20260101-000000-0000", run.board, run._command(), {"done": 0}, 1).write()
+    runs.StateFile(store.runs / "20260101-000000-0000", run.board, run._command(), {"done": 0}, 1).write()
     (found,) = runs.states(store)
     told = given or ["--store", str(store.root)]
     assert shlex.split(found["command"]) == ["plad-bench", *arguments[:3], *told]
@@ -164,7 +164,7 @@ def test_a_judge_without_a_price_is_refused_under_a_limit(tmp_path, monkeypatch)
             options = ("--metrics", metrics, "--methods", "none", "--max-cost", "1")
             result = plan(tmp_path, *options, command=command)
             said = str(result.exception) if command == "run" else result.stderr
-            assert "--max-cost cannot be kept: what win-judge[model=j] costs is not known" in said
+            assert "--max-cost needs the price of every endpoint; win-judge[model=j] has none" in said
             assert result.return_value == 2 if command == "plan" else result.exception.exit_code == 2
     assert plan(tmp_path, "--metrics", "win-judge[model=j]", "--methods", "none").return_value == 0
 

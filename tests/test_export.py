@@ -124,7 +124,7 @@ def test_a_board_of_trials_has_no_table_and_that_is_said(tmp_path):
     result = run(tmp_path, "latex")
     assert result.stdout.startswith("% Needs")
     assert result.stdout.endswith("\n")
-    assert "no table of b" in result.stderr
+    assert "board b has no table" in result.stderr
 
 
 def test_parameters_have_the_learning_rate_that_was_trained_with(tmp_path):
@@ -183,7 +183,7 @@ def test_the_hub_ids_of_base_model_and_data_are_those_of_the_plugins(boards, tmp
 
 def test_the_interval_of_a_record_is_that_of_its_scores(boards):
     (group,) = load(boards / "demo").groups
-    teacher = group.references[0]
+    teacher = group.baselines[0]
     part = json.loads((boards / "demo" / "cells" / "demo.tiny" / "teacher.s0.json").read_text())["metrics"]["rouge-l"]
     alone = statistics.of_examples(part["value"], part["stderr"], part["n"])
     assert alone.half_width == pytest.approx(teacher.estimates["rouge-l"].half_width)
@@ -199,7 +199,7 @@ def test_a_record_that_its_board_leaves_out_has_no_card(boards, tmp_path):
     path.write_text(json.dumps(data))
     for form in ("model-card", "model-index"):
         result = run(tmp_path / "b", form, "plad.s0")
-        assert "left out of its board: was edited" in str(result.exception)
+        assert ": was edited" in str(result.exception)
         assert result.exception.exit_code == 2
 
 
@@ -278,7 +278,7 @@ def test_a_card_states_scores_of_the_weights_beside_it_alone(tmp_path, scored):
     stored(tmp_path, notes=NOTED, trained_again=True, scored=scored)
     result = run(tmp_path, "checkpoint", "plad.s0", str(tmp_path / "out"), "--store", str(tmp_path / "store"))
     assert result.exception is None
-    assert "are not those of its record" in result.stderr
+    assert "come from another training than those of its record" in result.stderr
     card = (tmp_path / "out" / "README.md").read_text()
     assert "**These weights were trained again, and are not those of the record on board `demo`.**" in card
     values = [r.metric_value for r in ModelCard(card).data.eval_results or []]

@@ -63,7 +63,7 @@ def test_tokenizers_whose_files_differ_in_words_alone_are_the_same(place, tmp_pa
 
 def test_a_context_that_new_tokens_fill_concerns_whoever_generates_with_that_model(place):
     found = cells(place / "student", place / "short", max_new_tokens=40)
-    filled = "short has a context of 40 tokens, which 40 new tokens fill"
+    filled = "short has a context of 40 tokens, too short for 40 new tokens"
     assert {row: compatibility.no_room(cell, nowhere) for row, cell in found.items()} == {
         "teacher": filled,
         "seqkd": filled,
@@ -72,7 +72,9 @@ def test_a_context_that_new_tokens_fill_concerns_whoever_generates_with_that_mod
     reading = cells(place / "student", place / "short", "gkd", max_new_tokens=40)["gkd"]
     assert compatibility.no_room(reading, nowhere) == filled  # the teacher reads what the student says
     found = cells(place / "gpt2", place / "student", max_new_tokens=128)
-    assert compatibility.no_room(found["sft"], nowhere) == "gpt2 has a context of 128 tokens, which 128 new tokens fill"
+    assert (
+        compatibility.no_room(found["sft"], nowhere) == "gpt2 has a context of 128 tokens, too short for 128 new tokens"
+    )
 
 
 def test_prompts_longer_than_the_context_are_counted_when_the_data_is_there(place, tmp_path):
@@ -85,10 +87,10 @@ def test_prompts_longer_than_the_context_are_counted_when_the_data_is_there(plac
     reasons = {
         row: compatibility.no_room(cell, lambda key: tmp_path if key == data else None) for row, cell in found.items()
     }
-    leaves = "the 20 tokens that short's context of 40 leaves beside 20 new tokens"
+    leaves = "20 tokens, all that short's context of 40 tokens leaves for prompts with 20 new tokens"
     assert reasons["teacher"].endswith(f"test prompts are longer than {leaves}")
     assert reasons["seqkd"].endswith(f"train prompts are longer than {leaves}")
-    assert reasons["student"].startswith("1 of 3 test prompts are longer than the 108 tokens")
+    assert reasons["student"].startswith("1 of 3 test prompts are longer than 108 tokens")
     limited = cells(place / "student", place / "short", max_new_tokens=20, limit=1)["teacher"]
     assert compatibility.no_room(limited, lambda key: tmp_path if key == limited.plan.data.key else None) == ""
 
@@ -105,7 +107,7 @@ def test_a_tokenizer_that_cuts_texts_hides_no_prompt_that_is_too_long(place, tmp
     files.write_prompts(tmp_path, [prompt], ["test"])
     found = cells(tmp_path / "cutting", place / "student", max_new_tokens=20)["student"]
     assert compatibility.no_room(found, lambda key: tmp_path if key == found.plan.data.key else None).startswith(
-        "1 of 1 test prompts are longer than the 20 tokens"
+        "1 of 1 test prompts are longer than 20 tokens"
     )
 
 
@@ -118,7 +120,7 @@ def test_a_model_from_scratch_has_a_context_too():
         overrides={"demo": {"max_new_tokens": 64}},
     )
     for cell in matrix.cells(built, tiny.registry()):
-        filled = "the model from scratch has a context of 64 tokens, which 64 new tokens fill"
+        filled = "the model from scratch has a context of 64 tokens, too short for 64 new tokens"
         assert compatibility.no_room(cell, nowhere) == ("" if cell.row == "teacher" else filled)
 
 
@@ -159,17 +161,26 @@ DAMAGE = {
     "no configuration": (lambda d: (d / "config.json").unlink(), "model has no config.json"),
     "no weights": (lambda d: (d / "model.safetensors").unlink(), "model has no safetensors file"),
     "a link to nowhere": (_dangling, "model.safetensors cannot be read: No such file"),
-    "a missing shard": (_with_index, "model lacks model-2.safetensors"),
+    "a missing shard": (_with_index, "model-2.safetensors is missing"),
     "no tokenizer": (lambda d: [p.unlink() for p in d.glob("tokenizer*")], "model has no tokenizer"),
     "no end token": (_without_end, "has no end token"),
     "half an index": (lambda d: (d / _INDEX).write_text('{"weight'), f"model: {_INDEX} cannot be read"),
-    "a pointer of git lfs": (lambda d: _weights(d).write_text("version https://git-lfs\n"), "is no safetensors file"),
-    "weights cut short": (lambda d: _weights(d).write_bytes(_weights(d).read_bytes()[:-8]), "or only its beginning"),
+    "a pointer of git lfs": (
+        lambda d: _weights(d).write_text("version https://git-lfs\n"),
+        "incomplete or not a safetensors",
+    ),
+    "weights cut short": (
+        lambda d: _weights(d).write_bytes(_weights(d).read_bytes()[:-8]),
+        "incomplete or not a safetensors",
+    ),
     "half a tokenizer": (lambda d: (d / "tokenizer.json").write_text('{"model'), "tokenizer.json cannot be read"),
     "bytes": (lambda d: (d / "config.json").write_bytes(b"\xff\xfe"), "config.json cannot be read"),
-    "a reward model": (lambda d: _edit(d, architectures=["LlamaForSequenceClassification"]), "writes no text"),
+    "a reward model": (
+        lambda d: _edit(d, architectures=["LlamaForSequenceClassification"]),
+        "is not a generative model",
+    ),
     "half a file": (lambda d: (d / "config.json").write_text('{"model'), "config.json cannot be read"),
-    "another kind of file": (lambda d: (d / "config.json").write_text("[]"), "names no model_type"),
+    "another kind of file": (lambda d: (d / "config.json").write_text("[]"), "has no model_type"),
 }
 
 
@@ -236,9 +247,9 @@ def test_the_command_line_tells_plans_and_records_it(place, tmp_path, monkeypatc
     call("run", "student", "--board", "mine", expect=NothingSelectedError)
     assert not list(tmp_path.rglob("cells/**/*.json"))
     assert {row["cell"].split("/")[-2]: row["reason"] for row in listed["cells"]} == {
-        "teacher": "other has a context of 128 tokens, which 128 new tokens fill",
-        "student": "student has a context of 128 tokens, which 128 new tokens fill",
-        "sft-init": "student has a context of 128 tokens, which 128 new tokens fill",
+        "teacher": "other has a context of 128 tokens, too short for 128 new tokens",
+        "student": "student has a context of 128 tokens, too short for 128 new tokens",
+        "sft-init": "student has a context of 128 tokens, too short for 128 new tokens",
         "kd": "kd compares logits token by token, but student and teacher have different tokenizers",
     }
     (tmp_path / "nothing").mkdir()

@@ -253,14 +253,14 @@ def account_of(path, content):
         if isinstance(item, BadRow):
             assert item.reason
             item.reason.encode()
-    return [item for item in found if isinstance(item, _data_files.Row)]
+    return [item for item in found if isinstance(item, _data_files.DataRow)]
 
 
 READERS = [
-    _row_shapes.Reader(prompt="prompt", response="response"),
-    _row_shapes.Reader(prompt="prompt", response=""),
-    _row_shapes.Reader(prompt="input", response="output", split="split"),
-    _row_shapes.Reader(prompt="prompt", response="response", template="{instruction} {input}"),
+    _row_shapes.RowReader(prompt="prompt", response="response"),
+    _row_shapes.RowReader(prompt="prompt", response=""),
+    _row_shapes.RowReader(prompt="input", response="output", split="split"),
+    _row_shapes.RowReader(prompt="prompt", response="response", template="{instruction} {input}"),
 ]
 
 

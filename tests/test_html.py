@@ -142,7 +142,7 @@ def test_values_sort_by_number_and_tell_their_interval(board):
 def test_samples_stand_side_by_side_with_their_score(board):
     group = load(board).groups[0]
     assert len(group.samples) == 2
-    labels = [row.label for row in (*group.references, *group.rows)]
+    labels = [row.label for row in (*group.baselines, *group.rows)]
     assert [output.text for output in group.samples[0].outputs][-1] == "sft.s0 says\nthis"
     seen = Page(page(board))
     assert seen.text("code").count("plad[loss=margin]") >= 3

@@ -182,7 +182,7 @@ def test_a_data_set_whose_commit_nobody_knows_is_refused(hub, tmp_path, monkeypa
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     built = spec.build(tiny.registry(), task="hub[id=org/data]", methods="seqkd", student="tiny")
-    with pytest.raises(MissingError, match="nobody can tell which commit of org/data is meant"):
+    with pytest.raises(MissingError, match="cannot resolve the commit of org/data"):
         requirements.check(matrix.cells(built, tiny.registry()))
 
 
@@ -192,15 +192,15 @@ def test_a_data_set_whose_commit_nobody_knows_is_refused(hub, tmp_path, monkeypa
 def test_missing_private_and_gated_models(hub, published, monkeypatch):
     assert "hf[id=org/absent]: model org/absent is not on the hub, or is private" in refused("org/absent")
     hub.publish("org/secret", published / "llama", private=True)
-    assert "is not on the hub, or is private\n  Check the name; else `hf auth login`" in refused("org/secret")
+    assert "is not on the hub, or is private\n  Check the name, or run `hf auth login`" in refused("org/secret")
     hub.publish("org/gated", published / "llama", gated=True)
-    assert "model org/gated is gated\n  Ask for access" in refused("org/gated")
+    assert "model org/gated is gated\n  Request access" in refused("org/gated")
     monkeypatch.setenv("HF_TOKEN", hubserver.TOKEN)
     requirements.check(cells("org/secret"))
     assert "model org/absent is not on the hub" in refused("org/absent")
     assert "model org/gated is gated" in refused("org/gated")  # a token that was not granted access
     hub.publish("org/other", published / "llama", forbidden=True)
-    assert "model org/other is not for this token" in refused("org/other")
+    assert "model org/other is not accessible with this token" in refused("org/other")
 
 
 def test_a_revision_that_is_not_there(hub):

@@ -468,9 +468,9 @@ def test_slots_are_what_nodes_have_room_for(ray, tmp_path, nodes, given, slots, 
 @pytest.mark.parametrize(
     ("params", "says"),
     [
-        ({"resource": "fast"}, r"no room for 1 x \(CPU 1, fast 1\): its nodes declare CPU 4, fast 0"),
-        ({"gpus": 2}, r"no room for 2 x \(CPU 1, GPU 1\)"),
-        ({"threads": 5}, r"no room for 1 x \(CPU 5\)"),
+        ({"resource": "fast"}, r"too few resources for 1 x \(CPU 1, fast 1\): its nodes declare CPU 4, fast 0"),
+        ({"gpus": 2}, r"too few resources for 2 x \(CPU 1, GPU 1\)"),
+        ({"threads": 5}, r"too few resources for 1 x \(CPU 5\)"),
     ],
 )
 def test_what_would_be_waited_for_for_ever_is_refused(ray, tmp_path, params, says):
@@ -485,15 +485,15 @@ def test_nodes_that_left_are_not_waited_for(ray, tmp_path):
     module.answer = lambda path: (Path(path).read_text(), provenance.code_hash())
     session = opened(tmp_path)
     module.there = module.there[:1]
-    with pytest.raises(MissingError, match="no room for 2"):
+    with pytest.raises(MissingError, match="too few resources for 2"):
         session.start(tmp_path / "job", tmp_path / "log", [0, 1])
 
 
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (("", "0123456789abcdef"), "n0 of this Ray does not see the store"),
-        ((None, "0123456789abcdef"), "n0 of this Ray has another plad-bench"),
+        (("", "0123456789abcdef"), "n0 cannot access the store"),
+        ((None, "0123456789abcdef"), "n0 has another version of plad-bench"),
         ((None, "ModuleNotFoundError: No module named 'plad_bench'"), r"has no plad-bench \(ModuleNotFoundError"),
     ],
 )
@@ -544,7 +544,10 @@ def test_ranks_have_one_reservation_that_is_given_back(ray, tmp_path):
 
 @pytest.mark.parametrize(
     ("address", "error", "says"),
-    [("ray://head:1", UsageError, "from outside"), ("nowhere:1", MissingError, "no Ray at nowhere:1: could not")],
+    [
+        ("ray://head:1", UsageError, "from outside"),
+        ("nowhere:1", MissingError, "cannot connect to Ray at nowhere:1: could not"),
+    ],
 )
 def test_a_ray_that_cannot_be_driven(ray, tmp_path, address, error, says):
     ray({"CPU": 1})

@@ -85,7 +85,7 @@ def test_a_recorded_teacher_that_lacks_responses_is_told_before_any_work(place, 
     write(place / "said.jsonl", ROWS[:117])
     code, _, err = said(verb, "--task", "jsonl[path=mine.jsonl]", "--teacher", "recorded[path=said.jsonl]")
     assert code == 1
-    assert "lack 3 of the 91 prompts of the split train: 'what is item 119 of list 0?'" in err
+    assert "missing for 3 of the 91 prompts of the train split: 'what is item 119 of list 0?'" in err
     assert "missing=skip allows 5%" in err
     write(place / "said.jsonl", [*ROWS, *["no JSON"] * 20])
     code, _, err = said(verb, "--task", "jsonl[path=mine.jsonl]", "--teacher", "recorded[path=said.jsonl]")
@@ -116,7 +116,7 @@ def test_a_teacher_of_the_training_split_alone_loses_its_own_row(place, said):
     states = {cell["cell"].split("/")[-2]: cell for cell in json.loads(out)["cells"]}
     assert states["seqkd"]["state"] == "to run"
     assert states["teacher"]["state"] == "skipped"
-    assert states["teacher"]["reason"] == "the recorded responses lack 18 of the 18 prompts of the split test"
+    assert states["teacher"]["reason"] == "recorded responses are missing for 18 of the 18 prompts of the test split"
     code, _, err = said("plan", *given, "--metrics", "length,agreement")
     assert code == 1
     assert "leave win-teacher and agreement out of --metrics" in err

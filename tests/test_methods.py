@@ -504,11 +504,11 @@ def test_orpo_odds_are_exact_for_near_certain_and_hopeless_responses():
         (lambda s, t, y: token_loss("dpo", s, t, y), "Use pair_loss"),
         (lambda s, t, y: token_loss("kd", s, None, y), "needs teacher_logits"),
         (lambda s, t, y: token_loss("kd", s, t[..., :-1], y), "token by token"),
-        (lambda s, t, y: token_loss("kd", s[:, :-1], t, y), "do not fit labels"),
+        (lambda s, t, y: token_loss("kd", s[:, :-1], t, y), "do not match labels"),
         (lambda s, t, y: pair_loss("kd", s[0, 0], s[0, 0], y, y), "Use token_loss"),
         (lambda s, t, y: pair_loss("dpo", s[0, 0], s[0, 0], s[0, 0], s[0, 0]), "needs reference_chosen"),
         (lambda s, t, y: pair_loss("plad", s[0, 0], s[0, 0], s[0, 0], s[0, 0], loss="margin"), "needs chosen_score"),
-        (lambda s, t, y: pair_loss("plad", s[0, 0], s[0, 0, :2], s[0, 0], s[0, 0]), "does not fit"),
+        (lambda s, t, y: pair_loss("plad", s[0, 0], s[0, 0, :2], s[0, 0], s[0, 0]), "does not match"),
         (lambda s, t, y: pair_loss("plad", s[0, 0], s[0, 0], s[0, 0], s[0, 0], loss="ranking"), "rank or margin"),
     ],
 )

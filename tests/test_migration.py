@@ -68,7 +68,7 @@ def boards(tmp_path):
 def said(board):
     """What a board shows of its rows."""
     (group,) = board.groups
-    rows = [(row.label, row.rank, row.best, row.estimates, row.cost) for row in (*group.references, *group.rows)]
+    rows = [(row.label, row.rank, row.best, row.estimates, row.cost) for row in (*group.baselines, *group.rows)]
     return rows, group.protocol
 
 
@@ -158,7 +158,7 @@ def test_older_options_work_and_say_what_they_are_called_now(source, tmp_path, m
     assert result.exception is None, result.output
     assert seen["sft_steps"] == 7
     if source != "config":
-        assert "now" in result.stderr
+        assert "deprecated" in result.stderr
         assert "sft" in result.stderr.lower()
 
 

@@ -180,7 +180,7 @@ def test_a_purse_is_never_overdrawn_and_what_was_bought_is_kept(tmp_path):
         assert 0 < 0.015 * bought <= 0.3
         assert budget.spent == pytest.approx(0.015 * bought)
         assert 0.3 - budget.spent < 0.15, "it stops no earlier than one request before"
-        assert "What was bought is kept" in caught.value.remedy
+        assert "Paid responses are kept" in caught.value.remedy
         ask(p, requests(p, 40), tmp_path / "j", budget=opened(tmp_path / "more", 10))
     assert set(server.answered.values()) == {1}
 
@@ -203,19 +203,19 @@ def test_an_answer_that_cannot_be_kept_is_paid_for_all_the_same(tmp_path):
     assert budget.spent == pytest.approx(15)
 
 
-def test_a_purse_that_cannot_be_read_is_no_empty_one(tmp_path):
+def test_a_budget_that_cannot_be_read_is_not_an_empty_one(tmp_path):
     (tmp_path / "budget").write_text("")
-    with pytest.raises(MissingError, match="cannot be read from budget") as caught:
+    with pytest.raises(MissingError, match="cannot read the amount that this run has spent from budget") as caught:
         Budget(tmp_path / "budget", limit=1.0).reserve(0.1)
-    assert "start the command again" in caught.value.remedy
+    assert "Run the command again" in caught.value.remedy
     assert (tmp_path / "budget").read_text() == ""
 
 
-def test_a_purse_that_is_gone_is_no_empty_one(tmp_path):
+def test_a_budget_that_is_missing_is_not_an_empty_one(tmp_path):
     budget = opened(tmp_path / "budget", 1.0)
     budget.reserve(0.9)
     budget.file.unlink()
-    with pytest.raises(MissingError, match="what this run has spent cannot be read"):
+    with pytest.raises(MissingError, match="cannot read the amount that this run has spent"):
         budget.reserve(0.9)
     Budget(tmp_path / "budget").reserve(0.9)  # where there is no limit, there is nothing to guard
 

@@ -281,12 +281,12 @@ def test_samples_are_keyed_where_there_are_several():
 @pytest.mark.parametrize(
     ("pairs", "conditions", "reason"),
     [
-        ("best-of-n", {}, "best-of-n needs 2 samples of each prompt, and there will be 1 (--samples)"),
-        ("best-of-n[n=4]", {"samples": 3}, "best-of-n[n=4] needs 4 samples of each prompt, and there will be 3"),
+        ("best-of-n", {}, "best-of-n needs 2 responses per prompt, but the run samples only 1 (--samples)"),
+        ("best-of-n[n=4]", {"samples": 3}, "best-of-n[n=4] needs 4 responses per prompt, but the run samples only 3"),
         ("best-of-n[n=2]", {"samples": 2}, ""),
-        ("mbr", {"samples": 2}, "mbr needs 3 samples"),
-        ("mbr", {"samples": 8, "sample_temperature": 0.0}, "there will be 1"),
-        ("mbr[per_prompt=3]", {"samples": 5}, "needs 6 samples"),
+        ("mbr", {"samples": 2}, "mbr needs 3 responses"),
+        ("mbr", {"samples": 8, "sample_temperature": 0.0}, "samples only 1 "),
+        ("mbr[per_prompt=3]", {"samples": 5}, "needs 6 responses"),
         ("reranked[scorer=length]", {}, "length has no direction, so reranked[scorer=length] cannot order by it"),
     ],
 )
@@ -297,13 +297,13 @@ def test_what_a_builder_cannot_do_is_known_before_any_work(pairs, conditions, re
 
 
 def test_a_margin_needs_a_scorer_and_mbr_has_one():
-    with pytest.raises(UsageError, match="a margin of what"):
+    with pytest.raises(UsageError, match="`margin` needs a scorer"):
         cell(pairs="teacher-over-student[margin=0.1]")
     assert cell(pairs="teacher-over-student[margin=0.1,scorer=rouge-l]")[0].orders.label == "rouge-l"
     assert cell(pairs="mbr[margin=0.1]", samples=3)[0].orders.label == "rouge-l"
     with pytest.raises(UsageError, match="agreement cannot score training pairs: it needs the teacher"):
         cell(pairs="reranked[scorer=agreement]")
-    with pytest.raises(UsageError, match="knows no other scorer"):
+    with pytest.raises(UsageError, match="does not accept scorer="):
         cell(pairs="mbr[scorer=rouge-l]")
     with pytest.raises(UsageError, match="unknown metric"):
         cell(pairs="reranked[scorer=rouge-x]")
@@ -401,7 +401,7 @@ def test_real_schemas_run_from_plan_to_board_with_pairs_of_every_kind(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "10 done, 0 cached, 0 skipped, 0 failed" in done.stderr
     board = tmp_path / "leaderboards" / "b"
-    assert "3 samples of each prompt" in (board / "README.md").read_text()
+    assert "3 responses per prompt" in (board / "README.md").read_text()
     found = [storage.read(path) for path in board.glob("cells/**/*.json")]
     assert {r.protocol["samples"] for r in found} == {3}
     tldr = [r for r in found if r.task.name == "tldr"]

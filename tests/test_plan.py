@@ -55,7 +55,7 @@ def test_selectors(text, expected):
     "text", ["kd[", "kd]", "kd[x]", "kd[=1]", "kd[x=1,x=2]", "[x=1]", "kd[x='1]", "kd[x=1]y", "kd[x=[1]"]
 )
 def test_what_cannot_be_read_is_shown(text):
-    with pytest.raises(UsageError, match="cannot read") as caught:
+    with pytest.raises(UsageError, match="cannot parse") as caught:
         parse(f"sft,{text}")
     assert repr(f"sft,{text}") in caught.value.message
 
@@ -423,7 +423,7 @@ def test_a_board_file_that_another_run_has_changed_is_not_contradicted(tmp_path)
     before = path.read_text()
     with pytest.raises(UsageError, match="the board fixes steps"):
         boardfile.extend(path, replace(first, protocols={"demo": Protocol(steps=7)}))
-    with pytest.raises(UsageError, match="the board takes model a/b main for 000"):
+    with pytest.raises(UsageError, match="the board pins model a/b main to 000"):
         boardfile.extend(path, replace(first, commits={"model a/b main": "1" * 40}))
     assert path.read_text() == before
     boardfile.extend(path, replace(first, protocols={"demo": Protocol(steps=7)}, afresh=True))

@@ -185,8 +185,8 @@ def test_a_base_teacher_that_has_not_learnt_the_task_is_refused(tmp_path):
     base, chat = model(tmp_path / "base"), model(tmp_path / "chat", template="{{ messages }}")
     options = ("--task", "demo", "--methods", "seqkd", "--student", f"hf[path={base}]", "--teacher")
     said = refusal(tmp_path, *options, f"hf[path={base},steps=0]")
-    assert "is a base model and has not learnt demo" in said
-    assert "Leave steps= of hf out to have it fine-tuned on the task's references, or name an instruct teacher" in said
+    assert "is a base model that is not fine-tuned on demo" in said
+    assert "Leave steps= of hf out to fine-tune it on the task's references, or choose an instruct teacher" in said
     for taught in (f"hf[path={base}]", f"hf[path={base},steps=3]", f"hf[path={chat}]", "small"):
         assert refusal(tmp_path, *options, taught) == ""
 
@@ -197,7 +197,7 @@ def test_a_base_teacher_cannot_learn_a_task_without_references(tmp_path):
     (tmp_path / "p.jsonl").write_text("\n".join(rows))
     options = ("--task", f"jsonl[path={tmp_path / 'p.jsonl'},response=]", "--methods", "seqkd", "--student", "tiny")
     said = refusal(tmp_path, *options, "--teacher", f"hf[path={base}]", "--max-new-tokens", "8")
-    assert "Name an instruct teacher: without references there is nothing to fine-tune it on." in said
+    assert "Choose an instruct teacher: the task has no references for fine-tuning." in said
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_pretrained_weights_at_a_rate_for_random_ones_are_refused(tmp_path, give
     assert what in said
     assert bool(said) == bool(what)
     if what:
-        assert "Give a lower rate, or leave it to the recipe" in said
+        assert "Use a lower rate or the recipe's default" in said
 
 
 @pytest.mark.slow

@@ -60,8 +60,8 @@ BROKEN = {
         HEAD + HOOK + "    yield Student(name='shout', summary='', model=lambda p: HubModel(id='a/b'))\n",
         "TypeError: yielded Student, not Metric",
     ),
-    "bad name": (HEAD + HOOK + METRIC.format(name="Shout Loud"), "'Shout Loud' is not a name: lower-case letters"),
-    "name with a path": (HEAD + HOOK + METRIC.format(name="../shout"), "'../shout' is not a name"),
+    "bad name": (HEAD + HOOK + METRIC.format(name="Shout Loud"), "invalid name 'Shout Loud': use lower-case letters"),
+    "name with a path": (HEAD + HOOK + METRIC.format(name="../shout"), "invalid name '../shout'"),
     "params of another kind": (
         HEAD + HOOK + "    yield Metric(name='shout', summary='', better=None, score='a:b', params=dict)\n",
         "shout: params must be a subclass",
@@ -155,7 +155,7 @@ def metric(name, params=Params, score=lambda examples, params, scorers: []):
         ("roug-l", "Did you mean rouge-l"),
         ("ROUGE-L", "Did you mean rouge-l"),
         ("rou", "rouge-1"),
-        ("xyz", "There are: "),
+        ("xyz", "Available: "),
     ],
 )
 def test_an_unknown_name_comes_with_near_matches(name, remedy):
@@ -187,7 +187,7 @@ class Knobs(Params):
         ({"flag": "perhaps"}, "valid boolean", "Allowed: boolean; default false."),
         ({"maybe": "0"}, "greater than or equal to 1", "Allowed: integer >= 1; default null."),
         ({"counts": "3"}, "knobby has no parameter 'counts'", "Did you mean count?"),
-        ({"zzz": "3"}, "knobby has no parameter 'zzz'", "There are: above, share, count, flag, maybe, text, place."),
+        ({"zzz": "3"}, "knobby has no parameter 'zzz'", "Available: above, share, count, flag, maybe, text, place."),
     ],
 )
 def test_a_value_out_of_range_is_told_what_is_allowed(values, message, remedy):

@@ -10,7 +10,7 @@ from plad_bench import BadRow, Example, Source, UsageError
 from plad_bench.contract.registry import Registry
 from plad_bench.plan.chosen import choose
 from plad_bench_plugins.tasks import _rows
-from plad_bench_plugins.tasks._row_shapes import Reader, fields
+from plad_bench_plugins.tasks._row_shapes import RowReader, fields
 
 
 @pytest.fixture(scope="module")
@@ -55,17 +55,17 @@ def test_of_a_longer_chat_every_turn_is_named(load):
 @pytest.mark.parametrize(
     ("messages", "reason"),
     [
-        ("Hi", "is no list of messages"),
-        ([], "is no list of messages"),
-        (turns("Hi?"), "does not end with a message of the assistant"),
+        ("Hi", "is not a list of messages"),
+        ([], "is not a list of messages"),
+        (turns("Hi?"), "does not end with an assistant message"),
         (turns("Hi?", ""), "field messages is empty"),
         (turns("", "Hello."), "field messages is empty"),
-        ([{"role": "tool", "content": "x"}], "a message that is not by system, user or assistant"),
-        (["Hi"], "a message that is not by system, user or assistant"),
+        ([{"role": "tool", "content": "x"}], "a message whose role is not system, user or assistant"),
+        (["Hi"], "a message whose role is not system, user or assistant"),
         (turns("Hi?", None), "a message without text"),
-        (turns("Hi?", [{"type": "image"}]), "a message with other things than text"),
+        (turns("Hi?", [{"type": "image"}]), "a message with content that is not text"),
         (turns("Hi?", "\ud83d"), "field messages is not UTF-8"),
-        ([{"role": "assistant", "content": "Hi"}], "does not end with a message of the user"),
+        ([{"role": "assistant", "content": "Hi"}], "does not end with a user message"),
     ],
 )
 def test_a_chat_that_is_none_is_a_bad_row(load, messages, reason):
@@ -102,7 +102,7 @@ def test_fields_may_hold_chats_and_lists(load):
     assert conversational == Example(prompt="Q?", references=("A.",))
     assert sentences == Example(prompt="One. Two.", references=("x",))
     assert several == Example(prompt="One.", references=("x", "y"))
-    assert bad.reason == "field prompt is a list of other things than texts"
+    assert bad.reason == "field prompt is a list, but not of strings"
     assert "lists of texts in the field prompt, joined with spaces (1 row)" in source.remark
 
 
@@ -149,7 +149,7 @@ def test_a_field_names_the_split(load):
         split="part",
     )
     assert [e.split for e in examples] == ["train", "validation", "validation", "test"]
-    assert bad.reason == "field part names no split: train, validation or test"
+    assert bad.reason == "field part is not train, validation or test"
 
 
 def test_splits_come_in_files_of_their_own(load, registry, tmp_path):
@@ -162,7 +162,7 @@ def test_splits_come_in_files_of_their_own(load, registry, tmp_path):
         ("c", "test"),
     ]
     assert [s.name for s in found if isinstance(s, Source)] == ["x.jsonl", "v.csv", "t.csv"]
-    with pytest.raises(UsageError, match="give split=FIELD, or files"):
+    with pytest.raises(UsageError, match="give either split=FIELD, or files"):
         load({}, test=tmp_path / "t.csv", split="part")
     (task,) = choose(registry, "task", f"jsonl[path={tmp_path / 'x.jsonl'},test={tmp_path / 't.csv'}]")
     assert str(tmp_path) not in json.dumps(task.public())
@@ -176,7 +176,7 @@ def test_splits_of_the_hub_are_named(registry, monkeypatch):
     (task,) = choose(registry, "task", "hub[id=a/b,split=train,validation=dev,test=test]")
     assert list(task.component.load(task.params)) == []
     assert asked == ["train", "dev", "test"]
-    with pytest.raises(UsageError, match="beside split=NAME"):
+    with pytest.raises(UsageError, match="need split=NAME"):
         choose(registry, "task", "hub[id=a/b,test=test]")
 
 
@@ -202,4 +202,4 @@ def test_the_hint_is_in_the_bad_row(load):
     bad, _ = load({"question": "a", "answer": "b"})
     assert bad.reason == "no field prompt"
     assert "try prompt=question, response=answer?" in bad.hint
-    assert Reader(prompt="prompt", response="").remarks() == ""
+    assert RowReader(prompt="prompt", response="").remarks() == ""

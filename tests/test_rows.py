@@ -98,7 +98,7 @@ def test_your_own_rows_name_their_fields_and_may_have_several_references(registr
 
 @pytest.mark.parametrize("selector", ["jsonl", "hub", "jsonl[prompt=q]", "hub[id=../x]"])
 def test_your_own_data_must_be_named(registry, selector):
-    with pytest.raises(UsageError, match=r"give path=FILE|give id=ORG/NAME|pattern"):
+    with pytest.raises(UsageError, match=r"give path=|give id=ORG/NAME|pattern"):
         choose(registry, "task", selector)
 
 
@@ -201,7 +201,7 @@ def test_absent_files_are_found_before_any_work(registry, tmp_path, name):
     (tmp_path / "README.txt").write_text("nothing here")
     for path in (tmp_path, tmp_path / "nowhere", tmp_path / "README.txt"):
         with pytest.raises(
-            MissingError, match=r"holds no file of a kind that is read|nowhere does not exist"
+            MissingError, match=r"contains no file of a supported kind|nowhere does not exist"
         ) as caught:
             load(registry, f"{name}[path={path}]")
         assert f"{name}[path=" in caught.value.remedy
@@ -221,7 +221,7 @@ def test_an_id_that_is_a_directory_here_is_refused(tmp_path, monkeypatch):
     (tmp_path / "someone" / "data").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     for read in (lambda: _rows.require("hub", None, HUB), lambda: list(_rows.from_hub("hub", HUB))):
-        with pytest.raises(UsageError, match="is a directory here too"):
+        with pytest.raises(UsageError, match="also a local directory"):
             read()
 
 
@@ -364,7 +364,7 @@ def test_a_gated_data_set_is_told_before_any_work(monkeypatch, tmp_path):
         open_.gated = True
         with pytest.raises(MissingError, match="task hub: data set someone/data is gated") as caught:
             _rows.require("hub", None, HUB)
-        assert "Ask for access" in caught.value.remedy
+        assert "Request access" in caught.value.remedy
 
 
 def test_a_hub_that_is_down_is_told_before_any_work(monkeypatch, tmp_path):
@@ -381,4 +381,4 @@ def test_a_hub_that_is_down_is_told_before_any_work(monkeypatch, tmp_path):
     with pytest.raises(MissingError, match="the hub cannot be reached") as caught:
         _rows.require("hub", None, HUB)
     assert "`hf download someone/data --repo-type dataset`" in caught.value.remedy
-    assert "jsonl[path=PLACE]" in caught.value.remedy
+    assert "jsonl[path=PATH]" in caught.value.remedy

@@ -66,7 +66,7 @@ WRONG = {
     ),
     "closed before": ("<!-- /plad-bench:real -->\n" + README, "line 1: <!-- /plad-bench:real --> closes nothing"),
     "no name": (README.replace(":real", ":"), "no board ''"),
-    "no text": (b"\xff\xfe", "not UTF-8 at byte 0"),
+    "no text": (b"\xff\xfe", "invalid UTF-8 at byte 0"),
 }
 
 
@@ -86,4 +86,4 @@ def test_markers_that_mean_nothing_are_errors_and_nothing_is_written(readme, cas
 def test_check_says_what_to_do(readme):
     leaderboard(readme)
     readme.write_text(readme.read_text().replace("| `plad` |", "| `plaf` |", 1))
-    assert f"write it anew with `plad-bench leaderboard --into {readme}`" in leaderboard(readme, "--check").stderr
+    assert f"run `plad-bench leaderboard --into {readme}`" in leaderboard(readme, "--check").stderr

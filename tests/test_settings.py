@@ -234,4 +234,4 @@ def test_an_empty_path_is_not_the_working_directory():
 def test_a_variable_in_other_letters_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("PLAD_BENCH_run_STEPS", "3")
     result = CliRunner().invoke(cli, ["status", "--store", str(tmp_path)], standalone_mode=False)
-    assert "nothing reads the variable PLAD_BENCH_run_STEPS. Did you mean PLAD_BENCH_RUN_STEPS" in result.stderr
+    assert "unknown environment variable PLAD_BENCH_run_STEPS. Did you mean PLAD_BENCH_RUN_STEPS" in result.stderr

@@ -16,7 +16,7 @@ from plad_bench.learn.chunked_logits import Predictor
 from plad_bench.learn.evaluation import Evaluated
 from plad_bench.learn.objectives import TokenLoss, token_losses
 from plad_bench.learn.sequences import Tokens, collate
-from plad_bench.learn.teacher_cache import Events, Loaded, Signals, of_events
+from plad_bench.learn.teacher_cache import Events, LoadedTeacher, Signals, of_events
 from plad_bench.plan.stages import kept_tokens
 
 V = 300
@@ -36,7 +36,7 @@ RAGGED = [
 
 def written(directory, k, sequences=RAGGED, teacher=None, rows=0, tokenizer="mine", words=0):
     directory.mkdir(exist_ok=True)
-    reader = Loaded(Predictor(teacher or tiny.llama(2), rows), 2, "cpu", words=words)
+    reader = LoadedTeacher(Predictor(teacher or tiny.llama(2), rows), 2, "cpu", words=words)
     cost = teacher_cache.write(directory, reader, sequences, k, tokenizer, lambda *_: None)
     return Signals(directory, "mine"), cost
 
@@ -226,7 +226,7 @@ def test_what_signals_keep(said, kept):
 
 @pytest.mark.parametrize("said", ["", "top", "top-0", "top-k", "Dense", "top--1", "64"])
 def test_anything_else_is_refused(said):
-    with pytest.raises(UsageError, match="signals is") as error:
+    with pytest.raises(UsageError, match="teacher_logprobs is") as error:
         kept_tokens(said)
     assert "top-64" in error.value.remedy
 

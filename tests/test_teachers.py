@@ -220,7 +220,7 @@ def test_recorded_names_bad_rows_and_missing_prompts(tmp_path, data):
     lines(file, [*bad, *elsewhere, *good])
     with pytest.raises(StageError) as caught:
         asked(tmp_path, data, "recorded", path=str(file))
-    assert "lack 1 of the 6 prompts of the split train: 'thing[lamp 5] colour[red]'" in caught.value.message
+    assert "missing for 1 of the 6 prompts of the train split: 'thing[lamp 5] colour[red]'" in caught.value.message
     assert "plad-bench export prompts" in caught.value.remedy
     assert "; 5 rows cannot be used, the first is said.jsonl, line 1: not JSON" in caught.value.message
     lines(file, [*bad, *elsewhere, *good, {"id": "id5", "response": "x"}])
@@ -309,7 +309,7 @@ def test_a_run_with_a_budget_stops_in_time_goes_on_and_leaves_no_trace_of_key_or
         assert not server.asked, "a plan asks nothing"
         first = plad_bench(*given, "--max-cost", "0.5", cwd=tmp_path, OPENAI_API_KEY=KEY)
         assert first.returncode == 6, first.stderr
-        assert "beyond --max-cost 0.5. What was bought is kept" in first.stderr
+        assert "could have gone beyond --max-cost 0.5" in first.stderr
         assert "To resume: plad-bench" in first.stderr
         assert 0.3 < 0.015 * sum(server.answered.values()) <= 0.5
         assert "seqkd" not in records(tmp_path)

@@ -60,11 +60,11 @@ def test_what_reads_references_is_skipped_with_that_reason(prompts):
         teacher="llama-8b",
         pairs="teacher-over-student,reference-over-student",
     )
-    said = {row: cell.skip.removesuffix(", and the task has none") for row, cell in found.items() if cell.method}
+    said = {row: cell.skip.removesuffix(", but the task has none") for row, cell in found.items() if cell.method}
     assert said["sft"] == "sft trains on references"
     assert said["kd"] == "kd trains on references"
-    assert said["distillm[data=teacher]"] == "distillm follows the loss on validation references"
-    assert said["dpo+reference-over-student"] == "reference-over-student makes pairs with references"
+    assert said["distillm[data=teacher]"] == "distillm uses the loss on validation references"
+    assert said["dpo+reference-over-student"] == "reference-over-student builds pairs with references"
     assert said["seqkd"] == said["dpo"] == ""
     assert not any("references" in said[row] for row in ("kd[data=teacher]", "rkl"))
 
@@ -72,7 +72,7 @@ def test_what_reads_references_is_skipped_with_that_reason(prompts):
 def test_nothing_can_start_where_the_teacher_itself_learns_from_references(prompts):
     found = cells("seqkd", teacher="small")
     assert {cell.skip for cell in found.values()} == {
-        "small learns from references first, and the task has none",
+        "small is fine-tuned on references first, but the task has none",
     }
 
 
@@ -80,7 +80,7 @@ def test_metrics_that_read_references_are_absent_and_no_default(prompts):
     assert [m.label for m in cells("seqkd")["seqkd"].metrics] == ["length", "agreement"]
     named = cells("seqkd", metrics="rouge-l,length,win-lc,nll")["seqkd"]
     assert dict(named.absent) == {
-        label: f"{label} reads references, and the task has none" for label in ("rouge-l", "win-lc", "nll")
+        label: f"{label} needs references, but the task has none" for label in ("rouge-l", "win-lc", "nll")
     }
     assert list(named.scores) == ["length"]
 
@@ -94,7 +94,7 @@ def test_a_task_all_of_whose_metrics_read_references_needs_others_named(prompts)
             only = {"component": replace(found.component, metrics=("rouge-l",))} if name == "jsonl" else {}
             return replace(found, **only)
 
-    with pytest.raises(NothingSelectedError, match="read references, and it has none"):
+    with pytest.raises(NothingSelectedError, match="has no references, but all its default metrics need them"):
         spec.build(Only.load(), task="jsonl[path=prompts.jsonl,response=]", methods="seqkd", student=STUDENT)
 
 
@@ -113,7 +113,7 @@ def test_a_run_on_prompts_alone_ends_with_a_board(prompts):
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    assert "skipped: sft: sft trains on references, and the task has none" in result.stderr
+    assert "skipped: sft: sft trains on references, but the task has none" in result.stderr
     records = [storage.read(path) for path in (prompts / "leaderboards/mine/cells").rglob("*.json")]
     assert {r.method.name: r.status for r in records} == {
         **dict.fromkeys(["teacher", "student", "sft-init", "seqkd"], "done"),

@@ -1,4 +1,4 @@
-"""Boards and records, found by what a user typed."""
+"""Look up boards and records by name."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 
 def find_boards(names: Sequence[str], boards_dir: Path) -> dict[str, Path]:
-    """The directories of the boards of these names, or of all boards.
+    """The directories of the named boards, or of all boards if `names` is empty.
 
     Raises:
-        NothingSelectedError: if there is no board at all.
-        UsageError: if a name is none of a board.
+        NothingSelectedError: if `boards_dir` contains no board.
+        UsageError: if no board has one of the names.
     """
     found = {p.parent.name: p.parent for p in sorted(boards_dir.glob("*/board.toml"))}
     if not found:
-        raise NothingSelectedError(f"no board in {boards_dir}", "Make one with `plad-bench run --board NAME`.")
+        raise NothingSelectedError(f"no board in {boards_dir}", "Create one with `plad-bench run --board NAME`.")
     if unknown := [name for name in names if name not in found]:
         from plad_bench.contract.suggestions import near_matches, suggestion
 
@@ -30,17 +30,18 @@ def find_boards(names: Sequence[str], boards_dir: Path) -> dict[str, Path]:
 
 
 def find_record(text: str, boards_dir: Path) -> tuple[Path, Record]:
-    """The one record that a text names.
+    """The record that a name refers to.
 
-    The full name of a cell is BOARD/TASK/STUDENT+TEACHER/METHOD/seed-N. The first of these readings that finds a cell
-    counts: the full name; a board followed by the end of a cell's name; the end of a full name; any part of one.
+    The full name of a cell is BOARD/TASK/STUDENT+TEACHER/METHOD/seed-N. The text is tried, in this order, as a full
+    name, as a board followed by the end of a cell's name, as the end of a full name, and as any part of one. The first
+    match wins.
 
     Args:
         text: the name, a part of it, or the path of a record file.
         boards_dir: the directory of the boards.
 
     Raises:
-        UsageError: if the text names no cell, or several.
+        UsageError: if no cell matches, or several do.
     """
     from plad_bench.records import storage
 
@@ -64,12 +65,12 @@ def find_record(text: str, boards_dir: Path) -> tuple[Path, Record]:
             f"Did you mean {' or '.join(near)}?" if near else _examples(cells),
         )
     if len(found) > 1:
-        raise UsageError(f"{text!r} names {len(found)} cells", _examples(found))
+        raise UsageError(f"{text!r} matches {len(found)} cells", _examples(found))
     return cells[found[0]], storage.read(cells[found[0]])
 
 
 def board_of(record: Path) -> Path | None:
-    """The directory of the board that a record file lies in; None if it lies in none."""
+    """The directory of the board that contains a record file; None if it is outside any board."""
     above = (up.parent for up in record.absolute().parents if up.name == "cells")
     return next((board for board in above if (board / "board.toml").is_file()), None)
 
@@ -82,7 +83,7 @@ def _full_name(path: Path, boards_dir: Path) -> str:
 
 def _examples(names: Sequence[str] | Mapping[str, Path]) -> str:
     if not names:
-        return "There is none yet: `plad-bench run` makes them."
+        return "There are no cells yet: create them with `plad-bench run`."
     first = list(names)[:8]
     more = f"\n    and {len(names) - len(first)} more" if len(names) > len(first) else ""
-    return "Give its full name, which begins with the board:\n    " + "\n    ".join(first) + more
+    return "Give the full name, which begins with the board:\n " + "\n    ".join(first) + more

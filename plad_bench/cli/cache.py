@@ -1,4 +1,4 @@
-"""`cache`: look at the store of artifacts, check it, and free space."""
+"""`cache`: inspect, check and clean up the artifact store."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from plad_bench.contract.errors import CorruptArtifactError, ExitCode, MissingEr
 from plad_bench.execute.store import RESPONSE_CACHE, Artifact, Store, directory_bytes
 
 
-@click.group(short_help="Look at the store of artifacts.")
+@click.group(short_help="Inspect and clean up the artifact store.")
 def cache() -> None:
-    """Look at the store of artifacts: list, measure, verify, prune."""
+    """Inspect and clean up the artifact store."""
 
 
 @cache.command()
 @store_option
 @json_option
 def ls(store: Path, *, as_json: bool) -> None:
-    """List artifacts: key, stage, size, age."""
+    """List artifacts with their key, stage, size and age."""
     rows = [_row(a) for a in open_store(store).artifacts()]
     if as_json:
         echo_json(rows)
@@ -37,7 +37,7 @@ def ls(store: Path, *, as_json: bool) -> None:
 @store_option
 @json_option
 def du(store: Path, *, as_json: bool) -> None:
-    """Show the space that the store takes: artifacts by stage, what unfinished stages keep, and the quarantine."""
+    """Show disk usage: artifacts by stage, checkpoints of incomplete stages, and the quarantine."""
     opened = open_store(store)
     sizes: dict[str, list[int]] = defaultdict(list)
     for artifact in opened.artifacts():
@@ -59,7 +59,7 @@ def du(store: Path, *, as_json: bool) -> None:
 @store_option
 @json_option
 def verify(store: Path, *, as_json: bool) -> int:
-    """Compare every byte with the manifests. Exit code 1 if an artifact is corrupt; the next run rebuilds it."""
+    """Verify the checksums of all artifacts. Exits with 1 if one is corrupt; the next run rebuilds it."""
     opened = open_store(store)
     bad = []
     checked = 0
@@ -79,17 +79,17 @@ def verify(store: Path, *, as_json: bool) -> int:
 
 
 @cache.command()
-@click.option("--days", type=Number(0), default=30.0, show_default=True, help="Remove what is older.")
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--days", type=Number(0), default=30.0, show_default=True, help="Minimum age in days.")
+@click.option("--dry-run", is_flag=True, help="Show what would be removed, and remove nothing.")
 @boards_option
 @store_option
 @json_option
 def prune(boards_dir: Path, store: Path, *, days: float, dry_run: bool, as_json: bool) -> None:
-    """Remove artifacts older than --days, but never the checkpoint of a recorded cell.
+    """Remove artifacts older than --days, except the checkpoints of recorded cells.
 
-    Recorded are the cells of the boards in --boards-dir. Checkpoints of trainings that nobody finished, and what is in
-    quarantine, go at the same age. What is removed can be computed again: what a teacher or a judge was asked for, and
-    may have cost money, stays.
+    Recorded cells are those of the boards in --boards-dir. Checkpoints of interrupted trainings and quarantined
+    artifacts of the same age are removed too. Responses of teachers and judges, which may have cost money, are kept:
+    everything that is removed can be recomputed.
     """
     opened = open_store(store)
     kept = _recorded(opened, boards_dir)
@@ -102,7 +102,7 @@ def prune(boards_dir: Path, store: Path, *, days: float, dry_run: bool, as_json:
             opened.remove(artifact.path)
         for path in abandoned:
             with locks.held(opened.lock(path.name), wait=False) as mine:
-                if mine:  # else it is being finished at last
+                if mine:  # otherwise another process is completing it
                     shutil.rmtree(path, ignore_errors=True)
         for path in bad:
             shutil.rmtree(path, ignore_errors=True)
@@ -124,7 +124,7 @@ def prune(boards_dir: Path, store: Path, *, days: float, dry_run: bool, as_json:
 
 
 def _abandoned(store: Store, path: Path, days: float) -> bool:
-    """Whether what a stage keeps to go on from is of no more use: old, or the stage is finished; no answer in it."""
+    """Whether the partial results of a stage can go: it has completed, or they are old and hold no response cache."""
     if store.place(path.name).is_dir():
         return True
     newest = min(_age_days(file) for file in (path, *path.rglob("*")))
@@ -132,10 +132,11 @@ def _abandoned(store: Store, path: Path, days: float) -> bool:
 
 
 def _recorded(store: Store, boards: Path) -> set[str]:
-    """Keys of the responses of recorded cells, of the checkpoints that made them, and of what was asked for.
+    """Keys of the artifacts to keep: responses of recorded cells, their checkpoints, and responses of endpoints.
 
     Raises:
-        MissingError: if a record or an artifact that it rests on cannot be read, so that nobody knows what to keep.
+        MissingError: if a record, or an artifact that it depends on, cannot be read, so that it is unknown what to
+            keep.
     """
     from plad_bench.records import storage
 
@@ -145,7 +146,7 @@ def _recorded(store: Store, boards: Path) -> set[str]:
             keys.add(storage.read(path).key)
         except storage.RecordError as error:
             raise MissingError(
-                f"what {path} rests on is not known ({error.message}), so nothing was removed",
+                f"cannot read the record {path} ({error.message}), so nothing was removed",
                 "Restore the record from version control, or delete it.",
             ) from error
     kept, seen = set(), set()
@@ -156,8 +157,8 @@ def _recorded(store: Store, boards: Path) -> set[str]:
             kept |= {artifact.key, document["inputs"].get("model", artifact.key)}
     if unread := [path.name for path in store.places() if path.name in keys - seen]:
         raise MissingError(
-            f"the manifest of the recorded artifact {unread[0][:12]} is damaged, so nothing was removed",
-            "Run the command of its board again, which makes it again.",
+            f"the manifest of artifact {unread[0][:12]}, which a record depends on, is corrupt, so nothing was removed",
+            "Run the board's command again to rebuild the artifact.",
         )
     return kept
 
@@ -174,7 +175,7 @@ def _row(artifact: Artifact) -> dict[str, object]:
 def _age_days(path: Path) -> float:
     try:
         return (time.time() - path.stat().st_mtime) / 86400
-    except FileNotFoundError:  # somebody else removed it just now
+    except FileNotFoundError:  # another process has just removed it
         return 0.0
 
 

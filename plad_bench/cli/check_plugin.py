@@ -1,4 +1,4 @@
-"""`check-plugin`: holds a plugin, and everything that it registers, against what the harness expects."""
+"""`check-plugin`: checks a plugin, and everything that it registers, against the plugin contract."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 _COLOURS = {"ok": "green", "unknown": "cyan", "warning": "yellow", "failed": "red"}
 
 
-@click.command("check-plugin", short_help="Hold a plugin against what the harness expects.")
+@click.command("check-plugin", short_help="Check that a plugin meets the plugin contract.")
 @click.argument("target", metavar="NAME|PATH")
 @json_option
 def check_plugin(target: str, *, as_json: bool) -> int:
-    """Check a plugin: an installed one by its name or its distribution's, a Python file, or the directory of a package.
+    """Check a plugin, given as an installed plugin or distribution, a Python file, or a package directory.
 
-    It is loaded and asked twice; each method's loss is evaluated on random tensors, each metric on a few texts, the
-    first examples of each task are read. Nothing is trained and no model is downloaded. Exit code 1 if something
-    does not hold, 4 if the plugin cannot be loaded; a warning is no failure.
+    The check calls the plugin's hooks twice, evaluates each method's loss on random tensors and each metric on a few
+    texts, and reads the first examples of each task. It trains nothing and downloads no models. Exits with 1 if a check
+    fails and with 4 if the plugin cannot be loaded; warnings do not affect the exit code.
     """
     from plad_bench.conformance.plugins import check
 
@@ -52,7 +52,7 @@ def check_plugin(target: str, *, as_json: bool) -> int:
 
 @contextmanager
 def _imports_undone() -> Iterator[None]:
-    """Leave the import path as it was, and nothing imported from what was on it in between."""
+    """Restore the import path, and forget the modules that were imported from paths added in between."""
     before = list(sys.path)
     try:
         yield
@@ -65,14 +65,14 @@ def _imports_undone() -> Iterator[None]:
 
 
 def _load(target: str) -> tuple[Registry, set[str]]:
-    """A registry with the plugins of a target in it, and their names."""
-    from plad_bench.contract.registry import Origin, Registry
+    """A registry with the plugins of a target loaded, and the names of these plugins."""
+    from plad_bench.contract.registry import PluginOrigin, Registry
     from plad_bench.contract.suggestions import near_matches, suggestion
 
     path = Path(target).expanduser()
     if path.suffix == ".py":
         if not path.is_file():
-            raise UsageError(f"no file {path}", "Give a plugin file, the directory of a package, or a name.")
+            raise UsageError(f"no file {path}", "Give a plugin file, a package directory, or a plugin name.")
         return Registry.load([path]), {path.stem}
     registry = Registry.load()
     if (path / "pyproject.toml").is_file():
@@ -81,16 +81,14 @@ def _load(target: str) -> tuple[Registry, set[str]]:
         for name, module in declared.items():
             if name not in {origin.plugin for origin in registry.origins.values()}:
                 registry.add(
-                    Origin(name, f"{path.resolve().name}, not installed", editable=True), partial(_import, module)
+                    PluginOrigin(name, f"{path.resolve().name}, not installed", editable=True), partial(_import, module)
                 )
         return registry, set(declared)
     origins = [*registry.origins.values(), *(b.origin for b in registry.broken)]
     names = {o.plugin for o in origins if target in {o.plugin, o.distribution.split()[0]}}
     if not names:
         known = sorted({o.plugin for o in origins})
-        raise UsageError(
-            f"no plugin {target!r}, and no such file or package", suggestion(near_matches(target, known), known)
-        )
+        raise UsageError(f"no plugin, file or package {target!r}", suggestion(near_matches(target, known), known))
     return registry, names
 
 
@@ -100,14 +98,14 @@ def _import(module: str) -> Any:
 
 
 def _declared(directory: Path) -> dict[str, str]:
-    """Entry points of plad-bench that a package declares: name -> module."""
+    """The plad-bench entry points that a package declares: name -> module."""
     from plad_bench.contract.registry import GROUP
 
     file = directory / "pyproject.toml"
     try:
         project = tomllib.loads(file.read_text(encoding="utf-8")).get("project", {})
     except (OSError, ValueError) as error:
-        raise UsageError(f"{file} cannot be read: {error}", "Repair it.") from None
+        raise UsageError(f"cannot read {file}: {error}", "Fix the file.") from None
     declared: dict[str, str] = project.get("entry-points", {}).get(GROUP, {})
     if not declared:
         raise UsageError(f"{file} declares no plugin", f'Add [project.entry-points.{GROUP}] with NAME = "MODULE".')
@@ -118,7 +116,7 @@ def _print(rows: list[dict[str, str]]) -> None:
     for kind, name in dict.fromkeys((row["kind"], row["name"]) for row in rows):
         own = [row for row in rows if (row["kind"], row["name"]) == (kind, name)]
         good = sum(row["level"] == "ok" for row in own)
-        click.echo(f"{kind} {name}: {good} of {len(own)} hold")
+        click.echo(f"{kind} {name}: {good} of {len(own)} checks passed")
         for row in own:
             if row["level"] != "ok":
                 level = click.style(f"{row['level']:<8}", fg=_COLOURS[row["level"]])
@@ -126,4 +124,4 @@ def _print(rows: list[dict[str, str]]) -> None:
                 if row["remedy"]:
                     click.echo(f"           {row['remedy']}")
     if not rows:
-        click.echo("Its hooks register no component, so there is nothing to check.", err=True)
+        click.echo("The plugin registers no components; there is nothing to check.", err=True)

@@ -1,4 +1,4 @@
-"""`compare`: the paired difference of two methods."""
+"""`compare`: the paired difference between two methods."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from plad_bench.contract.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from plad_bench.leaderboard.compare import Comparison, Side
-    from plad_bench.records.validation import Cell
+    from plad_bench.records.validation import LoadedRecord
 
 
 @click.command(short_help="Compare two methods, paired by seed and example.")
@@ -42,12 +42,12 @@ def compare(
     fail_if_worse: bool,
     as_json: bool,
 ) -> int:
-    """Compare method A with method B: A - B, paired by seed and example.
+    """Compare method A with method B: the difference A - B, paired by seed and example.
 
-    A and B are labels of a board, baselines included, such as 'kd[data=teacher]', or BOARD:METHOD to compare
-    across boards. They are compared on the seeds that both have, for every task, teacher and student that both ran
-    on; p (Holm) is adjusted over the comparisons of this call alone. Methods that were scored on different examples
-    are refused.
+    A and B are row labels of a board, including baselines, such as 'kd[data=teacher]', or BOARD:METHOD to compare
+    across boards. They are compared on their common seeds, for every task, teacher and student that both ran on. p
+    (Holm) is adjusted over the comparisons of this command only. Methods that were evaluated on different examples
+    cannot be compared.
     """
     from plad_bench.leaderboard import compare as paired
     from plad_bench.records.text import clean
@@ -55,7 +55,7 @@ def compare(
     sides = [paired.side(*_place(text, board, boards_dir)) for text in (a, b)]
     left_out = {f"{of.board}/cells/{problem.file}": problem.reason for of in sides for problem in of.problems}
 
-    def complain(cell: Cell, reason: str) -> None:
+    def complain(cell: LoadedRecord, reason: str) -> None:
         left_out[cell.file] = reason
 
     try:
@@ -85,13 +85,13 @@ def compare(
 
 
 def _place(text: str, board: str | None, boards_dir: Path) -> tuple[Path, str]:
-    """The directory of a board, and the label of a method there."""
+    """The directory of a board, and the label of a method on it."""
     before, colon, label = text.partition(":")
     if colon and (boards_dir / before / "board.toml").is_file():
         return boards_dir / before, label
     found = find_boards([board] if board else [], boards_dir)
     if len(found) > 1:
-        raise UsageError(f"{len(found)} boards are in {boards_dir}: {', '.join(found)}", "Name one with --board.")
+        raise UsageError(f"{len(found)} boards are in {boards_dir}: {', '.join(found)}", "Choose one with --board.")
     return next(iter(found.values())), text
 
 
@@ -151,7 +151,7 @@ def _row(one: Comparison) -> list[str]:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows in columns: the first to the left, the others to the right."""
+    """Align rows in columns: the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
         [cells[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))]

@@ -1,4 +1,4 @@
-"""`doctor`: runs every registered check, and those of plad-bench's own state, and says what to do."""
+"""`doctor`: runs all registered checks, and those of plad-bench itself, and prints a remedy for each problem."""
 
 from __future__ import annotations
 
@@ -20,23 +20,26 @@ if TYPE_CHECKING:
 _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 
 
-@click.command(short_help="Check the environment, and say what to do about it.")
+@click.command(short_help="Check the environment and suggest fixes.")
 @store_option
 @boards_option
 @click.option(
     "--timeout",
     type=Number(0, min_open=True),
-    help="Seconds for each check.  [default: 120, with --slow 600]",
+    help="Time limit per check in seconds.  [default: 120, with --slow 600]",
 )
-@click.option("--slow", is_flag=True, help="Also run what takes a minute: compare the texts of all backends.")
+@click.option(
+    "--slow", is_flag=True, help="Also run the slow checks, such as comparing the outputs of all generation backends."
+)
 @json_option
 @click.pass_context
 def doctor(
     ctx: click.Context, /, *, store: Path, boards_dir: Path, timeout: float | None, slow: bool, as_json: bool
 ) -> int:
-    """Check Python, packages, GPUs, memory, disk, the way to the hub, variables and plugins; each with a remedy.
+    """Check Python, packages, GPUs, memory, disk, access to the hub, environment variables and plugins.
 
-    Plugins add checks of their own. Exit code 1 if a check fails; a warning is no failure.
+    Each problem comes with a remedy. Plugins can add checks. Exits with 1 if a check fails; warnings do not affect the
+    exit code.
     """
     from plad_bench.cli.plugin_checks import own_checks
 
@@ -58,15 +61,15 @@ def doctor(
 
 
 def _put_off(check: Check) -> Check:
-    """The check, or one that says of a slow check how to run it."""
+    """The check itself, or, if it is slow, a check that reports how to run it."""
     from plad_bench.contract.components import Finding
 
-    message = f"not run, for it takes a while: {check.summary} (--slow)"
+    message = f"slow check, not run: {check.summary} Run it with --slow."
     return replace(check, run=lambda: [Finding(ok=True, message=message)]) if check.slow else check
 
 
 def examine(checks: Sequence[Check], timeout: float) -> list[list[Finding]]:
-    """What each check finds, all at the same time; one that raises, or takes longer than `timeout` seconds, says so."""
+    """Run all checks concurrently and return their findings. A check that raises or exceeds `timeout` seconds fails."""
     running = [_Running(check) for check in checks]
     for one in running:
         one.start()
@@ -74,7 +77,7 @@ def examine(checks: Sequence[Check], timeout: float) -> list[list[Finding]]:
 
 
 class _Running(threading.Thread):
-    """A check at work. A daemon: one that hangs does not keep the program from ending."""
+    """A running check. The thread is a daemon, so that a check that hangs does not keep the process alive."""
 
     def __init__(self, check: Check) -> None:
         super().__init__(daemon=True)
@@ -87,20 +90,20 @@ class _Running(threading.Thread):
             for finding in self.check.run():
                 if not isinstance(finding, Finding):
                     msg = f"yielded {type(finding).__name__}, not Finding"
-                    raise TypeError(msg)  # noqa: TRY301  reported below, like whatever else a check does wrong
+                    raise TypeError(msg)  # noqa: TRY301  reported below, like any other error of a check
                 self.findings.append(finding)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  a check may fail in any way; it costs only its own line
+        except (Exception, SystemExit) as error:  # noqa: BLE001  a check that fails must not stop the others
             message = f"the check itself failed: {type(error).__name__}: {error}"
-            self.findings.append(Finding(ok=False, message=message, remedy="Tell its author."))
+            self.findings.append(Finding(ok=False, message=message, remedy="Report this to the plugin's author."))
 
     def result(self, timeout: float) -> list[Finding]:
-        """Its findings, once it has ended or the time is up."""
+        """The findings, once the check has ended or timed out."""
         from plad_bench.contract.components import Finding
 
         self.join(timeout)
         if not self.is_alive():
             return self.findings
-        late = Finding(ok=False, message=f"no answer within {timeout:g} s", remedy="Try again with a longer --timeout.")
+        late = Finding(ok=False, message=f"timed out after {timeout:g} s", remedy="Increase --timeout.")
         return [*self.findings, late]
 
 

@@ -1,4 +1,4 @@
-"""The settings that a run comes to, each with who chose it: the user, the board, a recipe, the device or the task."""
+"""The effective settings of a run, each with its origin: the user, the board, a recipe, the device or the task."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from plad_bench.plan.spec import RunSpec
 
 OPTION, BOARD, RECIPE, DEVICE, TASK = "option", "board", "recipe", "device", "task"
-"""Who chose a setting. An option is also one from a variable or a --config file."""
+"""Origins of a setting. "option" includes environment variables and --config files."""
 SELECTOR, TEACHER = "selector", "teacher"
-"""Who chose a setting of a teacher, beside a recipe: the parameters in its selector, or their defaults."""
+"""Further origins of a teacher's settings: the parameters in its selector, or their defaults."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A value, and who chose it."""
+    """A value and its origin."""
 
     value: Any
     origin: str
@@ -28,7 +28,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class TeacherSettings:
-    """How a teacher is fine-tuned on the task's references before it teaches; no settings if it is not."""
+    """How a teacher is fine-tuned on the task's references before use; no settings if it is used as it is."""
 
     teacher: str
     settings: Mapping[str, Setting]
@@ -36,12 +36,12 @@ class TeacherSettings:
 
 @dataclass(frozen=True)
 class TaskSettings:
-    """The settings that all students of a task share, and those of its teachers."""
+    """The settings that all students of a task share, and the settings of its teachers."""
 
     task: str
     students: tuple[str, ...]
     recipe: str
-    """Kind and size class of the students' recipe; empty where they are made from scratch."""
+    """Kind and size class of the students' recipe; empty if they are trained from scratch."""
     settings: Mapping[str, Setting]
     teachers: tuple[TeacherSettings, ...]
 
@@ -57,10 +57,10 @@ def settings(
     """The effective settings of each task.
 
     Args:
-        cells: those of the run, whose teachers have what recipes gave them.
-        run: what was asked.
+        cells: the cells of the run, whose teachers already have the settings of their recipes.
+        run: the run's specification.
         boards: by task label, the settings that the board's file fixes.
-        options: the settings that the user gave; None is not given.
+        options: the settings given by the user; None if not given.
         gpu: whether the run has a GPU.
     """
     return tuple(_of_task(task, cells, run, boards[task.label], options, gpu=gpu) for task in run.tasks)
@@ -127,7 +127,7 @@ def _teachers(teacher: Chosen) -> dict[str, Setting]:
 
 
 def lines(found: Sequence[TaskSettings]) -> Iterator[str]:
-    """The settings, to read: a line for each task, one for its SFT initialisation, one for each teacher."""
+    """The settings as text: lines for each task, its SFT initialisation and each of its teachers."""
     for of in found:
         said = {name: f"{_shown(s.value)} ({s.origin})" for name, s in of.settings.items()}
         adapters = f", LoRA rank {said['lora']}" if "lora" in said else ""

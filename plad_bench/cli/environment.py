@@ -1,4 +1,4 @@
-"""Variables of the environment that plad-bench reads, and those that look as if it did."""
+"""Environment variables that plad-bench reads, and misspelled ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PREFIX = "PLAD_BENCH_"
 
 
 def known(command: click.Command, context: click.Context, prefix: str = PREFIX) -> Iterator[str]:
-    """Every variable that the options of a command, and of all below it, come from."""
+    """All environment variables that the options of a command and its subcommands are read from."""
     for parameter in command.params:
         named = getattr(parameter, "envvar", None)
         yield from [named] if isinstance(named, str) else named or []
@@ -27,12 +27,12 @@ def known(command: click.Command, context: click.Context, prefix: str = PREFIX) 
 
 
 def empty(environ: Mapping[str, str]) -> list[str]:
-    """Variables of our prefix that are set and hold nothing."""
+    """Variables with our prefix that are set to an empty value."""
     return sorted(name for name, value in environ.items() if name.startswith(PREFIX) and not value.strip())
 
 
 def renamed(environ: Mapping[str, str]) -> dict[str, str]:
-    """Variables of our prefix by the names that they had, each with the one that it has now."""
+    """Variables with a deprecated name, each with its current name."""
     return {
         name: name[: -len(old)] + new.upper()
         for name in sorted(environ)
@@ -42,7 +42,7 @@ def renamed(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def mistyped(context: click.Context, environ: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Variables of our prefix that nothing reads, each with what to do."""
+    """Variables with our prefix that plad-bench does not read, each with a remedy."""
     given = sorted(name for name in environ if name.startswith(PREFIX))
     if not given:
         return []

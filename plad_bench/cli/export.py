@@ -1,4 +1,4 @@
-"""`export`: take a board's numbers, a cell's card or its checkpoint elsewhere."""
+"""`export`: scores, tables, model cards, checkpoints and prompts."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from plad_bench.contract.files import write_atomically
 if TYPE_CHECKING:
     from plad_bench.leaderboard.board import Board
     from plad_bench.records.schema import Record
-    from plad_bench.render.model_card import Origin, Weights
+    from plad_bench.render.model_card import HubIds, Weights
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@click.group(short_help="Export tables, cards and checkpoints.")
+@click.group(short_help="Export scores, tables, model cards, checkpoints or prompts.")
 def export() -> None:
-    """Export a board's numbers, the card of a cell, or its checkpoint; or the prompts of a task.
+    """Export the scores of a board, the model card or checkpoint of a cell, or the prompts of a task.
 
-    All but checkpoint print to stdout, or write FILE with -o.
+    All formats except checkpoint are printed to stdout, or written to FILE with -o.
     """
 
 
@@ -42,7 +42,7 @@ def _output_options(function: F) -> F:
         "-o",
         "--output",
         type=click.Path(dir_okay=False, path_type=Path),
-        help="Write this file instead, whole or not at all.",
+        help="Write to FILE atomically.",
     )(json_option(function))
 
 
@@ -50,7 +50,7 @@ def _rows_options(function: F) -> F:
     estimates = click.option(
         "--estimates",
         is_flag=True,
-        help="A row for each method and metric, as ranked.",
+        help="Export one row per method and metric, as ranked on the board.",
     )
     return click.argument("names", metavar="[BOARD]...", nargs=-1)(estimates(boards_option(_output_options(function))))
 
@@ -58,9 +58,10 @@ def _rows_options(function: F) -> F:
 @export.command("csv")
 @_rows_options
 def csv_(names: tuple[str, ...], boards_dir: Path, output: Path | None, *, estimates: bool, as_json: bool) -> None:
-    """Print the numbers of BOARDs, or of all, as CSV: a row for each cell and metric.
+    """Export the scores of BOARDs (default: all) as CSV, one row per cell and metric.
 
-    Values are as recorded: a share is 0 to 1. Text that a spreadsheet would take for a formula starts with '.
+    Values are as recorded: percentages are fractions from 0 to 1. Text that a spreadsheet would read as a formula is
+    prefixed with '.
     """
     from plad_bench.render import tabular_export
 
@@ -71,7 +72,7 @@ def csv_(names: tuple[str, ...], boards_dir: Path, output: Path | None, *, estim
 @export.command()
 @_rows_options
 def jsonl(names: tuple[str, ...], boards_dir: Path, output: Path | None, *, estimates: bool, as_json: bool) -> None:
-    """Print the numbers of BOARDs, or of all, as JSON lines: one for each cell and metric, as recorded."""
+    """Export the scores of BOARDs (default: all) as JSON Lines, one line per cell and metric."""
     from plad_bench.render import tabular_export
 
     rows = (tabular_export.estimates if estimates else tabular_export.cells)(_load(names, boards_dir))
@@ -83,13 +84,13 @@ def jsonl(names: tuple[str, ...], boards_dir: Path, output: Path | None, *, esti
 @boards_option
 @_output_options
 def latex(names: tuple[str, ...], boards_dir: Path, output: Path | None, *, as_json: bool) -> None:
-    """Print the ranked tables of BOARDs, or of all, as LaTeX for the package booktabs."""
+    """Export the ranked tables of BOARDs (default: all) as LaTeX for the booktabs package."""
     from plad_bench.render import latex as paper
 
     boards = list(_load(names, boards_dir))
     for board in boards:
-        if not any(group.rows or group.references for group in board.groups):
-            click.echo(f"no table of {board.name}: all its cells are incomplete or trials", err=True)
+        if not any(group.rows or group.baselines for group in board.groups):
+            click.echo(f"board {board.name} has no table: all its cells are incomplete or trials", err=True)
     _deliver("latex", "\n".join(map(paper.render, boards)), output, as_json=as_json)
 
 
@@ -99,7 +100,7 @@ def latex(names: tuple[str, ...], boards_dir: Path, output: Path | None, *, as_j
 @_output_options
 @click.pass_context
 def model_index(ctx: click.Context, /, cell: str, boards_dir: Path, output: Path | None, *, as_json: bool) -> None:
-    """Print the scores of CELL as the model-index of a Hugging Face model card (YAML)."""
+    """Export the scores of CELL as the model-index of a Hugging Face model card (YAML)."""
     from plad_bench.render import model_card
 
     record, _ = _found(cell, boards_dir)
@@ -112,7 +113,7 @@ def model_index(ctx: click.Context, /, cell: str, boards_dir: Path, output: Path
 @_output_options
 @click.pass_context
 def model_card(ctx: click.Context, /, cell: str, boards_dir: Path, output: Path | None, *, as_json: bool) -> None:
-    """Print the model card of CELL's checkpoint: what made it, its scores with intervals, its provenance."""
+    """Export the model card of CELL's checkpoint, with training settings, scores and provenance."""
     record, board = _found(cell, boards_dir)
     _deliver("model-card", _card(ctx, record, board), output, as_json=as_json)
 
@@ -127,42 +128,42 @@ def model_card(ctx: click.Context, /, cell: str, boards_dir: Path, output: Path 
 def checkpoint(
     ctx: click.Context, /, cell: str, directory: Path, boards_dir: Path, store: Path, *, as_json: bool
 ) -> None:
-    """Write the model of CELL to DIRECTORY in Hugging Face format, with its card; transformers loads it from there.
+    """Export the model of CELL and its model card to DIRECTORY, in Hugging Face format.
 
-    The card states the scores of these weights. Where they were trained again, on another machine than the record, it
-    says so and has the scores that this machine measured.
+    The model card states the scores of these weights. If the weights in this store are not the recorded ones but were
+    trained again, the card says so and contains the scores that were measured on this machine.
     """
     from plad_bench.execute import recording
     from plad_bench.render.model_card import Weights
 
     record, board = _found(cell, boards_dir)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise UsageError(f"{directory} exists and is not an empty directory", "Name a new one.")
+        raise UsageError(f"{directory} exists and is not an empty directory", "Choose a new directory.")
     opened = open_store(store)
     responses = opened.find(record.key) if record.key else None
     inputs = responses.manifest["document"]["inputs"] if responses else {}
     if inputs and "model" not in inputs:
-        raise UsageError(f"{record.cell} is a teacher that was asked for text: there is no model of it here")
+        raise UsageError(f"{record.cell} is a teacher behind an endpoint, which has no local model")
     model = opened.find(inputs["model"]) if inputs else None
     if responses is None or model is None:
         raise MissingError(
             f"the checkpoint of {record.cell} is not in the store {store}",
-            "Give the --store it was made in, or make it again: its record's command with --board NAME.",
+            "Give the --store that contains it, or train it again: run the command in its record with --board NAME.",
         )
     if (model.path / "model" / "pointer.json").is_file():
-        raise UsageError(f"{record.cell} is a published model, untouched", "Download it from where it is published.")
+        raise UsageError(f"{record.cell} is an unmodified published model", "Download it from its publisher.")
     remade = not recording.rests_on(record, responses, model)
     config = json.loads((model.path / "model" / "config.json").read_text(encoding="utf-8"))
     weights = Weights(remade=remade, encoder_decoder=bool(config.get("is_encoder_decoder")))
     measured = recording.measured(record, opened, model) if remade else record
     readme = _card(ctx, measured, board, weights).encode()
-    # Without their modes: safetensors writes files that their owner alone can read.
+    # Without file modes: safetensors creates files that only their owner can read.
     shutil.copytree(model.path / "model", directory, dirs_exist_ok=True, copy_function=shutil.copyfile)
     write_atomically(directory / "README.md", readme)
     if remade:
         click.echo(
-            f"Note: the weights of {record.cell} here are not those of its record, which another training made. "
-            "The card says so, and states scores of these weights only.",
+            f"Note: the weights of {record.cell} in this store come from another training than those of its record. "
+            "The model card says so, and states only scores of these weights.",
             err=True,
         )
     if as_json:
@@ -172,7 +173,7 @@ def checkpoint(
 
 
 def _load(names: tuple[str, ...], boards_dir: Path) -> Iterable[Board]:
-    """The boards, with what was left out of them on stderr."""
+    """Load boards, and print the files that were left out to stderr."""
     from plad_bench.leaderboard.board import load
 
     boards = [load(directory) for directory in find_boards(names, boards_dir).values()]
@@ -183,7 +184,7 @@ def _load(names: tuple[str, ...], boards_dir: Path) -> Iterable[Board]:
 
 
 def _found(cell: str, boards_dir: Path) -> tuple[Record, Board | None]:
-    """The record that is meant and the board it lies in, if it does; one that the board leaves out is refused."""
+    """The record of a cell and its board, if it is on one; a record that the board leaves out is refused."""
     from plad_bench.leaderboard.board import load
 
     path, record = find_record(cell, boards_dir)
@@ -193,7 +194,7 @@ def _found(cell: str, boards_dir: Path) -> tuple[Record, Board | None]:
     board = load(directory)
     file = path.absolute().relative_to(directory / "cells").as_posix()
     if wrong := [problem.reason for problem in board.problems if problem.file == file]:
-        raise UsageError(f"{file} is left out of its board: {wrong[0]}", "Restore it, or run the cell again.")
+        raise UsageError(f"the board leaves out {file}: {wrong[0]}", "Restore the file, or run the cell again.")
     return record, board
 
 
@@ -203,9 +204,9 @@ def _card(ctx: click.Context, record: Record, board: Board | None, weights: Weig
     return model_card.render(record, board, _origin(ctx, record), weights)
 
 
-def _origin(ctx: click.Context, record: Record) -> Origin:
-    """Where base model and data of a record are published, as far as today's plugins know."""
-    from plad_bench.render.model_card import Origin
+def _origin(ctx: click.Context, record: Record) -> HubIds:
+    """The hub ids of a record's base model and data set, as far as the current plugins know them."""
+    from plad_bench.render.model_card import HubIds
 
     registry = ctx.ensure_object(State).registry
 
@@ -220,14 +221,14 @@ def _origin(ctx: click.Context, record: Record) -> Origin:
         component = registry.get("student", record.student.name)
         return str(component.model(component.params(**record.student.params)).id)
 
-    return Origin(
+    return HubIds(
         base_model=hub_id(student),
         dataset=hub_id(lambda: registry.get("task", record.task.name).dataset),
     )
 
 
 def _deliver(form: str, text: str, output: Path | None, *, as_json: bool) -> None:
-    """Write an export to its file, or print it."""
+    """Write an export to a file, or print it."""
     if output is not None:
         write_atomically(output, text.encode())
     if as_json:

@@ -1,4 +1,4 @@
-"""`export prompts`: the prompts of a task, by split, for a teacher whose answers are made elsewhere."""
+"""`export prompts`: the prompts of a task, for a teacher that generates its responses elsewhere."""
 
 from __future__ import annotations
 
@@ -18,26 +18,29 @@ SPLITS = ("train", "validation", "test")
 
 
 @click.command("prompts")
-@click.option("--task", required=True, help="Selector of the task.")
+@click.option("--task", required=True, help="Task selector.")
 @click.option(
     "--split",
     "splits",
     multiple=True,
     type=click.Choice(SPLITS),
-    help="Only these splits. A teacher answers train and the split to evaluate on, which is test.  [default: all]",
+    help="Split to export (may be repeated). A teacher needs responses to train and to the evaluation split, test by "
+    "default.  [default: all]",
 )
-@click.option("--limit", type=click.IntRange(1), help="The first N prompts of each split: those of `run --limit N`.")
+@click.option(
+    "--limit", type=click.IntRange(1), help="Export the first N prompts of each split, as `run --limit N` uses them."
+)
 @click.option(
     "-o",
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write this file instead, whole or not at all.",
+    help="Write to FILE atomically.",
 )
 @click.pass_context
 def prompts(ctx: click.Context, /, task: str, splits: Sequence[str], limit: int | None, output: Path | None) -> None:
-    """Print the prompts of a task as JSON Lines: split, id and prompt of each.
+    """Export the prompts of a task as JSON Lines with the fields split, id and prompt.
 
-    Add a field `response` to every line, and the file is a teacher: --teacher 'recorded[path=FILE]'.
+    Add a field `response` to every line to use the file as a teacher: --teacher 'recorded[path=FILE]'.
     """
     from plad_bench.contract.jsonlines import line_of
     from plad_bench.execute.stages.data import preview

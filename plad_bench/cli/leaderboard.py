@@ -1,4 +1,4 @@
-"""`leaderboard`: from records to pages."""
+"""`leaderboard`: renders pages from records."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ if TYPE_CHECKING:
     from plad_bench.leaderboard.board import Board, Group
 
 _INDEX = "*"
-"""The page over all boards, among pages by the names of boards; no board has this name."""
+"""Key of the index page among the boards' names; no board can have this name."""
 
 PAGES_LOCK = ".pages.lock"
-"""Beside the boards while their pages are written; one that a killed run left says that some are not."""
+"""Lock file that exists while pages are written. One left by a killed run means that pages may be out of date."""
 
 
 @click.command(short_help="Render boards from their records.")
 @click.argument("names", nargs=-1)
 @click.option(
-    "--check", is_flag=True, help="Write nothing; exit 1 if a page does not match its records or a record is broken."
+    "--check", is_flag=True, help="Write nothing; exit with 1 if a page is out of date or a record is invalid."
 )
 @click.option(
     "--into",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Also update this file's sections between <!-- plad-bench:NAME --> and <!-- /plad-bench:NAME -->.",
+    help="Also update the sections between <!-- plad-bench:NAME --> and <!-- /plad-bench:NAME --> in FILE.",
 )
 @click.option(
     "--drop",
     multiple=True,
     metavar="WHAT",
-    help="Remove records of the boards NAMES first: older (records of older data), failed, skipped, trial, or a cell's "
-    "name or its beginning. Repeatable.",
+    help="First remove records of the boards NAMES: older (records of older data), failed, skipped, trial, or a "
+    "prefix of a cell's name. May be repeated.",
 )
 @boards_option
 @json_option
@@ -56,10 +56,10 @@ def leaderboard(
     check: bool,
     as_json: bool,
 ) -> int:
-    """Render the boards NAMES, or every board of --boards-dir and the page over them, from their records.
+    """Render the boards NAMES from their records, or all boards in --boards-dir and their index page.
 
-    A board's page is README.md with plots, and the same as one file of HTML. Rendering is a function of the records
-    alone: the same records give the same bytes.
+    A board's page is written as README.md with plots, and as a self-contained HTML file. Rendering is deterministic:
+    the same records give the same bytes.
     """
     from plad_bench.leaderboard.board import load
     from plad_bench.render.write import render_index
@@ -85,7 +85,7 @@ def leaderboard(
             if drop:
                 report[name]["dropped"] = dropped[name]
     if not names and (files := render_index(boards, boards_dir)):
-        if check:  # an index that was never made is not missed
+        if check:  # an index page is optional
             report[_INDEX] = {"differs": _differing({path: data for path, data in files.items() if path.is_file()})}
         else:
             report[_INDEX] = {"page": _write(files)}
@@ -102,25 +102,23 @@ def leaderboard(
 
 
 def _migrate(boards: Mapping[str, Path]) -> None:
-    """Bring the records of older versions to the names of this one."""
+    """Migrate records of older versions to the current schema."""
     from plad_bench.records import migration
 
     for name, directory in boards.items():
         if count := migration.migrate(directory):
-            click.echo(f"{name}: {count} records have this version's names now", err=True)
+            click.echo(f"{name}: {count} records migrated to the current schema", err=True)
 
 
 def _drop(found: Mapping[str, Path], what: Sequence[str], *, named: bool, check: bool) -> dict[str, list[str]]:
-    """Remove records; all that is asked of all boards, or nothing. Returns the record files that are gone, by board."""
+    """Remove records, either from all named boards or, on an error, from none. Returns the removed files by board."""
     from plad_bench.leaderboard import drop
     from plad_bench.leaderboard.board import load
 
     if check:
-        raise UsageError("--check writes nothing, and --drop removes records", "Give one of them.")
+        raise UsageError("--check and --drop cannot be combined", "Use --drop without --check.")
     if not named:
-        raise UsageError(
-            "--drop removes records of the boards that are named", "Name them: leaderboard NAME --drop ..."
-        )
+        raise UsageError("--drop needs the names of boards", "Give them: leaderboard NAME --drop ...")
     files = {name: drop.chosen(load(directory), directory, what) for name, directory in found.items()}
     for name, records in files.items():
         try:
@@ -131,7 +129,7 @@ def _drop(found: Mapping[str, Path], what: Sequence[str], *, named: bool, check:
 
 
 def _tell(report: Mapping[str, Mapping[str, list[str]]]) -> None:
-    """Print the pages that were written, and on stderr what is not in them."""
+    """Print the pages that were written, and on stderr the records that were removed or left out."""
     for of in report.values():
         for path in of.get("dropped", []):
             click.echo(f"removed: {path}", err=True)
@@ -141,25 +139,25 @@ def _tell(report: Mapping[str, Mapping[str, list[str]]]) -> None:
 
 
 def _tell_differences(differing: list[str], checked: int, into: Path | None) -> None:
-    """Print what differs, and on stderr what to do about it."""
+    """Print the pages that differ, and on stderr a remedy."""
     for path in differing:
         click.echo(path)
     click.echo(f"{checked} pages checked, {len(differing)} problems", err=True)
     if differing:
         again = f" --into {into}" if into else ""
         click.echo(
-            f"A page that differs from its records: write it anew with `plad-bench leaderboard{again}`. "
-            "A record that is left out: restore it from version control, or run its cell again.",
+            f"To update pages, run `plad-bench leaderboard{again}`. If a record was left out, restore it from version "
+            "control or run its cell again.",
             err=True,
         )
 
 
 def render(directory: Path, registry: Any) -> None:
-    """Write the page and the plots of a board, remove plots no longer its own, and write the page over all boards."""
+    """Write the page and plots of a board, remove its outdated plots, and update the index page."""
     from plad_bench.contract import locks
 
     try:
-        with locks.held(directory.parent / PAGES_LOCK):  # or what one run read could be written after another's
+        with locks.held(directory.parent / PAGES_LOCK):  # or pages of older records could overwrite newer ones
             _render(directory, registry)
     except OSError as error:
         raise unwritable(directory, error) from error
@@ -178,7 +176,7 @@ def _render(directory: Path, registry: Any) -> None:
     try:
         boards = {name: board if name == directory.name else load(of) for name, of in found.items()}
     except UsageError as error:
-        click.echo(f"The page over all boards stays as it was: {error.message}", err=True)
+        click.echo(f"The index page was not updated: {error.message}", err=True)
     else:
         _write(render_index(boards, directory.parent))
 
@@ -196,9 +194,9 @@ def summary(directory: Path) -> None:
     board = load(directory)
     for group in board.groups:
         console.print(Text(f"{group.task}: {group.student} taught by {group.teacher}", style="bold"), soft_wrap=True)
-        if group.references or group.rows:
+        if group.baselines or group.rows:
             console.print(_table(group, console.width))
-            if page_model.one_record([*group.references, *group.rows]):
+            if page_model.one_record([*group.baselines, *group.rows]):
                 click.echo(page_model.DAGGER)
             if line := answer(group):
                 click.echo(f"\n{page_model.plain(line)}")
@@ -216,7 +214,7 @@ def _table(group: Group, width: int) -> Any:
 
     from plad_bench.render import markdown, page_model
 
-    rows = [*group.references, *group.rows]
+    rows = [*group.baselines, *group.rows]
     columns = {
         markdown.header(metric): [
             page_model.value(row.estimates.get(metric.name), metric, page_model.decimals(group, metric)) for row in rows
@@ -259,7 +257,7 @@ def _files(board: Board, directory: Path, registry: Any) -> dict[Path, bytes]:
 
 
 def _write(files: Mapping[Path, bytes], directory: Path | None = None) -> list[str]:
-    """Write what differs; plots of a board's directory that are not among the files go. The paths of all files."""
+    """Write the files that differ, remove other plots from the board's directory, and return the paths of all files."""
     for path in map(Path, _differing(files)):
         write_atomically(path, files[path])
     for path in (directory / "plots").glob("*.svg") if directory else ():
@@ -273,10 +271,10 @@ def _differing(files: Mapping[Path, bytes]) -> list[str]:
 
 
 def _filled(file: Path, boards: Mapping[str, Board], boards_dir: Path) -> dict[Path, bytes]:
-    """The file with the sections of these boards brought up to date.
+    """The file with the sections of these boards updated.
 
     Raises:
-        UsageError: if it has no marker, one that is not closed, or one of a board that does not exist.
+        UsageError: if the file has no marker, an unclosed one, or one of a board that does not exist.
     """
     import os
 
@@ -287,7 +285,7 @@ def _filled(file: Path, boards: Mapping[str, Board], boards_dir: Path) -> dict[P
         find_boards(readme_section.names(text), boards_dir)
         filled = readme_section.fill(text, boards, Path(os.path.relpath(boards_dir, file.parent)).as_posix())
     except UnicodeDecodeError as error:
-        raise UsageError(f"--into {file}: not UTF-8 at byte {error.start}", "Give a text file.") from None
+        raise UsageError(f"--into {file}: invalid UTF-8 at byte {error.start}", "Give a UTF-8 text file.") from None
     except UsageError as error:
         raise UsageError(f"--into {file}: {error.message}", error.remedy) from None
     return {file: filled.encode()}

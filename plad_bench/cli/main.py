@@ -1,4 +1,4 @@
-"""The entry point `plad-bench`: finds a command, runs it, and turns errors into messages and exit codes."""
+"""The entry point `plad-bench`: runs a command and turns errors into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from plad_bench.contract.errors import ExitCode, PladBenchError
 from plad_bench.contract.files import refused
 
 _COMMANDS = {
-    "run": ("run", "Plan, execute, record and render a comparison of distillation methods."),
-    "plan": ("plan", "Show what run would do: cells, stages, what is cached and what is skipped."),
-    "status": ("status", "Show the progress of runs from another shell."),
-    "plugins": ("plugins", "List everything registered, by kind, and plugins that are broken."),
-    "leaderboard": ("leaderboard", "Render boards from their records, or check that pages match them."),
+    "run": ("run", "Run a comparison of distillation methods and render its board."),
+    "plan": ("plan", "Show which cells and stages run would execute, reuse or skip."),
+    "status": ("status", "Show the progress of runs."),
+    "plugins": ("plugins", "List all components by kind, and broken plugins."),
+    "leaderboard": ("leaderboard", "Render boards from their records, or check that their pages are up to date."),
     "show": ("show", "Show one record: scores, parameters, provenance, samples."),
-    "compare": ("compare", "Compare two methods: paired difference, interval, p, minimum detectable difference."),
-    "export": ("export", "Export what a board holds."),
-    "new-plugin": ("new_plugin", "Write a package with a plugin of your own, to begin from."),
-    "check-plugin": ("check_plugin", "Hold a plugin against what the harness expects."),
-    "doctor": ("doctor", "Check the environment, and say what to do about it."),
-    "cache": ("cache", "Look at the store of artifacts: ls, du, verify, prune."),
+    "compare": ("compare", "Compare two methods: paired difference, confidence interval, p-value, MDE."),
+    "export": ("export", "Export scores, tables, model cards, checkpoints or prompts."),
+    "new-plugin": ("new_plugin", "Create a plugin package from a template."),
+    "check-plugin": ("check_plugin", "Check that a plugin meets the plugin contract."),
+    "doctor": ("doctor", "Check the environment and suggest fixes."),
+    "cache": ("cache", "Inspect and clean up the artifact store."),
 }
 
 
 class Cli(click.Group):
-    """Imports a command's module when it is asked for, and lets plugins add commands."""
+    """The command group. It imports the module of a command on demand, and plugins can add commands."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         self._extend(ctx)
@@ -68,14 +68,16 @@ class Cli(click.Group):
             names = self.list_commands(ctx)
             message = f"No such command {args[0]!r}. {suggestion(near_matches(args[0], names), names)}"
             raise click.UsageError(message, error.ctx) from None
-        if found[0] in _COMMANDS:  # what a plugin's command takes is for that plugin to say
+        if found[0] in _COMMANDS:  # a plugin decides which arguments its own command accepts
             refuse_empty(found[2])
             for old, new in renamed(found[2]):
-                click.echo(f"{old} is now {new}; the old name works in this version alone.", err=True)
+                click.echo(
+                    f"Warning: {old} is deprecated; use {new}. The old name works in this version only.", err=True
+                )
         return found
 
     def _extend(self, ctx: click.Context) -> None:
-        """Let plugins add their commands; one that fails to is named and costs only its own."""
+        """Let plugins add their commands; a plugin that fails is reported and skipped."""
         state = ctx.ensure_object(State)
         if state.extended:
             return
@@ -84,12 +86,12 @@ class Cli(click.Group):
         for impl in manager.hook.plad_bench_commands.get_hookimpls():
             try:
                 impl.function(cli=self)
-            except Exception as error:  # noqa: BLE001  a plugin must not stop anybody else's command
+            except Exception as error:  # noqa: BLE001  a plugin must not break other commands
                 click.echo(f"plugin {impl.plugin_name} failed to add its commands: {error}", err=True)
 
 
 def _remember(ctx: click.Context, _option: click.Parameter, files: tuple[Path, ...]) -> tuple[Path, ...]:
-    """Note plugin files while options are read: before a command is looked up, which may be one of theirs."""
+    """Store plugin files before the command is looked up, because they may define it."""
     ctx.ensure_object(State).plugin_files = files
     return files
 
@@ -101,8 +103,8 @@ def _remember(ctx: click.Context, _option: click.Parameter, files: tuple[Path, .
         "auto_envvar_prefix": "PLAD_BENCH",
         "max_content_width": 100,
     },
-    epilog="Selectors are name or name[param=value,...]; | separates the values of a sweep. "
-    "Every option can come from the environment (PLAD_BENCH_RUN_STEPS=100) or from --config FILE.toml.",
+    epilog="A selector is name or name[param=value,...]; | separates the values of a sweep. Options can also be set "
+    "by environment variables (PLAD_BENCH_RUN_STEPS=100), and those of run and plan in a file: --config FILE.toml.",
 )
 @click.option(
     "-p",
@@ -119,29 +121,29 @@ def _remember(ctx: click.Context, _option: click.Parameter, files: tuple[Path, .
 @click.version_option(package_name="plad-bench", prog_name="plad-bench")
 @click.pass_context
 def cli(ctx: click.Context, *, debug: bool) -> None:
-    """Compare methods of distilling a language model under one controlled protocol, and publish the board.
+    """Compare methods for distilling language models under one controlled protocol, and publish the leaderboard.
 
-    With no options at all, `plad-bench run` compares four methods on an embedded task, offline, on a CPU.
+    Without options, `plad-bench run` compares four methods on a built-in task, offline, on a CPU.
     """
     ctx.ensure_object(State).debug = debug
     if any(name.startswith(PREFIX) for name in os.environ) and ctx.invoked_subcommand != "doctor":
         for old, new in renamed_variables(os.environ).items():
-            click.echo(f"{old} is now {new}; the old name works in this version alone.", err=True)
+            click.echo(f"Warning: {old} is deprecated; use {new}. The old name works in this version only.", err=True)
             command, _, setting = new.removeprefix(PREFIX).lower().partition("_")
             defaults = dict(ctx.default_map or {})
             ctx.default_map = {**defaults, command: {**defaults.get(command, {}), setting: os.environ[old]}}
         for name, remedy in mistyped(ctx, os.environ):
-            click.echo(f"Warning: nothing reads the variable {name}. {remedy}", err=True)
+            click.echo(f"Warning: unknown environment variable {name}. {remedy}", err=True)
         for name in empty(os.environ):
-            raise click.UsageError(f"the variable {name} is empty: give it a value, or unset it.")
+            raise click.UsageError(f"the environment variable {name} is empty: set a value or unset it.")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit with its code."""
+    """Run the command line and exit with its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupted)
-    os.environ["PYTHONSAFEPATH"] = "1"  # no process that this one starts imports what lies in the working directory
+    os.environ["PYTHONSAFEPATH"] = "1"  # child processes must not import modules from the working directory
     debug = "--debug" in given or bool(os.environ.get("PLAD_BENCH_DEBUG"))
     try:
         code = cli.main(given, prog_name="plad-bench", standalone_mode=False)
@@ -151,9 +153,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         error.show()
         if isinstance(error, click.NoSuchOption) and error.option_name in {"-p", "--plugin"}:
-            click.echo("It belongs before the command: plad-bench -p FILE run ...", err=True)
+            click.echo("Put it before the command: plad-bench -p FILE run ...", err=True)
         if origin := _origin_of(error):
-            click.echo(f"The value came from {origin}.", err=True)
+            click.echo(f"The value was set by {origin}.", err=True)
         sys.exit(error.exit_code)
     except PladBenchError as error:
         if debug:
@@ -166,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitCode.OK)
-    except OSError as error:  # the system refused something anywhere on the way: no fault of the program
+    except OSError as error:  # an error of the operating system, not a bug
         if debug:
             raise
         click.echo(f"Error: {refused(error)}", err=True)
@@ -174,13 +176,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _interrupted(_signal: int, _frame: object) -> None:
-    """Stop in order at the first Ctrl-C; another one in the meantime would only break that off half-way."""
+    """Shut down at the first Ctrl-C, and ignore further ones, which would interrupt the shutdown."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def _origin_of(error: click.ClickException) -> str:
-    """The variable or the file that a wrong value came from; empty if the command line has it."""
+    """The environment variable or file that set a wrong value; empty if the command line did."""
     parameter, context = getattr(error, "param", None), getattr(error, "ctx", None)
     if not isinstance(parameter, click.Option) or context is None or parameter.name is None:
         return ""
@@ -191,4 +193,4 @@ def _origin_of(error: click.ClickException) -> str:
         return ""
     automatic = f"{context.auto_envvar_prefix}_{parameter.name.upper()}"
     named = parameter.envvar or automatic
-    return "the variable " + (named if isinstance(named, str) else " or ".join(named))
+    return "the environment variable " + (named if isinstance(named, str) else " or ".join(named))

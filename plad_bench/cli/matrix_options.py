@@ -1,4 +1,4 @@
-"""The options of `run` and `plan`: what to compare, under which conditions, and where."""
+"""The options of `run` and `plan`."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ DEMO_METHODS = "sft,seqkd,kd,plad"
 
 
 def matrix_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say what to compare, and how; `run` and `plan` take the same."""
+    """Add the options that select what to compare and under which conditions."""
     options: list[Decorator] = [
-        click.option("--methods", default=DEMO_METHODS, show_default=True, help="Selectors of methods, all, or none."),
+        click.option("--methods", default=DEMO_METHODS, show_default=True, help="Method selectors; or all, or none."),
         click.option(
             "--controls",
             is_flag=True,
-            help="Run the controls, too: trainings without what the teacher says (docs/methods.md), which no row is "
-            "worth more than unless it beats them.",
+            help="Also run the controls, which train without the teacher's information (docs/methods.md). A method "
+            "that does not beat them has learnt nothing from its teacher.",
         ),
-        click.option("--student", help="Selectors of students.  [default: the task's]"),
-        click.option("--teacher", help="Selectors of teachers.  [default: the student's]"),
+        click.option("--student", help="Student selectors.  [default: the task's]"),
+        click.option("--teacher", help="Teacher selectors.  [default: the student's]"),
         click.option(
-            "--task", help=f"Selectors of tasks.  [default: {DEMO_TASK}; {PRETRAINED_TASK} for pretrained students]"
+            "--task", help=f"Task selectors.  [default: {DEMO_TASK}; {PRETRAINED_TASK} for pretrained students]"
         ),
-        click.option("--pairs", help="Selectors of pair builders.  [default: teacher-over-student]"),
-        click.option("--metrics", help="Selectors of metrics; the first ranks a new board.  [default: the task's]"),
-        click.option("--seeds", type=click.IntRange(1), help="Number of seeds.  [default: the board's, else 1]"),
+        click.option("--pairs", help="Pair-builder selectors.  [default: teacher-over-student]"),
+        click.option("--metrics", help="Metric selectors; the first one ranks a new board.  [default: the task's]"),
+        click.option("--seeds", type=click.IntRange(1), help="Number of seeds.  [default: the board's, or 1]"),
         *map(_setting, settings()),
         click.option(
             "--board",
-            help=f"Name of the board.  [default: {DEMO_BOARD} for the demo; {TRIAL_BOARD} with --limit; else one named "
-            "after the tasks and students, such as tldr-llama-1b]",
+            help=f"Board name.  [default: {DEMO_BOARD} for the demo; {TRIAL_BOARD} with --limit; otherwise the task "
+            "and student names, such as tldr-llama-1b]",
         ),
         click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads per CPU slot."),
         click.option(
@@ -49,14 +49,13 @@ def matrix_options(function: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Choice(["missing", "failed", "stale", "all"]),
             default="missing",
             show_default=True,
-            help="Which cells to run: those without a result (missing); those that failed; also those that rest on "
-            "anything made by other code or packages, which is made again (stale); or all.",
+            help="Which runs to execute: missing, failed, stale (made by other code), or all.",
         ),
         click.option(
             "--force",
             is_flag=True,
-            help="Run settings that are refused otherwise: a pretrained model at a learning rate for random weights, "
-            "or a base teacher that has not learnt the task.",
+            help="Run with settings that are otherwise refused: a pretrained model at a learning rate meant for "
+            "random weights, or a base teacher that was not fine-tuned on the task.",
         ),
         boards_option,
         store_option,
@@ -68,17 +67,17 @@ def matrix_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def execution_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say where and how patiently; `plan` takes them too, so that a command or a file serves both."""
+    """Add the execution options. `plan` accepts them too, so that a command line works for both."""
     options = [
-        click.option("--launcher", default="local", show_default=True, help="Selector of the launcher."),
-        click.option("--gpus", help="GPU indices, such as 0,1; none to stay on the CPU.  [default: all there are]"),
-        click.option("--workers", type=click.IntRange(1), help="Stages at a time on CPUs.  [default: cores / threads]"),
+        click.option("--launcher", default="local", show_default=True, help="Launcher selector."),
+        click.option("--gpus", help="GPU indices, such as 0,1, or none to use the CPU.  [default: all GPUs]"),
+        click.option("--workers", type=click.IntRange(1), help="Concurrent CPU stages.  [default: cores / threads]"),
         click.option(
             "--ranks",
             type=click.IntRange(1),
             default=1,
             show_default=True,
-            help="Slots (GPUs, or CPU slots) that share each training, a process in each.",
+            help="Number of processes per training, each in its own slot (a GPU or a CPU slot).",
         ),
         click.option(
             "--retries",
@@ -88,14 +87,17 @@ def execution_options(function: Callable[..., Any]) -> Callable[..., Any]:
             help="Retries of a stage that was killed.",
         ),
         click.option(
-            "--max-failures", type=click.IntRange(0), default=0, help="Start nothing new after this many; 0 goes on."
+            "--max-failures",
+            type=click.IntRange(0),
+            default=0,
+            help="Stop scheduling new work after N failures (0: never).",
         ),
         click.option(
             "--max-cost",
             type=Number(0, min_open=True),
-            help="Stop before teachers and judges cost more than this, in the currency of their prices.",
+            help="Stop before requests to teachers and judges cost more than this, in the currency of their prices.",
         ),
-        click.option("--timeout", type=Number(0), default=0, help="Stop a stage after this many seconds; 0 never."),
+        click.option("--timeout", type=Number(0), default=0, help="Stop a stage after N seconds (0: never)."),
     ]
     for option in reversed(options):
         function = option(function)
@@ -103,7 +105,7 @@ def execution_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _setting(name: str) -> Decorator:
-    """The option for a setting of the protocol, as its declaration has it."""
+    """The option for a setting of the protocol, from its declaration."""
     setting = settings()[name]
     least, open_ = setting.get("minimum", setting.get("exclusiveMinimum")), "exclusiveMinimum" in setting
     types: dict[str, Callable[[], click.ParamType[Any]]] = {
@@ -124,7 +126,7 @@ def _setting(name: str) -> Decorator:
 
 
 class _Setting(click.Option):
-    """An option whose help shows the first of its names: the others are older ones, which still work."""
+    """An option whose help shows its first name only; the others are deprecated aliases."""
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         every, self.opts = self.opts, self.opts[:1]
@@ -135,7 +137,7 @@ class _Setting(click.Option):
 
 
 class _Pattern(click.ParamType[str]):
-    """A setting whose text has to match the pattern of its declaration."""
+    """The type of a setting that must match a pattern."""
 
     name = "text"
 

@@ -1,4 +1,4 @@
-"""`new-plugin`: a package with one component, its entry point and its test, to begin from."""
+"""`new-plugin`: creates a package with one component, its entry point and its test."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from plad_bench.contract.errors import UsageError
 from plad_bench.contract.files import write_atomically
 
 TEMPLATES = files("plad_bench.cli") / "plugin_package"
-"""Files of every kind of package, with $name, $module, $title, $kind and $options in them."""
+"""Templates of the package files, with the placeholders $name, $module, $title, $kind and $options."""
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of component that a package can begin with."""
+class PackageKind:
+    """A kind of component for which a package can be created."""
 
     name: str
-    """As the registry has it."""
+    """Its name in the registry."""
     options: str
-    """Those of `run` that try it; $name is the component's."""
+    """The options of `run` that try the component, which is called $name."""
 
     @property
     def files(self) -> dict[str, str]:
-        """Path in the package, with $module in it -> the name of its template."""
+        """Path in the package (with the placeholder $module) -> name of its template."""
         of = self.name.replace(" ", "_")
         return {
             "pyproject.toml": "pyproject.toml.txt",
@@ -43,42 +43,47 @@ class Kind:
 
 
 KINDS = {
-    "method": Kind("method", "--methods $name,kd"),
-    "teacher": Kind("teacher", "--teacher $name --methods seqkd"),
-    "student": Kind("student", "--student $name --methods seqkd,kd"),
-    "task": Kind("task", "--task $name --teacher 'scratch[steps=100]' --methods sft,seqkd"),
-    "metric": Kind("metric", "--methods seqkd --metrics slot-errors,$name"),
-    "pair-builder": Kind("pair builder", "--methods plad --pairs $name"),
+    "method": PackageKind("method", "--methods $name,kd"),
+    "teacher": PackageKind("teacher", "--teacher $name --methods seqkd"),
+    "student": PackageKind("student", "--student $name --methods seqkd,kd"),
+    "task": PackageKind("task", "--task $name --teacher 'scratch[steps=100]' --methods sft,seqkd"),
+    "metric": PackageKind("metric", "--methods seqkd --metrics slot-errors,$name"),
+    "pair-builder": PackageKind("pair builder", "--methods plad --pairs $name"),
 }
-"""Value of --kind -> what is written."""
+"""Value of --kind -> the kind of component."""
 
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 
 
-@click.command("new-plugin", short_help="Write a package with a plugin of your own, to begin from.")
+@click.command("new-plugin", short_help="Create a plugin package from a template.")
 @click.argument("name")
-@click.option("--kind", type=click.Choice(list(KINDS)), default="method", show_default=True, help="What it adds.")
+@click.option("--kind", type=click.Choice(list(KINDS)), default="method", show_default=True, help="Kind of component.")
 @click.option(
     "--in",
     "parent",
     type=click.Path(file_okay=False, path_type=Path),
     default=Path(),
-    show_default="here",
-    help="Directory to make it in.",
+    show_default="current directory",
+    help="Parent directory of the package.",
 )
 @click.pass_context
 def new_plugin(ctx: click.Context, /, *, name: str, kind: str, parent: Path) -> None:
-    """Write a small package, NAME, with one component of a kind, its entry point and its test.
+    """Create a small package NAME with one component, its entry point and its test.
 
-    It runs at once, and is yours to edit.
+    The package works as generated; edit it to implement your own component.
     """
     registry = ctx.ensure_object(State).registry
     chosen, module = KINDS[kind], _module(name)
     if name in registry.components(chosen.name):
-        raise UsageError(f"there is a {chosen.name} {name} already", "Choose another name; see `plad-bench plugins`.")
+        raise UsageError(
+            f"{chosen.name} {name} already exists", "Choose another name; `plad-bench plugins` lists the existing ones."
+        )
     target = parent.expanduser() / name
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError(f"{target} exists already, and nothing in it was changed", "Choose another name, or use --in.")
+        raise UsageError(
+            f"{target} already exists and is not an empty directory",
+            "Choose another name or another parent directory (--in).",
+        )
     title = "".join(part.capitalize() for part in module.split("_"))
     words = {"name": name, "module": module, "title": title, "kind": chosen.name}
     words["options"] = Template(chosen.options).substitute(words)
@@ -93,12 +98,12 @@ def new_plugin(ctx: click.Context, /, *, name: str, kind: str, parent: Path) -> 
 
 
 def _module(name: str) -> str:
-    """The name of its module."""
+    """The name of the package's module."""
     if not _NAME.fullmatch(name):
         raise UsageError(
-            f"{name!r} is not a name for a plugin", "Use lower-case letters, digits and single '-', as in my-method."
+            f"invalid plugin name {name!r}", "Use lower-case letters, digits and single hyphens, as in my-method."
         )
     module = name.replace("-", "_")
     if keyword.iskeyword(module) or module in sys.stdlib_module_names or importlib.util.find_spec(module):
-        raise UsageError(f"{name}: Python has a module {module} already", "Choose another name.")
+        raise UsageError(f"{name}: a Python module {module} already exists", "Choose another name.")
     return module

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from plad_bench.execute.store import Store
 
 EMPTY = "give it a value, or leave it out"
-"""What to do about an empty value."""
+"""Remedy for an empty value."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Number(click.FloatRange):
-    """A finite number in a range: `nan` and `inf` are none."""
+    """A finite number in a range; `nan` and `inf` are refused."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number = click.FLOAT.convert(value, param, ctx)
@@ -35,36 +35,36 @@ class Number(click.FloatRange):
 
 
 def store_option(function: F) -> F:
-    """--store, from PLAD_BENCH_STORE if not given."""
+    """Add --store; the default comes from PLAD_BENCH_STORE."""
     return click.option(
         "--store",
         type=click.Path(file_okay=False, path_type=Path),
         envvar="PLAD_BENCH_STORE",
         default=lambda: Path(platformdirs.user_cache_dir("plad-bench")),
         show_default="the user's cache directory",
-        help="Where artifacts are kept and shared between runs.",
+        help="Directory of the artifact store, which runs share.",
     )(function)
 
 
 def boards_option(function: F) -> F:
-    """--boards-dir, from PLAD_BENCH_BOARDS_DIR if not given."""
+    """Add --boards-dir; the default comes from PLAD_BENCH_BOARDS_DIR."""
     return click.option(
         "--boards-dir",
         type=click.Path(file_okay=False, path_type=Path),
         envvar="PLAD_BENCH_BOARDS_DIR",
         default=Path("leaderboards"),
         show_default=True,
-        help="Where boards lie.",
+        help="Directory of the boards.",
     )(function)
 
 
 def json_option(function: F) -> F:
-    """--json."""
+    """Add --json."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
 
 
 def config_option(function: F) -> F:
-    """--config FILE: a TOML file whose keys are the option names."""
+    """Add --config FILE, a TOML file with option names as keys."""
 
     def apply(ctx: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
         if value is None:
@@ -96,20 +96,20 @@ def config_option(function: F) -> F:
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         is_eager=True,
         callback=apply,
-        help="A TOML file whose keys are option names.",
+        help="TOML file with option names as keys.",
     )(function)
 
 
 def _as_typed(parameter: click.Parameter, value: Any) -> Any:
-    """A value of a TOML file as the command line would have it, so that both are read alike; raises ValueError."""
+    """Convert a TOML value to the text that the command line would contain. Raises ValueError."""
     if isinstance(parameter, click.Option) and parameter.is_flag:
         if isinstance(value, bool):
             return value
-        msg = "write true or false"
+        msg = "expected true or false"
         raise ValueError(msg)
     items = value if isinstance(value, list) else [value]
     if any(isinstance(item, bool) or not isinstance(item, str | int | float) for item in items):
-        msg = "write a text or a number, or a list of these"
+        msg = "expected a string, a number, or a list of these"
         raise ValueError(msg)
     text = ",".join(map(str, items))
     if not text.strip():
@@ -119,10 +119,10 @@ def _as_typed(parameter: click.Parameter, value: Any) -> Any:
 
 
 def refuse_empty(arguments: Sequence[str]) -> None:
-    """Refuse a command line with an empty argument: no option of ours takes one, and none may mean its default.
+    """Refuse empty arguments: no option accepts one, and an empty value must not silently become the default.
 
     Raises:
-        UsageError: naming the option.
+        UsageError: with the name of the option.
     """
     for before, argument in zip(["", *arguments], arguments, strict=False):
         option = re.fullmatch(r"(--[\w-]+)=\s*", argument)
@@ -132,7 +132,7 @@ def refuse_empty(arguments: Sequence[str]) -> None:
 
 
 def renamed(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Older names of options on a command line, each with the one that it has now."""
+    """Deprecated option names on a command line, each with its current name."""
     for argument in arguments:
         old = argument.partition("=")[0].removeprefix("--").replace("-", "_")
         if argument.startswith("--") and old in SETTINGS:
@@ -145,7 +145,7 @@ def echo_json(value: Any) -> None:
 
 
 def open_store(root: Path, shipped: Sequence[Path] = ()) -> Store:
-    """The store at a place."""
+    """Open the store in a directory."""
     from plad_bench.execute.store import Store
 
     return Store(root.expanduser().resolve(), shipped)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from plad_bench.contract.requests import RequestContext
-    from plad_bench.execute.estimate import Estimate
+    from plad_bench.execute.estimate import RequestEstimate
     from plad_bench.execute.stages.data import Prepared
     from plad_bench.plan.stages import Stage
 
@@ -47,16 +47,13 @@ WIDE = 10_000
 @click.command(short_help="Show what run would do.")
 @matrix_options
 @execution_options
-@click.option(
-    "--show-prompt", is_flag=True, help="Show what teacher and student are given for a prompt, with token ids."
-)
+@click.option("--show-prompt", is_flag=True, help="Show the formatted prompt of each model, with token ids.")
 @json_option
 @click.pass_context
 def plan(ctx: click.Context, /, **options: Any) -> int:
-    """Show what `run` with the same options would do: cells, stages, what is cached and what is skipped, and why.
+    """Show which cells and stages `run` would execute, reuse or skip with the same options, and why.
 
-    Where run would stop before its first stage, for want of a model or of a price, the exit code is the one that run
-    would have.
+    If `run` would stop before its first stage, for example because a model is missing, `plan` exits with the same code.
     """
     return show_plan(prepare(ctx.ensure_object(State), options, gpus_of(options)), options)
 
@@ -83,7 +80,7 @@ def show_plan(planned: Planned, options: Mapping[str, Any]) -> int:
     try:
         planned.read_data(download=False)
         asked = estimates(planned.todo, planned.store, planned.data)
-    except MissingError:  # no data, no requests to count: said above
+    except MissingError:  # without data, requests cannot be counted; the error is printed above
         asked = []
     except StageError as error:
         asked = []
@@ -174,7 +171,7 @@ def _print(
     data: Sequence[str],
     stages: Mapping[str, Stage],
     waiting: set[str],
-    asked: Sequence[Estimate],
+    asked: Sequence[RequestEstimate],
 ) -> None:
     from rich.console import Console
     from rich.markup import escape
@@ -222,7 +219,7 @@ def data_lines(data: Mapping[str, Prepared], responses: Mapping[str, RequestCont
             yield f"  {without:.0f} prompt{'s have' if without > 1 else ' has'} no response (missing=skip)"
 
 
-def _requests(asked: Sequence[Estimate]) -> Table:
+def _requests(asked: Sequence[RequestEstimate]) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
@@ -240,7 +237,7 @@ def _requests(asked: Sequence[Estimate]) -> Table:
     return table
 
 
-def _money(estimate: Estimate) -> str:
+def _money(estimate: RequestEstimate) -> str:
     if not estimate.priced:
         return "no price given"
     return "?" if estimate.money is None else in_full(float(f"{estimate.money:.4g}"))

@@ -1,4 +1,4 @@
-"""Checks of plad-bench's own state: plugins, hooks, variables of the environment, the places it writes to."""
+"""Checks of plad-bench itself: plugins, hooks, environment variables, and the directories that it writes to."""
 
 from __future__ import annotations
 
@@ -20,45 +20,53 @@ if TYPE_CHECKING:
     from plad_bench.contract.registry import Registry
 
 LITTLE_DISK = 2e9
-"""Free bytes below which a run is likely to end early."""
+"""Free bytes below which a run is likely to fill the disk."""
 
 
 def own_checks(context: click.Context, registry: Registry, store: Path, boards: Path) -> list[Check]:
-    """The checks that need to know what this command line knows."""
+    """The checks that need the state of the command line."""
     for kind in KINDS:
-        registry.components(kind)  # so that what is broken in their hooks shows
+        registry.components(kind)  # calls the hooks, so that broken ones are found
     return [
-        Check(name="store", summary="Can artifacts be kept?", run=lambda: [_place(store, "artifacts", "--store")]),
-        Check(name="boards", summary="Can boards be kept?", run=lambda: [_place(boards, "boards", "--boards-dir")]),
-        Check(name="plugins", summary="Are all plugins whole, and light?", run=lambda: _plugins(registry)),
-        Check(name="hooks", summary="Is every hook of a plugin one that exists?", run=lambda: _hooks(registry)),
-        Check(name="variables", summary="Is every PLAD_BENCH_ variable read?", run=lambda: _variables(context)),
+        Check(name="store", summary="Is the store writable?", run=lambda: [_place(store, "artifacts", "--store")]),
+        Check(
+            name="boards",
+            summary="Is the directory of boards writable?",
+            run=lambda: [_place(boards, "boards", "--boards-dir")],
+        ),
+        Check(name="plugins", summary="Do all plugins load, and quickly?", run=lambda: _plugins(registry)),
+        Check(name="hooks", summary="Do all hooks of plugins exist?", run=lambda: _hooks(registry)),
+        Check(
+            name="variables",
+            summary="Are all PLAD_BENCH_ environment variables known?",
+            run=lambda: _variables(context),
+        ),
     ]
 
 
 def _place(path: Path, what: str, option: str) -> Finding:
     existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
-    remedy = f"Make it writable, or choose another place with {option}."
+    remedy = f"Make it writable, or choose another directory with {option}."
     if not existing.is_dir():
-        return Finding(ok=False, message=f"{what} go to {path}, but {existing} is a file", remedy=remedy)
+        return Finding(ok=False, message=f"{what} are stored in {path}, but {existing} is a file", remedy=remedy)
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         return Finding(
-            ok=False, message=f"{what} go to {path}, which cannot be written: {error.strerror}", remedy=remedy
+            ok=False, message=f"{what} are stored in {path}, which is not writable: {error.strerror}", remedy=remedy
         )
     free = shutil.disk_usage(existing).free
-    remedy = f"Free some space, or choose another place with {option}; see `plad-bench cache prune`."
+    remedy = f"Free some space, for example with `plad-bench cache prune`, or choose another directory with {option}."
     return Finding(
-        ok=True, message=f"{what} go to {path}, {free / 1e9:.0f} GB free", remedy=remedy * (free < LITTLE_DISK)
+        ok=True, message=f"{what} are stored in {path}, {free / 1e9:.0f} GB free", remedy=remedy * (free < LITTLE_DISK)
     )
 
 
 def _plugins(registry: Registry) -> Iterator[Finding]:
     for broken in registry.broken:
         message = f"{broken.origin.distribution} ({broken.origin.plugin}) is broken: {broken.cause}"
-        yield Finding(ok=False, message=message, remedy="Repair or uninstall it.")
+        yield Finding(ok=False, message=message, remedy="Fix or uninstall it.")
     for kind in KINDS:
         for name, found in registry.components(kind).items():
             if len(found) > 1:
@@ -74,11 +82,15 @@ def _plugins(registry: Registry) -> Iterator[Finding]:
 def _hooks(registry: Registry) -> Iterator[Finding]:
     wrong = list(unknown_hooks(registry))
     for plugin, name, near in wrong:
-        message = f"{plugin} has {name}, which is no hook, so nothing calls it"
-        yield Finding(ok=False, message=message, remedy=f"Did you mean {near or 'one of docs/plugins.md'}?")
+        message = f"{plugin} implements {name}, which is not a hook"
+        yield Finding(
+            ok=False, message=message, remedy=f"Did you mean {near}?" if near else "See docs/plugins.md for the hooks."
+        )
     silent = list(uncalled(registry))
     for plugin, problem in silent:
-        yield Finding(ok=False, message=f"{plugin}: {problem}", remedy="Put @plad_bench.hookimpl above the function.")
+        yield Finding(
+            ok=False, message=f"{plugin}: {problem}", remedy="Decorate the function with @plad_bench.hookimpl."
+        )
     if not wrong and not silent:
         yield Finding(ok=True, message="all exist")
 
@@ -86,8 +98,8 @@ def _hooks(registry: Registry) -> Iterator[Finding]:
 def _variables(context: click.Context) -> Iterator[Finding]:
     wrong, blank = mistyped(context, os.environ), empty(os.environ)
     for name, remedy in wrong:
-        yield Finding(ok=True, message=f"nothing reads {name}", remedy=remedy)
+        yield Finding(ok=True, message=f"{name} is not a known variable", remedy=remedy)
     for name in blank:
-        yield Finding(ok=False, message=f"{name} is empty", remedy="Give it a value, or unset it.")
+        yield Finding(ok=False, message=f"{name} is empty", remedy="Set a value or unset it.")
     if not wrong and not blank:
-        yield Finding(ok=True, message="all are read")
+        yield Finding(ok=True, message="all are known")

@@ -1,4 +1,4 @@
-"""`plugins`: everything registered, by kind, and what is broken."""
+"""`plugins`: lists all components by kind, and broken plugins."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from plad_bench.cli.state import State
 from plad_bench.contract.errors import ExitCode
 
 WIDE = 1000
-"""Columns of a terminal in which nothing would have to be broken."""
+"""Table width at which no line wraps."""
 
 
-@click.command(short_help="List everything registered.")
+@click.command(short_help="List all components.")
 @click.argument("kind", required=False)
 @json_option
 @click.pass_context
 def plugins(ctx: click.Context, /, kind: str | None, *, as_json: bool) -> int:
-    """List everything registered, by kind, with its parameters and distribution; broken plugins with the cause.
+    """List all components by kind, with parameters and distribution, and broken plugins with the cause.
 
-    KIND limits the list to one kind: methods, metrics, tasks, students, teachers, pairs, launchers.
+    KIND restricts the list: methods, metrics, tasks, students, teachers, pairs or launchers.
     """
     from plad_bench.contract.registry import KINDS
     from plad_bench.contract.suggestions import near_matches, suggestion
@@ -29,7 +29,7 @@ def plugins(ctx: click.Context, /, kind: str | None, *, as_json: bool) -> int:
     registry = ctx.ensure_object(State).registry
     names = {k.replace("pair builder", "pair") + ("" if k.endswith("s") else "s"): k for k in KINDS}
     if kind is not None and kind not in names:
-        raise click.UsageError(f"no kind {kind!r}. {suggestion(near_matches(kind, names), names)}")
+        raise click.UsageError(f"unknown kind {kind!r}. {suggestion(near_matches(kind, names), names)}")
     wanted = [names[kind]] if kind else list(KINDS)
     listed: dict[str, list[dict[str, Any]]] = {k: _rows(registry, k) for k in wanted}
     broken = [
@@ -63,7 +63,7 @@ def _rows(registry: Any, kind: str) -> list[dict[str, Any]]:
 
 
 def _facts(kind: str, of: Any) -> dict[str, Any]:
-    """How the values of a metric are to be read, and what they cost; what a task's data may be used for."""
+    """Direction, unit, inputs and cost of a metric; data set and licence of a task."""
     if kind == "task":
         return {"dataset": of.dataset, "licence": of.licence, "redistributable": of.redistributable}
     if kind == "metric":
@@ -72,20 +72,20 @@ def _facts(kind: str, of: Any) -> dict[str, Any]:
 
 
 def _what(row: dict[str, Any]) -> str:
-    """The summary and, of a metric, its facts; of a task, the licence of its data."""
+    """The summary, with a metric's facts or the licence of a task's data."""
     if "licence" in row:
         return f"{row['summary']} Licence of the data: {row['licence']}."
     if "better" not in row:
         return str(row["summary"])
-    facts = [f"{row['better']} is better" if row["better"] else "never ranked", row["unit"]]
+    facts = [f"{row['better']} is better" if row["better"] else "not ranked", row["unit"]]
     needs = f"needs {' and '.join(row['needs'])}" if row["needs"] else ""
     return f"{row['summary']} ({', '.join(filter(None, [*facts, needs, row['cost']]))})"
 
 
 def _line(row: dict[str, Any]) -> list[str]:
-    """The texts of a component's columns."""
+    """The cells of a component's table row."""
     conflict = " (conflict)" if row["conflict"] else ""
-    # A method's rate of 0 is that of the board, and says nothing.
+    # A method's learning rate of 0 means the board's, and is not shown.
     params = {name: value for name, value in row["params"].items() if (name, value) != ("lr", "0.0")}
     shown = " ".join(f"{name}={value}" for name, value in params.items())
     return [row["name"] + conflict, _what(row), shown, row["distribution"]]
@@ -108,7 +108,7 @@ def _print(listed: dict[str, list[dict[str, Any]]], broken: list[dict[str, str]]
         widths = [
             max(len(word) for line in lines for word in [*line[n].split(), head]) for n, head in enumerate(columns)
         ]
-        for head, width in zip(columns, widths, strict=True):  # no name of a model or parameter is broken
+        for head, width in zip(columns, widths, strict=True):  # names of models and parameters do not wrap
             table.add_column(head, overflow="fold", min_width=width, no_wrap=head == "name")
         for name, *others in lines:
             table.add_row(Text(name, style="bold"), *map(Text, others))

@@ -1,4 +1,4 @@
-"""Progress of a run: bars on a terminal, plain lines elsewhere. Always on stderr."""
+"""Progress of a run on stderr: bars on a terminal, plain lines otherwise."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _PLAIN_EVERY_S = 15.0
 
 
 def watcher(cells: int) -> CellWatcher:
-    """The watcher that suits where stderr goes."""
+    """Bars if stderr is a terminal, otherwise lines."""
     return Bars(cells) if sys.stderr.isatty() else Lines(cells)
 
 

@@ -1,4 +1,4 @@
-"""The command that makes the cells of a run again where there is no board, no --config file and no variable."""
+"""The command that reproduces the cells of a run without its board, --config file or environment variables."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
     from plad_bench.plan.spec import RunSpec
 
 _OF_THE_DEVICE = {"precision"}
-"""Settings whose default is the device's to choose: always said."""
+"""Settings whose default depends on the device; the command always contains them."""
 
 
 def arguments(
     registry: Registry, options: Mapping[str, Any], run: RunSpec, task: Chosen, *, board: str, metrics: str | None
 ) -> list[str]:
-    """The arguments of `plad-bench` for the cells of one task, with all that is not its default, whoever said it.
+    """The arguments of `plad-bench` for the cells of one task, with every setting that differs from its default.
 
-    Where and how patiently a run works is left out.
+    Execution options are omitted.
 
     Args:
-        registry: it knows the plugin files.
-        options: those of `run`, from the command line, variables and files.
-        run: what they and the board's file came to.
+        registry: the registry, for its plugin files.
+        options: the options of `run`, from the command line, environment variables and files.
+        run: the resolved specification.
         task: the task.
         board: the name of the board.
-        metrics: selectors of metrics from the options or the board's file, if any.
+        metrics: metric selectors from the options or the board's file, if any.
     """
     protocol, recipe = run.protocols[task.label], run.recipes[task.label]
-    # What a recipe can give is always said: it may give another number one day.
+    # The command always contains the settings of a recipe, because recipes may change.
     usual = {name: getattr(task.component.protocol, name) for name in settings()}
     usual |= dict.fromkeys(recipe.settings if recipe else ())
     students = run.students[task.label] if options["student"] else ()
@@ -63,7 +63,7 @@ def arguments(
 
 
 def _are_the_tasks(chosen: Sequence[Chosen], registry: Registry, task: Chosen) -> bool:
-    """Whether metrics are those that a run of the task has where none are named."""
+    """Whether the metrics are the task's default ones."""
     try:
         own = spec.metrics_of(registry, task, None)
     except NothingSelectedError:

@@ -1,4 +1,4 @@
-"""The command run: plan, execute, record and render a comparison."""
+"""`run`: plans, executes, records and renders a comparison."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from plad_bench.cli.state import State
 from plad_bench.contract.errors import ExitCode, NothingSelectedError
 
 
-@click.command(short_help="Plan, execute, record and render a comparison.")
+@click.command(short_help="Run a comparison and render its board.")
 @matrix_options
 @execution_options
-@click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and exit.")
 @json_option
 @click.pass_context
 def run(ctx: click.Context, /, **options: Any) -> int:
-    """Run the matrix methods x students x teachers x tasks x seeds, write its records, and render the board.
+    """Run all combinations of methods, students, teachers, tasks and seeds, and render the board.
 
-    Finished work is never repeated: the same command resumes an interrupted run. With no options, four methods are
-    compared on the embedded task `demo`, on the CPU, offline, to the board `quickstart`. Pretrained students are
-    trained by a recipe (docs/recipes.md) unless options or the board say otherwise.
+    Results are cached: to resume an interrupted run, repeat the command. Without options, `run` compares four methods
+    on the built-in task `demo`, offline, on the CPU, and writes the board `quickstart`. Pretrained students use the
+    settings of a recipe (docs/recipes.md) unless an option or the board overrides them.
     """
     state = ctx.ensure_object(State)
     gpus = gpus_of(options)
@@ -52,7 +52,7 @@ def _execute(state: State, planned: Planned, options: Mapping[str, Any], gpus: t
     from plad_bench.plan.chosen import choose
 
     if not planned.cells:
-        raise NothingSelectedError("the selection matches nothing", "See `plad-bench plugins`.")
+        raise NothingSelectedError("the selection is empty", "`plad-bench plugins` lists what can be selected.")
     planned.ready(options["max_cost"], download=True)
     run_state = Run(
         store=planned.store,

@@ -1,4 +1,4 @@
-"""From options to a run that is ready to go: everything resolved, and what there is to do, with none of it done."""
+"""Prepares a run: resolves all options and determines the work to do, without doing any of it."""
 
 from __future__ import annotations
 
@@ -23,46 +23,46 @@ if TYPE_CHECKING:
     from plad_bench.plan.cell import Cell
 
 SLOW = 1e-4
-"""A learning rate for fine-tuning: below it, random weights stay near random for thousands of steps."""
+"""Learning rate below which random weights hardly change in thousands of steps."""
 
 
 @dataclass
 class Planned:
-    """A run that is ready to go."""
+    """A run that is ready to start."""
 
     cells: list[Cell]
     todo: list[Cell]
     cached: list[Cell]
     title: str
-    """The board's."""
+    """Title of the board."""
     contribution: Contribution
-    """What the run adds to the board's file."""
+    """The run's additions to the board's file."""
     directory: Path
     store: Store
     commands: Mapping[str, Sequence[str]]
-    """By task label: the arguments that make its cells again in a clean place."""
+    """By task label: the arguments that reproduce its cells elsewhere."""
     data: dict[str, Prepared] = field(default_factory=dict)
-    """By task label, of the tasks with cells to run: what `read_data` found."""
+    """By task label, for tasks with cells to run: the data that `read_data` found."""
     force: bool = False
-    """Whether settings that would waste the run are let through."""
+    """Whether to allow settings that are refused by default."""
     settings: tuple[TaskSettings, ...] = ()
-    """The effective settings of each task and of its teachers, and where each came from."""
+    """The effective settings of each task and its teachers, with their origins."""
     responses: dict[str, RequestContext] = field(default_factory=dict)
-    """By teacher's label and split: what became of the rows of recorded responses."""
+    """By teacher label and split: the account of the rows of recorded responses."""
 
     def ready(self, max_cost: float | None, *, download: bool) -> None:
-        """See that nothing stops the run before its first stage, and skip what does not fit.
+        """Check everything that could stop the run before its first stage, and skip cells that cannot run.
 
         Args:
-            max_cost: what the run may spend.
-            download: whether data sets are fetched from the hub, to be looked at as well.
+            max_cost: limit on the cost of requests; None for no limit.
+            download: whether to download data sets from the hub to check them as well.
 
         Raises:
-            MissingError: a data set, a model, a teacher or a metric cannot be had.
-            NothingSelectedError: none of the methods can run.
-            StageError: data cannot be used, or a teacher whose responses are there already lacks some.
-            UsageError: `max_cost` cannot be kept, since what something costs is not known; or, without `force`, a
-                setting would waste the run (`plan/safeguards.py`).
+            MissingError: if a data set, model, teacher or metric is unavailable.
+            NothingSelectedError: if none of the methods can run.
+            StageError: if data is unusable, or recorded responses are incomplete.
+            UsageError: if `max_cost` is given and a price is unknown; or if a setting is refused by default
+                (`plan/safeguards.py`) and `force` is not set.
         """
         from plad_bench.execute.estimate import estimates
         from plad_bench.plan import requirements, safeguards
@@ -82,16 +82,16 @@ class Planned:
         for estimate in estimates(self.todo, self.store, self.data) if max_cost else ():
             if not estimate.priced:
                 raise UsageError(
-                    f"--max-cost cannot be kept: what {estimate.asked} costs is not known",
-                    "Give price_in= and price_out= per million tokens; 0 where asking is free.",
+                    f"--max-cost needs the price of every endpoint; {estimate.asked} has none",
+                    "Give price_in= and price_out= per million tokens; 0 if requests are free.",
                 )
 
     def read_data(self, *, download: bool) -> None:
-        """Read the data of each task with cells to run, or find what its data stage made of it.
+        """Read the data of each task with cells to run, or the summary of its completed data stage.
 
         Raises:
-            MissingError: if the data cannot be had.
-            StageError: for data that cannot be used.
+            MissingError: if the data is unavailable.
+            StageError: if the data is unusable.
         """
         from plad_bench.execute.stages.data import Prepared, preview
 
@@ -105,9 +105,9 @@ class Planned:
                 self.data[task.label] = preview(task)
 
     def _look_at_responses(self) -> None:
-        """See that teachers whose responses are there already have those that are needed.
+        """Check that teachers with recorded responses have all that are needed.
 
-        Where only a teacher's own row needs what it lacks, that row is skipped; errors as `ready`.
+        If only the teacher's own row needs the missing ones, that row is skipped. Errors as `ready`.
         """
         from plad_bench.contract.errors import StageError
         from plad_bench.execute.estimate import Prompts
@@ -131,7 +131,7 @@ class Planned:
                 self._replace({cell.id: replace(cell, skip=reason) for cell in needed_by})
 
     def skip_misfits(self) -> None:
-        """Skip what is to run with models that do not fit, told from those of their files that are here by now."""
+        """Skip cells whose models do not fit together, judged by the model files that are available locally."""
         from plad_bench.plan.matrix import reconsidered
 
         def find(key: str) -> Path | None:
@@ -141,16 +141,16 @@ class Planned:
         self._replace({cell.id: reconsidered(cell, find) for cell in self.todo})
 
     def _replace(self, again: Mapping[str, Cell]) -> None:
-        """Put cells in the place of those of the same id; what is skipped now is not to do any more."""
+        """Replace cells by id, and remove skipped ones from the cells to run."""
         self.cells = [again.get(cell.id, cell) for cell in self.cells]
         self.todo = [cell for cell in (again.get(cell.id, cell) for cell in self.todo) if not cell.skip]
 
     def made(self, key: str) -> bool:
-        """Whether the result of a stage is in the store."""
+        """Whether the artifact of a stage is in the store."""
         return self.store.find(key) is not None
 
     def remarks(self) -> list[str]:
-        """What may not be meant, a line each: fine-tuning rates for random weights, and threads that share nothing."""
+        """Warnings, one line each: learning rates too low for random weights, and non-default numbers of threads."""
         from plad_bench.contract.models import ScratchModel
 
         found: dict[str, None] = {}
@@ -169,12 +169,12 @@ class Planned:
 
     @property
     def skipped(self) -> list[Cell]:
-        """Cells that cannot run, each with its reason."""
+        """The cells that cannot run, each with its reason."""
         return [cell for cell in self.cells if cell.skip]
 
 
 def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> Planned:
-    """Resolve everything, and find out what there is to do, without doing any of it."""
+    """Resolve all options and determine the work to do, without doing any of it."""
     from plad_bench.cli import effective, reproduction
     from plad_bench.contract import hub
     from plad_bench.contract.protocol import settings
@@ -189,7 +189,7 @@ def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> 
     task = options["task"] or defaults.task(named_students)
     tasks = choose(registry, "task", task)
     students = named_students or [s for t in tasks for s in choose(registry, "student", t.component.student)]
-    # A trial's conditions must not become those of the board that a run with no options goes to.
+    # The settings of a trial must not become those of the default board.
     name = options["board"] or defaults.board(tasks, students, trial=bool(options["limit"]))
     if not BOARD_NAME.fullmatch(name):
         raise UsageError(
@@ -199,12 +199,12 @@ def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> 
         )
     directory = options["boards_dir"].expanduser() / name
     migration.migrate(directory)
-    # Nor do a trial's conditions bind the next one, unless its board was named.
+    # Nor do the settings of a trial bind the next one, unless its board was named.
     unbound = options["limit"] and not options["board"]
     board = boardfile.BoardFile() if unbound else boardfile.read(directory / "board.toml")
     hub.pin(board.commits)
     explicit = {name: options[name] for name in settings()}
-    if explicit["backend"] == "auto":  # a board that exists has chosen
+    if explicit["backend"] == "auto":  # an existing board determines the backend
         explicit["backend"] = None if board.protocol else backends.best(gpu=bool(gpus))
     named = options["metrics"] or ",".join(board.metrics) or None
     run = spec.build(
@@ -218,7 +218,7 @@ def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> 
         metrics=named,
         seeds=options["seeds"] or board.seeds_asked or 1,
         threads=options["threads"],
-        # What neither the command nor the board says, the device does: bf16 on a GPU, the task's float32 on a CPU.
+        # By default the device determines the precision: bf16 on a GPU, the task's float32 on a CPU.
         overrides={
             t.label: ({"precision": "bf16"} if gpus else {}) | boardfile.overrides(board, t.component.name, explicit)
             for t in tasks
@@ -261,7 +261,7 @@ def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> 
 
 
 def _versions(cells: Sequence[Cell]) -> dict[str, tuple[str, ...]]:
-    """Of each task, teacher and student that reads local files: what a board calls it -> its versions in this run."""
+    """For each task, teacher and student that reads local files: its name on boards -> its versions in this run."""
     from plad_bench.contract.names import unversioned
 
     found: dict[str, dict[str, None]] = {}
@@ -273,24 +273,24 @@ def _versions(cells: Sequence[Cell]) -> dict[str, tuple[str, ...]]:
 
 
 def _check_threads(options: Mapping[str, Any]) -> None:
-    """See that a slot of this machine can have so many threads: more would only wait for each other."""
+    """Refuse more threads per slot than this machine has processors."""
     from plad_bench.contract import machine
     from plad_bench.plan.selectors import parse
 
     there, asked = machine.processors(), options["threads"]
     if asked > there and [selector.name for selector in parse(options["launcher"])] == ["local"]:
         raise UsageError(
-            f"--threads {asked} is more than the {there} processors of this machine",
-            f"Give at most {there}. Results depend on the number: see docs/launchers.md.",
+            f"--threads {asked} exceeds the {there} processors of this machine",
+            f"Use at most {there}. Results depend on the number of threads: see docs/launchers.md.",
         )
 
 
 def gpus_of(options: Mapping[str, Any]) -> tuple[int, ...]:
-    """The GPUs to use: those named, none, or all that the driver shows."""
+    """Indices of the GPUs to use: the given ones, none, or all visible ones."""
     text = options["gpus"]
     if text == "none":
         return ()
-    # As CUDA counts them: from 0, whatever the numbers of the devices that a container was given.
+    # Numbered from 0 as CUDA does, whatever device numbers a container has.
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     several = Path("/dev").glob("nvidia[0-9]*") if visible is None else filter(None, visible.split(","))
     present = range(0 if visible == "-1" else len(list(several)))
@@ -299,8 +299,10 @@ def gpus_of(options: Mapping[str, Any]) -> tuple[int, ...]:
     try:
         wanted = tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(f"--gpus {text!r}: not a list of indices", "Write 0 or 0,1, or none.") from None
+        raise UsageError(
+            f"--gpus {text!r} is not a list of indices", "Give indices such as 0 or 0,1, or none."
+        ) from None
     if absent := set(wanted) - set(present):
         message = f"no GPU {', '.join(map(str, sorted(absent)))} on this machine"
-        raise MissingError(message, "Name others, or stay on the CPU: --gpus none.")
+        raise MissingError(message, "Choose other GPUs, or use the CPU with --gpus none.")
     return wanted

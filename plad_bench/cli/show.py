@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from plad_bench.records.schema import Record
 
 SIDE_BY_SIDE = 100
-"""Columns of a terminal from which texts stand beside each other."""
+"""Terminal width from which texts are shown side by side."""
 
 
 @click.command(short_help="Show one record.")
@@ -63,7 +63,7 @@ def _samples(path: Path, record: Record, store: Path, count: int) -> tuple[list[
 
 
 def _teacher(path: Path, record: Record) -> Record | None:
-    """The record of the teacher's row beside that of a cell."""
+    """The record of the teacher that belongs to a cell's record."""
     from plad_bench.records import storage
 
     for file in sorted(path.parent.parent.glob("teacher/*.json")):
@@ -84,7 +84,7 @@ def _print_record(record: Record) -> None:
     from plad_bench.leaderboard import statistics
     from plad_bench.records.text import printable
 
-    console = Console(soft_wrap=True)  # what is copied, such as the cell's id, is never broken
+    console = Console(soft_wrap=True)  # the cell's id must not wrap, so that it can be copied
     console.print(Text(f"{record.cell}  {record.status}", style="bold"))
     if record.reason:
         console.print(Text(printable(record.reason)))
@@ -128,7 +128,7 @@ def _told(name: str, value: Any, indent: str) -> Iterator[str]:
 
 
 def _print_samples(samples: list[dict[str, str]]) -> None:
-    """Each prompt, and below it the texts: side by side where there is room."""
+    """Print each prompt with its texts, side by side if the terminal is wide enough."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

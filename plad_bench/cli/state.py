@@ -1,4 +1,4 @@
-"""What commands share."""
+"""The state that commands share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from plad_bench.contract.errors import PluginError
 
 
 class State:
-    """What commands share: options of `plad-bench` itself, and the registry, loaded when first needed."""
+    """The state that commands share: global options, and the registry, which is loaded on first use."""
 
     def __init__(self) -> None:
         self.plugin_files: tuple[Path, ...] = ()
@@ -27,6 +27,6 @@ class State:
             for broken in self._registry.broken:
                 if broken.origin.distribution in {f.name for f in self.plugin_files}:
                     raise PluginError(
-                        f"plugin file {broken.origin.distribution} cannot be loaded: {broken.cause}", "Repair it."
+                        f"cannot load plugin file {broken.origin.distribution}: {broken.cause}", "Fix the file."
                     )
         return self._registry

@@ -1,4 +1,4 @@
-"""`status`: the progress of runs, read from their state files."""
+"""`status`: shows the progress of runs, read from their state files."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import click
 from plad_bench.cli.options import echo_json, json_option, open_store, store_option
 
 
-@click.command(short_help="Show the progress of runs from another shell.")
-@click.option("--all", "everything", is_flag=True, help="Also runs that ended.")
+@click.command(short_help="Show the progress of runs.")
+@click.option("--all", "everything", is_flag=True, help="Include finished runs.")
 @store_option
 @json_option
 def status(store: Path, *, everything: bool, as_json: bool) -> None:
-    """Show the runs of a store: the newest, or all of them."""
+    """Show the progress of the active runs of a store, or of the most recent run if none is active."""
     from plad_bench.execute.runs import states
 
     found = states(open_store(store))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from plad_bench.conformance.claims import Verdict
 from plad_bench.conformance.components import verdicts
 from plad_bench.contract.components import Finding
-from plad_bench.contract.registry import GROUP, KINDS, Origin, Registry
+from plad_bench.contract.registry import GROUP, KINDS, PluginOrigin, Registry
 from plad_bench.contract.suggestions import near_matches
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def check_module(module: ModuleType) -> list[Checked]:
     registry = Registry.load()
     names = installed_as(module)
     if not names:
-        registry.add(Origin(module.__name__, "not installed", editable=True), lambda: module)
+        registry.add(PluginOrigin(module.__name__, "not installed", editable=True), lambda: module)
         names = {module.__name__}
     return check(registry, names)
 

@@ -1,9 +1,9 @@
-"""The components that a plugin registers, one record for each kind.
+"""The components that a plugin registers, one record type per kind.
 
-A record is frozen, has a `name`, a one-line `summary`, an integer `version` (raise it whenever the same parameters
-would give another result: it is part of every key) and a typed `params` class. A function may be given as the
-function itself or as "module:function", which is resolved in the worker; either way it must not need torch to be
-imported at the top of its module.
+A record is frozen and has a `name`, a one-line `summary`, an integer `version` (increase it whenever the same
+parameters would give another result: it is part of every key) and a typed `params` class. A function is given as the
+function itself or as "module:function", which is resolved in the worker. In both cases its module must not import torch
+at the top.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Component:
-    """What all records share."""
+    """Base of all records."""
 
     name: str
     summary: str
@@ -39,39 +39,39 @@ class Component:
 
 @dataclass(frozen=True, kw_only=True)
 class Teacher(Component):
-    """A source of teacher outputs: a model that is run here, or something that is asked for text."""
+    """A source of teacher outputs: a model that runs locally, or a function that returns responses."""
 
     provides: frozenset[Access]
-    """What decides which methods it can serve."""
+    """The outputs that it can provide; they determine which methods can use it."""
     model: Callable[[Any], ModelSource] | None = None
-    """params -> the teacher's model; None for a source of text."""
+    """params -> the teacher's model; None if `responses` is given."""
     training: Callable[[Any], Training | None] = lambda params: None
-    """params -> how the teacher is fine-tuned on the task's references first; None uses the model as it is."""
+    """params -> how the teacher is fine-tuned on the task's references before use; None uses the model as it is."""
     responses: str | Callable[[Sequence[Request], Any, RequestContext], Iterable[Sequence[Response]]] | None = None
-    """(requests, params, context) -> the responses to each request, in their order. Called in a worker. No response is
-    an error, unless `context.counts["without_response"]` says how many requests have none on purpose."""
+    """(requests, params, context) -> the responses to each request, in order. Called in a worker. A request without a
+    response is an error, unless `context.counts["without_response"]` is the number of such requests."""
     immediate: bool = False
-    """Whether `responses` asks nobody and takes no time: it is then called before any work, too, to see that it will
-    not fail."""
+    """Whether `responses` returns immediately, without requests. It is then also called before any work, to find errors
+    early."""
     price: Callable[[Any], Price | None] | None = None
-    """params -> what asking costs, None if nobody said; no function if it costs no money."""
+    """params -> the price of tokens, or None if unknown. Leave it out if requests are free."""
     require: Callable[[Any], None] = lambda params: None
-    """params -> nothing; raises MissingError, before any work, if it cannot be asked."""
+    """params -> None. Called before any work; raises MissingError if the teacher is unavailable."""
     backend: Literal["", "transformers", "vllm"] = ""
-    """What generates the text of its model; empty: what the protocol says."""
+    """The backend that generates its responses; empty for the protocol's."""
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.responses is None):
             msg = f"teacher {self.name}: give either model or responses"
             raise ValueError(msg)
         if self.model is None and self.provides - {Access.TEXT}:
-            msg = f"teacher {self.name}: only a model that is run here provides more than text"
+            msg = f"teacher {self.name}: only a teacher with a model can provide more than text"
             raise ValueError(msg)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """A run of the training loop on the task's references."""
+    """Fine-tuning of a teacher on the task's references."""
 
     steps: int
     lr: float
@@ -81,43 +81,44 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Student(Component):
-    """A student model, under a short name."""
+    """A student model."""
 
     model: Callable[[Any], ModelSource]
     """params -> the student's model."""
     teacher: str = ""
-    """Selector of the teacher used when none is named."""
+    """Selector of the default teacher."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task(Component):
-    """A data set of prompts with references."""
+    """A data set of prompts, usually with references."""
 
     params: type[Params] = TaskParams
-    """Given without those of `TaskParams`, it is extended by them."""
+    """A subclass of `TaskParams`; a class that is not is extended by it."""
     load: str | Callable[[Any], Iterable[Loaded]]
-    """params -> all examples, and the rows that are none. Called in a worker, and before any work to see that the data
-    can be used; the harness groups, splits, deduplicates and audits."""
+    """params -> all examples, with a `BadRow` for each unusable row. Called in a worker, and before any work to find
+    errors early. The harness groups, splits, deduplicates and audits the examples."""
     dataset: str
-    """Hub id or citation of the data set."""
+    """Hub id of the data set, or its citation."""
     revision: str | None = None
     licence: str
     redistributable: bool
-    """False keeps every text of the task out of records, boards and pages."""
+    """False keeps all texts of the task out of records, boards and pages."""
     protocol: Protocol = field(default_factory=Protocol)
     metrics: tuple[str, ...]
     """Selectors of the default metrics; the first one ranks."""
     student: str
     """Selector of the default student."""
     references: Callable[[Any], bool] = lambda params: True
-    """params -> whether its examples have references. Without them the SFT initialisation learns from the teacher's
-    responses, and what reads references is skipped or absent."""
+    """params -> whether the examples have references. If not, the SFT initialisation trains on the teacher's responses,
+    and methods and metrics that read references are skipped."""
     hub: Callable[[Any], Published | None] = lambda params: None
-    """params -> the data set on the hub that `load` reads, at the commit of `contract.hub.pinned`, which is keyed."""
+    """params -> the data set on the hub that `load` reads, at the commit `contract.hub.pinned`. The commit is part of
+    the key."""
     require: Callable[[Any], None] = lambda params: None
-    """params -> nothing; raises MissingError, before any work, if the data cannot be had."""
+    """params -> None. Called before any work; raises MissingError if the data is unavailable."""
     artifacts: Callable[[], Path | None] = lambda: None
-    """A directory of ready-made stage artifacts that ship with the task."""
+    """A directory of stage artifacts that ship with the task."""
 
     def __post_init__(self) -> None:
         if (
@@ -132,52 +133,53 @@ class Task(Component):
 
 @dataclass(frozen=True, kw_only=True)
 class Metric(Component):
-    """A per-example measure of a cell, or a scorer of any text."""
+    """A metric with one value per example; it can also score other texts."""
 
     better: str | None
-    """"higher", "lower", or None: reported and never ranked."""
+    """"higher", "lower", or None if the metric is reported but not ranked."""
     unit: str = ""
-    """"%" shows values of 0 to 1 as 0 to 100."""
+    """"%" displays values from 0 to 1 as 0 to 100."""
     cost: str = ""
-    """What it takes to compute, in a few words."""
+    """Cost of computing it, in a few words."""
     formula: str = ""
-    """The value of one example in plain text, as docs/metrics.md prints it."""
+    """Formula of one example's value in plain text, as shown in docs/metrics.md."""
     needs: frozenset[str] = frozenset()
-    """Values of `Need`: become inputs of its score stage."""
+    """Values of `Need`: the inputs of its score stage."""
     hub: Callable[[Any], Published | None] = lambda params: None
-    """params -> the model on the hub that it reads, at the commit of `contract.hub.pinned`, which is keyed."""
+    """params -> the model on the hub that it reads, at the commit `contract.hub.pinned`. The commit is part of the
+    key."""
     require: Callable[[Any], None] = lambda params: None
-    """params -> nothing; raises MissingError, before any work, if it cannot be computed here."""
+    """params -> None. Called before any work; raises MissingError if the metric cannot be computed."""
     asks: Callable[[Any], Asks] | None = None
-    """params -> what it asks of an endpoint about each response; no function if it costs no money. It pays from
+    """params -> its requests to an endpoint per response. Leave it out if it sends no paid requests. They are paid from
     `Tools.budget`."""
     score: str | Callable[[Sequence[Scored], Any, Tools], Sequence[float] | Mapping[str, float]]
-    """(examples, params, tools) -> one value per example, NaN where it has none. A metric with examples of its own
-    gives a mapping from their names instead."""
+    """(examples, params, tools) -> one value per example, NaN if undefined. A metric with examples of its own returns a
+    mapping from their names to values instead."""
 
     def __post_init__(self) -> None:
         if unknown := self.needs - set(Need):
-            msg = f"{self.name} needs {', '.join(sorted(unknown))}; there are: {', '.join(Need)}"
+            msg = f"{self.name} has unknown needs {', '.join(sorted(unknown))}; known: {', '.join(Need)}"
             raise ValueError(msg)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairBuilder(Component):
-    """Makes preference pairs from the responses there are; the harness drops those that its parameters rule out."""
+    """Builds preference pairs from responses; the harness drops pairs that the filter parameters exclude."""
 
     params: type[PairParams] = PairParams
     needs: frozenset[Text]
     build: str | Callable[[Sequence[Candidates], Any, Scorers], Iterable[Pair]]
-    """(candidates, params, scorers) -> pairs, those of a prompt the best first."""
+    """(candidates, params, scorers) -> pairs, with the best pair of each prompt first."""
     scorer: Callable[[Any], str] = lambda params: params.scorer
-    """params -> selector of the metric that it orders by or that margins are measured in; empty if none."""
+    """params -> selector of the metric that orders responses or measures margins; empty if none."""
     samples: Callable[[Any], int] = lambda params: 1
-    """params -> the fewest samples of a prompt that it can do with."""
+    """params -> minimum number of responses per prompt."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method(Component):
-    """A distillation method: what it cites, what it needs, and its objective."""
+    """A distillation method, with its paper, requirements and objective."""
 
     params: type[Params] = MethodParams
     paper: str
@@ -185,44 +187,45 @@ class Method(Component):
     title: str
     """Title of the paper."""
     equation: str
-    """The loss in plain text, as docs/methods.md prints it."""
+    """The loss in plain text, as shown in docs/methods.md."""
     access: Access
     objective: TokenObjective | PairObjective
     shared_vocabulary: bool = True
-    """Whether teacher logits are compared token by token; False for a method that works across tokenizers."""
+    """Whether teacher and student logits are compared token by token; False for a method that works across
+    tokenizers."""
     control: bool = False
-    """Whether it lacks on purpose what makes a distillation work: shown as a baseline, never ranked, and not among
-    `all` methods."""
+    """Whether it is a control, which deliberately lacks the teacher's information. Controls are shown as baselines, are
+    not ranked, and are not part of `all` methods."""
     step_cost: str = ""
-    """What a step costs beyond one forward and backward pass of the student, if anything."""
+    """Cost of a step beyond one forward and backward pass of the student, in a few words."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Launcher(Component):
-    """Where stages run."""
+    """Runs stages in slots on a device."""
 
     open: Callable[[Any, LaunchOptions], LauncherSession]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check(Component):
-    """A check of `doctor`: one that raises or hangs costs only its own line."""
+    """A check of `doctor`. If it raises or hangs, it fails, and the other checks still run."""
 
     run: Callable[[], Iterable[Finding]]
     slow: bool = False
-    """It takes longer than one likes to wait, and is run with `--slow` only."""
+    """Whether to run it with `--slow` only."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What a check saw, and what to do when it is not well."""
+    """A result of a check, with a remedy if there is a problem."""
 
     ok: bool
     message: str
     remedy: str = ""
-    """Beside ok=True it makes a warning."""
+    """With ok=True, a remedy turns the finding into a warning."""
 
     @property
     def level(self) -> Literal["ok", "warning", "failed"]:
-        """How grave it is."""
+        """Severity of the finding."""
         return "failed" if not self.ok else "warning" if self.remedy else "ok"

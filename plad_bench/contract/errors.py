@@ -1,4 +1,4 @@
-"""The errors a user can meet. Each says what failed and on which input, carries a remedy, and knows its exit code."""
+"""The errors that users can see. Each has a message with the failing input, a remedy and an exit code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ExitCode(IntEnum):
 
 
 class PladBenchError(Exception):
-    """Base of every expected error: a message, what to do about it, and the exit code."""
+    """Base of all expected errors, with a message, a remedy and an exit code."""
 
     exit_code: ExitCode = ExitCode.FAILED
 
@@ -33,42 +33,42 @@ class PladBenchError(Exception):
 
 
 class UsageError(PladBenchError):
-    """A name, parameter or option that does not exist or is out of range."""
+    """A name, parameter or option is unknown, or a value is out of range."""
 
     exit_code = ExitCode.USAGE
 
 
 class MissingError(PladBenchError):
-    """A prerequisite is absent: a model, a data set, a GPU, a package, the network."""
+    """A prerequisite is missing: a model, a data set, a GPU, a package, the network."""
 
     exit_code = ExitCode.MISSING
 
 
 class PluginError(PladBenchError):
-    """A plugin is broken, or registers something malformed."""
+    """A plugin is broken, or registers a malformed component."""
 
     exit_code = ExitCode.PLUGIN
 
 
 class NothingSelectedError(PladBenchError):
-    """The selection matches nothing."""
+    """The selection is empty."""
 
     exit_code = ExitCode.NOTHING
 
 
 class BudgetError(PladBenchError):
-    """A run reached what it may spend; what it bought is kept."""
+    """The budget of a run is spent; paid responses are kept."""
 
     exit_code = ExitCode.BUDGET
 
 
 class CorruptArtifactError(PladBenchError):
-    """A stored artifact is not what its manifest says."""
+    """A stored artifact does not match its manifest."""
 
 
 class StageError(PladBenchError):
-    """A stage failed for a reason its message explains; the cells that need it fail, nobody else's."""
+    """A stage failed for the reason in the message. The cells that depend on it fail; others continue."""
 
 
 class UnmeasuredError(StageError):
-    """A metric cannot be had for this cell, for a reason its message explains; the cell counts without it."""
+    """A metric cannot be computed for a cell, for the reason in the message. The cell is recorded without it."""

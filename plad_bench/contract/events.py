@@ -1,4 +1,4 @@
-"""What observation hooks are told."""
+"""The events that observation hooks receive."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """What an observation hook is told."""
+    """An event that observation hooks receive."""
 
     kind: str
     """run_started, stage_finished, cell_finished or run_finished."""

@@ -1,4 +1,4 @@
-"""Examples, responses and pairs: the texts that pass between a plugin and the harness."""
+"""Examples, responses and pairs: the data that plugins and the harness exchange."""
 
 from __future__ import annotations
 
@@ -11,72 +11,71 @@ from plad_bench.contract.enums import Text
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One prompt as a task yields it. The same prompt may come several times, with other references."""
+    """One prompt of a task. A task may yield the same prompt several times with different references."""
 
     prompt: str
     references: tuple[str, ...]
     meta: Mapping[str, Any] = field(default_factory=dict)
-    """JSON values a metric of this task needs, such as the slots of a meaning."""
+    """JSON values for the metrics of this task, such as the slots of a meaning representation."""
     split: str | None = None
-    """train, validation or test where the data says so; None leaves that to the harness, which splits by hash. A split
-    that no example names is taken from those of train."""
+    """train, validation or test if the data set has splits; None lets the harness split by hash. A split without
+    examples is taken from train."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BadRow:
-    """A row of a data set that is no example. A task yields it instead; the harness counts and lists it."""
+    """An unusable row of a data set. A task yields it in place of an example; the harness counts and lists it."""
 
     where: str
-    """Such as "train.jsonl, line 7"."""
+    """Location, such as "train.jsonl, line 7"."""
     reason: str
-    """What is wrong with it. Quotes none of its text, for a record may show it."""
+    """What is wrong with the row. Records may show it, so it must not quote the row's text."""
     hint: str = field(default="", compare=False)
-    """What may help its owner, such as the fields that the row has. Shown to them, and kept out of records."""
+    """A hint for the user, such as the fields of the row. Shown on the terminal and kept out of records."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Where the examples of a task came from, for the record."""
+    """The data set on the hub from which a task's examples were read, for the record."""
 
     id: str
     revision: str
-    """What the hub resolved."""
+    """The revision that the hub resolved."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A file, or a split on the hub, whose rows a task or a recorded teacher reads. A task yields it after its rows."""
+    """A file, or a split on the hub, from which rows are read. A task yields it after the rows."""
 
     name: str
     rows: int | None
-    """How many rows it holds, examples and bad rows together; None for a file that was left out."""
+    """Number of rows, examples and bad rows together; None for a file that was not read."""
     remark: str = ""
-    """What its owner should know of how it was read, such as by what its columns are separated. Quotes none of its
-    text."""
+    """A remark on how the file was read, such as its column separator. It must not quote text of the file."""
 
 
 Loaded: TypeAlias = Example | BadRow | Origin | Source
-"""What a task yields."""
+"""The items that a task yields."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Response:
-    """A text, with the token ids it was generated as, if a model of ours made it."""
+    """A text, with its token ids if a local model generated it."""
 
     text: str
     ids: tuple[int, ...] | None = None
     """Without the end token."""
     tokenizer: str = ""
-    """Hash of the tokenizer that the ids belong to."""
+    """Hash of the tokenizer of the ids."""
     finished: bool = True
-    """False when the length limit cut it: no end token is then trained."""
+    """False if the response was truncated at the length limit; training then adds no end token."""
     logprobs: tuple[float, ...] | None = None
-    """Of each of `ids`, and of the end token if there is one, before any temperature; None where nobody kept them."""
+    """Log-probabilities of `ids`, and of the end token if there is one, at temperature 1; None if unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """What a metric sees of one example."""
+    """An example with its response, as metrics receive it."""
 
     id: str
     prompt: str
@@ -84,22 +83,22 @@ class Scored:
     meta: Mapping[str, Any]
     response: str
     teacher: str | None = None
-    """The teacher's response, for metrics that need it."""
+    """The teacher's response, if the metric needs it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidates:
-    """All the responses to one training prompt, by source."""
+    """The responses to one training prompt, by source."""
 
     id: str
     prompt: str
     responses: Mapping[Text, tuple[Response, ...]]
-    """The references, and of the other sources those that the builder needs."""
+    """The references, and the other sources that the builder needs."""
     meta: Mapping[str, Any] = field(default_factory=dict)
-    """The example's."""
+    """`meta` of the example."""
 
     def scored(self, response: str, references: tuple[str, ...] | None = None) -> Scored:
-        """What a scorer sees of a response, in place of the task's references others if they are given."""
+        """The input of a scorer for a response, with other references than the task's if given."""
         if references is None:
             references = tuple(r.text for r in self.responses[Text.REFERENCE])
         return Scored(id=self.id, prompt=self.prompt, references=references, meta=self.meta, response=response)
@@ -107,11 +106,12 @@ class Candidates:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """A preference: `chosen` is taken to be better than `rejected`."""
+    """A preference pair: `chosen` is preferred to `rejected`."""
 
     id: str
-    """The id of the prompt's example."""
+    """Id of the example."""
     chosen: Response
     rejected: Response
     margin: float | None = None
-    """The lead of `chosen` by the builder's scorer: 0 is a tie, NaN no score; None if it does not order by score."""
+    """Score of `chosen` minus score of `rejected`: 0 for a tie, NaN without scores; None if the builder does not use
+    scores."""

@@ -1,4 +1,4 @@
-"""Writing a file so that it is never half there, and what to say of one that cannot be read or written."""
+"""Atomic file writes, and errors for files that cannot be read or written."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _REMEDIES = {
 def write_atomically(path: Path, data: bytes) -> None:
     """Write `data` to a temporary file beside `path`, flush it to disk, and rename it into place.
 
-    The temporary file's name belongs to `path`, and one writer at a time has it: what a killed writer leaves there,
-    the next one overwrites.
+    The temporary file's name depends on `path` only, and one writer at a time can open it; the next writer overwrites
+    what a killed one left.
 
     Raises:
-        MissingError: if the disk is full or the place cannot be written; what was there before is intact.
+        MissingError: if the disk is full or the path is not writable; an existing file is unchanged.
     """
     temporary = path.with_name(f".{path.name[:200]}.tmp")
     try:
@@ -45,23 +45,25 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def refused(error: OSError) -> MissingError:
-    """The error for whatever else the system refused."""
+    """The error for any other OSError."""
     what = f"{error.filename}: " if error.filename else ""
-    remedy = _REMEDIES.get(error.errno or 0, "See to that, and run the same command again (--debug shows where)")
+    remedy = _REMEDIES.get(
+        error.errno or 0, "Fix the cause and run the same command again (--debug shows the traceback)"
+    )
     return MissingError(f"{what}{error.strerror or error}", f"{remedy}.")
 
 
 def unreadable(name: str, error: OSError) -> MissingError:
-    """The error for a file that cannot be read, which says nothing of what is in it."""
-    remedy = _REMEDIES.get(error.errno or 0, "Make it readable, or give another")
+    """The error for a file that cannot be read."""
+    remedy = _REMEDIES.get(error.errno or 0, "Make it readable, or give another file")
     return MissingError(f"{name} cannot be read: {error.strerror or error}", f"{remedy}.")
 
 
 def unwritable(path: Path, error: OSError) -> MissingError:
-    """The error for a place that cannot be written, with a remedy that fits the cause."""
+    """The error for a path that cannot be written, with a remedy for the cause."""
     remedy = _REMEDIES.get(error.errno or 0, "Make it writable")
     verb = "open" if error.errno in {errno.EMFILE, errno.ENFILE} else "write"
     return MissingError(
         f"cannot {verb} {path}: {error.strerror or error}",
-        f"{remedy}, or choose another place with --store or --boards-dir.",
+        f"{remedy}, or choose another directory with --store or --boards-dir.",
     )

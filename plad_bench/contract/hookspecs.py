@@ -1,7 +1,7 @@
-"""Every hook of plad-bench, by the time of its call.
+"""The hooks of plad-bench, in the order in which they are called.
 
-A plugin is a module, or any object, with functions of these names marked `@hookimpl`, registered under the
-entry-point group `plad_bench` or given as a file with `-p`.
+A plugin is a module, or any object, with functions of these names that are decorated with `@hookimpl`. It is registered
+under the entry-point group `plad_bench` or given as a file with `-p`.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def plad_bench_commands(cli: click.Group) -> None:
 
 @hookspec(firstresult=True)
 def plad_bench_cell_skip(cell: CellView) -> str | None:
-    """Say why a planned cell cannot run, or None. Stops at the first reason.
+    """Return the reason why a planned cell cannot run, or None. The first reason is used.
 
     For example:
 
@@ -179,7 +179,7 @@ def plad_bench_cell_skip(cell: CellView) -> str | None:
 
 @hookspec
 def plad_bench_run_started(event: Event) -> None:
-    """A run begins; `event.data` has its command and the number of cells.
+    """A run has started; `event.data` contains its command and the number of cells.
 
     For example:
 
@@ -191,7 +191,7 @@ def plad_bench_run_started(event: Event) -> None:
 
 @hookspec
 def plad_bench_stage_finished(event: Event) -> None:
-    """A stage ended; `event.status` is done or failed.
+    """A stage has ended; `event.status` is done or failed.
 
     For example:
 
@@ -203,7 +203,7 @@ def plad_bench_stage_finished(event: Event) -> None:
 
 @hookspec
 def plad_bench_cell_finished(event: Event) -> None:
-    """A cell's record was written; `event.data` is the record.
+    """The record of a cell was written; `event.data` is the record.
 
     For example:
 
@@ -215,7 +215,7 @@ def plad_bench_cell_finished(event: Event) -> None:
 
 @hookspec
 def plad_bench_run_finished(event: Event) -> None:
-    """A run ended; `event.data` counts done, cached, skipped and failed cells.
+    """A run has ended; `event.data` contains the numbers of done, cached, skipped and failed cells.
 
     For example:
 
@@ -230,7 +230,7 @@ def plad_bench_run_finished(event: Event) -> None:
 
 @hookspec
 def plad_bench_board_sections(board: BoardView) -> str | None:
-    """Return markdown to add to a board's page, or None. Must depend on the board alone.
+    """Return Markdown to add to a board's page, or None. The result must depend on the board only.
 
     For example:
 

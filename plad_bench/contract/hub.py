@@ -1,4 +1,4 @@
-"""The Hugging Face hub: a model's files that are here already, and what to say when something cannot be had."""
+"""Access to the Hugging Face hub: cached files of models, pinned commits, and errors."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ DESCRIBING = (
     "special_tokens_map.json",
     "chat_template.jinja",
 )
-"""The small files that say what a model is, before its weights are there."""
+"""Small files that describe a model; they are downloaded before its weights."""
 NO_WEIGHTS = ("model.safetensors",)
-"""What a model without any safetensors lacks."""
+"""The missing files of a model without safetensors."""
 
 
 _commits: dict[str, str | None] = {}
-"""What this process takes branches and tags for: "model org/name main" -> commit, None if nobody could tell."""
+"""Resolved branches and tags of this process: "model org/name main" -> commit, None if unresolvable."""
 
 
 def pin(commits: Mapping[str, str]) -> None:
-    """Take these branches and tags for these commits from now on, and forget all others."""
+    """Pin branches and tags to commits, and forget all others."""
     _commits.clear()
     _commits.update(commits)
 
 
 def pins() -> dict[str, str]:
-    """What branches and tags were taken for so far, as `pin` reads it."""
+    """The commits of branches and tags so far, in the format of `pin`."""
     return {name: found for name, found in _commits.items() if found is not None}
 
 
 def pinned(id_: str, revision: str | None, kind: str = "model") -> str | None:
-    """The commit that a revision is taken for if that is settled, else the revision."""
+    """The commit of a revision if it is resolved, otherwise the revision."""
     return _commits.get(_name(id_, revision, kind)) or revision
 
 
 def commit(id_: str, revision: str | None, kind: str = "model") -> str | None:
-    """The commit that a revision of a model or a "dataset" stands for, from now on; None if nobody can tell.
+    """Resolve and pin the commit of a revision of a "model" or "dataset"; None if it cannot be resolved.
 
-    Without a pin that is what the cache on this machine knows, or else what the hub says now.
+    Without a pin, the commit comes from the local cache, or else from the hub.
     """
     name = _name(id_, revision, kind)
     if name not in _commits:
@@ -71,25 +71,25 @@ def _resolved(id_: str, revision: str | None, kind: str) -> str | None:
         return reference.read_text().strip()
     try:
         found = HfApi().repo_info(id_, revision=revision, repo_type=kind, timeout=10).sha
-    except Exception:  # noqa: BLE001  whatever it is, `asking` explains it where the files are looked for
+    except Exception:  # noqa: BLE001  `asking` reports it when the files are looked up
         here = [path.name for path in (cached / "snapshots").glob("*")] if constants.HF_HUB_OFFLINE else []
         return here[0] if len(here) == 1 and revision is None else None
     if found:
-        with contextlib.suppress(MissingError):  # as the client does: what the cache knows needs no hub next time
+        with contextlib.suppress(MissingError):  # as the client does, so that the next look-up works offline
             write_atomically(reference, found.encode())
     return found
 
 
 def unknown(what: str, id_: str) -> MissingError:
-    """The refusal of a revision that nobody can resolve: results of different commits could be taken for the same."""
+    """The error for a revision that cannot be resolved, because results of different commits could be confused."""
     return MissingError(
-        f"{what}: nobody can tell which commit of {id_} is meant",
-        "Connect to the hub once, or name a commit (revision=), or give the files (path=).",
+        f"{what}: cannot resolve the commit of {id_}",
+        "Connect to the hub once, give a commit (revision=), or give local files (path=).",
     )
 
 
 def located(model: str, revision: str | None) -> Path | None:
-    """The directory of a model's files on this machine: its own, or the hub's cache; None if nothing is here."""
+    """The local directory of a model, or its directory in the hub's cache; None if it is not on this machine."""
     if Path(model).is_dir():
         return Path(model)
     from huggingface_hub import try_to_load_from_cache
@@ -99,25 +99,25 @@ def located(model: str, revision: str | None) -> Path | None:
 
 
 def settings(file: Path, what: str) -> dict[str, Any]:
-    """A JSON file of a model; empty if there is none, or it holds no object.
+    """Read a JSON file of a model; empty if it does not exist or does not contain an object.
 
     Raises:
-        MissingError: if it cannot be read; `what` begins the message.
+        MissingError: if it cannot be read; the message begins with `what`.
     """
     if not file.is_file():
         return {}
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise MissingError(f"{what}: {file.name} cannot be read: {error}", "Repair or download it again.") from None
+        raise MissingError(f"{what}: {file.name} cannot be read: {error}", "Fix it or download it again.") from None
     return value if isinstance(value, dict) else {}
 
 
 def lacking(directory: Path, what: str) -> tuple[str, ...]:
-    """The files of weights that a directory lacks; `NO_WEIGHTS` if it has none at all.
+    """The weight files that are missing from a directory; `NO_WEIGHTS` if it has none at all.
 
     Raises:
-        MissingError: if the index that names them cannot be read.
+        MissingError: if the index of weight files cannot be read.
     """
     if not any(directory.glob("*.safetensors")):
         return NO_WEIGHTS
@@ -127,10 +127,10 @@ def lacking(directory: Path, what: str) -> tuple[str, ...]:
 
 
 def check_weights(directory: Path, what: str) -> None:
-    """See that a directory holds all of a model's weights.
+    """Check that a directory contains all weights of a model.
 
     Raises:
-        MissingError: if a file lacks, was cut short, cannot be read, or is no safetensors file.
+        MissingError: if a file is missing, incomplete, unreadable, or not a safetensors file.
     """
     if files := lacking(directory, what):
         raise incomplete(what, files)
@@ -141,8 +141,8 @@ def check_weights(directory: Path, what: str) -> None:
             raise unreadable(f"{what}: {file.name}", error) from error
         if not whole:
             raise MissingError(
-                f"{what}: {file.name} is no safetensors file, or only its beginning",
-                "Copy or download it again; in a git clone `git lfs pull` fetches it.",
+                f"{what}: {file.name} is incomplete or not a safetensors file",
+                "Copy or download it again; in a git clone, run `git lfs pull`.",
             )
 
 
@@ -161,38 +161,38 @@ def _is_whole(file: Path) -> bool:
 
 
 def incomplete(what: str, files: tuple[str, ...]) -> MissingError:
-    """The refusal of a model that lacks these files of weights."""
+    """The error for a model with missing weight files."""
     if files == NO_WEIGHTS:
-        remedy = "Convert it, or choose a revision that has; pickled weights are never loaded."
+        remedy = "Convert it, or choose a revision with safetensors; pickled weights are never loaded."
         return MissingError(f"{what} has no safetensors file", remedy)
     return MissingError(
-        f"{what} lacks {files[0]}, one of {len(files)} files that its index names", "Copy or download it again."
+        f"{what}: {files[0]} is missing, one of {len(files)} files listed in its index", "Copy or download it again."
     )
 
 
 def no_end_token(what: str) -> MissingError:
-    """The refusal of a tokenizer that cannot end a response."""
+    """The error for a tokenizer without an end token."""
     return MissingError(f"the tokenizer of {what} has no end token", "Set eos_token in its tokenizer_config.json.")
 
 
 def no_template(what: str) -> MissingError:
-    """The refusal of a chat template that is not there."""
+    """The error for a missing chat template."""
     return MissingError(
-        f"{what} has no chat template", "Give template_file=FILE, a Jinja template, or leave template= out."
+        f"{what} has no chat template", "Give a Jinja template with template_file=FILE, or leave template= out."
     )
 
 
 def end_token_beyond(what: str, token: str, number: int, rows: int) -> MissingError:
-    """The refusal of an end token that the model has no embedding for."""
+    """The error for an end token without an embedding."""
     return MissingError(
-        f"the end token {token!r} of {what} has the number {number}, and the model has embeddings for {rows} tokens",
-        "Take the tokenizer that belongs to the model, or resize the model's embeddings.",
+        f"the end token {token!r} of {what} has id {number}, but the model has embeddings for {rows} tokens",
+        "Use the tokenizer that belongs to the model, or resize the model's embeddings.",
     )
 
 
 @contextmanager
 def asking(what: str, id_: str, revision: str | None, instead: str = "'hf[path=DIR]'") -> Iterator[None]:
-    """Turn whatever goes wrong with the hub into a MissingError; `what` begins its message, `instead` needs no hub."""
+    """Turn errors of the hub into a MissingError; `what` begins its message, `instead` is an offline source."""
     try:
         yield
     except Exception as error:
@@ -209,10 +209,15 @@ def _unavailable(what: str, id_: str, revision: str | None, instead: str, error:
     )
 
     answers = (
-        (GatedRepoError, 0, "is gated", "Ask for access on its page, then `hf auth login` (or set HF_TOKEN)."),
-        (RepositoryNotFoundError, 401, "is not on the hub, or is private", "Check the name; else `hf auth login`."),
+        (GatedRepoError, 0, "is gated", "Request access on its page, then run `hf auth login` (or set HF_TOKEN)."),
+        (RepositoryNotFoundError, 401, "is not on the hub, or is private", "Check the name, or run `hf auth login`."),
         (RevisionNotFoundError, 0, f"has no revision {revision or 'main'}", "Check the revision."),
-        ((), 403, "is not for this token", "See on the hub what the token may read, or `hf auth login`."),
+        (
+            (),
+            403,
+            "is not accessible with this token",
+            "Check the token's permissions on the hub, or run `hf auth login`.",
+        ),
     )
     cause = error.__cause__
     known = next((e for e in (error, cause) if isinstance(e, HfHubHTTPError)), None)
@@ -228,8 +233,8 @@ def _unavailable(what: str, id_: str, revision: str | None, instead: str, error:
     elif is_offline_mode():
         reason, remedy = " is not in the local cache, and HF_HUB_OFFLINE is set", f"Unset it, {elsewhere}"
     elif str(error).startswith("Consistency check failed"):
-        reason, remedy = ": the download was cut short", "Run again: it goes on where it stopped."
+        reason, remedy = ": the download is incomplete", "Run again; the download resumes where it stopped."
     else:
-        reason = f" is not in the local cache and the hub cannot be reached ({type(cause or error).__name__})"
+        reason = f" is not in the local cache, and the hub cannot be reached ({type(cause or error).__name__})"
         remedy = f"Connect to the network, {elsewhere}"
     return MissingError(what + reason, remedy)

@@ -1,6 +1,6 @@
-"""JSON Lines, wherever the project reads or writes them: a JSON value in UTF-8 on each line, ended by a line feed.
+"""Read and write JSON Lines: one JSON value per line, in UTF-8, ended by a line feed.
 
-A text may hold other line separators (U+2028, NEL, a carriage return), and no line is split at them.
+Texts may contain other line separators (U+2028, NEL, a carriage return); lines are not split at them.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from typing import Any
 
 
 class NotJsonError(ValueError):
-    """A line is no JSON; the message says why, without its text."""
+    """A line is not valid JSON; the message gives the reason without quoting the line."""
 
 
 def numbered(stream: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """The lines of a binary stream that are not blank, without their ends, each with its number, counted from 1."""
+    """The non-blank lines of a binary stream, without line ends, each with its number from 1."""
     for number, line in enumerate(stream, 1):
         if line.strip(b" \t\r\n\xef\xbb\xbf"):
             yield number, line.rstrip()
 
 
 def parse(line: bytes) -> Any:
-    """The value of a line; a byte order mark before it is ignored.
+    """Parse a line; a leading byte order mark is ignored.
 
     Raises:
-        NotJsonError: if it is not UTF-8 or not JSON, or if an object in it has a field twice, of which JSON readers
-            would keep one.
+        NotJsonError: if the line is not UTF-8 or not JSON, or if an object has the same field twice, of which JSON
+            readers keep only one.
     """
     try:
         return json.loads(line.decode("utf-8-sig"), object_pairs_hook=_object)
@@ -42,10 +42,10 @@ def parse(line: bytes) -> Any:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a file that the harness wrote.
+    """Read the objects of a file that the harness wrote.
 
     Raises:
-        NotJsonError: at a line that is none; what the harness verifies by its hash has no such line.
+        NotJsonError: at an invalid line, which a file with a verified hash does not contain.
         OSError: if the file cannot be read.
     """
     with path.open("rb") as stream:
@@ -54,7 +54,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def line_of(row: Mapping[str, Any]) -> bytes:
-    """A row as a line with its end, readable as it is: only text that is no valid Unicode is escaped."""
+    """Format a row as a line; only text that is not valid Unicode is escaped."""
     try:
         return (json.dumps(row, ensure_ascii=False) + "\n").encode()
     except UnicodeEncodeError:  # half of a surrogate pair, which some servers send

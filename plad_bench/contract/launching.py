@@ -1,4 +1,4 @@
-"""What a launcher provides: slots on a device, and processes in them."""
+"""The interface of launchers: slots on a device, and processes in them."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchOptions:
-    """What a launcher is told."""
+    """Options of a launcher."""
 
     workers: int | None
-    """CPU slots; None: as many as there is room for."""
+    """Number of CPU slots; None for as many as fit."""
     threads: int
-    """Of a slot."""
+    """Threads per slot."""
     gpus: tuple[int, ...]
-    """Indices of this machine's GPUs to use; empty: CPU."""
+    """Indices of the GPUs to use on this machine; empty for the CPU."""
     store: Path
-    """Where jobs and results lie. Every slot must see it."""
+    """Directory of jobs and results, which all slots must be able to access."""
 
 
 class LauncherSession:
-    """An open launcher: a fixed number of slots. A stage runs in one of them or in several, a clean process in each."""
+    """An open launcher with a fixed number of slots. A stage runs in one or more slots, with a new process in each."""
 
     slots: int
     device: str
-    """The device a stage sees: cpu or cuda:0."""
+    """The device as stages see it: cpu or cuda:0."""
 
     def start(self, job: Path, log: Path, slots: Sequence[int]) -> StageProcess:
         """Start `plad_bench.execute.worker` on a job file in each slot, as ranks 0, 1, ... of one stage.
 
-        Their output goes to `log`. The stage ends with rank 0, and no rank outlives it; a rank that fails ends it.
+        Their output goes to `log`. The stage ends when rank 0 ends, which ends the other ranks, or when any rank fails.
         """
         raise NotImplementedError
 
     def close(self) -> None:
-        """Stop whatever runs."""
+        """Stop all running stages."""
         raise NotImplementedError
 
 
@@ -44,9 +44,9 @@ class StageProcess:
     """A running stage."""
 
     def poll(self) -> int | None:
-        """The exit code, negative for a signal; None while it runs."""
+        """The exit code, negative if killed by a signal; None while running."""
         raise NotImplementedError
 
     def kill(self) -> None:
-        """End it now."""
+        """Kill the stage."""
         raise NotImplementedError

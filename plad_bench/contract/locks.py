@@ -1,4 +1,4 @@
-"""Locks between processes. The system releases a lock when its holder ends, however that ends: none is ever stale."""
+"""Locks between processes. The operating system releases a lock when its holder ends, so that no lock becomes stale."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 @contextmanager
 def held(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock that a file stands for; the file is there only while somebody holds or wants it.
+    """Hold the lock of a file; the file exists only while a process holds the lock or waits for it.
 
     Yields:
-        True; without `wait` False at once if another process, or another thread of this one, holds the lock.
+        True if the lock is held; without `wait`, False if another process, or another thread of this one, holds it.
 
     Raises:
         MissingError: if the file system has no locks.
@@ -33,13 +33,13 @@ def held(path: Path, *, wait: bool = True) -> Iterator[bool]:
     try:
         yield True
     finally:
-        with contextlib.suppress(OSError):  # a file that stays is no lock
+        with contextlib.suppress(OSError):  # a remaining file does not lock anything
             path.unlink()
         os.close(handle)
 
 
 def is_held(path: Path) -> bool:
-    """Whether somebody holds the lock that a file stands for. Writes nothing. Errors as `held`."""
+    """Whether the lock of a file is held. Writes nothing. Errors as `held`."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -51,9 +51,10 @@ def is_held(path: Path) -> bool:
 
 
 def claim(path: Path, *, wait: bool = True) -> int | None:
-    """Open a file, made if it is not there, that no other claim has open; None if one has and `wait` is False.
+    """Open a file exclusively, creating it if missing; None if another claim holds it and `wait` is False.
 
-    Whoever has it may write, rename or remove it, and ends the claim by closing the file descriptor. Errors as `held`.
+    The holder may write, rename or remove the file, and ends the claim by closing the file descriptor. Errors as
+    `held`.
     """
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
@@ -61,7 +62,7 @@ def claim(path: Path, *, wait: bool = True) -> int | None:
         try:
             if not _lock(handle, path, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)):
                 return None
-            mine = _is(path, handle)  # else its last holder has removed or renamed it meanwhile
+            mine = _is(path, handle)  # otherwise its last holder has removed or renamed it
         finally:
             if not mine:
                 os.close(handle)
@@ -85,7 +86,7 @@ def _lock(handle: int, path: Path, how: int) -> bool:
         if error.errno not in _UNSUPPORTED:
             raise
         raise MissingError(
-            f"the file system of {path.parent} has no file locks (flock): {error.strerror}",
-            "Choose a place that has, with --store or --boards-dir.",
+            f"the file system of {path.parent} does not support file locks (flock): {error.strerror}",
+            "Choose a directory on another file system with --store or --boards-dir.",
         ) from error
     return True

@@ -1,4 +1,4 @@
-"""What this machine has."""
+"""Properties of this machine."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import os
 
 
 def processors() -> int:
-    """How many processors this process may use, which are fewer than the machine's where it is bound to some."""
+    """Number of processors that this process may use; it can be smaller than the machine's."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""How a stage spares its device's memory."""
+"""How a stage limits its use of device memory."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass
 class MemoryPolicy:
-    """What a stage has learned about its device. No result depends on it but by rounding, so no key holds it."""
+    """The memory settings that a stage has found to work on its device. Not keyed: they only affect rounding."""
 
     micro_batch: int = 0
-    """Sequences per forward pass at most; 0: as many as the work takes at once."""
+    """Maximum number of sequences per forward pass; 0 for no limit."""
     checkpointing: bool = False
-    """Whether a training computes activations again for their gradients instead of keeping them."""
+    """Whether training recomputes activations in the backward pass (gradient checkpointing)."""

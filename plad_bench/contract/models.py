@@ -1,4 +1,4 @@
-"""Models as records name them: published ones, and small ones made from scratch."""
+"""Models of teachers and students: pretrained ones, and small ones trained from scratch."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Literal, TypeAlias
 
 @dataclass(frozen=True, kw_only=True)
 class PromptFormat:
-    """How a published model is given a prompt."""
+    """How prompts are formatted for a pretrained model."""
 
     template: str = ""
-    """none: as plain text; chat: by its chat template; else the Jinja source of another template. Empty: by its chat
-    template if it has one."""
+    """none: plain text; chat: the model's chat template; otherwise the source of a Jinja template. Empty: the chat
+    template if the model has one."""
     system: str = ""
-    """The system prompt; empty: what the template says of its own."""
+    """The system prompt; empty for the template's default."""
     instruction: str = ""
-    """What stands before every prompt, or around it where it holds "{prompt}"."""
+    """Text before every prompt, or around it if it contains "{prompt}"."""
     date: str = "2024-07-26"
-    """The date, YYYY-MM-DD, that a template which asks for today's is given."""
+    """The date, YYYY-MM-DD, for templates that insert the current date."""
     thinking: Literal["off", "strip", "keep"] = "off"
-    """off: a template that knows thinking is told to do without; strip: the model thinks, and what it thinks is no part
-    of its answer; keep: it is part of its answer."""
+    """off: thinking is disabled in templates that support it; strip: the model thinks, and its thinking is removed from
+    the response; keep: its thinking is part of the response."""
 
     def instructed(self, prompt: str) -> str:
         """A prompt with its instruction."""
@@ -31,28 +31,28 @@ class PromptFormat:
         return f"{self.instruction}\n\n{prompt}" if self.instruction else prompt
 
     def document(self) -> dict[str, str]:
-        """What is not as it usually is, as JSON values."""
+        """The values that differ from their defaults, as JSON values."""
         return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != f.default}
 
 
 @dataclass(frozen=True, kw_only=True)
 class HubModel:
-    """A model in Hugging Face format: a hub id with a revision, or a directory. Safetensors only."""
+    """A model in Hugging Face format with safetensors weights: a hub id with a revision, or a directory."""
 
     id: str
     revision: str | None = None
-    """None until a hub resolves it; never a hash that nobody saw."""
+    """None until the hub has resolved it."""
     layers: str = ""
-    """Which of its layers are kept (`learn/pruning.py`): how many, or their indices joined by "+"; empty for all."""
+    """The layers to keep (`learn/pruning.py`): a number of layers, or indices joined by "+"; empty for all."""
     prompts: PromptFormat = PromptFormat()
-    """How it is given prompts."""
+    """Prompt format."""
     parameters: float = 0
-    """How many it has, where its id does not say; 0 if unknown. Not keyed."""
+    """Number of parameters, if the id does not contain it; 0 if unknown. Not keyed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScratchModel:
-    """A small Llama made from scratch, with a byte-level BPE tokenizer trained on the task's training text."""
+    """A small Llama with random weights, and a byte-level BPE tokenizer trained on the task's training text."""
 
     layers: int
     width: int
@@ -66,7 +66,7 @@ ModelSource: TypeAlias = HubModel | ScratchModel
 
 @dataclass(frozen=True, kw_only=True)
 class Published(typing.Protocol):
-    """A repository of the hub."""
+    """A repository on the hub."""
 
     @property
     def id(self) -> str:
@@ -74,4 +74,4 @@ class Published(typing.Protocol):
 
     @property
     def revision(self) -> str | None:
-        """Branch, tag or commit; None is the main branch."""
+        """Branch, tag or commit; None for the main branch."""

@@ -1,4 +1,4 @@
-"""Money: what tokens of an endpoint cost, and the budget from which all the stages of a run pay."""
+"""Prices of an endpoint's tokens, and the budget that all stages of a run share."""
 
 from __future__ import annotations
 
@@ -15,87 +15,87 @@ from plad_bench.contract.renamed import former_names
 
 @dataclass(frozen=True, kw_only=True)
 class Price:
-    """What tokens cost, in a currency of the user's."""
+    """The price of tokens, in the user's currency."""
 
     per_million_in: float
     per_million_out: float
     extra_in: int = 0
-    """Prompt tokens of every request beside those of the prompt, such as an instruction's."""
+    """Prompt tokens per request beyond the prompt, such as those of an instruction."""
     extra_out: int = 0
-    """Tokens a request may generate beside the response, such as reasoning."""
+    """Tokens that a request may generate beyond the response, such as reasoning."""
 
     def of(self, tokens_in: float, tokens_out: float) -> float:
-        """The cost of so many prompt tokens and generated tokens."""
+        """The cost of a number of prompt tokens and generated tokens."""
         return (tokens_in * self.per_million_in + tokens_out * self.per_million_out) / 1e6
 
 
 @former_names(questions="requests")
 @dataclass(frozen=True, kw_only=True)
 class Asks:
-    """What is asked of an endpoint about one prompt, or about one response to it."""
+    """The requests to an endpoint per prompt, or per response."""
 
     requests: int
     texts: int = 0
-    """Responses that a request quotes beside the prompt, each as long as the protocol lets it be."""
+    """Number of responses that a request quotes beside the prompt, each up to the protocol's length limit."""
     extra_in: int = 0
-    """Tokens of a request beside those."""
+    """Further prompt tokens per request."""
     tokens_out: int
-    """The most that an answer has."""
+    """Maximum number of generated tokens per request."""
     price: Price | None
-    """None if nobody said."""
+    """None if unknown."""
 
 
 @dataclass
 class Budget:
-    """What a run may spend. Processes share it through a file that holds what is spent or promised so far.
+    """The budget of a run. Processes share it through a file with the amount that is spent or reserved so far.
 
-    A request reserves the most it can cost before it is sent and settles the true cost afterwards. What a killed
-    process had reserved stays reserved: it may have been billed. Whoever sets a limit makes the file (`open`); where it
-    is gone, nothing more may be spent.
+    Before a request is sent, its maximum cost is reserved; afterwards the actual cost is settled. The reservations of a
+    killed process remain, because its requests may have been billed. A run with a limit creates the file (`open`); if
+    the file disappears, no more money can be spent.
     """
 
     file: Path | None = None
-    """None: this process alone counts."""
+    """None if the budget is not shared with other processes."""
     limit: float = float("inf")
     _spent: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def spent(self) -> float:
-        """Spent or promised so far.
+        """Amount that is spent or reserved so far.
 
         Raises:
-            MissingError: if the file cannot be read, or is not there and there is a limit: nothing more may be spent.
+            MissingError: if the file cannot be read, or is missing although there is a limit.
         """
         if self.file is None:
             return self._spent
         try:
             if not math.isfinite(spent := float(self.file.read_text(encoding="ascii"))):
-                raise ValueError(f"{spent} is no amount")  # noqa: TRY301
+                raise ValueError(f"{spent} is not an amount")  # noqa: TRY301
         except (OSError, ValueError) as error:
             if isinstance(error, FileNotFoundError) and self.limit == float("inf"):
                 return 0.0
             raise MissingError(
-                f"what this run has spent cannot be read from {self.file.name}: {error}",
-                "What was bought is kept: start the command again, which counts anew.",
+                f"cannot read the amount that this run has spent from {self.file.name}: {error}",
+                "Paid responses are kept. Run the command again; it starts with a new budget.",
             ) from error
         return spent
 
     def open(self) -> None:
-        """Make the file that says that nothing is spent yet. Errors as `write_atomically`."""
+        """Create the file, with nothing spent. Errors as `write_atomically`."""
         if self.file is not None:
             write_atomically(self.file, b"0")
 
     def reserve(self, amount: float) -> None:
-        """Promise an amount.
+        """Reserve an amount.
 
         Raises:
-            BudgetError: if that could exceed the limit; nothing is then promised.
+            BudgetError: if the limit could be exceeded; nothing is then reserved.
         """
         self._add(amount, limit=self.limit)
 
     def settle(self, reserved: float, spent: float) -> None:
-        """Replace what was reserved by what it cost."""
+        """Replace a reservation by the actual cost."""
         self._add(spent - reserved, limit=float("inf"))
 
     def _add(self, amount: float, limit: float) -> None:
@@ -105,16 +105,16 @@ class Budget:
             if self.file is None:
                 self._spent = _within(self._spent + amount, limit)
                 return
-            self.file.parent.mkdir(parents=True, exist_ok=True)  # a run without a limit opened no file
+            self.file.parent.mkdir(parents=True, exist_ok=True)  # a run without a limit has not created the file
             with locks.held(self.file.with_suffix(".lock")):
-                # Whole or not at all: half a number would be forgotten money.
+                # Atomically, because a partial write would lose the amount.
                 write_atomically(self.file, f"{_within(self.spent + amount, limit):.12f}".encode())
 
 
 def _within(total: float, limit: float) -> float:
     if total > limit:
         raise BudgetError(
-            f"the next request could take this run beyond --max-cost {limit:g}",
-            "What was bought is kept: run the same command again, with --max-cost for what is still to be bought.",
+            f"the next request could exceed --max-cost {limit:g}",
+            "Paid responses are kept. Run the same command again, with --max-cost for the remaining requests.",
         )
     return total

@@ -10,14 +10,14 @@ from typing import Any
 DEMO_BOARD = "quickstart"
 TRIAL_BOARD = "trial"
 UNLISTED = frozenset({DEMO_BOARD, TRIAL_BOARD})
-"""The boards of runs that name none: on this machine alone, so no index has them."""
+"""Default boards of runs without --board. They are local, so the index page omits them."""
 
 BOARD_NAME = re.compile(r"[^\W_][\w.-]*")
-"""One word: a directory on every file system, and a marker in somebody's README."""
+"""A name that works as a directory on every file system and as a marker in a README."""
 
 
 def slug(text: str) -> str:
-    """A name that is safe as one part of a path on every file system, and differs where texts differ."""
+    """A name that is safe as a part of a path on every file system; different texts have different names."""
     safe = re.sub(r"[^a-z0-9.=_+-]+", "-", text.lower()).strip("-.")
     reversible = re.sub(r"[\[\],]", "-", text).strip("-.")
     if safe and len(safe) <= 80 and safe == reversible:
@@ -26,11 +26,11 @@ def slug(text: str) -> str:
 
 
 def unversioned(selector: str, params: Mapping[str, Any]) -> str:
-    """A component's selector without the hashes of local files: the same for all versions of what lies at a place.
+    """A component's selector without the hashes of local files, so that it is the same for all versions of the files.
 
     Args:
-        selector: the canonical one, in which a local path is its last part and the beginning of its hash.
-        params: as keys and records see them, in which it is its whole hash, or "absent".
+        selector: the canonical selector, in which a local path is given by its last part and the beginning of its hash.
+        params: the parameters as in keys and records, in which a local path is its hash, or "absent".
     """
     for value in params.values():
         if isinstance(value, str) and (value.startswith("sha256:") or value == "absent"):

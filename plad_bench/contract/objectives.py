@@ -1,4 +1,4 @@
-"""What a method minimises, from the text that it trains on to the formula."""
+"""Training objectives of methods: sources of text, losses, sampling and schedules."""
 
 from __future__ import annotations
 
@@ -14,91 +14,94 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Term:
-    """One average over the tokens of one source of text: of a loss, of a policy gradient, or of their sum."""
+    """A mean over the tokens of one source of text: of a loss, of a policy gradient, or of their sum."""
 
     text: Text | Callable[[Any], Text | Mapping[Text, float]]
-    """Where its sequences come from. A function of the parameters where they choose; a mapping gives every source
-    that training may ever ask for, with its probability as things stand."""
+    """The source of its sequences, or a function of the parameters that returns it. A mapping contains every source
+    that training may use, with its current probability."""
     loss: Callable[[Tensor, Any, Tensor, Any], Tensor] | None = None
     """(student logits [N, V], teacher logits [N, V] or None, labels [N], params) -> loss [N], in nats."""
     advantage: Callable[[Trace, Any], Tensor] | None = None
-    """(trace, params) -> A [B, T]: adds -A log q(y) at every sampled token y, A a constant for the gradient."""
+    """(trace, params) -> advantages A [B, T]: adds -A log q(y) at every sampled token y. No gradient flows through
+    A."""
     weight: Callable[[Any], float] = lambda params: 1.0
-    """params -> what the term is multiplied by; a term of weight 0 asks for no text and costs nothing."""
+    """params -> weight of the term. A term with weight 0 is skipped and needs no text."""
     draw: Literal["step", "sequence"] = "step"
-    """What one draw from a mixture decides: the text of a whole step, or of one of its sequences."""
+    """Whether one draw from a mixture determines the source of a whole step or of one sequence."""
     sampling: Callable[[Any], Sampling] = lambda params: Sampling()
-    """params -> how the student's text is sampled."""
+    """params -> settings for sampling from the student."""
 
     def sources(self, params: Any) -> Mapping[Text, float]:
-        """The sources of text with their probabilities."""
+        """The sources of text, with their probabilities."""
         text = self.text if isinstance(self.text, Text) else self.text(params)
         return {text: 1.0} if isinstance(text, Text) else text
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How responses are sampled from the student, with or without the teacher's hand in it."""
+    """Settings for sampling responses from the student, optionally with the help of the teacher."""
 
     temperature: float = 1.0
-    """Of every distribution that is sampled from; it never enters a loss."""
+    """Temperature of all distributions that are sampled from; it does not affect losses."""
     teacher_mix: float = 0.0
-    """The teacher's share of the distribution that every token is drawn from."""
+    """Weight of the teacher in the mixture distribution from which tokens are drawn."""
     verify_top_k: int = 0
-    """A token is kept if it is among the teacher's k likeliest; else the teacher draws another. 0 keeps all."""
+    """A token is accepted if it is among the teacher's k most likely tokens; otherwise the teacher draws a replacement.
+    0 accepts all."""
     draft: int = 1
-    """How many tokens the student proposes before the teacher verifies them. Changes the cost and never the text."""
+    """Number of tokens that the student proposes before the teacher verifies them. It changes the cost, not the
+    text."""
     replay: int = 0
-    """How many of the latest responses are kept for Text.REPLAY."""
+    """Size of the replay buffer (Text.REPLAY), in responses."""
 
     def __post_init__(self) -> None:
         if self.teacher_mix and self.verify_top_k:
-            msg = "the teacher either mixes its distribution in or verifies, not both"
+            msg = "teacher_mix and verify_top_k are mutually exclusive"
             raise ValueError(msg)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """Log-probabilities of the sampled tokens of B responses, [B, T], constants; 0 off the response."""
+    """Log-probabilities of the sampled tokens of B responses, [B, T], without gradient; 0 outside the responses."""
 
     student: Tensor
     teacher: Tensor
     behaviour: Tensor
-    """Under the distribution that Sampling's temperature and teacher_mix draw from."""
+    """Log-probabilities under the sampling distribution, with `Sampling.temperature` and `Sampling.teacher_mix`."""
     mask: Tensor
-    """1 on the response, 0 elsewhere."""
+    """1 for tokens of the response, 0 elsewhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Parameters that change while training goes on. Losses and mixtures only ever see what `apply` makes of them.
+    """Parameters that change during training. Losses and mixtures receive the parameters that `apply` returns.
 
-    A state is a mapping of JSON values and travels with the checkpoint; progress runs from 0 to 1.
+    The state is a mapping of JSON values that is saved with checkpoints; progress runs from 0 to 1.
     """
 
     apply: Callable[[Any, Mapping[str, Any], float], Any]
-    """(params, state, progress) -> the params of the step."""
+    """(params, state, progress) -> the parameters of a step."""
     start: Callable[[Any], Mapping[str, Any]] = lambda params: {}
     """params -> the state before the first step."""
     update: Callable[[Any, Mapping[str, Any], float, float, float | None], Mapping[str, Any]] = (
         lambda params, state, progress, loss, validation: state
     )
-    """(params, state, progress, loss, validation loss) -> the state after a step. The loss is that of the global batch;
-    the validation loss is None but after every tenth of the steps, if `validates`."""
+    """(params, state, progress, loss, validation loss) -> the state after a step. The loss is that of the global batch.
+    The validation loss is computed after every tenth of the steps if `validates`, and is None otherwise."""
     validates: bool = False
-    """Whether `update` reads the loss on validation prompts with their references."""
+    """Whether `update` uses the loss on the references of validation prompts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenObjective:
-    """Sum over terms of the mean over the valid response tokens of the global batch."""
+    """The sum over terms of the mean over the valid response tokens of the global batch."""
 
     terms: tuple[Term, ...]
     teacher_logits: bool = True
     schedule: Schedule | None = None
 
     def active(self, params: Any) -> tuple[Term, ...]:
-        """The terms that weigh anything."""
+        """The terms with a non-zero weight."""
         return tuple(term for term in self.terms if term.weight(params))
 
     def texts(self, params: Any) -> tuple[Text, ...]:
@@ -108,27 +111,27 @@ class TokenObjective:
 
 @dataclass(frozen=True, kw_only=True)
 class PairObjective:
-    """Mean over the pairs of the global batch of a loss on sequence log-probabilities."""
+    """The mean over the pairs of the global batch of a loss on sequence log-probabilities."""
 
     loss: Callable[[PairBatch, Any], Tensor]
     """(batch of B pairs, params) -> loss [B]."""
     reference: bool = False
-    """Needs the log-probabilities of the frozen initialised student."""
+    """Whether the loss needs log-probabilities under the reference model (the student after its SFT initialisation)."""
     scorer: Callable[[Any], str | None] = lambda params: None
-    """params -> selector of the metric whose scores of chosen and rejected the loss reads, or None."""
+    """params -> selector of the metric whose scores of both responses the loss uses, or None."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairBatch:
-    """B pairs as a pair loss sees them. Log-probabilities are summed over response tokens, in nats."""
+    """The inputs of a pair loss for B pairs. Log-probabilities are summed over response tokens, in nats."""
 
     chosen_logprob: Tensor
     rejected_logprob: Tensor
     chosen_length: Tensor
-    """Response tokens, the end token included."""
+    """Number of response tokens, including the end token."""
     rejected_length: Tensor
     reference_chosen: Tensor | None = None
-    """Under the frozen initialised student."""
+    """Log-probability under the reference model."""
     reference_rejected: Tensor | None = None
     chosen_score: Tensor | None = None
     rejected_score: Tensor | None = None

@@ -1,4 +1,4 @@
-"""Typed parameters of a component, and how they read on the command line and in a key."""
+"""Typed parameters of components, and their representation on the command line and in keys."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from plad_bench.contract.files import unreadable
 
 
 class Params(BaseModel):
-    """Base of every component's parameters: immutable, ranges checked, unknown names refused.
+    """Base class for the parameters of components. Instances are immutable, and values and names are validated.
 
-    Declare fields with `param`; the text below a field documents it::
+    Declare fields with `param`, with a docstring below each field::
 
         class KDParams(Params):
             temperature: float = param(1.0, gt=0, source="arXiv:1503.02531")
@@ -29,7 +29,7 @@ class Params(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_empty_path(cls, value: Any, info: ValidationInfo) -> Any:
-        """An empty path would be the working directory."""
+        """Refuse an empty path, which would be the working directory."""
         local = info.field_name and _extra(cls.model_fields[info.field_name]).get("local")
         if local and isinstance(value, str) and not value.strip():
             msg = "the path is empty"
@@ -37,10 +37,10 @@ class Params(BaseModel):
         return value
 
     def public(self) -> dict[str, Any]:
-        """The parameters as JSON values, as keys and records see them.
+        """The parameters as JSON values, for keys and records.
 
-        A local path is replaced by the hash of what it holds and a private value by its own hash. What changes no
-        result is left out, and so is an unsaid parameter at its default.
+        A local path is replaced by the hash of its content, and a private value by its hash. Parameters that do not
+        affect results are omitted, and so are unsaid parameters with their default value.
         """
         values: dict[str, Any] = self.model_dump(mode="json")
         for name, info in type(self).model_fields.items():
@@ -64,16 +64,16 @@ def param(
     unsaid: bool = False,
     **bounds: Any,
 ) -> Any:
-    """A parameter with its default, where that default comes from, and its range.
+    """Declare a parameter with its default, the source of the default, and its range.
 
     Args:
-        default: the value when nothing is given.
-        source: the paper, or "ours"/"unknown" when no paper gives it. Shown in docs/methods.md.
-        local: the value is a path on this machine. Keys and records hold the hash of its content instead.
-        private: others must not read the value, such as a host name. Keys and records hold its hash instead.
-        keyed: False for what changes how a result is come by and never the result: speed, patience, prices.
-        unsaid: True for a parameter that was added to a component which has results already: keys and records leave it
-            out while it has its default, so that they stay what they were.
+        default: default value.
+        source: the paper that gives the default, or "ours" or "unknown". Shown in docs/methods.md.
+        local: the value is a path on this machine. Keys and records contain the hash of its content instead.
+        private: the value is confidential, such as a host name. Keys and records contain its hash instead.
+        keyed: False if the parameter does not affect results, such as timeouts and prices.
+        unsaid: True for a parameter that was added to a component with existing results. Keys and records omit it if it
+            has its default value, so that they do not change.
         bounds: pydantic's `ge`, `gt`, `le`, `lt`, `min_length`, ...
     """
     extra: dict[str, Any] = {"source": source, "local": local, "private": private, "keyed": keyed, "unsaid": unsaid}
@@ -81,42 +81,40 @@ def param(
 
 
 class MethodParams(Params):
-    """Base of every method's parameters."""
+    """Base class for the parameters of methods."""
 
     lr: float = param(0.0, ge=0, source="ours")
-    """Peak learning rate; 0 uses the one that the board's protocol shares among all methods."""
+    """Peak learning rate; 0 uses the board's, which all methods share."""
 
 
 class PairParams(Params):
-    """Base of every pair builder's parameters: what a pair must be like to be kept. The harness does the sifting."""
+    """Base class for the parameters of pair builders. The harness filters pairs by these parameters."""
 
     scorer: str = param("", source="ours", unsaid=True)
-    """Selector of the metric that scores responses: for `margin`, and for builders that order by score."""
+    """Selector of the metric that scores responses, for `margin` and for builders that order by score."""
     margin: float | None = param(None, ge=0, source="ours", unsaid=True)
-    """Drop pairs whose chosen response scores less than this above the rejected one, or the same. In the scorer's unit,
-    where % are 0 to 1."""
+    """Drop pairs whose scores are equal or differ by less than this, in the scorer's unit (percentages: 0 to 1)."""
     max_ratio: float | None = param(None, ge=1, source="ours", unsaid=True)
-    """Drop pairs of which one response has more than this many times the words of the other."""
+    """Drop pairs if one response has more than this many times as many words as the other."""
     min_words: int = param(0, ge=0, source="ours", unsaid=True)
-    """Drop pairs with a response of fewer words."""
+    """Drop pairs if a response has fewer words."""
     max_words: int | None = param(None, ge=1, source="ours", unsaid=True)
-    """Drop pairs with a response of more words."""
+    """Drop pairs if a response has more words."""
     keep_identical: bool = param(False, source="ours", unsaid=True)
-    """Keep pairs whose texts are the same but for white space; they are no preference."""
+    """Keep pairs whose responses are identical except for white space."""
     per_prompt: int = param(0, ge=0, source="ours", unsaid=True)
-    """Most pairs of one prompt; 0 keeps all there are. A step trains on one of them, drawn anew."""
+    """Maximum number of pairs per prompt; 0 keeps all. Each step trains on one of them, drawn at random."""
 
 
 class TaskParams(Params):
-    """What every task has beside its own parameters; `Task` adds it to those of a plugin."""
+    """Parameters that all tasks share; `Task` adds them to the parameters of a plugin's task."""
 
     near_duplicates: Literal["report", "drop"] = param("report", source="ours", unsaid=True)
-    """What becomes of a prompt that nearly repeats an evaluated prompt: `report` keeps and counts it, `drop` leaves it
-    out."""
+    """Handling of prompts that are near-duplicates of evaluated prompts: `report` counts them, `drop` removes them."""
 
 
 def source_of(params: type[Params], name: str) -> str:
-    """Where the default of a parameter comes from; empty when nobody said."""
+    """The source of a parameter's default; empty if not given."""
     return str(_extra(params.model_fields[name]).get("source", ""))
 
 
@@ -130,7 +128,7 @@ def text_hash(text: str) -> str:
 
 
 def content_hash(path: Path) -> str:
-    """sha256 over the names and bytes of a file, or of every file below a directory; "absent" if there is none.
+    """sha256 of the names and contents of a file or of all files in a directory; "absent" if it does not exist.
 
     Raises:
         MissingError: if a file cannot be read.
@@ -151,6 +149,6 @@ def content_hash(path: Path) -> str:
 
 @functools.lru_cache(maxsize=65536)
 def _file_hash(file: Path, size: int, modified: int) -> str:
-    """sha256 of a file, read once by a process as long as its size and time (ns) stay the same."""
+    """sha256 of a file, cached as long as its size and modification time (ns) are the same."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,8 +1,8 @@
-"""The protocol: the settings that every cell of a board shares, each declared once.
+"""The protocol: the settings that all cells of a board share, each declared once.
 
 The options of `run` and `plan`, the checks of board.toml and of values that Python code gives, the conditions on a
-board's page and the table in docs/records.md are all made from these declarations. What a setting does is decided
-elsewhere: `plan/stages.py` says which stages it enters the key of, and those stages read it.
+board's page and the table in docs/records.md are all generated from these declarations. The effect of a setting is
+implemented elsewhere: `plan/stages.py` adds it to the keys of the stages that it changes, and those stages read it.
 """
 
 from __future__ import annotations
@@ -31,15 +31,16 @@ def setting(
     unsaid: bool = False,
     **bounds: Any,
 ) -> Any:
-    """A setting with its default and its range; the text below a field is its help.
+    """Declare a setting with its default and range. The docstring below the field is its help text.
 
     Args:
-        default: the value where neither the task, the board nor the user gives one.
-        unit: of the value, for the documentation.
-        page: how a board's page says it, with {} for the value; empty where the page shows it in another way.
-        metavar: what the help of the option shows in place of a value.
-        automatic: the command line also takes `auto`, and plad-bench chooses.
-        unsaid: keys, records and boards leave the setting out where it has its default, since older ones lack it.
+        default: value if the task, the board and the user give none.
+        unit: unit of the value, for the documentation.
+        page: phrase for the board's page, with {} for the value; empty if the page shows the setting in another way.
+        metavar: placeholder for the value in the help text.
+        automatic: the command line also accepts `auto`, and plad-bench chooses the value.
+        unsaid: keys, records and boards omit the setting if it has its default value, because older ones do not have
+            it.
         bounds: pydantic's `ge`, `gt`, `le`, `lt`, `pattern`, ...
     """
     extra: dict[str, Any] = {"unit": unit, "page": page, "metavar": metavar, "automatic": automatic, "unsaid": unsaid}
@@ -52,51 +53,52 @@ def setting(
     config=ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True),
 )
 class Protocol:
-    """The controlled conditions that every cell of a board shares. A task gives defaults; a board fixes them.
+    """The controlled conditions that all cells of a board share. A task sets defaults; a board fixes the values.
 
     Raises:
-        UsageError: for an unknown setting, a value of another type or out of range, a number that is not finite.
+        UsageError: if a setting is unknown, has the wrong type, is out of range or is not finite.
     """
 
     steps: int = setting(300, unit="optimiser steps", page="{} steps", ge=1)
-    """Optimiser steps of every method."""
+    """Optimiser steps per method."""
     lr: float = setting(1e-3, gt=0)
-    """Peak learning rate that all methods share."""
-    batch: int = setting(32, unit="prompts", page="batches of {} prompts", ge=1)
-    """Prompts per optimiser step, whatever the micro-batch or the number of devices."""
+    """Peak learning rate, shared by all methods."""
+    batch: int = setting(32, unit="prompts", page="global batch of {} prompts", ge=1)
+    """Global batch: prompts per optimiser step, independent of the micro-batch and the number of devices."""
     sft_steps: int = setting(600, unit="optimiser steps", page="SFT initialisation of {} steps", ge=0)
-    """Steps of the SFT initialisation that all methods of a seed share."""
+    """Optimiser steps of the SFT initialisation, shared by all methods of a seed."""
     sft_lr: float = setting(3e-3, gt=0)
     """Peak learning rate of the SFT initialisation."""
     max_new_tokens: int = setting(96, unit="tokens", page="greedy decoding of at most {} tokens", ge=1)
-    """Length limit of every generated response."""
+    """Maximum length of a generated response."""
     precision: Literal["float32", "bf16"] = setting("float32", page="{}")
-    """Arithmetic of models. The command line defaults to the board's, else to bf16 on GPUs and float32 on CPUs."""
-    lora: int = setting(0, page="adapters of rank {}", unsaid=True, ge=0)
-    """Train students through adapters of this rank; 0 trains all weights."""
+    """Floating-point precision of models. A new board defaults to bf16 on GPUs and to float32 on CPUs."""
+    lora: int = setting(0, page="LoRA rank {}", unsaid=True, ge=0)
+    """LoRA rank for training students (0: train all weights)."""
     teacher_logprobs: Annotated[str, Field(pattern=r"\A(live|dense|top-[1-9]\d*)\z")] = setting(
         "live", page="{} teacher log-probabilities", metavar="live|dense|top-K", unsaid=True
     )
-    """Teacher log-probabilities of fixed text: computed at every step (live), or once before training, over the whole
-    vocabulary (dense) or of the K likeliest tokens and the tail (top-K)."""
+    """Teacher log-probabilities of fixed text: computed at every step (live), or precomputed before training, over the
+    full vocabulary (dense) or for the K most likely tokens (top-K)."""
     split: Literal["test", "validation"] = setting("test", page="{} split")
-    """Split to evaluate on; validation is for choosing defaults."""
-    teach_temperature: float = setting(0.0, page="teacher text at temperature {}", ge=0)
-    """Sampling temperature of the teacher's training responses; 0 decodes greedily."""
-    sample_temperature: float = setting(0.7, page="student samples at temperature {}", ge=0)
-    """Sampling temperature of the initialised student's responses; 0 decodes greedily."""
+    """Split to evaluate on. Use validation for tuning."""
+    teach_temperature: float = setting(0.0, page="teacher responses at temperature {}", ge=0)
+    """Sampling temperature of the teacher's training responses (0: greedy decoding)."""
+    sample_temperature: float = setting(0.7, page="off-policy samples at temperature {}", ge=0)
+    """Sampling temperature of the off-policy samples, which the SFT-initialised student generates (0: greedy
+    decoding)."""
     top_k: int = setting(40, unit="tokens", page="top-k {}", ge=1)
-    """Top-k of teacher and initialised student, where they sample."""
-    samples: int = setting(1, unit="responses", page="{} samples of each prompt", unsaid=True, ge=1)
-    """Responses sampled per training prompt, from the teacher and from the initialised student."""
+    """Top-k for sampled teacher responses and off-policy samples."""
+    samples: int = setting(1, unit="responses", page="{} responses per prompt", unsaid=True, ge=1)
+    """Responses sampled per training prompt, from the teacher and for the off-policy samples."""
     limit: int = setting(0, unit="prompts", ge=0)
-    """Use at most this many prompts of each split, and record the cells as trials; 0 uses all."""
+    """Maximum number of prompts per split; records are then marked as trials (0: use all prompts)."""
     backend: Literal["transformers", "vllm"] = setting("transformers", page="backend {}", automatic=True, unsaid=True)
-    """Library that generates text outside of training. auto chooses vllm where it can run."""
+    """Generation backend outside training. auto selects vllm if it is available."""
 
     @classmethod
     def unsaid(cls) -> dict[str, Any]:
-        """What keys, records and boards leave out where it is so, since older ones can't say it."""
+        """The settings that keys, records and boards omit, with the default values at which they do."""
         return {name: s["default"] for name, s in settings().items() if s["unsaid"]}
 
     @model_validator(mode="wrap")
@@ -120,7 +122,7 @@ def settings() -> dict[str, dict[str, Any]]:
 
 
 def checked(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Some settings, each checked; an integer for a real number becomes one. Errors as `Protocol`."""
+    """Validate some settings and return them; an integer given for a float is converted. Errors as `Protocol`."""
     values = present(values)
     whole = asdict(Protocol(**values))
     return {name: whole[name] for name in values}

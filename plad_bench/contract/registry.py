@@ -1,4 +1,4 @@
-"""What is registered: loads plugins, each on its own, and finds components by kind and name."""
+"""The registry: loads plugins in isolation, and looks up components by kind and name."""
 
 from __future__ import annotations
 
@@ -50,21 +50,21 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
 @dataclass(frozen=True)
-class Origin:
-    """Where a plugin came from."""
+class PluginOrigin:
+    """The origin of a plugin."""
 
     plugin: str
     distribution: str
-    """"name version", or the file."""
+    """"name version", or the file name."""
     editable: bool = False
-    """Being edited: its components are keyed by their source."""
+    """Whether it is installed in editable mode or a file; its components are then keyed by their source code."""
 
 
 @dataclass(frozen=True)
 class Broken:
-    """A plugin, or one hook of it, that could not be loaded."""
+    """A plugin, or one of its hooks, that failed."""
 
-    origin: Origin
+    origin: PluginOrigin
     cause: str
 
 
@@ -73,11 +73,11 @@ class Registered:
     """A component and its origin."""
 
     component: Component
-    origin: Origin
+    origin: PluginOrigin
 
     @functools.cached_property
     def source_hash(self) -> str:
-        """Hash of the source of a component that is being edited; empty for a released one, whose version speaks."""
+        """Hash of the source code of an editable component; empty for a released one, which is keyed by its version."""
         if not self.origin.editable:
             return ""
         files = {inspect.getsourcefile(thing) for thing in _callables(self.component)}
@@ -89,18 +89,18 @@ class Registered:
 
 @dataclass
 class Registry:
-    """All plugins of this process."""
+    """The plugins of this process."""
 
     manager: pluggy.PluginManager
-    origins: dict[str, Origin] = field(default_factory=dict)
+    origins: dict[str, PluginOrigin] = field(default_factory=dict)
     broken: list[Broken] = field(default_factory=list)
     files: tuple[Path, ...] = ()
-    """Plugin files given by hand (`-p`); workers load them too."""
+    """Plugin files given with `-p`; workers load them too."""
     _components: dict[str, dict[str, list[Registered]]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, files: Sequence[Path] = ()) -> Registry:
-        """Load every installed plugin and the given files. Nothing a plugin does wrong stops this."""
+        """Load all installed plugins and the given files. Plugins that fail are listed in `broken`."""
         manager = pluggy.PluginManager(GROUP)
         manager.add_hookspecs(hookspecs)
         registry = cls(manager, files=tuple(Path(f).resolve() for f in files))
@@ -109,18 +109,18 @@ class Registry:
             name = f"{distribution.name} {distribution.version}" if distribution else entry.value
             # The built-in plugins are released with the harness: their versions and a snapshot test key them.
             editable = distribution is not None and distribution.name != "plad-bench" and _is_editable(distribution)
-            registry.add(Origin(entry.name, name, editable), functools.partial(_load, entry))
+            registry.add(PluginOrigin(entry.name, name, editable), functools.partial(_load, entry))
         for file in registry.files:
-            registry.add(Origin(file.stem, file.name, editable=True), functools.partial(_import_file, file))
+            registry.add(PluginOrigin(file.stem, file.name, editable=True), functools.partial(_import_file, file))
         return registry
 
-    def add(self, origin: Origin, load: Callable[[], Any]) -> None:
-        """Load one plugin; whatever is wrong with it ends up in `broken`."""
+    def add(self, origin: PluginOrigin, load: Callable[[], Any]) -> None:
+        """Load one plugin; if it fails, add it to `broken`."""
         try:
             name = self.manager.register(load(), name=f"{origin.plugin} ({origin.distribution})")
         except PladBenchError as error:
             self.broken.append(Broken(origin, ". ".join(filter(None, (error.message, error.remedy)))))
-        except (Exception, SystemExit) as error:  # noqa: BLE001  a plugin may fail in any way; it must not take others with it
+        except (Exception, SystemExit) as error:  # noqa: BLE001  a plugin that fails must not affect others
             self.broken.append(Broken(origin, f"{type(error).__name__}: {error}"))
         else:
             self.origins[name or origin.plugin] = origin
@@ -128,7 +128,7 @@ class Registry:
     # ------------------------------------------------------------------------------------------------ components
 
     def components(self, kind: str) -> dict[str, list[Registered]]:
-        """Everything registered of a kind, by name; more than one entry under a name is a conflict."""
+        """The components of a kind by name; more than one entry for a name is a conflict."""
         if kind not in self._components:
             found: dict[str, list[Registered]] = {}
             for registered in self._collect(kind):
@@ -149,11 +149,11 @@ class Registry:
                 self.broken.append(Broken(origin, f"{hook}: {type(error).__name__}: {error}"))
 
     def find(self, kind: str, name: str) -> Registered:
-        """The component of that name.
+        """Look up a component.
 
         Raises:
-            UsageError: if there is none; near matches are listed.
-            PluginError: if two distributions register the name, or it is unknown and a plugin is broken.
+            UsageError: if the name is unknown, with similar names.
+            PluginError: if two distributions register the name, or if it is unknown and a plugin is broken.
         """
         components = self.components(kind)
         if kind == "metric" and name in METRICS and name not in components:
@@ -171,27 +171,27 @@ class Registry:
             broken = "; ".join(f"{b.origin.distribution}: {b.cause}" for b in self.broken)
             raise PluginError(
                 f"unknown {kind} {name!r}, and a plugin that might register it is broken: {broken}",
-                "Repair or uninstall that plugin; `plad-bench plugins` shows its state.",
+                "Fix or uninstall the broken plugin; `plad-bench plugins` shows details.",
             )
         raise UsageError(f"unknown {kind} {name!r}", suggestion(near, components))
 
     def get(self, kind: str, name: str) -> Any:
-        """The record of that name; errors as `find`."""
+        """Look up the record of a component. Errors as `find`."""
         return self.find(kind, name).component
 
     @staticmethod
     def configure(component: Component, values: Mapping[str, Any]) -> Any:
-        """The component's parameters with these values; strings are converted.
+        """Create a component's parameters from values; strings are converted.
 
         Raises:
-            UsageError: for an unknown parameter (near matches are listed) or a value out of range (the range is).
+            UsageError: for an unknown parameter, with similar names, or an invalid value, with the allowed range.
         """
         return configure(component, values)
 
     # ------------------------------------------------------------------------------------------------ observation
 
     def notify(self, event: Event) -> None:
-        """Tell every plugin; an error in one is logged with its name and goes no further."""
+        """Call the observation hooks of all plugins. Errors are logged with the plugin's name."""
         for impl in getattr(self.manager.hook, f"plad_bench_{event.kind}").get_hookimpls():
             try:
                 impl.function(event=event)
@@ -223,24 +223,24 @@ def configure(component: Component, values: Mapping[str, Any]) -> Params:
 
 
 def allowed(params: type[Params], name: str) -> str:
-    """The type and range of a parameter, in words."""
+    """The type and range of a parameter, as text."""
     schema = params.model_json_schema()
     return allowed_values(schema["properties"][name], schema)
 
 
 def resolve(function: str | Callable[..., Any]) -> Callable[..., Any]:
-    """A function given as itself or as "module:function"."""
+    """Resolve a function given as itself or as "module:function"."""
     if not isinstance(function, str):
         return function
     module, _, name = function.partition(":")
     try:
         return getattr(import_module(module), name)  # type: ignore[no-any-return]
     except (ImportError, AttributeError) as error:
-        raise PluginError(f"cannot resolve {function!r}: {error}", "Correct the record that names it.") from error
+        raise PluginError(f"cannot resolve {function!r}: {error}", "Correct the component's record.") from error
 
 
 def _by_parameter(kind: str, name: str, components: Mapping[str, Sequence[Registered]]) -> list[str]:
-    """Selectors for what was given as a name and is a parameter: a directory, a hub id, or a teacher behind an API."""
+    """Suggested selectors if a parameter was given as a name: a directory, a hub id, or a model behind an API."""
     if "/" in name:
         parameter = "path" if Path(name).expanduser().is_dir() else "id"
     elif kind == "teacher" and not difflib.get_close_matches(name.lower(), components, n=1, cutoff=0.8):
@@ -256,7 +256,7 @@ def _check(component: Any, expected: type[Component]) -> None:
         msg = f"yielded {type(component).__name__}, not {expected.__name__}"
         raise TypeError(msg)
     if not isinstance(component.name, str) or not _NAME.fullmatch(component.name):
-        msg = f"{component.name!r} is not a name: lower-case letters, digits, '.', '_' and '-'"
+        msg = f"invalid name {component.name!r}: use lower-case letters, digits, '.', '_' and '-'"
         raise ValueError(msg)
     base: Any = expected.__dataclass_fields__["params"].default
     if not (isinstance(component.params, type) and issubclass(component.params, base)):
@@ -265,7 +265,7 @@ def _check(component: Any, expected: type[Component]) -> None:
 
 
 def _callables(value: Any) -> Iterator[Any]:
-    """Every function and class that a record names, itself included."""
+    """All functions and classes in a record."""
     if isinstance(value, str) and re.fullmatch(r"[\w.]+:\w+", value):
         yield resolve(value)
     elif inspect.isfunction(value) or inspect.isclass(value):
@@ -296,6 +296,6 @@ def _import_file(file: Path) -> Any:
         raise ImportError(msg)
     api.check(file.read_bytes())
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # so that records and functions of the file can be found again by module name
+    sys.modules[name] = module  # so that records and functions of the file can be found by module name
     spec.loader.exec_module(module)
     return module

@@ -1,4 +1,4 @@
-"""Names that changed or went. Renamed ones work for one more version, with a warning; old records remain readable."""
+"""Deprecated and removed names. Renamed ones work for one more version, with a warning; old records are migrated."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any, TypeVar
 T = TypeVar("T", bound=type)
 
 SETTINGS = {"warmup_steps": "sft_steps", "warmup_lr": "sft_lr", "signals": "teacher_logprobs"}
-"""Settings of the protocol; options and variables follow from them."""
+"""Protocol settings, and with them options and environment variables."""
 REMOVED = {"compile": "token losses are no longer compiled, which was slower as often as faster"}
 """Settings of the protocol that were removed -> why."""
 METRICS = {"perplexity": "nll", "pair-accuracy": "preference-accuracy"}
 STAGES = {"warmup": "sft-init"}
-"""Stages, and the baselines that they make."""
+"""Stages, and the baselines of the same name."""
 COSTS = {"warmup_device_seconds": "sft_init_device_seconds"}
-"""Keys of a record's cost."""
+"""Keys of `cost` in records."""
 COUNTS = {"unfinished": "truncated", "cut_sequences": "truncated_sequences"}
-"""The last part of keys of a record's counts."""
+"""Last parts of the keys of `counts` in records."""
 API = {"Asking": "RequestContext", "Question": "Request"}
 """Names that plugins import from plad_bench."""
 
 
 def present(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The same settings by the names that they have now."""
+    """Translate deprecated names of settings to current ones."""
     return {SETTINGS.get(name, name): value for name, value in values.items()}
 
 

@@ -1,4 +1,4 @@
-"""What a teacher is asked, and how it is to answer."""
+"""Requests to teachers, and the conditions for their responses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from plad_bench.contract.renamed import former_names
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One prompt that a teacher is asked."""
+    """A request for responses to one prompt."""
 
     id: str
     prompt: str
@@ -22,25 +22,26 @@ class Request:
 @former_names(journal="response_cache", purse="budget")
 @dataclass(frozen=True, kw_only=True)
 class RequestContext:
-    """How a teacher is to answer, and what it reports to."""
+    """The conditions for a teacher's responses, and the objects that it reports to."""
 
     split: str
     max_new_tokens: int
     temperature: float
-    """0 asks for the likeliest text."""
+    """0 requests greedy decoding."""
     top_k: int
-    """0 where nothing is sampled."""
+    """0 if nothing is sampled."""
     seed: int
     samples: int = 1
-    """Responses to each request, where it samples."""
+    """Number of responses per request, if sampling."""
     response_cache: Path
-    """Survives a kill. What is written here, a line for each answered request, need not be asked for again."""
+    """Response cache: a file with one line per answered request, which survives a killed process. Cached requests are
+    not sent again."""
     budget: Budget
     same: Callable[[str], str]
-    """A prompt -> what it has in common with all that the harness takes for the same prompt."""
+    """Maps a prompt to a value that is equal for all prompts that the harness treats as the same."""
     progress: Callable[[int, int], None]
-    """Told (answered, all)."""
+    """Called with the numbers of answered requests and of all requests."""
     counts: dict[str, float]
     cost: dict[str, float]
-    """`tokens_generated` and `money` enter the record."""
+    """`tokens_generated` and `money` are recorded."""
     notes: dict[str, Any]

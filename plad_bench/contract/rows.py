@@ -1,6 +1,6 @@
-"""What becomes of every row of a data set, or of a file of responses: it is read, or refused and counted.
+"""Accounts of the rows of a data set or of a file of responses: each row is read, or refused and counted.
 
-Rows read and rows refused add up to the rows that are there, and the sum is shown wherever the data is mentioned.
+The numbers of rows read and refused add up to the number of rows in the data, and all three are shown to the user.
 """
 
 from __future__ import annotations
@@ -13,39 +13,40 @@ from plad_bench.contract.errors import StageError
 from plad_bench.contract.examples import BadRow, Source
 
 MAX_BAD = 0.05
-"""Share of bad rows beyond which a file is taken to be another than was meant."""
+"""Share of bad rows above which the file is rejected, because it is probably the wrong one."""
 LISTED = 10
-"""How many bad rows are listed one by one."""
+"""Maximum number of bad rows to list."""
 
 
 @dataclass
 class Account:
-    """The rows of one data set or of one teacher's responses, while they are read."""
+    """The account of one data set or one teacher's responses."""
 
     what: str
-    """Whose rows they are: it begins every message."""
+    """The task or teacher, which begins every message."""
     read: int = 0
     bad: list[BadRow] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)
 
     def add(self, item: BadRow | Source) -> None:
-        """Count what is no row that can be used."""
+        """Count a bad row, or add a source."""
         if isinstance(item, BadRow):
             self.bad.append(item)
         else:
             self.sources.append(item)
 
     def close(self, counts: dict[str, float], notes: dict[str, Any]) -> None:
-        """Write the account into counts and notes, and list the first bad rows in the log.
+        """Write the account to counts and notes, and the first bad rows to the log.
 
         Raises:
-            StageError: if bad rows are more than MAX_BAD of all, or if a row is neither read nor refused.
+            StageError: if more than MAX_BAD of the rows are bad, or if a row was neither read nor refused.
         """
         total = self.read + len(self.bad)
         there = sum(s.rows for s in self.sources if s.rows is not None) if self.sources else total
         if there != total:
             raise StageError(
-                f"{self.what}: {there} rows are there, but {self.read} were read and {len(self.bad)} refused",
+                f"{self.what}: of {there} rows, {self.read} were read and {len(self.bad)} refused, which does not add "
+                "up",
                 "Report this to the author of the task or teacher.",
             )
         counts["rows"], counts["rows_read"] = total, self.read
@@ -55,18 +56,18 @@ class Account:
             return
         counts["bad_rows"] = len(self.bad)
         notes["bad_rows"] = listed = [f"{row.where}: {row.reason}" for row in self.bad[:LISTED]]
-        log(f"{len(self.bad)} of {total} rows are left out", listed)
+        log(f"{len(self.bad)} of {total} rows cannot be used", listed)
         if len(self.bad) > MAX_BAD * total:
             first = "; ".join(listed[:3]) + (f"; and {len(self.bad) - 3} more" if len(self.bad) > 3 else "")
             hint = next((row.hint for row in self.bad if row.hint), "")
             raise StageError(
                 f"{self.what}: {len(self.bad)} of {total} rows cannot be used: {first}{f' ({hint})' if hint else ''}",
-                "Correct the rows, or name the right file and fields.",
+                "Correct the rows, or give the right file and fields.",
             )
 
 
 def lines(counts: Mapping[str, float], notes: Mapping[str, Any]) -> Iterator[str]:
-    """The account of rows that `Account.close` wrote, as lines for a terminal; none of older artifacts."""
+    """The account that `Account.close` wrote, as lines of text; none for older artifacts."""
     if "rows" not in counts:
         return
     refused = counts.get("bad_rows", 0)
@@ -80,5 +81,5 @@ def _remark(source: Source) -> str:
 
 
 def log(head: str, lines: Sequence[str]) -> None:
-    """Say something in the stage's log, with its first instances."""
+    """Write a heading and the first instances to the stage's log."""
     print(f"{head}; the first ones:", *lines, sep="\n  ", flush=True)  # noqa: T201

@@ -1,4 +1,4 @@
-"""What to say of a name or a value that is not known: what comes near it, and what is allowed."""
+"""Suggestions for unknown names and invalid values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def allowed_values(prop: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
-    """The type and range that a property of a JSON schema allows, and its default, in words."""
+    """The type, range and default of a property of a JSON schema, as text."""
     options = [_resolve(option, schema) for option in prop.get("anyOf", [prop])]
     words = []
     for option in options:
@@ -28,18 +28,18 @@ def allowed_values(prop: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
 
 
 def near_matches(name: str, names: Iterable[str]) -> list[str]:
-    """Names that look like `name`, best first."""
+    """Names similar to `name`, best first."""
     names = list(names)
     close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.6)
     return close + [n for n in names if name and n.startswith(name.lower()) and n not in close][:3]
 
 
 def suggestion(near: Sequence[str], names: Iterable[str]) -> str:
-    """The remedy for an unknown name."""
+    """A remedy for an unknown name."""
     if near:
         return f"Did you mean {' or '.join(near)}?"
     known = ", ".join(names)
-    return f"There are: {known}." if known else "There are none."
+    return f"Available: {known}." if known else "None are available."
 
 
 def _resolve(option: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:

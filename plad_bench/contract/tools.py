@@ -1,4 +1,4 @@
-"""What a metric may ask of the harness while it scores: other metrics, models on the stage's device, room for files."""
+"""The services that metrics can use: other metrics, models on the stage's device, directories for files."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from plad_bench.contract.money import Budget
 
 Scorer: TypeAlias = "Callable[[Sequence[Scored]], Sequence[float]]"
-"""The values of a metric for any examples, oriented so that higher is better."""
+"""A metric's values for given examples, with the sign chosen so that higher is better."""
 Scorers: TypeAlias = Callable[[str], Scorer]
 """Selector of a metric -> its scoring function."""
 
 
 class LanguageModel:
-    """A model with its tokenizer. Texts are (prompt, response); token ids that this tokenizer made are kept."""
+    """A model with its tokenizer. Texts are (prompt, response) pairs; token ids of this tokenizer are reused."""
 
     model: Any
-    """In eval mode, on the stage's device."""
+    """The model in eval mode, on the stage's device."""
     tokenizer: Any
 
     def measure(
@@ -36,12 +36,12 @@ class LanguageModel:
         function: Callable[..., Tensor],
         beside: LanguageModel | None = None,
     ) -> list[NDArray[np.float64]]:
-        """K numbers for each response token of each text, its end token included: an array [T, K] per text.
+        """Compute K numbers per response token, including the end token: an array [T, K] per text.
 
         Args:
             texts: prompts with responses.
-            function: (logits [N, V], labels [N]) -> [N, K], at the N response tokens of a batch, without gradient.
-            beside: another model, whose logits [N, V] are then the function's second argument.
+            function: (logits [N, V], labels [N]) -> [N, K], for the N response tokens of a batch, without gradient.
+            beside: another model, whose logits [N, V] become the function's second argument.
 
         Raises:
             UnmeasuredError: if the two models have different tokenizers.
@@ -53,32 +53,32 @@ class LanguageModel:
         raise NotImplementedError
 
     def sample(self, prompts: Sequence[str], *, temperature: float, top_k: int = 0, seed: int = 0) -> list[Response]:
-        """A response to each prompt, of at most the protocol's length. A temperature of 0 decodes greedily."""
+        """Generate a response to each prompt, up to the protocol's length limit; temperature 0 is greedy."""
         raise NotImplementedError
 
 
 @former_names(journal="response_cache", purse="budget", thrift="memory_policy")
 class Tools:
-    """What a metric's function is handed beside the examples. Calling it is `Scorers`."""
+    """The services that a metric's function receives. An instance is callable as `Scorers`."""
 
     device: str
-    """Where models go: cpu or cuda:0."""
+    """Device of models: cpu or cuda:0."""
     kept: Path
-    """A directory whose files stay in the store beside the values."""
+    """A directory whose files are stored with the values."""
     partial: Path
-    """A directory that survives a kill, until the values are there."""
+    """A directory that survives a killed process, until the values are stored."""
     response_cache: Path
-    """Survives a kill, and stays with the values. What is written here, a line for each answered request, need not be
-    asked again."""
+    """Response cache: a file with one line per answered request, which survives a killed process and is stored with the
+    values. Cached requests are not sent again."""
     counts: dict[str, float]
-    """Counts for the manifest: what was dropped, cut, asked."""
+    """Counts for the manifest, such as dropped and truncated responses."""
     budget: Budget
-    """What may be spent on requests."""
+    """Budget for requests."""
     memory_policy: MemoryPolicy
-    """How the stage spares its device's memory."""
+    """Memory settings of the stage."""
 
     def __call__(self, selector: str) -> Scorer:
-        """The scoring function of a metric."""
+        """The scoring function of a metric, given its selector."""
         raise NotImplementedError
 
     def checkpoint(self) -> LanguageModel:
@@ -90,17 +90,17 @@ class Tools:
         raise NotImplementedError
 
     def response(self, example: Scored) -> Response:
-        """The evaluated response as it was generated."""
+        """The evaluated response, with its token ids."""
         raise NotImplementedError
 
     def teacher_response(self, example: Scored) -> Response:
-        """The teacher's response as it was generated. Needs `Need.TEACHER`."""
+        """The teacher's response, with its token ids. Needs `Need.TEACHER`."""
         raise NotImplementedError
 
     def scores(self) -> list[float]:
-        """What the metric named by the parameter `scorer` gives for the same examples. Needs `Need.SCORES`."""
+        """The values of the metric given by the parameter `scorer`, for the same examples. Needs `Need.SCORES`."""
         raise NotImplementedError
 
     def progress(self, done: int, total: int) -> None:
-        """Tell whoever watches."""
+        """Report progress."""
         raise NotImplementedError

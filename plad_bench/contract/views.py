@@ -1,4 +1,4 @@
-"""What a plugin may read of a planned cell and of a board: the arguments of two hooks."""
+"""The public interface of planned cells and boards, which two hooks receive as arguments."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from plad_bench.contract.params import Params
 
 
 class Selected(Protocol):
-    """A component with its parameters, as it was selected."""
+    """A selected component with its parameters."""
 
     @property
     def component(self) -> Any:
@@ -26,7 +26,7 @@ class Selected(Protocol):
 
 
 class CellView(Protocol):
-    """One row of a board for one seed, as it is planned."""
+    """A planned cell: one row of a board for one seed."""
 
     @property
     def id(self) -> str:
@@ -90,7 +90,7 @@ class RowView(Protocol):
 
     @property
     def seeds(self) -> Sequence[int]:
-        """Those that are done."""
+        """The completed seeds."""
 
     @property
     def estimates(self) -> Mapping[str, EstimateView]:
@@ -98,11 +98,11 @@ class RowView(Protocol):
 
     @property
     def rank(self) -> tuple[int, int] | None:
-        """The first and the last rank that it may have; None if nothing is ranked, as with one seed."""
+        """The first and last rank that it may have; None if nothing is ranked, such as with one seed."""
 
 
 class GroupView(Protocol):
-    """One task, teacher and student: what may be compared."""
+    """The comparable rows of one task, teacher and student."""
 
     @property
     def task(self) -> str: ...
@@ -115,19 +115,19 @@ class GroupView(Protocol):
 
     @property
     def examples(self) -> int:
-        """How many prompts were evaluated."""
+        """Number of evaluated prompts."""
 
     @property
-    def references(self) -> Sequence[RowView]:
+    def baselines(self) -> Sequence[RowView]:
         """The baselines."""
 
     @property
     def rows(self) -> Sequence[RowView]:
-        """The methods that are complete, the best first."""
+        """The complete methods, best first."""
 
 
 class BoardView(Protocol):
-    """All that a page shows."""
+    """The content of a board's page."""
 
     @property
     def name(self) -> str: ...

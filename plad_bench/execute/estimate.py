@@ -24,7 +24,7 @@ _Number = TypeVar("_Number", int, float)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class RequestEstimate:
     """What stages of one name have still to ask of one endpoint. None is what only the run will know."""
 
     asked: str
@@ -42,8 +42,8 @@ class Estimate:
     money: float | None
     """At most, in the currency of the prices."""
 
-    def __add__(self, other: Estimate) -> Estimate:
-        return Estimate(
+    def __add__(self, other: RequestEstimate) -> RequestEstimate:
+        return RequestEstimate(
             asked=self.asked,
             stage=self.stage,
             requests=_sum(self.requests, other.requests),
@@ -66,7 +66,7 @@ class _Asker:
     priced: bool
 
 
-def estimates(cells: Iterable[Cell], store: Store, data: Mapping[str, Prepared] | None = None) -> list[Estimate]:
+def estimates(cells: Iterable[Cell], store: Store, data: Mapping[str, Prepared] | None = None) -> list[RequestEstimate]:
     """One for each teacher or metric, and name of the stage that asks; reads a task's data where no run did.
 
     Args:
@@ -74,7 +74,7 @@ def estimates(cells: Iterable[Cell], store: Store, data: Mapping[str, Prepared] 
         store: where data may be that a run has made.
         data: by task label, what was read already.
     """
-    found: dict[tuple[str, str], Estimate] = {}
+    found: dict[tuple[str, str], RequestEstimate] = {}
     seen: set[tuple[str, str]] = set()
     prompts = Prompts(store, data or {})
     for asker in (asker for cell in cells for asker in _askers(cell)):
@@ -130,7 +130,7 @@ def _scorers(cell: Cell, metric: Chosen | None, stage: Stage) -> Iterator[_Asker
     yield from _scorers(cell, metric.scorer, stage)
 
 
-def _estimate(asker: _Asker, store: Store, prompts: Prompts) -> Estimate:
+def _estimate(asker: _Asker, store: Store, prompts: Prompts) -> RequestEstimate:
     stage, asks = asker.stage, asker.asks
     response_cache = store.partial(stage.key) / RESPONSE_CACHE
     lines = numbered(io.BytesIO(response_cache.read_bytes())) if response_cache.is_file() else ()
@@ -146,7 +146,7 @@ def _estimate(asker: _Asker, store: Store, prompts: Prompts) -> Estimate:
         tokens_in = round(left * (size + asks.texts * decoded.spec["max_new_tokens"] + asks.extra_in))
         tokens_out = left * asks.tokens_out
         money = asks.price.of(tokens_in, tokens_out) if asks.price else None
-    return Estimate(
+    return RequestEstimate(
         asked=asker.chosen.label,
         stage=stage.name,
         requests=requests,

@@ -16,10 +16,10 @@ from plad_bench.execute.store import Artifact
 from plad_bench.plan.stages import stage_name
 
 Lineage: TypeAlias = list[dict[str, Any]]
-Find: TypeAlias = Callable[[str], Artifact | None]
+FindArtifact: TypeAlias = Callable[[str], Artifact | None]
 
 
-def of(artifact: Artifact, find: Find) -> Lineage:
+def of(artifact: Artifact, find: FindArtifact) -> Lineage:
     """The lineage of an artifact. Where an older version of plad-bench kept none, what `find` knows of it by key."""
     made = artifact.manifest.get("provenance", {})
     if "lineage" in made:
@@ -32,7 +32,7 @@ def of(artifact: Artifact, find: Find) -> Lineage:
 
 
 def extended(
-    made: Mapping[str, Any], document: Mapping[str, Any], parents: Mapping[str, Artifact], find: Find
+    made: Mapping[str, Any], document: Mapping[str, Any], parents: Mapping[str, Artifact], find: FindArtifact
 ) -> Lineage:
     """The lineage of what a document describes: `made` has `code` and `packages`, `parents` the inputs by key."""
     own: dict[str, Any] = {name: made.get(name) for name in ("code", "packages")}

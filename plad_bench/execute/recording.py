@@ -33,7 +33,7 @@ SAMPLES = 16
 """Prompts, the first by id, whose responses are kept for a page."""
 Facts: TypeAlias = Mapping[str, Mapping[str, Any]]
 """Key of a stage -> counts, cost, notes and seconds."""
-Table: TypeAlias = dict[str, float]
+ScoresById: TypeAlias = dict[str, float]
 """Example -> value; NaN where it has none."""
 
 
@@ -93,7 +93,7 @@ def stale(record: schema.Record) -> list[str]:
     return lineage.stale(record.lineage or [{**_version(record.provenance), "stages": ["the evaluated model"]}])
 
 
-def needed(cells: Path, cell: Cell, find: lineage.Find) -> tuple[Stage, ...]:
+def needed(cells: Path, cell: Cell, find: lineage.FindArtifact) -> tuple[Stage, ...]:
     """The stages whose artifacts a record is written from, but for what an earlier record of the responses tells."""
     stages = list(cell.scores.values())
     there = {stage.key: found for stage in (cell.responses, cell.checkpoint) if (found := find(stage.key))}
@@ -127,7 +127,7 @@ def write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], argum
 
 
 def _write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], arguments: Sequence[str]) -> schema.Record:
-    tables: dict[str, Table] = {}
+    tables: dict[str, ScoresById] = {}
     metrics = {}
     absent = dict(cell.absent)
     for label, stage in cell.scores.items():
@@ -324,7 +324,7 @@ def _made_of(cell: Cell, artifacts: Mapping[str, Artifact]) -> dict[str, str]:
     return _fingerprints(responses, artifacts.get(cell.checkpoint.key)) if responses is not None else {}
 
 
-def _values(artifact: Artifact) -> Table:
+def _values(artifact: Artifact) -> ScoresById:
     by_id = json.loads((artifact.path / "values.json").read_text())
     return {id_: math.nan if v is None else v for id_, v in by_id.items()}
 
@@ -348,8 +348,8 @@ def _same_responses(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact]) 
 
 
 def _with_earlier(
-    file: Path, earlier: schema.Record, metrics: dict[str, Any], tables: dict[str, Table]
-) -> tuple[dict[str, Any], dict[str, Table]]:
+    file: Path, earlier: schema.Record, metrics: dict[str, Any], tables: dict[str, ScoresById]
+) -> tuple[dict[str, Any], dict[str, ScoresById]]:
     """Metrics that an earlier run computed of the same responses stay in the record."""
     try:
         ids, columns = storage.read_scores(file, hashlib.sha256(file.read_bytes()).hexdigest())
@@ -365,7 +365,7 @@ def _with_earlier(
     return {**metrics, **{name: earlier.metrics[name] for name in kept}}, {**tables, **old_tables}
 
 
-def _joined(tables: Mapping[str, Table]) -> tuple[list[str], dict[str, np.ndarray]]:
+def _joined(tables: Mapping[str, ScoresById]) -> tuple[list[str], dict[str, np.ndarray]]:
     """All examples, each once, and every metric's value for each: NaN for the examples of another metric's own."""
     every = dict.fromkeys(id_ for table in tables.values() for id_ in table)
     ids = sorted(every, key=lambda id_: not storage.is_prompt(id_))  # stable: otherwise in their order

@@ -89,7 +89,7 @@ class Run:
         self._discard(todo if afresh else ())
         self._discard_stale(todo if renew else ())
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-        state = State(self.store.runs / name, self.board, self._command(), counts, len(todo))
+        state = StateFile(self.store.runs / name, self.board, self._command(), counts, len(todo))
         self._announce(name, len(todo))
         engine = Engine(
             self.store,
@@ -202,7 +202,7 @@ class CellWatcher(Watcher):
         return None
 
 
-class State(Watcher):
+class StateFile(Watcher):
     """What `plad-bench status` reads from another shell. A context for the time of the run: it is alive until then."""
 
     def __init__(self, directory: Path, board: Path, command: str, counts: dict[str, int], todo: int) -> None:
@@ -214,7 +214,7 @@ class State(Watcher):
         self.finished = ""
         self._alive = ExitStack()
 
-    def __enter__(self) -> State:
+    def __enter__(self) -> StateFile:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._alive.enter_context(locks.held(self.directory / ALIVE))
@@ -266,7 +266,7 @@ class State(Watcher):
 class _Both(Watcher):
     """Hands what happens to the state file, the watcher, and the plugins."""
 
-    def __init__(self, state: State, watcher: Watcher, registry: Registry) -> None:
+    def __init__(self, state: StateFile, watcher: Watcher, registry: Registry) -> None:
         self.state, self.watcher, self.registry = state, watcher, registry
 
     def stage_started(self, running: Running) -> None:

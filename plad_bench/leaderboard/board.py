@@ -24,7 +24,7 @@ from plad_bench.plan import boardfile
 from plad_bench.plan.boardfile import BoardFile, Prices
 from plad_bench.records.schema import Record
 from plad_bench.records.storage import at, is_prompt
-from plad_bench.records.validation import Cell, Complain, Problem, consistent, found, matrix, with_scores
+from plad_bench.records.validation import Complain, LoadedRecord, Problem, consistent, found, matrix, with_scores
 
 Shares: TypeAlias = Counter[tuple[str, float]]
 """How many cells of a group each shared expense is an expense of."""
@@ -55,7 +55,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Row:
-    """A method, or a reference, with its estimates by metric."""
+    """A method, or a baseline, with its estimates by metric."""
 
     label: str
     identity: str
@@ -116,7 +116,7 @@ class Group:
     protocol: Mapping[str, Any]
     metrics: tuple[MetricInfo, ...]
     primary: MetricInfo | None
-    references: tuple[Row, ...]
+    baselines: tuple[Row, ...]
     """Baselines: teacher, student, SFT initialisation, and the controls that are complete."""
     rows: tuple[Row, ...]
     """Complete methods, by mean."""
@@ -130,7 +130,7 @@ class Group:
     data: Mapping[str, float] = field(default_factory=dict)
     """Counts of the data stage, by their names there."""
     samples: tuple[Shown, ...] = ()
-    """What references and rows, in this order, wrote to a few prompts, where the task's text may be shown."""
+    """What baselines and rows, in this order, wrote to a few prompts, where the task's text may be shown."""
     thinking: Mapping[str, str] = field(default_factory=dict)
     """What happens to the thinking text of teacher and student, if they are models that think: off, strip or keep."""
 
@@ -189,12 +189,12 @@ def load(directory: Path) -> Board:
     settings = boardfile.read(directory / "board.toml")
     problems: list[Problem] = []
 
-    def complain(cell: Cell, reason: str) -> None:
+    def complain(cell: LoadedRecord, reason: str) -> None:
         problems.append(Problem(cell.file, reason))
 
     current, older = newest(found(directory / "cells", problems), settings.versions)
     cells = consistent(current, settings.conditions, complain)
-    by_group: dict[str, list[Cell]] = defaultdict(list)
+    by_group: dict[str, list[LoadedRecord]] = defaultdict(list)
     for cell in cells:
         by_group[cell.group].append(cell)
     groups = tuple(_group(by_group[key], settings, complain) for key in sorted(by_group))
@@ -235,7 +235,7 @@ def _others(used: Iterable[Record]) -> tuple[OtherVersion, ...]:
 # ------------------------------------------------------------------------------------------------------- one group
 
 
-def _group(cells: Sequence[Cell], settings: BoardFile, complain: Complain) -> Group:
+def _group(cells: Sequence[LoadedRecord], settings: BoardFile, complain: Complain) -> Group:
     done = with_scores((cell for cell in cells if cell.record.status == "done"), complain)
     metrics = _columns(done, settings, complain)
     done = [cell for cell in done if all(_fits(cell, metric) for metric in metrics)]
@@ -245,7 +245,7 @@ def _group(cells: Sequence[Cell], settings: BoardFile, complain: Complain) -> Gr
     named = labels([*done, *others])
     shares = Counter(part for cell in done for part in _shared(cell.record.cost).items())
 
-    every: dict[str, list[Cell]] = defaultdict(list)
+    every: dict[str, list[LoadedRecord]] = defaultdict(list)
     for cell in sorted(done, key=lambda cell: cell.record.seed):
         every[cell.method].append(cell)
     by_method = {key: counted for key, of in every.items() if (counted := _counted(of, asked))}
@@ -253,13 +253,13 @@ def _group(cells: Sequence[Cell], settings: BoardFile, complain: Complain) -> Gr
     made = {key: _row(named[key], of, metrics, asked, costs[key]) for key, of in by_method.items()}
     whole = {key: of[0].record for key, of in by_method.items() if set(made[key].seeds) == set(asked)}
     complete = [key for key, record in whole.items() if not (record.is_baseline or record.method.control)]
-    references = sorted(
+    baselines = sorted(
         (key for key, of in by_method.items() if of[0].record.is_baseline),
         key=lambda key: (BASELINES.index(made[key].method), made[key].label),
     )
-    references += sorted((key for key, record in whole.items() if record.method.control), key=lambda key: named[key])
-    rows, pairs = _ranked(complete, made, by_method, references, primary)
-    shown = (*(made[key] for key in references), *rows)
+    baselines += sorted((key for key, record in whole.items() if record.method.control), key=lambda key: named[key])
+    rows, pairs = _ranked(complete, made, by_method, baselines, primary)
+    shown = (*(made[key] for key in baselines), *rows)
     unranked = _unranked(
         [*done, *others],
         {cell for row in shown for cell in row.cells},
@@ -276,7 +276,7 @@ def _group(cells: Sequence[Cell], settings: BoardFile, complain: Complain) -> Gr
         protocol=first.protocol,
         metrics=metrics,
         primary=primary,
-        references=tuple(made[key] for key in references),
+        baselines=tuple(made[key] for key in baselines),
         rows=rows,
         pairs=pairs,
         unranked=unranked,
@@ -288,7 +288,7 @@ def _group(cells: Sequence[Cell], settings: BoardFile, complain: Complain) -> Gr
     )
 
 
-def _thinking(cells: Iterable[Cell]) -> dict[str, str]:
+def _thinking(cells: Iterable[LoadedRecord]) -> dict[str, str]:
     """What becomes of the thinking text of teacher and student, as the records of their responses say."""
     found = {}
     for cell in cells:
@@ -298,7 +298,7 @@ def _thinking(cells: Iterable[Cell]) -> dict[str, str]:
     return found
 
 
-def _absent(cells: Iterable[Cell], named: Mapping[str, str]) -> tuple[Absent, ...]:
+def _absent(cells: Iterable[LoadedRecord], named: Mapping[str, str]) -> tuple[Absent, ...]:
     """The metrics that could not be had, by metric and reason."""
     found: dict[tuple[str, str], set[str]] = defaultdict(set)
     for cell in cells:
@@ -307,14 +307,14 @@ def _absent(cells: Iterable[Cell], named: Mapping[str, str]) -> tuple[Absent, ..
     return tuple(Absent(*key, tuple(sorted(of))) for key, of in sorted(found.items()))
 
 
-def _counted(cells: list[Cell], asked: Sequence[int]) -> list[Cell]:
-    """Those of the seeds asked; a reference with one record is fixed: it has no seed of its own."""
+def _counted(cells: list[LoadedRecord], asked: Sequence[int]) -> list[LoadedRecord]:
+    """Those of the seeds asked; a baseline with one record is fixed: it has no seed of its own."""
     if len(cells) == 1 and cells[0].record.is_baseline:
         return cells
     return [cell for cell in cells if cell.record.seed in asked]
 
 
-def _columns(done: Sequence[Cell], settings: BoardFile, complain: Complain) -> tuple[MetricInfo, ...]:
+def _columns(done: Sequence[LoadedRecord], settings: BoardFile, complain: Complain) -> tuple[MetricInfo, ...]:
     """The metrics of the board, each with the direction and unit that most records declare."""
     declared = Counter((name, m.better, m.unit) for cell in done for name, m in cell.record.metrics.items())
     usual = {
@@ -334,12 +334,12 @@ def _primary(metrics: Sequence[MetricInfo], settings: BoardFile) -> MetricInfo |
     return next(iter(named if settings.primary else [*directed, *metrics]), None)
 
 
-def _fits(cell: Cell, metric: MetricInfo) -> bool:
+def _fits(cell: LoadedRecord, metric: MetricInfo) -> bool:
     theirs = cell.record.metrics.get(metric.name)
     return theirs is None or (theirs.better, theirs.unit) == (metric.better, metric.unit)
 
 
-def asked_seeds(cells: Iterable[Cell], settings: BoardFile) -> tuple[int, ...]:
+def asked_seeds(cells: Iterable[LoadedRecord], settings: BoardFile) -> tuple[int, ...]:
     """The seeds that make a method of a group complete."""
     if settings.seeds_asked:
         return tuple(range(settings.seeds_asked))
@@ -347,7 +347,7 @@ def asked_seeds(cells: Iterable[Cell], settings: BoardFile) -> tuple[int, ...]:
     return tuple(sorted({record.seed for record in done}))
 
 
-def _estimates(cells: Sequence[Cell], metrics: Sequence[str]) -> dict[str, Estimate]:
+def _estimates(cells: Sequence[LoadedRecord], metrics: Sequence[str]) -> dict[str, Estimate]:
     """An estimate of each metric, those with as many examples at a time."""
     alike: dict[int, dict[str, Array]] = defaultdict(dict)
     for name in metrics:
@@ -361,7 +361,7 @@ def _estimates(cells: Sequence[Cell], metrics: Sequence[str]) -> dict[str, Estim
 
 def _row(
     label: str,
-    cells: Sequence[Cell],
+    cells: Sequence[LoadedRecord],
     metrics: Sequence[MetricInfo],
     asked: Sequence[int],
     cost: Cost,
@@ -413,8 +413,8 @@ def _cost(costs: Sequence[Mapping[str, float]], shares: Shares, prices: Prices |
 def _ranked(
     keys: Sequence[str],
     rows: Mapping[str, Row],
-    cells: Mapping[str, Sequence[Cell]],
-    references: Sequence[str],
+    cells: Mapping[str, Sequence[LoadedRecord]],
+    baselines: Sequence[str],
     primary: MetricInfo | None,
 ) -> tuple[tuple[Row, ...], Pairwise | None]:
     """The complete methods by mean, where the primary metric has a direction, and their comparisons."""
@@ -426,9 +426,9 @@ def _ranked(
     if not order:
         return (), None
     k = len(order)
-    ends = [[key for key in references if _usable(rows[key], name, primary)] for name in ("sft-init", "teacher")]
+    ends = [[key for key in baselines if _usable(rows[key], name, primary)] for name in ("sft-init", "teacher")]
     gaps = all(len(keys) == 1 for keys in ends)
-    measured = [key for key in references if primary.name in rows[key].estimates]
+    measured = [key for key in baselines if primary.name in rows[key].estimates]
     controls = [key for key in measured if cells[key][0].record.method.control]
     compared = [*order, *controls, *(keys[0] for keys in ends if gaps)]
     moments = statistics.moments([sign * matrix(cells[key], primary.name) for key in compared])
@@ -454,13 +454,13 @@ def _ranked(
 
 
 def _usable(row: Row, name: str, primary: MetricInfo) -> bool:
-    """Whether this is the reference of that name with all the seeds asked; a fixed teacher needs only one."""
+    """Whether this is the baseline of that name with all the seeds asked; a fixed teacher needs only one."""
     whole = len(row.seeds) == row.asked or (name == "teacher" and len(row.cells) == 1)
     return row.method == name and primary.name in row.estimates and whole
 
 
 def _unranked(
-    cells: Iterable[Cell], ranked: Set[str], named: Mapping[str, str], asked: Sequence[int]
+    cells: Iterable[LoadedRecord], ranked: Set[str], named: Mapping[str, str], asked: Sequence[int]
 ) -> tuple[Unranked, ...]:
     """All the cells that are in no row, by method, status and reason."""
     done = Counter(c.method for c in cells if c.record.status == "done" and c.record.seed in asked)

@@ -20,7 +20,7 @@ from plad_bench.leaderboard.statistics import Pairwise
 from plad_bench.plan import boardfile
 from plad_bench.plan.boardfile import BoardFile
 from plad_bench.records.storage import RecordError, is_prompt
-from plad_bench.records.validation import Cell, Problem, aligned, consistent, found, matrix, scored
+from plad_bench.records.validation import LoadedRecord, Problem, aligned, consistent, found, matrix, scored
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Side:
 
     board: str
     label: str
-    groups: Mapping[str, Sequence[Cell]]
+    groups: Mapping[str, Sequence[LoadedRecord]]
     settings: BoardFile
     problems: tuple[Problem, ...]
     """Files of that board that were left out."""
@@ -79,15 +79,15 @@ def side(directory: Path, label: str) -> Side:
     settings = boardfile.read(directory / "board.toml")
     problems: list[Problem] = []
 
-    def complain(cell: Cell, reason: str) -> None:
+    def complain(cell: LoadedRecord, reason: str) -> None:
         problems.append(Problem(cell.file, reason))
 
     current, _ = newest(found(directory / "cells", problems), settings.versions)
     cells = consistent(current, settings.conditions, complain)
-    by_group: dict[str, list[Cell]] = defaultdict(list)
+    by_group: dict[str, list[LoadedRecord]] = defaultdict(list)
     for cell in cells:
         by_group[cell.group].append(cell)
-    groups: dict[str, list[Cell]] = {}
+    groups: dict[str, list[LoadedRecord]] = {}
     known: set[str] = set()
     for key, of in by_group.items():
         named = labels(of)
@@ -108,7 +108,7 @@ def side(directory: Path, label: str) -> Side:
 
 
 def compare(
-    a: Side, b: Side, metrics: Sequence[str], complain: Callable[[Cell, str], None], task: str | None = None
+    a: Side, b: Side, metrics: Sequence[str], complain: Callable[[LoadedRecord, str], None], task: str | None = None
 ) -> list[Comparison]:
     """The difference a - b on every task, teacher and student that both were run on.
 
@@ -131,7 +131,7 @@ def compare(
             f"{a.board}:{a.label} and {b.board}:{b.label} were not both run on any one teacher and student{where}",
             "Compare methods of one task, teacher and student.",
         )
-    asked: list[tuple[list[Cell], list[Cell], MetricInfo]] = []
+    asked: list[tuple[list[LoadedRecord], list[LoadedRecord], MetricInfo]] = []
     for key in shared:
         ours, theirs = _alike(*_paired(_read(a, key, complain), _read(b, key, complain)))
         names = metrics or [_primary(ours, a.settings)]
@@ -157,12 +157,12 @@ def protocols(a: Side, b: Side) -> dict[str, tuple[object, object]]:
     return differing
 
 
-def _fixed(cells: Sequence[Cell]) -> bool:
-    """Whether these are a reference with one record, which has no seed of its own."""
+def _fixed(cells: Sequence[LoadedRecord]) -> bool:
+    """Whether these are a baseline with one record, which has no seed of its own."""
     return len(cells) == 1 and cells[0].record.is_baseline
 
 
-def _read(of: Side, group: str, complain: Callable[[Cell, str], None]) -> list[Cell]:
+def _read(of: Side, group: str, complain: Callable[[LoadedRecord, str], None]) -> list[LoadedRecord]:
     read = []
     for cell in sorted(of.groups[group], key=lambda cell: cell.record.seed):
         try:
@@ -174,8 +174,8 @@ def _read(of: Side, group: str, complain: Callable[[Cell, str], None]) -> list[C
     return read
 
 
-def _paired(a: list[Cell], b: list[Cell]) -> tuple[list[Cell], list[Cell]]:
-    """The cells of the seeds that both have; a fixed reference counts for every seed."""
+def _paired(a: list[LoadedRecord], b: list[LoadedRecord]) -> tuple[list[LoadedRecord], list[LoadedRecord]]:
+    """The cells of the seeds that both have; a fixed baseline counts for every seed."""
     if _fixed(a) or _fixed(b):
         return a, b
     seeds = {cell.record.seed for cell in a} & {cell.record.seed for cell in b}
@@ -186,7 +186,7 @@ def _paired(a: list[Cell], b: list[Cell]) -> tuple[list[Cell], list[Cell]]:
     return first, second
 
 
-def _alike(a: list[Cell], b: list[Cell]) -> tuple[list[Cell], list[Cell]]:
+def _alike(a: list[LoadedRecord], b: list[LoadedRecord]) -> tuple[list[LoadedRecord], list[LoadedRecord]]:
     """The same cells with their examples in one order, if those are the same."""
     order = a[0].ids
     for cell in (*a, *b):
@@ -200,7 +200,7 @@ def _alike(a: list[Cell], b: list[Cell]) -> tuple[list[Cell], list[Cell]]:
     return first, second
 
 
-def _primary(cells: Sequence[Cell], settings: BoardFile) -> str:
+def _primary(cells: Sequence[LoadedRecord], settings: BoardFile) -> str:
     """The metric that ranks on a board with these cells."""
     if settings.primary:
         return settings.primary
@@ -211,7 +211,7 @@ def _primary(cells: Sequence[Cell], settings: BoardFile) -> str:
     return names[0]
 
 
-def _metric(cells: Sequence[Cell], name: str) -> MetricInfo:
+def _metric(cells: Sequence[LoadedRecord], name: str) -> MetricInfo:
     """The metric of that name, which all cells have and mean the same by."""
     for cell in cells:
         if name not in cell.scores or np.isnan(cell.scores[name]).all():
@@ -227,7 +227,7 @@ def _metric(cells: Sequence[Cell], name: str) -> MetricInfo:
 
 
 def _comparison(  # noqa: PLR0917  two numbers of tests
-    a: Sequence[Cell], metric: MetricInfo, pairs: Pairwise, p_holm: float, tests: int, level: float
+    a: Sequence[LoadedRecord], metric: MetricInfo, pairs: Pairwise, p_holm: float, tests: int, level: float
 ) -> Comparison:
     """What one pair of methods says, its interval at the level of the test among the `tests` made together."""
     difference, half = float(pairs.difference[0, 1]), pairs.half_width(0, 1, level)

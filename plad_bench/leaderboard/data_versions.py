@@ -12,26 +12,26 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from plad_bench.contract.names import unversioned
 from plad_bench.records.schema import Named, Record
-from plad_bench.records.validation import Cell
+from plad_bench.records.validation import LoadedRecord
 
 Latest = Mapping[str, Sequence[str]]
 """Selector without the versions of local files -> selectors with those that the latest run read."""
 
 
-def newest(cells: Iterable[Cell], latest: Latest) -> tuple[list[Cell], list[Cell]]:
+def newest(cells: Iterable[LoadedRecord], latest: Latest) -> tuple[list[LoadedRecord], list[LoadedRecord]]:
     """Split cells into those of the newest version and those of older ones, each in their order."""
     cells = list(cells)
     highest: dict[tuple[str, ...], tuple[int, ...]] = defaultdict(tuple)
     for cell in cells:
         highest[_selectors(cell)] = max(highest[_selectors(cell)], _versions(cell))
-    split: tuple[list[Cell], list[Cell]] = ([], [])
+    split: tuple[list[LoadedRecord], list[LoadedRecord]] = ([], [])
     for cell in cells:
         is_latest = all(_is_latest(part, latest) for part in _parts(cell.record))
         split[not (is_latest and _versions(cell) == highest[_selectors(cell)])].append(cell)
     return split
 
 
-def described(older: Iterable[Cell], latest: Latest) -> dict[str, int]:
+def described(older: Iterable[LoadedRecord], latest: Latest) -> dict[str, int]:
     """What older cells are called, by what makes them older, with their number."""
     return dict(sorted(Counter(_description(cell.record, latest) for cell in older).items()))
 
@@ -50,9 +50,9 @@ def _parts(record: Record) -> tuple[Named, Named, Named]:
     return record.task, record.teacher, record.student
 
 
-def _selectors(cell: Cell) -> tuple[str, ...]:
+def _selectors(cell: LoadedRecord) -> tuple[str, ...]:
     return tuple(part.selector for part in _parts(cell.record))
 
 
-def _versions(cell: Cell) -> tuple[int, ...]:
+def _versions(cell: LoadedRecord) -> tuple[int, ...]:
     return cell.record.task.data_version, *(part.version for part in _parts(cell.record))

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from plad_bench.records.schema import Record
-from plad_bench.records.validation import Cell, canonical
+from plad_bench.records.validation import LoadedRecord, canonical
 
 
-def labels(cells: Iterable[Cell]) -> dict[str, str]:
+def labels(cells: Iterable[LoadedRecord]) -> dict[str, str]:
     """What each method is called: as it was typed, with whatever else tells it from another typed the same."""
     typed: dict[str, list[Record]] = defaultdict(list)
     for cell in cells:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from plad_bench.records import storage
 from plad_bench.records.schema import Sample
 from plad_bench.records.storage import RecordError
-from plad_bench.records.validation import Cell, Complain
+from plad_bench.records.validation import Complain, LoadedRecord
 
 if TYPE_CHECKING:
     from plad_bench.leaderboard.metric_info import MetricInfo
@@ -39,7 +39,9 @@ class Shown:
     outputs: tuple[Output | None, ...]
 
 
-def side_by_side(rows: Sequence[Sequence[Cell]], metric: MetricInfo | None, complain: Complain) -> tuple[Shown, ...]:
+def side_by_side(
+    rows: Sequence[Sequence[LoadedRecord]], metric: MetricInfo | None, complain: Complain
+) -> tuple[Shown, ...]:
     """The prompts that the first row with samples has, by id. Under the same id, a sample of another prompt is none.
 
     Args:
@@ -57,7 +59,7 @@ def side_by_side(rows: Sequence[Sequence[Cell]], metric: MetricInfo | None, comp
     return tuple(shown)
 
 
-def _of(cells: Sequence[Cell], complain: Complain) -> dict[str, tuple[Cell, Sample]]:
+def _of(cells: Sequence[LoadedRecord], complain: Complain) -> dict[str, tuple[LoadedRecord, Sample]]:
     """The samples of the first of some cells that has any, by example."""
     for cell in cells:
         named = cell.record.samples
@@ -74,7 +76,7 @@ def _of(cells: Sequence[Cell], complain: Complain) -> dict[str, tuple[Cell, Samp
     return {}
 
 
-def _output(cell: Cell, sample: Sample, metric: MetricInfo | None) -> Output:
+def _output(cell: LoadedRecord, sample: Sample, metric: MetricInfo | None) -> Output:
     scores = cell.scores.get(metric.name) if metric else None
     if scores is None or sample.example not in cell.ids:
         return Output(sample.response, None)

@@ -169,7 +169,7 @@ Put = Callable[[np.ndarray, np.ndarray, np.ndarray | None], None]
 those of the events of `Events`, [n, k + 2]; and then the k likeliest tokens, [n, k]."""
 
 
-class Reader(Protocol):
+class TeacherReader(Protocol):
     """A teacher that reads text and says what it would have said."""
 
     @property
@@ -181,7 +181,7 @@ class Reader(Protocol):
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedTeacher:
     """A teacher that is loaded here."""
 
     predictor: Predictor
@@ -200,7 +200,7 @@ class Loaded:
         return min(size, self.words or size)
 
     def read(self, sequences: Sequence[Tokens], k: int, put: Put, progress: Callable[[int, int], None]) -> None:
-        """As in Reader.
+        """As in TeacherReader.
 
         Raises:
             StageError: if the device has no room for one sequence.
@@ -241,7 +241,7 @@ def offsets_of(sequences: Sequence[Tokens]) -> np.ndarray:
 
 def write(  # noqa: PLR0917  what a teacher says of which sequences, to where
     directory: Path,
-    teacher: Reader,
+    teacher: TeacherReader,
     sequences: Sequence[Tokens],
     k: int,
     tokenizer: str,

@@ -1,4 +1,4 @@
-"""board.toml: the conditions a board was made under, and what ranks. What a command line leaves open comes from it."""
+"""board.toml: the settings of a board. They are the defaults for options that a command line leaves out."""
 
 from __future__ import annotations
 
@@ -19,20 +19,22 @@ from plad_bench.contract.protocol import Protocol, checked
 
 
 class Prices(BaseModel):
-    """What turns a board's cost into money."""
+    """Prices that convert costs to money."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     device_hour: Annotated[float, Field(ge=0)]
-    """Of a GPU, or of a CPU slot."""
+    """Price per hour of a GPU or a CPU slot."""
     teacher_million_tokens: Annotated[float, Field(ge=0)] | None = None
-    """Of the teacher's responses, where they are bought; if None they cost device time, or what a record says."""
+    """Price per million tokens of the teacher's responses; if None, their cost is the recorded amount or the device
+    time."""
     currency: Annotated[str, Field(max_length=12)] = "USD"
 
     def of(self, cost: Mapping[str, float]) -> float | None:
-        """Money for a cell, as if it were alone: training, samples, what the teacher gives; None without training.
+        """The cost of one cell in money: training, off-policy samples, teacher outputs; None without training.
 
-        Keys as in a record's cost. What a record says was paid for the teacher's text counts before any price.
+        `cost` has the keys of a record's cost. A recorded amount for the teacher's responses takes precedence over
+        prices.
         """
         if "train_device_seconds" not in cost:
             return None
@@ -56,49 +58,49 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
 
 
 Settings = Annotated[dict[str, Any], AfterValidator(_checked)]
-"""Some settings of a protocol, each of which it allows."""
+"""Validated settings of the protocol."""
 
 
 class BoardFile(BaseModel):
-    """What a board.toml says. Whatever else its owner wrote is kept."""
+    """The content of a board.toml. Unknown keys are preserved."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
     title: str = ""
-    """The board's name if empty."""
+    """Title of the page; the board's name if empty."""
     metrics: tuple[str, ...] = ()
-    """Names of the columns in order; all the metrics there are if empty."""
+    """Metrics of the columns, in order; all metrics if empty."""
     primary: str = ""
-    """The metric that ranks; the first of `metrics` that has a direction if empty."""
+    """The ranking metric; if empty, the first of `metrics` with a direction."""
     seeds_asked: Annotated[int, Field(ge=0, strict=True)] = 0
-    """Seeds 0 to n - 1 are asked; if 0, those that any method has done."""
+    """Number of seeds, 0 to n - 1; if 0, the seeds that any method has completed."""
     notes: str = ""
     docs: Annotated[str, Field(pattern=r"^(https://|(\.\./)*)[\w./-]*$")] = ""
     """Where methods.md and metrics.md are, as a URL or as seen from the board: the page links names to them."""
     prices: Prices | None = None
-    """If there, costs are shown in money as well."""
+    """If given, costs are also shown in money."""
     protocol: Settings = {}
-    """Protocol values that all tasks of the board share. A record that says otherwise is foreign."""
+    """Protocol settings that all tasks of the board share. Records with other settings are left out."""
     tasks: dict[str, Settings] = {}
-    """Protocol values that differ from task to task."""
+    """Protocol settings of individual tasks."""
     commits: dict[str, str] = {}
-    """What branches and tags on the hub stand for, "model org/name main" -> commit: the same ones for all its runs."""
+    """Commits of branches and tags on the hub, "model org/name main" -> commit; all runs of the board use them."""
 
     versions: dict[str, tuple[str, ...]] = {}
-    """Selector of a task, teacher or student that reads local files, without their versions -> with those that the
-    latest run read. Records of other versions are listed and not shown."""
+    """Selector of a task, teacher or student that reads local files, without file versions -> selectors with the
+    versions that the latest run read. Records of other versions are listed, but not ranked."""
 
     def conditions(self, task: str) -> dict[str, Any]:
-        """The protocol values the board fixes for a task, with those that go unsaid."""
+        """The protocol settings that the board fixes for a task, including unsaid ones."""
         said = {**self.protocol, **self.tasks.get(task, {})}
         return {**Protocol.unsaid(), **said} if said else {}
 
 
 def read(path: Path) -> BoardFile:
-    """Read a board.toml; one that fixes nothing if there is none.
+    """Read a board.toml; an empty one if the file does not exist.
 
     Raises:
-        UsageError: naming what is wrong with it.
+        UsageError: if the file is invalid.
     """
     remedy = "Correct it, or restore it from version control."
     try:
@@ -113,17 +115,17 @@ def read(path: Path) -> BoardFile:
         raise unreadable(f"{path.parent.name}/board.toml", error) from None
     except ValueError as error:
         raise UsageError(f"{path.parent.name}/board.toml: {error}", remedy) from None
-    for key in board.model_extra or {}:  # what its owner adds is kept, what is mistyped would do nothing
+    for key in board.model_extra or {}:  # unknown keys are preserved, but misspelled ones would have no effect
         if near := get_close_matches(key, BoardFile.model_fields, n=1, cutoff=0.8):
             raise UsageError(f"{path.parent.name}/board.toml: unknown key {key!r}", f"Did you mean {near[0]}?")
     return board
 
 
 def overrides(board: BoardFile, task: str, explicit: Mapping[str, Any]) -> dict[str, Any]:
-    """Protocol values for a task: those set on the command line, else those the board fixes.
+    """The protocol settings for a task: those of the board, and those of the command line.
 
     Raises:
-        UsageError: if the two contradict each other; both are shown.
+        UsageError: if the two differ.
     """
     fixed = board.conditions(task)
     given = {name: value for name, value in explicit.items() if value is not None}
@@ -131,7 +133,7 @@ def overrides(board: BoardFile, task: str, explicit: Mapping[str, Any]) -> dict[
         if name in fixed and fixed[name] != value:
             place = "/".join(filter(None, (board.title, "board.toml")))
             raise UsageError(
-                f"the board fixes {name} = {fixed[name]} ({place}), the command line says {value}",
+                f"the board fixes {name} = {fixed[name]} ({place}), but the command line sets {value}",
                 "Leave the option out, or choose another board with --board.",
             )
     return {**fixed, **given}
@@ -139,9 +141,9 @@ def overrides(board: BoardFile, task: str, explicit: Mapping[str, Any]) -> dict[
 
 @dataclass(frozen=True)
 class Contribution:
-    """What a run adds to its board's file.
+    """The additions of a run to its board's file.
 
-    Protocols by task, metrics, seeds, commits as `hub.pins` gives them, and versions as `BoardFile.versions` has them.
+    Protocols are by task, commits as in `hub.pins`, and versions as in `BoardFile.versions`.
     """
 
     name: str
@@ -151,15 +153,15 @@ class Contribution:
     commits: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     afresh: bool = False
-    """The file says what this run says, whatever it said before."""
+    """Whether to replace the file instead of extending it."""
 
 
 def extend(path: Path, run: Contribution) -> BoardFile:
-    """Add to a board.toml, as it is at that moment, what a run brings; other runs wait so long. Returns what it says.
+    """Add a run's contribution to a board.toml, under a lock, and return the result.
 
     Raises:
-        UsageError: if another run has fixed something else since this one read the file, or the file is damaged.
-        MissingError: if it cannot be written.
+        UsageError: if another run has since fixed different settings, or the file is invalid.
+        MissingError: if the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -170,7 +172,7 @@ def extend(path: Path, run: Contribution) -> BoardFile:
             for name, commit in run.commits.items():
                 if board.commits.get(name, commit) != commit:
                     raise UsageError(
-                        f"the board takes {name} for {board.commits[name]}, and this run for {commit}",
+                        f"the board pins {name} to {board.commits[name]}, but this run resolved it to {commit}",
                         "Run the same command again, or choose another board with --board.",
                     )
             extended = merged(board, run.name, run.protocols, run.metrics, run.seeds, run.commits, run.versions)
@@ -180,7 +182,7 @@ def extend(path: Path, run: Contribution) -> BoardFile:
         raise unwritable(path, error) from error
 
 
-def merged(  # noqa: PLR0917  what a Contribution has
+def merged(  # noqa: PLR0917  the fields of a Contribution
     board: BoardFile,
     name: str,
     protocols: Mapping[str, Protocol],
@@ -189,7 +191,7 @@ def merged(  # noqa: PLR0917  what a Contribution has
     commits: Mapping[str, str] | None = None,
     versions: Mapping[str, tuple[str, ...]] | None = None,
 ) -> BoardFile:
-    """What the board's file says after a run: metrics, seeds, tasks and commits grow, and files have new versions."""
+    """The board's file after a run, with its metrics, seeds, tasks and commits added and file versions replaced."""
     tasks = {task: board.conditions(task) for task in board.tasks} | {t: asdict(p) for t, p in protocols.items()}
     shared = board.protocol
     unsaid = Protocol.unsaid()
@@ -213,7 +215,7 @@ def merged(  # noqa: PLR0917  what a Contribution has
 
 
 def write(path: Path, board: BoardFile) -> None:
-    """Write a board.toml, unless it says just that already."""
+    """Write a board.toml if its content differs."""
     values = {
         k: v
         for k, v in board.model_dump(exclude={"tasks"}, exclude_none=True, mode="json").items()
@@ -230,7 +232,7 @@ def write(path: Path, board: BoardFile) -> None:
 
 
 def _toml(value: Any) -> str:
-    """Strings, numbers, booleans and lists of them read the same in TOML as in JSON."""
+    """Format a value; strings, numbers, booleans and lists of them are the same in TOML and JSON."""
     return json.dumps(value, ensure_ascii=False)
 
 

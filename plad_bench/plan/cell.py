@@ -1,4 +1,4 @@
-"""A cell of the matrix: one row of a board for one seed, and the stages that it rests on."""
+"""A cell of the matrix: one row of a board for one seed, and the stages that it depends on."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ class Cell:
     plan: Plan
     registry: Registry
     skip: str = ""
-    """Why it cannot run; empty if it can."""
+    """Reason to skip the cell; empty if it can run."""
     absent: Mapping[str, str] = field(default_factory=dict)
-    """Why the cell does without a metric, by the metric's label."""
+    """Reasons why metrics are absent, by metric label."""
 
     @functools.cached_property
     def id(self) -> str:
-        """Readable, unique on a board, and a path."""
+        """A readable path that is unique on a board."""
         models = f"{slug(self.student.label)}+{slug(self.teacher.label)}"
         return f"{slug(self.task.label)}/{models}/{slug(self.row)}/seed-{self.seed}"
 
     @functools.cached_property
     def checkpoint(self) -> Stage:
-        """The stage that makes the evaluated model. Of a teacher that is asked for text, its responses themselves."""
+        """The stage that produces the evaluated model, or the responses of a teacher without a local model."""
         if self.row == "teacher":
             return self.responses if self.teacher.component.model is None else self.plan.teacher_model
         if self.method is None:
@@ -58,7 +58,7 @@ class Cell:
 
     @functools.cached_property
     def scorer(self) -> Chosen | None:
-        """The metric whose scores of chosen and rejected the method reads."""
+        """The metric whose scores of both responses the method uses."""
         objective = self.method.component.objective if self.method else None
         named = objective.scorer(self.method.params) if self.method and isinstance(objective, PairObjective) else None
         if not named:
@@ -69,25 +69,23 @@ class Cell:
 
     @functools.cached_property
     def orders(self) -> Chosen | None:
-        """The metric that the pair builder orders by, or measures margins in."""
+        """The metric by which the pair builder orders responses or measures margins."""
         if self.pairs is None:
             return None
         if self.pairs.scorer is not None:
             _check_scorer(self.pairs.scorer)
         elif self.pairs.params.margin is not None:  # type: ignore[attr-defined]
-            raise UsageError(
-                f"{self.pairs.label}: `margin` needs a scorer", "Name the metric that scores, such as scorer=rouge-l."
-            )
+            raise UsageError(f"{self.pairs.label}: `margin` needs a scorer", "Give a metric, such as scorer=rouge-l.")
         return self.pairs.scorer
 
     @functools.cached_property
     def responses(self) -> Stage:
-        """The stage whose responses the metrics read; its key is the cell's."""
+        """The stage with the evaluated responses; its key is the cell's key."""
         return self.plan.teacher_evaluated if self.row == "teacher" else self.plan.evaluate(self.checkpoint)
 
     @functools.cached_property
     def scores(self) -> Mapping[str, Stage]:
-        """Score stage of each metric that the cell can have, by the metric's label."""
+        """The score stages of the cell's metrics, by metric label."""
         if self.skip:
             return {}
         had = (m for m in self.metrics if m.label not in self.absent)
@@ -95,14 +93,14 @@ class Cell:
 
     @functools.cached_property
     def stages(self) -> tuple[Stage, ...]:
-        """All that its scores rest on, each once."""
+        """All stages that its scores depend on, each once."""
         return tuple({stage.key: stage for score in self.scores.values() for stage in score.walk()}.values())
 
 
 def _check_scorer(scorer: Chosen) -> None:
-    """See that a metric can score training pairs, where no model has been evaluated yet."""
+    """Check that a metric can score training pairs, before any model is evaluated."""
     if needs := metrics_needs(scorer) - {Need.REFERENCES}:
         raise UsageError(
             f"{scorer.label} cannot score training pairs: it needs the {' and '.join(sorted(needs))} of an evaluation",
-            "Name a scorer that reads text alone.",
+            "Choose a scorer that reads only text.",
         )

@@ -1,4 +1,4 @@
-"""Components as a user selected them, each with its parameters checked."""
+"""Selected components, with validated parameters."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Chosen:
-    """One component with its parameters, as selected."""
+    """A selected component with its parameters."""
 
     kind: str
     registered: Registered
     params: Params
     scorer: Chosen | None = None
-    """The metric that one of its parameters names: `scorer`, or what a pair builder says."""
+    """The metric given by its parameter `scorer`, or by its pair builder."""
     named: str = ""
-    """As that parameter names it."""
+    """The scorer as written in the parameter."""
     by_recipe: tuple[str, ...] = field(default=(), compare=False)
-    """Parameters that a recipe gave a value."""
+    """Names of parameters that a recipe has set."""
 
     @property
     def component(self) -> Any:
@@ -38,7 +38,7 @@ class Chosen:
 
     @property
     def label(self) -> str:
-        """The canonical selector: the name and the parameters that differ from their defaults."""
+        """The canonical selector: the name, and the parameters that differ from their defaults."""
         shown = []
         for name, info in type(self.params).model_fields.items():
             value, flags = getattr(self.params, name), _flags(info)
@@ -48,14 +48,14 @@ class Chosen:
 
     @property
     def selector(self) -> str:
-        """What selects it on this machine: as its label, with paths, and with parameters that are not keyed."""
+        """The selector for this machine: like the label, with full paths and parameters that are not keyed."""
         values = {n: (getattr(self.params, n), i) for n, i in type(self.params).model_fields.items()}
         changed = {n: v for n, (v, i) in values.items() if v != i.get_default(call_default_factory=True)}
         shown = [f"{name}={_shown(value, {})}" for name, value in changed.items()]
         return f"{self.component.name}[{','.join(shown)}]" if shown else str(self.component.name)
 
     def public(self) -> dict[str, Any]:
-        """What is keyed and recorded: no path of this machine."""
+        """The part that is keyed and recorded, without local paths."""
         source = self.registered.source_hash
         return {
             "name": self.component.name,
@@ -67,24 +67,24 @@ class Chosen:
 
     @property
     def published(self) -> Published | None:
-        """The repository of the hub that it reads itself, beside models that stages load; None if there is none."""
+        """The repository on the hub that the component itself reads; None if there is none."""
         find = getattr(self.component, "hub", None)
         found: Published | None = find(self.params) if find else None
         return found
 
     @property
     def commit(self) -> str | None:
-        """The commit of that repository; None if there is none, or nobody can tell."""
+        """The commit of that repository; None if there is none, or if it cannot be resolved."""
         read = self.published
         return hub.commit(read.id, read.revision, "dataset" if self.kind == "task" else "model") if read else None
 
     def private(self) -> dict[str, Any]:
-        """What a worker needs to build it again."""
+        """The data from which a worker reconstructs it."""
         return {"kind": self.kind, "name": self.component.name, "params": self.params.model_dump(mode="json")}
 
     @property
     def hides(self) -> bool:
-        """Whether a parameter, or one of its scorer's, has a value that keys and records must not show."""
+        """Whether it, or its scorer, has parameters with values that keys and records must not contain."""
         fields_ = type(self.params).model_fields.items()
         changed = [_flags(i) for n, i in fields_ if getattr(self.params, n) != i.get_default(call_default_factory=True)]
         own = any(f.get("local") or f.get("private") or not f.get("keyed", True) for f in changed)
@@ -92,7 +92,7 @@ class Chosen:
 
     @property
     def _publishable(self) -> dict[str, str]:
-        """What stands for the scorer's selector where that must not be shown as it was typed."""
+        """Replacements for the scorer's selector if it contains confidential values."""
         if self.scorer is None or not self.scorer.hides:
             return {}
         return {n: self.scorer.label for n in type(self.params).model_fields if getattr(self.params, n) == self.named}
@@ -103,7 +103,7 @@ def choose(registry: Registry, kind: str, text: str) -> tuple[Chosen, ...]:
 
     Raises:
         UsageError: for an unknown name or parameter.
-        NothingSelectedError: if it selects nothing.
+        NothingSelectedError: if the selection is empty.
     """
     chosen: dict[str, Chosen] = {}
     for selector in parse(text):
@@ -117,7 +117,7 @@ def choose(registry: Registry, kind: str, text: str) -> tuple[Chosen, ...]:
             one = Chosen(kind, registered, params, scorer, named)
             chosen[one.label] = one
     if not chosen:
-        raise NothingSelectedError(f"{text!r} selects no {kind}", "Name at least one, or all.")
+        raise NothingSelectedError(f"{text!r} selects no {kind}", "Give at least one name, or all.")
     return tuple(chosen.values())
 
 
@@ -127,7 +127,7 @@ def _all(registry: Registry, kind: str) -> list[str]:
 
 
 def _flags(info: Any) -> Mapping[str, Any]:
-    """What `param` says of a field beside its type."""
+    """The extra attributes of a field, set by `param`."""
     return info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
 
 

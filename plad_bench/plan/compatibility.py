@@ -1,4 +1,4 @@
-"""Can this cell run, and which metrics can it have? Judged by declarations and local files; needs no torch."""
+"""Whether a cell can run, and which metrics it can have, from declarations and local files, without torch."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger("plad_bench")
 
 Find = Callable[[str], Path | None]
-"""Key of a stage -> the directory of its artifact, if that is there."""
+"""Key of a stage -> the directory of its artifact, or None if there is none."""
 
 _NORMALISED = 8
-"""Bytes that a tokenizer may add to a text before it splits it."""
+"""Maximum number of bytes that a tokenizer's normalisation adds to a text."""
 
 
 def skip_reason(cell: Cell) -> str:
-    """Why this teacher and this student cannot serve this method; empty if they can. Needs no model to be loaded."""
+    """The reason why a method cannot run with this teacher and student; empty if it can. Loads no models."""
     reason, method = _without_references(cell), cell.method
     if reason or method is None:
         return reason
@@ -54,7 +54,7 @@ def skip_reason(cell: Cell) -> str:
 
 
 def absence_reason(cell: Cell, metric: Chosen) -> str:
-    """Why a metric cannot be had for this cell; empty if it can. Needs no model to be loaded."""
+    """The reason why a metric is absent for a cell; empty if it is not. Loads no models."""
     needs, name, teacher = metrics_needs(metric), metric.component.name, cell.teacher
     is_teacher = cell.row == "teacher" and cell.method is None
     runs_teacher = Need.TEACHER_LOGITS in needs or (Need.CHECKPOINT in needs and is_teacher)
@@ -70,7 +70,7 @@ def absence_reason(cell: Cell, metric: Chosen) -> str:
 
 
 def plugins_reason(cell: Cell) -> str:
-    """The first reason that a plugin gives; one that fails gives none and is named in the log."""
+    """The first reason that a plugin returns. Plugins that fail are logged and ignored."""
     shown: CellView = cell
     for impl in reversed(cell.registry.manager.hook.plad_bench_cell_skip.get_hookimpls()):
         try:
@@ -84,18 +84,18 @@ def plugins_reason(cell: Cell) -> str:
 
 
 def _without_references(cell: Cell) -> str:
-    """Why a cell cannot run without references; empty if it can, or if its task has some."""
+    """The reason why a cell cannot run without references; empty if it can, or if its task has references."""
     if has_references(cell.task):
         return ""
     reader = next(_readers(cell), "")
-    return f"{reader}, and the task has none" if reader else ""
+    return f"{reader}, but the task has none" if reader else ""
 
 
 def _readers(cell: Cell) -> Iterator[str]:
-    """Who reads references on the way to a cell's checkpoint, and what for."""
+    """Phrases for the components that need references to produce a cell's checkpoint."""
     training = cell.teacher.component.training(cell.teacher.params)
     if training is not None and training.steps:
-        yield f"{cell.teacher.label} learns from references first"
+        yield f"{cell.teacher.label} is fine-tuned on references first"
     if cell.method is None:
         return
     name, objective, params = cell.method.component.name, cell.method.component.objective, cell.method.params
@@ -103,22 +103,22 @@ def _readers(cell: Cell) -> Iterator[str]:
         if Text.REFERENCE in objective.texts(params):
             yield f"{name} trains on references"
         if objective.schedule is not None and objective.schedule.validates:
-            yield f"{name} follows the loss on validation references"
+            yield f"{name} uses the loss on validation references"
     if cell.pairs is not None and Text.REFERENCE in cell.pairs.component.needs:
-        yield f"{cell.pairs.label} makes pairs with references"
+        yield f"{cell.pairs.label} builds pairs with references"
     if cell.scorer is not None and reads_references(cell.scorer):
-        yield f"{name} trains on scores by {cell.scorer.label}, which reads references"
+        yield f"{name} trains on scores of {cell.scorer.label}, which needs references"
 
 
 def _absent_without_references(cell: Cell, metric: Chosen) -> str:
-    """Why a metric cannot be had without references; empty if it can."""
+    """The reason why a metric is absent without references; empty if it is not."""
     if has_references(cell.task) or not reads_references(metric):
         return ""
-    return f"{metric.component.name} reads references, and the task has none"
+    return f"{metric.component.name} needs references, but the task has none"
 
 
 def _pairs_reason(cell: Cell) -> str:
-    """Why the pair builder cannot make these pairs; empty if it can, or if none is asked."""
+    """The reason why the pair builder cannot run; empty if it can, or if there is none."""
     if cell.pairs is None:
         return ""
     if (metric := cell.orders) is not None and metric.component.better is None:
@@ -126,12 +126,12 @@ def _pairs_reason(cell: Cell) -> str:
     needed = cell.pairs.component.samples(cell.pairs.params)
     there = cell.protocol.samples if cell.protocol.sample_temperature else 1
     if needed > there:
-        return f"{cell.pairs.label} needs {needed} samples of each prompt, and there will be {there} (--samples)"
+        return f"{cell.pairs.label} needs {needed} responses per prompt, but the run samples only {there} (--samples)"
     return ""
 
 
 def _refused(name: str, access: Access, teacher: Chosen) -> str:
-    """What a teacher does not give; empty if it gives that."""
+    """The reason if a teacher does not provide the access; empty if it does."""
     best = max((*teacher.component.provides, Access.NONE), key=lambda given: given.tier)
     if access.tier <= best.tier:
         return ""
@@ -139,7 +139,7 @@ def _refused(name: str, access: Access, teacher: Chosen) -> str:
 
 
 def _way_out(cell: Cell) -> str:
-    """How a teacher that gives its likeliest tokens can serve the method; empty if it cannot."""
+    """A hint if a teacher with top-k log-probabilities can be used with --teacher-logprobs; otherwise empty."""
     kept = replace(cell.plan, protocol=replace(cell.protocol, teacher_logprobs="top-64"))
     can = cell.method is not None and not _refused("", kept.access(cell.method), cell.teacher)
     return " (--teacher-logprobs top-64 works with top-k log-probabilities)" if can else ""
@@ -158,18 +158,18 @@ def _vocabulary_difference(student: Any, teacher: Any) -> str:
 
 
 def tokenizers_differ(student: HubModel, teacher: HubModel) -> bool:
-    """Whether the vocabularies of two published models certainly differ; False where their files are not here."""
+    """Whether the vocabularies of two published models differ; False if their files are not available locally."""
     here = [hub.located(model.id, model.revision) for model in (student, teacher)]
     files = [directory / "tokenizer.json" for directory in here if directory is not None]
     return len(files) == 2 and all(file.is_file() for file in files) and _differ(*files)
 
 
 def no_room(cell: Cell, find: Find) -> str:
-    """Why a model that the cell generates with has no room for its prompts; empty if it has, or nobody knows yet."""
+    """The reason if prompts exceed the context of a model that generates for the cell; empty if not, or if unknown."""
     for stage in cell.stages:
         if "max_new_tokens" not in stage.spec:
             continue
-        for role in ("model", "teacher"):  # within a training a teacher reads what the student says
+        for role in ("model", "teacher"):  # during training, the teacher reads the student's responses
             reason = _no_room(stage, _root(stage.inputs[role]), find) if role in stage.inputs else ""
             if reason:
                 return reason
@@ -177,14 +177,14 @@ def no_room(cell: Cell, find: Find) -> str:
 
 
 def _no_room(stage: Stage, model: Stage, find: Find) -> str:
-    """`no_room` of one stage that generates, be it within a training, and one model that it takes."""
+    """`no_room` for one generating stage, including training, and one of its models."""
     new = stage.spec["max_new_tokens"]
     context, name = _context(model)
     if context is None:
         return ""
     room = context - new
     if room < 1:
-        return f"{name} has a context of {context} tokens, which {new} new tokens fill"
+        return f"{name} has a context of {context} tokens, too short for {new} new tokens"
     data, tokenizer = find(stage.inputs["data"].key), _tokenizer(model, find)
     if data is None or tokenizer is None:
         return ""
@@ -192,8 +192,8 @@ def _no_room(stage: Stage, model: Stage, find: Find) -> str:
     texts = _prompts(data / f"{split}.jsonl", stage.spec.get("limit", 0))
     count = _too_long(texts, tokenizer, room)
     return (
-        f"{count} of {len(texts)} {split} prompts are longer than the {room} tokens that {name}'s context of {context} "
-        f"leaves beside {new} new tokens"
+        f"{count} of {len(texts)} {split} prompts are longer than {room} tokens, all that {name}'s context of "
+        f"{context} tokens leaves for prompts with {new} new tokens"
         if count
         else ""
     )
@@ -206,7 +206,7 @@ def _root(stage: Stage) -> Stage:
 
 
 def _context(init: Stage) -> tuple[int | None, str]:
-    """Tokens that a model can attend to, None where its files do not say, and what to call it."""
+    """The context length of a model in tokens (None if unknown) and its name."""
     if "context" in init.spec:
         return init.spec["context"], _name(init)
     text = _config(init)
@@ -215,7 +215,7 @@ def _context(init: Stage) -> tuple[int | None, str]:
 
 
 def _config(init: Stage) -> dict[str, Any]:
-    """What a published model says of its text; empty where its files are not here, or broken, as a run tells first."""
+    """The text configuration of a published model; empty if its files are unavailable or broken."""
     directory = hub.located(init.job["id"], init.job["revision"]) if "id" in init.job else None
     try:
         config = hub.settings(directory / "config.json", "") if directory is not None else {}
@@ -232,7 +232,7 @@ def _name(init: Stage) -> str:
 
 
 def not_for_vllm(cell: Cell) -> str:
-    """Why vLLM cannot run a model that it is to run for the cell; empty if it can, or nobody knows yet."""
+    """The reason why vLLM cannot run a model of the cell; empty if it can, or if unknown."""
     run = (s.inputs.get("model") or s.inputs["teacher"] for s in cell.stages if s.spec.get("backend") == "vllm")
     return next(filter(None, (_not_for_vllm(_root(model)) for model in run)), "")
 
@@ -240,18 +240,18 @@ def not_for_vllm(cell: Cell) -> str:
 def _not_for_vllm(init: Stage) -> str:
     config = {**init.spec, **_config(init)}
     if config.get("is_encoder_decoder"):
-        return f"{_name(init)} is an encoder-decoder, which vLLM does not run here (--backend transformers does)"
+        return f"the vllm backend does not support the encoder-decoder {_name(init)} (use --backend transformers)"
     sizes, size = backends.head_sizes(), _head_size(config)
     if size is None or sizes is None or size in sizes:
         return ""
     return (
-        f"{_name(init)} has attention heads of {size} dimensions; vLLM on a CPU runs those of "
-        f"{', '.join(map(str, sizes))} (--backend transformers runs any)"
+        f"{_name(init)} has attention heads of size {size}; vLLM on a CPU supports "
+        f"{', '.join(map(str, sizes))} (--backend transformers supports any)"
     )
 
 
 def _head_size(config: Mapping[str, Any]) -> int | None:
-    """Dimensions of an attention head, as a configuration or the specification of a model from scratch has them."""
+    """The attention head size, from a configuration or the specification of a model from scratch."""
     said, width, heads = (
         next((config[name] for name in names if isinstance(config.get(name), int) and config[name] > 0), None)
         for names in (("head_dim",), ("width", "hidden_size", "n_embd"), ("heads", "num_attention_heads", "n_head"))
@@ -276,7 +276,7 @@ def _prompts(file: Path, limit: int) -> tuple[str, ...]:
 
 @functools.cache
 def _too_long(texts: Sequence[str], tokenizer: Path, room: int) -> int:
-    """How many texts have more tokens than there is room for. None has more tokens than bytes: few need encoding."""
+    """The number of texts with more than `room` tokens. Texts have no more tokens than bytes, so few need encoding."""
     candidates = [text.strip() for text in texts if len(text.encode()) + _NORMALISED > room]
     loaded = _loaded(tokenizer) if candidates else None
     if loaded is None:
@@ -296,7 +296,7 @@ def _differ(one: Path, other: Path) -> bool:
 
 @functools.lru_cache(maxsize=4)
 def _vocabulary(file: Path) -> dict[str, int] | None:
-    """Ids of the tokens that text is made of, special ones aside; None if the file is no tokenizer."""
+    """The vocabulary without special tokens; None if the file is not a tokenizer."""
     loaded = _loaded(file)
     if loaded is None:
         return None
@@ -306,10 +306,10 @@ def _vocabulary(file: Path) -> dict[str, int] | None:
 
 
 def _loaded(file: Path) -> Any:
-    """The tokenizer of a file; None if it is none, which the stage that needs it tells."""
+    """Load a tokenizer file; None if it is invalid, which the stage that needs it reports."""
     from tokenizers import Tokenizer
 
     try:
         return Tokenizer.from_file(str(file))
-    except Exception:  # noqa: BLE001  the library has no kind of error of its own
+    except Exception:  # noqa: BLE001  the library has no exception class of its own
         return None

@@ -1,4 +1,4 @@
-"""The task and the board of a run that names none."""
+"""The default task and the default board of a run."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ PRETRAINED_TASK = "tldr"
 
 
 def task(students: Iterable[Chosen]) -> str:
-    """The task for students that were named, if any: one of PLaD's for pretrained ones, else the demo."""
+    """The default task: one of the PLaD paper's for pretrained students, otherwise the demo."""
     return PRETRAINED_TASK if any(published(student) is not None for student in students) else DEMO_TASK
 
 
 def board(tasks: Iterable[Chosen], students: Iterable[Chosen], *, trial: bool) -> str:
-    """The board: `trial`, or `quickstart` for the demo and students from scratch, or one named after both."""
+    """The default board: `trial`, `quickstart` for the demo, or one named after tasks and students."""
     tasks, students = tuple(tasks), tuple(students)
     if trial:
         return TRIAL_BOARD
@@ -33,7 +33,7 @@ def board(tasks: Iterable[Chosen], students: Iterable[Chosen], *, trial: bool) -
 
 
 def _name(student: Chosen) -> str:
-    """The short name of a student, or the last part of the place that its parameters give."""
+    """The short name of a student, or the last part of its path or hub id."""
     model = published(student)
     if model is None or not {"id", "path"} & type(student.params).model_fields.keys():
         return str(student.component.name)

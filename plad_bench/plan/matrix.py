@@ -1,4 +1,4 @@
-"""The cells of a run: every combination asked for, and the baselines, with stages or a reason to skip."""
+"""The cells of a run: all selected combinations and the baselines, with stages or a reason to skip."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def cells(spec: RunSpec, registry: Registry) -> list[Cell]:
     """All cells of a run, baselines first within each seed.
 
     Raises:
-        UsageError: if a student has no default teacher and none was named.
+        UsageError: if no teacher was given and a student has no default teacher.
     """
     made: dict[str, Cell] = {}
     for cell in _combinations(spec, registry):
@@ -36,16 +36,16 @@ def cells(spec: RunSpec, registry: Registry) -> list[Cell]:
 
 
 def reconsidered(cell: Cell, find: Find) -> Cell:
-    """A cell that was to run, judged by the files of its models that are here by now, with a reason to skip it if any.
+    """Check a cell again with the model files that are now available, and set the reason to skip it if there is one.
 
-    `find` gives the directory of an artifact by its key.
+    `find` returns the directory of an artifact by its key.
     """
     cell = _measured(replace(cell, skip=skip_reason(cell)))
     return cell if cell.skip else replace(cell, skip=no_room(cell, find) or not_for_vllm(cell))
 
 
 def _measured(cell: Cell) -> Cell:
-    """The cell with the metrics that it does without, skipped if nothing would be measured."""
+    """Determine the absent metrics of a cell, which is skipped if all are absent."""
     reasons = {metric.label: absence_reason(cell, metric) for metric in cell.metrics}
     absent = {label: reason for label, reason in reasons.items() if reason}
     nothing = not cell.skip and len(absent) == len(cell.metrics)
@@ -93,5 +93,5 @@ def _is_scratch(student: Chosen) -> bool:
 
 def _default_teacher(student: Chosen, registry: Registry) -> tuple[Chosen, ...]:
     if not student.component.teacher:
-        raise UsageError(f"student {student.label} has no default teacher", "Name one with --teacher.")
+        raise UsageError(f"student {student.label} has no default teacher", "Choose one with --teacher.")
     return choose(registry, "teacher", student.component.teacher)

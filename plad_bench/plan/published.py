@@ -1,7 +1,7 @@
-"""What is known of a published model before it is loaded: how many parameters it has, and whether it is tuned to chat.
+"""Properties of a published model that are known before it is loaded: its size, and whether it is an instruct model.
 
-A model on the hub is judged by its id and by what its alias says, never by files that may or may not be in the cache:
-the same command has to plan the same run on every machine. A directory is judged by its files.
+For a model on the hub they come from its id and alias, not from cached files, because the same command must plan the
+same run on every machine. For a directory they come from its files.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LONGEST_HEADER = 100_000_000
 
 
 def parameters(model: HubModel) -> float | None:
-    """How many parameters a model has, before layers are taken out; None if nobody says."""
+    """The number of parameters of a model before pruning; None if unknown."""
     if model.parameters:
         return model.parameters
     if Path(model.id).is_dir():
@@ -36,7 +36,7 @@ def parameters(model: HubModel) -> float | None:
 
 
 def is_instruct(model: HubModel) -> bool:
-    """Whether a model is tuned to follow instructions: its name says so, or a directory has a chat template."""
+    """Whether a model is instruction-tuned, according to its name or the chat template of a directory."""
     directory = Path(model.id)
     if _INSTRUCT.search(directory.name):
         return True
@@ -44,13 +44,13 @@ def is_instruct(model: HubModel) -> bool:
         return False
     try:
         settings = hub.settings(directory / "tokenizer_config.json", "")
-    except MissingError:  # said where the model's files are looked at
+    except MissingError:  # reported when the model's files are checked
         return False
     return bool(settings.get("chat_template")) or (directory / "chat_template.jinja").is_file()
 
 
 def _stored(directory: Path) -> float | None:
-    """Parameters in the safetensors files of a directory; None if a file cannot be read, as a run tells first."""
+    """The number of parameters in the safetensors files of a directory; None if a file cannot be read."""
     total = 0
     for file in directory.glob("*.safetensors"):
         try:

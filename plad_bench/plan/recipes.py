@@ -1,7 +1,7 @@
-"""Recipes: how pretrained models are trained where neither the user nor the board says otherwise.
+"""Recipes: the default training settings of pretrained models, unless the user or the board overrides them.
 
-A student made from scratch has no recipe: its task declares its settings. `RECIPES` holds the numbers, and
-`docs/generate.py` writes them into docs/recipes.md.
+A student from scratch has no recipe: its task declares the settings. `docs/generate.py` writes `RECIPES` to
+docs/recipes.md.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ SIZES: dict[str, float] = {
     "2 to 20 B": 20e9,
     "above 20 B": float("inf"),
 }
-"""Size classes, each up to so many parameters. A pruned model counts with the size of the model that it is cut from."""
+"""Size classes with their maximum number of parameters. A pruned model has the class of the original model."""
 UNKNOWN_SIZE = "2 to 20 B"
-"""The class of a model whose size nobody says: its rates harm no smaller one."""
+"""The size class of models of unknown size; its learning rates are safe for smaller models."""
 
 MEASURED = "ours, measured"
 UNMEASURED = "ours, unmeasured"
@@ -40,7 +40,7 @@ UNMEASURED = "ours, unmeasured"
 
 @dataclass(frozen=True)
 class Value:
-    """A number, and where it is from."""
+    """A number and its source."""
 
     number: float
     source: str
@@ -48,7 +48,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings for one kind of training of models of one size class."""
+    """The settings for one kind of training and one size class."""
 
     kind: Kind
     size: str
@@ -59,19 +59,19 @@ class Recipe:
     sft_lr: Value
     sft_steps: Value
     teacher_lr: Value | None
-    """Of a teacher of this size; None where teachers are not trained in this way."""
+    """Learning rate of a teacher; None if teachers are not trained in this way."""
     teacher_steps: Value | None
     highest_lr: float
-    """A higher rate is refused without --force. Ours: far above what worked, not yet what failed."""
+    """Higher learning rates are refused without --force. The limits are ours: far above rates that worked."""
 
     @property
     def settings(self) -> dict[str, Value]:
-        """The settings of the protocol that it gives."""
+        """The protocol settings of the recipe, with sources."""
         return {name: getattr(self, name) for name in ("lr", "steps", "batch", "sft_lr", "sft_steps")}
 
     @property
     def values(self) -> dict[str, Any]:
-        """These settings as the protocol has them."""
+        """The protocol settings of the recipe, as values."""
         whole = {"steps", "batch", "sft_steps"}
         return {name: int(v.number) if name in whole else v.number for name, v in self.settings.items()}
 
@@ -87,7 +87,7 @@ def _guess(number: float) -> Value:
 def _recipe(
     kind: Kind, size: str, *, lr: Value, sft_lr: Value, highest_lr: float, teacher_lr: Value | None = None, batch: Value
 ) -> Recipe:
-    """A recipe with the steps that all of them share, which nobody has measured."""
+    """A recipe with the step counts that all recipes share, which are unmeasured."""
     teacher_steps = _guess(500) if teacher_lr else None
     return Recipe(
         kind=kind,
@@ -132,14 +132,14 @@ RECIPES: tuple[Recipe, ...] = (
 
 
 def published(chosen: Chosen) -> HubModel | None:
-    """The pretrained model of a student or a teacher; None if it is made from scratch, or runs elsewhere."""
+    """The pretrained model of a student or teacher; None if it is trained from scratch or has no local model."""
     make = chosen.component.model
     source = make(chosen.params) if make is not None else None
     return source if isinstance(source, HubModel) else None
 
 
 def of_model(model: HubModel, *, lora: int = 0) -> Recipe:
-    """The recipe for a pretrained model, trained whole (pruned or not) or through adapters."""
+    """The recipe for a pretrained model: full fine-tuning, pruned or LoRA."""
     kind: Kind = "lora" if lora else "pruned" if model.layers else "full"
     known = parameters(model)
     size = UNKNOWN_SIZE if known is None else next(name for name, most in SIZES.items() if known <= most)
@@ -147,7 +147,7 @@ def of_model(model: HubModel, *, lora: int = 0) -> Recipe:
 
 
 def of_students(students: Iterable[Chosen], *, lora: int = 0) -> Recipe | None:
-    """The recipe that students share, since a protocol is one for all: the one with the lowest rate.
+    """The common recipe of students, which share one protocol: the one with the lowest learning rate.
 
     None if none of them is pretrained.
     """
@@ -156,10 +156,10 @@ def of_students(students: Iterable[Chosen], *, lora: int = 0) -> Recipe | None:
 
 
 def taught(teacher: Chosen, task: Chosen) -> Chosen:
-    """A teacher with what its recipe gives where its parameters leave `steps` or `lr` open.
+    """A teacher with `steps` and `lr` from its recipe, where its parameters leave them open.
 
-    A pretrained base model is fine-tuned on the task's references; an instruct model is prompted as it is, and so is
-    any model where the task has no references.
+    A pretrained base model is fine-tuned on the task's references. An instruct model is used as it is, and so is any
+    model if the task has no references.
     """
     model, given = published(teacher), teacher.params
     if model is None or not {"steps", "lr"} <= type(given).model_fields.keys():

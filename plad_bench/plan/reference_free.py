@@ -16,5 +16,5 @@ def has_references(task: Chosen) -> bool:
 
 
 def reads_references(metric: Chosen) -> bool:
-    """Whether a metric, or the one that it scores by, has no value without them."""
+    """Whether a metric, or its scorer, needs references."""
     return Need.REFERENCES in metric.component.needs or (metric.scorer is not None and reads_references(metric.scorer))

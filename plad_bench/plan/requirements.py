@@ -1,4 +1,4 @@
-"""What must be there before any work: data, models that can be loaded, teachers that can be asked. Needs no torch."""
+"""Checks, before any work, that data, models, teachers and packages are available. Needs no torch."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from plad_bench.plan.chosen import Chosen
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json")
 _TEMPLATE = "chat_template.jinja"
 _WITHOUT_DEFAULTS = {"PreTrainedTokenizerFast", "TokenizersBackend"}
-"""Tokenizer classes that have no special tokens but those that their files name."""
+"""Tokenizer classes without default special tokens."""
 _SILENT = ("MaskedLM", "Classification", "QuestionAnswering", "MultipleChoice")
-"""Parts of the names of architectures that transformers would load as language models, without a trained head."""
+"""Parts of architecture names that are not generative, although transformers would load them with an untrained LM
+head."""
 
 
 def check(cells: Iterable[Cell], made: Callable[[str], bool] = lambda key: False) -> None:
-    """Raise MissingError for the first data set, model or teacher of these cells that cannot be had.
+    """Raise MissingError for the first data set, model, metric or teacher of the cells that is unavailable.
 
-    The small files of a model on the hub are downloaded for that: so an access that is refused shows before any work,
-    and planning can tell what does not fit together. `made` says of a stage's key whether its result is there: a
-    teacher that need not be asked any more is not missed.
+    Downloads the small files of models on the hub, so that missing access and incompatible models are found before any
+    work. `made` returns whether the artifact of a stage exists: a teacher whose responses are all stored need not be
+    available.
     """
     seen: set[object] = set()
     for cell in cells:
@@ -82,7 +83,7 @@ def _check_model(model: HubModel, label: str) -> None:
 
 
 def _fetch(model: HubModel, what: str) -> Path:
-    """Download the files that say what a model is; their directory."""
+    """Download the files that describe a model, and return their directory."""
     from huggingface_hub import HfApi, hf_hub_download
 
     revision = hub.pinned(model.id, model.revision)
@@ -99,17 +100,21 @@ def _fetch(model: HubModel, what: str) -> Path:
 
 
 def _check_files(directory: Path, what: str, prompts: PromptFormat) -> None:
-    """See that the configuration and the tokenizer can be what they must."""
+    """Check the configuration and the tokenizer."""
     config = hub.settings(directory / "config.json", what)
     architectures = config.get("architectures") or []
     if not (config.get("model_type") or architectures):
-        raise MissingError(f"{what}: config.json names no model_type", "Give a model in Hugging Face format.")
+        raise MissingError(f"{what}: config.json has no model_type", "Give a model in Hugging Face format.")
     if architectures and any(kind in str(architectures[0]) for kind in _SILENT):
-        raise MissingError(f"{what} is a {architectures[0]}, which writes no text", "Give a language model.")
+        raise MissingError(
+            f"{what}: {architectures[0]} is not a generative model", "Give a causal or encoder-decoder language model."
+        )
     added = hub.settings(directory / "tokenizer.json", what).get("added_tokens") or []
     settings = hub.settings(directory / "tokenizer_config.json", what)
     if directory.is_dir() and not (settings or any((directory / name).is_file() for name in _TOKENIZERS)):
-        raise MissingError(f"{what} has no tokenizer", "Save one beside it: tokenizer.save_pretrained(DIR).")
+        raise MissingError(
+            f"{what} has no tokenizer", "Save one to the same directory: tokenizer.save_pretrained(DIR)."
+        )
     named = {**hub.settings(directory / "special_tokens_map.json", what), **settings}
     bare = settings.get("tokenizer_class") in _WITHOUT_DEFAULTS
     if named.get("eos_token") is None and (bare or "eos_token" in named):
@@ -120,7 +125,7 @@ def _check_files(directory: Path, what: str, prompts: PromptFormat) -> None:
 
 
 def _check_end(eos: Any, added: Any, config: Mapping[str, Any], what: str) -> None:
-    """See that the model has an embedding for the end token. A padding token beyond them is replaced when it loads."""
+    """Check that the model has an embedding for the end token. A padding token without one is replaced at loading."""
     text = config.get("text_config")
     rows = (text if isinstance(text, dict) else config).get("vocab_size")
     end = eos.get("content") if isinstance(eos, dict) else eos

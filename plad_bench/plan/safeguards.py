@@ -1,4 +1,4 @@
-"""Settings that would waste a run of pretrained models; `--force` lets them through."""
+"""Refuses settings that would waste a run with pretrained models, unless `--force` is given."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from plad_bench.plan.chosen import Chosen
     from plad_bench.plan.recipes import Recipe
 
-FORCE = "--force runs it all the same."
+FORCE = "To run it anyway, use --force."
 
 
 def check(cells: Iterable[Cell]) -> None:
-    """Refuse pretrained weights at a rate for random ones, and a base teacher that has not learnt the task.
+    """Refuse pretrained weights with a learning rate for random ones, and base teachers without fine-tuning.
 
     Raises:
-        UsageError: for the first cell that has such a setting, with what to do instead.
+        UsageError: for the first cell with such a setting.
     """
     for cell in cells:
         _check_rates(cell)
@@ -31,7 +31,7 @@ def check(cells: Iterable[Cell]) -> None:
 
 
 def _check_rates(cell: Cell) -> None:
-    """See that no training of the cell has a rate above the highest one of its recipe."""
+    """Check that no learning rate of the cell exceeds the limit of its recipe."""
     student, teacher = recipes.published(cell.student), recipes.published(cell.teacher)
     if student is not None:
         recipe = recipes.of_model(student, lora=cell.protocol.lora)
@@ -43,7 +43,7 @@ def _check_rates(cell: Cell) -> None:
 
 
 def _rates(cell: Cell) -> Iterator[tuple[str, float]]:
-    """The learning rates that a cell's student is trained with, each with what sets it."""
+    """The learning rates of a cell's student, each with the option that sets it."""
     if cell.row in {"teacher", "student"} and cell.method is None:
         return
     if cell.protocol.sft_steps:
@@ -56,14 +56,14 @@ def _rates(cell: Cell) -> Iterator[tuple[str, float]]:
 def _check_rate(model: str, what: str, rate: float, recipe: Recipe) -> None:
     if rate > recipe.highest_lr:
         raise UsageError(
-            f"{model} is pretrained, and a learning rate of {rate:g} ({what}) would destroy what it has learnt: for "
-            f"{recipes.KINDS[recipe.kind]} of {recipe.size} parameters the highest is {recipe.highest_lr:g}",
-            f"Give a lower rate, or leave it to the recipe; where a board fixes it, choose another --board. {FORCE}",
+            f"a learning rate of {rate:g} ({what}) is too high for the pretrained model {model}: for "
+            f"{recipes.KINDS[recipe.kind]} with {recipe.size} parameters the maximum is {recipe.highest_lr:g}",
+            f"Use a lower rate or the recipe's default; if the board fixes the rate, choose another --board. {FORCE}",
         )
 
 
 def _check_teacher(teacher: Chosen, task: Chosen) -> None:
-    """See that a pretrained teacher is an instruct model, or is fine-tuned on the task."""
+    """Check that a pretrained teacher is an instruct model or is fine-tuned on the task."""
     model = recipes.published(teacher)
     if model is None or "steps" not in type(teacher.params).model_fields or is_instruct(model):
         return
@@ -72,11 +72,11 @@ def _check_teacher(teacher: Chosen, task: Chosen) -> None:
         return
     name = teacher.component.name
     remedy = (
-        f"Leave steps= of {name} out to have it fine-tuned on the task's references, or name an instruct teacher."
+        f"Leave steps= of {name} out to fine-tune it on the task's references, or choose an instruct teacher."
         if has_references(task)
-        else "Name an instruct teacher: without references there is nothing to fine-tune it on."
+        else "Choose an instruct teacher: the task has no references for fine-tuning."
     )
     raise UsageError(
-        f"teacher {teacher.label} is a base model and has not learnt {task.component.name}",
+        f"teacher {teacher.label} is a base model that is not fine-tuned on {task.component.name}",
         f"{remedy} {FORCE}",
     )

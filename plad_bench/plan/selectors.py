@@ -10,20 +10,20 @@ from plad_bench.contract.errors import UsageError
 
 @dataclass(frozen=True)
 class Selector:
-    """One component as it was asked for; parameter values are still text."""
+    """One selected component; parameter values are unparsed text."""
 
     name: str
     values: tuple[tuple[str, str], ...] = ()
 
 
 def parse(text: str) -> list[Selector]:
-    """Read a comma-separated list of selectors, sweeps expanded.
+    """Parse a comma-separated list of selectors, and expand sweeps.
 
     >>> [s.values for s in parse("plad[beta=0.1|1,logprob='sum']")]
     [(('beta', '0.1'), ('logprob', 'sum')), (('beta', '1'), ('logprob', 'sum'))]
 
     Raises:
-        UsageError: naming the part that cannot be read, or saying that a part is empty.
+        UsageError: if a part cannot be parsed or is empty.
     """
     parts = [part.strip() for part in _split(text, ",", text)]
     if not any(parts):
@@ -37,7 +37,9 @@ def _selector(part: str, text: str) -> list[Selector]:
     name, bracket, rest = part.partition("[")
     name = name.strip()
     if not part:
-        raise UsageError(f"{text!r} has an empty part", "Put a name before and after each comma, or remove the comma.")
+        raise UsageError(
+            f"{text!r} has an empty part", "Write a name before and after each comma, or remove the comma."
+        )
     if not bracket:
         return [Selector(name)]
     if not rest.endswith("]") or not name:
@@ -80,6 +82,6 @@ def _unquote(value: str) -> str:
 
 def _unreadable(part: str, text: str) -> UsageError:
     return UsageError(
-        f"cannot read {part!r} in {text!r}",
-        "Write name or name[param=value,param=value]; quote values that hold , | or ].",
+        f"cannot parse {part!r} in {text!r}",
+        "Write name or name[param=value,param=value]; quote values that contain , | or ].",
     )

@@ -1,4 +1,4 @@
-"""What a run is asked to do, with every name resolved and every parameter checked."""
+"""The specification of a run, with resolved names and validated parameters."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ DEFAULT_PAIRS = "teacher-over-student"
 
 @dataclass(frozen=True)
 class RunSpec:
-    """The matrix asked for: tasks x students x teachers x methods x seeds, under one protocol per task."""
+    """The selected matrix: tasks x students x teachers x methods x seeds, with one protocol per task."""
 
     tasks: tuple[Chosen, ...]
     students: Mapping[str, tuple[Chosen, ...]]
     """By task label."""
     teachers: tuple[Chosen, ...]
-    """Empty: each student's default teacher."""
+    """Empty for each student's default teacher."""
     methods: tuple[Chosen, ...]
     pairs: tuple[Chosen, ...]
     metrics: Mapping[str, tuple[Chosen, ...]]
@@ -36,7 +36,7 @@ class RunSpec:
     protocols: Mapping[str, Protocol]
     """By task label."""
     recipes: Mapping[str, Recipe | None]
-    """By task label: what its students' recipe gave; None where they are made from scratch."""
+    """By task label: the students' recipe; None if they are trained from scratch."""
     seeds: int
     threads: int = 1
 
@@ -55,11 +55,11 @@ def build(
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     controls: bool = False,
 ) -> RunSpec:
-    """Resolve the texts of the command line into a run specification; `overrides` by task label. Errors as `choose`.
+    """Resolve selector texts to a run specification; `overrides` is by task label. Errors as `choose`.
 
-    `controls` adds every method that is one.
+    `controls` adds all control methods.
 
-    None or empty text takes the default: the task's student and metrics, each student's teacher, the usual pairs.
+    None or an empty text selects the default: the task's student and metrics, the student's teacher, the default pairs.
     """
     tasks = choose(registry, "task", task)
     students = {t.label: choose(registry, "student", student or t.component.student) for t in tasks}
@@ -84,27 +84,27 @@ def build(
 
 
 def metrics_of(registry: Registry, task: Chosen, named: str | None) -> tuple[Chosen, ...]:
-    """The metrics named, or the task's own: of these none that reads references where it has none."""
+    """The given metrics, or the task's default ones without those that need references if the task has none."""
     if named:
         return choose(registry, "metric", named)
     every = choose(registry, "metric", ",".join(task.component.metrics))
     kept = tuple(metric for metric in every if has_references(task) or not reads_references(metric))
     if not kept:
         raise NothingSelectedError(
-            f"all default metrics of {task.label} read references, and it has none", "Name others with --metrics."
+            f"{task.label} has no references, but all its default metrics need them", "Choose others with --metrics."
         )
     return kept
 
 
 def recipe(task: Chosen, students: Iterable[Chosen], overrides: Mapping[str, Any]) -> Recipe | None:
-    """The recipe of a task's students under these overrides, which may ask for adapters."""
+    """The recipe of a task's students with overrides, which may set LoRA."""
     return recipes.of_students(students, lora=overrides.get("lora") or task.component.protocol.lora)
 
 
 def protocol(task: Component, overrides: Mapping[str, Any], recipe: Recipe | None = None) -> Protocol:
-    """The task's protocol with what a recipe, and above it a board or the user, has set.
+    """The task's protocol, overridden by a recipe, and by the board and the user.
 
-    Values of None are not set. Errors as `Protocol`.
+    Values of None are ignored. Errors as `Protocol`.
     """
     base: Protocol = task.protocol  # type: ignore[attr-defined]
     given = {name: value for name, value in overrides.items() if value is not None}
@@ -112,6 +112,6 @@ def protocol(task: Component, overrides: Mapping[str, Any], recipe: Recipe | Non
 
 
 def protocol_values(value: Protocol) -> dict[str, Any]:
-    """A protocol as JSON values, without what goes unsaid."""
+    """A protocol as JSON values, without unsaid settings."""
     unsaid = Protocol.unsaid()
     return {name: v for name, v in asdict(value).items() if name not in unsaid or v != unsaid[name]}

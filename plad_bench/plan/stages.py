@@ -1,4 +1,4 @@
-"""The stage graph: what each stage computes, from which inputs, and the key that names its result for ever."""
+"""The stage graph: the operations of stages, their inputs, and the keys of their results."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ OPERATION_VERSION = {
     "signals": 1,
     "score": 1,
 }
-"""Raise one when the same specification would give another result."""
+"""Increase a version when the same specification would give another result."""
 ACTIONS = {
     "ask": "generate {split} responses",
     "data": "prepare the data",
@@ -57,55 +57,57 @@ DATA_AS_BEFORE = {
     "3f6967f362e407d9e66dcacc8ffedd75d81d2425c15ee37155c3d1c987b5bae3": "demo",
     "9a348291e5bbe3e63c001f92b491f62fbd7de076fab2cb7d606f434fcbf42794": "e2e, its development and test files",
 }
-"""Keys of version 1 of the data stage whose result version 2 does not change, so that they stay."""
+"""Keys of version 1 of the data stage that remain valid because version 2 gives the same result."""
 PROMPTS_VERSION = 1
-"""Raise it when a published model would be given another text for the same prompt and format, or end otherwise."""
+"""Increase it when prompts or end tokens of published models would be formatted differently."""
 
 
 def stage_name(document: Mapping[str, Any]) -> str:
-    """The name of the stage that a key's document, as a manifest holds it, is of."""
+    """The stage name in a key's document."""
     said = str(document.get("stage", ""))
     return STAGES.get(said, said)
 
 
-def kept_tokens(signals: str) -> int | None:
-    """How many tokens of each teacher distribution `signals` keeps: 0 for all of them, None if it keeps nothing.
+def kept_tokens(teacher_logprobs: str) -> int | None:
+    """The number of tokens per position for which log-probabilities are precomputed: 0 for all, None for live.
 
     Raises:
-        UsageError: if it is none of live, dense and top-K.
+        UsageError: if the value is not live, dense or top-K.
     """
-    if signals in {"live", "dense"}:
-        return None if signals == "live" else 0
-    found = re.fullmatch(r"top-([1-9]\d*)", signals)
+    if teacher_logprobs in {"live", "dense"}:
+        return None if teacher_logprobs == "live" else 0
+    found = re.fullmatch(r"top-([1-9]\d*)", teacher_logprobs)
     if found is None:
-        raise UsageError(f"signals is {signals!r}", "Say live, dense, or top-K with a number, such as top-64.")
+        raise UsageError(
+            f"teacher_logprobs is {teacher_logprobs!r}", "Use live, dense, or top-K with a number, such as top-64."
+        )
     return int(found[1])
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One content-addressed step: an operation, its specification, and the stages it reads."""
+    """A content-addressed step: an operation, its specification, and its input stages."""
 
     name: str
-    """Its part in the protocol, such as teach, sft-init or distill."""
+    """Its role in the protocol, such as teach, sft-init or distill."""
     operation: str
-    """What computes it: a key of OPERATION_VERSION."""
+    """A key of OPERATION_VERSION."""
     spec: Mapping[str, Any]
-    """JSON values; keyed."""
+    """JSON values that are part of the key."""
     inputs: Mapping[str, Stage] = field(default_factory=dict)
     job: Mapping[str, Any] = field(default_factory=dict)
-    """What a worker must know and a key must not: paths of this machine."""
+    """Values for the worker that are not part of the key, such as local paths."""
     version: int = 0
-    """Of the operation; 0 is today's."""
+    """Version of the operation; 0 for the current one."""
     owner: str = ""
     """Whose work it is, for a reader: `untouched student`, or the label of a method; not keyed."""
 
     @functools.cached_property
     def document(self) -> dict[str, Any]:
-        """Everything the result depends on; stored in full beside the artifact."""
+        """Everything that the result depends on; stored in full in the artifact's manifest."""
         return {
             "key_version": KEY_VERSION,
-            # A stage keeps its first name here: a new name is no new result.
+            # A renamed stage keeps its original name here, so that keys do not change.
             "stage": next((old for old, new in STAGES.items() if new == self.name), self.name),
             "operation": self.operation,
             "operation_version": self.version or OPERATION_VERSION[self.operation],
@@ -137,7 +139,7 @@ class Stage:
         return digest(self.document)
 
     def walk(self) -> Iterator[Stage]:
-        """This stage and all that it rests on, inputs first, each once."""
+        """This stage and all stages that it depends on, inputs first, each once."""
         seen: set[str] = set()
 
         def visit(stage: Stage) -> Iterator[Stage]:
@@ -162,7 +164,7 @@ def digest(document: Any) -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """The stages that one (task, teacher, student, seed) shares, built on demand."""
+    """The stages of one (task, teacher, student, seed), built on demand."""
 
     task: Chosen
     teacher: Chosen
@@ -171,8 +173,8 @@ class Plan:
     seed: int
     threads: int
     sft: Chosen
-    """Supervised fine-tuning, what the SFT initialisation and a teacher made from scratch are trained with: on
-    references, or on the teacher's responses where the task has none."""
+    """The method for the SFT initialisation and for teachers from scratch: SFT on references, or on the teacher's
+    responses if the task has none."""
 
     @functools.cached_property
     def data(self) -> Stage:
@@ -187,7 +189,7 @@ class Plan:
         return before if before.key in DATA_AS_BEFORE else stage
 
     def model(self, source: ModelSource, seed: int | None, owner: str) -> Stage:
-        """A model before any training of ours."""
+        """A model before training."""
         if isinstance(source, HubModel):
             local = Path(source.id).is_dir()
             commit = None if local else hub.commit(source.id, source.revision)
@@ -210,12 +212,12 @@ class Plan:
 
     @functools.cached_property
     def init(self) -> Stage:
-        """The untouched student. One from scratch begins anew for each seed; a pretrained one does not."""
+        """The untrained student. A student from scratch differs by seed; a pretrained one does not."""
         return self.model(self.student.component.model(self.student.params), self.seed, UNTOUCHED)
 
     @functools.cached_property
     def teacher_model(self) -> Stage:
-        """The teacher that is run here, trained on the task's references where it asks for that, whatever the seed."""
+        """The teacher's local model, fine-tuned on references if configured. Independent of the run's seed."""
         base = self.model(self.teacher.component.model(self.teacher.params), 0, TEACHER)
         training: Training | None = self.teacher.component.training(self.teacher.params)
         if training is None or training.steps == 0:
@@ -225,7 +227,7 @@ class Plan:
 
     @functools.cached_property
     def sft_init(self) -> Stage:
-        """The student's common starting checkpoint."""
+        """The student after SFT initialisation, from which all methods start."""
         p = self.protocol
         if p.sft_steps == 0:
             return self.init
@@ -235,7 +237,7 @@ class Plan:
 
     @functools.cached_property
     def teach(self) -> Stage:
-        """The teacher's responses to the training prompts. Ignores the run's seed."""
+        """The teacher's responses to the training prompts. Independent of the run's seed."""
         p, backend = self.protocol, self.teacher.component.backend
         if self.teacher.component.model is None:
             return self.ask("teach", "train", temperature=p.teach_temperature, samples=p.samples)
@@ -259,18 +261,18 @@ class Plan:
 
     @functools.cached_property
     def sample(self) -> Stage:
-        """The frozen initialised student's responses to the training prompts."""
+        """The off-policy samples: responses of the student after SFT initialisation to the training prompts."""
         p = self.protocol
         return self.generate(
             "sample", self.sft_init, "train", temperature=p.sample_temperature, seed=self.seed, samples=p.samples
         )
 
     def text(self, source: Text) -> dict[str, Stage]:
-        """The input that holds a source of text, if it is an artifact of its own."""
+        """The input stage with a source of text, if it has its own artifact."""
         return {role: getattr(self, role)} if (role := STAGE_OF.get(source)) else {}
 
     def pairs(self, builder: Chosen, scorer: Chosen | None, orders: Chosen | None = None) -> Stage:
-        """Preference pairs, ordered by a metric where the builder does so, scored where the method asks for scores."""
+        """Preference pairs, ordered by a metric if the builder uses one, and scored if the method needs scores."""
         inputs = {"data": self.data}
         for source in builder.component.needs:
             inputs |= self.text(source)
@@ -283,7 +285,7 @@ class Plan:
         return Stage("pairs", "pairs", spec, inputs, job, owner=builder.label)
 
     def reference(self, pairs: Stage) -> Stage:
-        """Log-probabilities of the pairs under the frozen initialised student."""
+        """Log-probabilities of the pairs under the reference model."""
         spec = {"precision": self.protocol.precision, "threads": self.threads, **self._limit()}
         inputs = {"data": self.data, "model": self.sft_init, "pairs": pairs}
         return Stage("reference", "reference", spec, inputs, owner="reference model")
@@ -311,21 +313,21 @@ class Plan:
         return self.train("distill", method, self.sft_init, conditions, inputs, owner=method.label)
 
     def _teacher_of(self, method: Chosen, texts: Sequence[Text]) -> dict[str, Stage]:
-        """What training asks the teacher's distributions of: what was computed before it, and the teacher itself."""
+        """The teacher inputs of training: precomputed log-probabilities, and the teacher's model if it is needed."""
         cached, live = self._known(method, texts)
         k = kept_tokens(self.protocol.teacher_logprobs) or 0
         inputs = {f"signals-{text}": self.signals(text, k) for text in cached}
         return {**inputs, "teacher": self.teacher_model} if live else inputs
 
     def _known(self, method: Chosen, texts: Sequence[Text]) -> tuple[list[Text], bool]:
-        """The sources of text whose teacher distributions are computed first, and whether training asks for more."""
+        """The sources of text with precomputed teacher log-probabilities, and whether training needs the teacher."""
         keeps = kept_tokens(self.protocol.teacher_logprobs) is not None and method.component.shared_vocabulary
         cached = [text for text in texts if text in FIXED and keeps]
         schedule = method.component.objective.schedule
         return cached, len(cached) < len(texts) or (schedule is not None and schedule.validates)
 
     def access(self, method: Chosen) -> Access:
-        """What a method asks of its teacher here: logits while it trains, or only what signals keep of them."""
+        """The teacher access that a method needs: logits during training, or only precomputed log-probabilities."""
         component = method.component
         declared: Access = component.access
         if not isinstance(component.objective, TokenObjective) or not component.objective.teacher_logits:
@@ -336,7 +338,7 @@ class Plan:
         return max(declared, Access.LOGITS, key=lambda access: access.tier)
 
     def signals(self, text: Text, k: int) -> Stage:
-        """The teacher's distribution at every token of a source of text. Ignores the run's seed where the text does."""
+        """Precomputed teacher log-probabilities of a source of text."""
         spec = {
             "text": text.value,
             "k": k,
@@ -349,7 +351,7 @@ class Plan:
         return Stage(f"signals-{text}", "signals", spec, inputs, owner=TEACHER)
 
     def conditions(self, steps: int, lr: float) -> dict[str, Any]:
-        """What training under this protocol has in common."""
+        """The specification that all trainings under this protocol share."""
         p = self.protocol
         spec = {"steps": steps, "lr": lr, "batch": p.batch, "seed": self.seed, "precision": p.precision}
         spec |= {"lora": p.lora} if p.lora else {}
@@ -365,7 +367,7 @@ class Plan:
         *,
         owner: str,
     ) -> Stage:
-        """A run of the training loop."""
+        """A training stage."""
         spec = {"method": method.public(), "threads": self.threads, **conditions}
         inputs = {"data": self.data, "model": model, **(extra or {})}
         return Stage(name, "train", spec, inputs, {"method": method.private()}, owner=owner)
@@ -385,7 +387,7 @@ class Plan:
         backend: str = "",
         logprobs: bool = False,
     ) -> Stage:
-        """Responses of a model to the prompts of a split; a temperature of 0 decodes greedily and once."""
+        """Responses of a model to the prompts of a split; a temperature of 0 is greedy decoding of one response."""
         spec = {
             **self._decoding(split, temperature, seed, samples),
             "precision": self.protocol.precision,
@@ -396,7 +398,7 @@ class Plan:
         return Stage(name, "generate", spec, {"data": self.data, "model": model}, owner=model.owner)
 
     def ask(self, name: str, split: str, *, temperature: float, samples: int = 1) -> Stage:
-        """Responses of a teacher that is asked for text to the prompts of a split."""
+        """Responses of a teacher without a local model to the prompts of a split."""
         spec = {"teacher": self.teacher.public(), **self._decoding(split, temperature, 0, samples)}
         return Stage(name, "ask", spec, {"data": self.data}, {"teacher": self.teacher.private()}, owner=TEACHER)
 
@@ -425,12 +427,12 @@ class Plan:
             inputs["scores"] = self.score(metric.scorer, checkpoint, responses)
         spec: dict[str, Any] = {"metric": metric.public()}
         job: dict[str, Any] = {"metric": metric.private()}
-        if metric.scorer is not None:  # a metric that scores by another metric depends on that one's version, too
+        if metric.scorer is not None:  # the result also depends on the version of the scorer
             spec["scorer"] = metric.scorer.public()
         return Stage("score", "score", spec, inputs, job, owner=responses.owner)
 
 
 def metrics_needs(metric: Chosen) -> frozenset[str]:
-    """What a metric needs, with what its scorer needs to score whatever the metric hands it."""
+    """The inputs of a metric, including those of its scorer."""
     own: frozenset[str] = metric.component.needs
     return own if metric.scorer is None or Need.SCORES in own else own | metrics_needs(metric.scorer)

@@ -17,7 +17,7 @@ SCHEMA = 2
 
 _PART = r"""[^\x00-\x1f\x7f/\\:*?"<>|.][^\x00-\x1f\x7f/\\:*?"<>|]*"""
 
-Name = Annotated[str, Field(min_length=1, max_length=300)]
+ShortText = Annotated[str, Field(min_length=1, max_length=300)]
 
 FileName = Annotated[str, StringConstraints(pattern=rf"\A{_PART}\z", max_length=255)]
 """The plain name of a file: no directory, not hidden."""
@@ -38,7 +38,7 @@ class _Part(BaseModel):
 class Named(_Part):
     """A component as it was resolved: name, version, every parameter, and the distribution it came from."""
 
-    name: Name
+    name: ShortText
     selector: str
     """As it was typed."""
     params: dict[str, Any]
@@ -102,7 +102,7 @@ class SamplesPart(_Part):
 class Sample(_Part):
     """What a cell wrote to one prompt."""
 
-    example: Name
+    example: ShortText
     """The id of the prompt, as in the scores."""
     prompt: str
     reference: str

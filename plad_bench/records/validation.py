@@ -36,7 +36,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Cell:
+class LoadedRecord:
     """A record that is used, and where it was found."""
 
     file: str
@@ -50,7 +50,7 @@ class Cell:
     ids: schema.Ids = ()
 
     @classmethod
-    def of(cls, path: Path, file: str) -> Cell:
+    def of(cls, path: Path, file: str) -> LoadedRecord:
         """The cell whose record lies there.
 
         Raises:
@@ -75,16 +75,16 @@ class Cell:
         return canonical([r.method.name, r.method.params, r.method.version, rate, pairs])
 
 
-Complain = Callable[[Cell, str], None]
+Complain = Callable[[LoadedRecord, str], None]
 
 
-def found(root: Path, problems: list[Problem]) -> Iterable[Cell]:
+def found(root: Path, problems: list[Problem]) -> Iterable[LoadedRecord]:
     """Every record below a directory that is one and lies where it says."""
     for path in sorted(root.glob("**/*.json")):
         place = path.relative_to(root).as_posix()
         file = clean(place, 1000)
         try:
-            cell = Cell.of(path, file)
+            cell = LoadedRecord.of(path, file)
         except RecordError as error:
             problems.append(Problem(file, clean(error.message.removeprefix(f"{path.name}: "), 1000)))
             continue
@@ -97,7 +97,9 @@ def found(root: Path, problems: list[Problem]) -> Iterable[Cell]:
             yield cell
 
 
-def consistent(cells: Iterable[Cell], conditions: Callable[[str], Mapping[str, Any]], complain: Complain) -> list[Cell]:
+def consistent(
+    cells: Iterable[LoadedRecord], conditions: Callable[[str], Mapping[str, Any]], complain: Complain
+) -> list[LoadedRecord]:
     """Those made under the board's conditions, and one for each method and seed.
 
     `conditions` maps the name of a task to what the board fixes; where that is nothing, the commonest protocol counts.
@@ -109,7 +111,7 @@ def consistent(cells: Iterable[Cell], conditions: Callable[[str], Mapping[str, A
             protocols[cell.record.task.name][canonical(cell.record.protocol)] += 1
     usual = {task: json.loads(max(counts, key=lambda p: (counts[p], p))) for task, counts in protocols.items()}
     fixed = {task: conditions(task) or usual.get(task, {}) for task in {cell.record.task.name for cell in cells}}
-    same: dict[tuple[str, str, int, bool], list[Cell]] = defaultdict(list)
+    same: dict[tuple[str, str, int, bool], list[LoadedRecord]] = defaultdict(list)
     for cell in cells:
         record = cell.record
         trial = record.status == "trial"
@@ -124,7 +126,7 @@ def consistent(cells: Iterable[Cell], conditions: Callable[[str], Mapping[str, A
         else:
             same[cell.group, cell.method, record.seed, trial].append(cell)
     kept = [cell for several in same.values() for cell in _alone(several, "the same method and seed", complain)]
-    copies: dict[object, list[Cell]] = defaultdict(list)
+    copies: dict[object, list[LoadedRecord]] = defaultdict(list)
     for cell in kept:
         scores = cell.record.scores
         own = cell.file if scores is None or cell.record.is_baseline else (cell.record.key, scores.sha256)
@@ -132,7 +134,7 @@ def consistent(cells: Iterable[Cell], conditions: Callable[[str], Mapping[str, A
     return [cell for several in copies.values() for cell in _alone(several, "the same key and scores", complain)]
 
 
-def _alone(cells: list[Cell], reason: str, complain: Complain) -> list[Cell]:
+def _alone(cells: list[LoadedRecord], reason: str, complain: Complain) -> list[LoadedRecord]:
     """The cells, if there is only one; which of several is right nobody can know."""
     if len(cells) == 1:
         return cells
@@ -142,12 +144,12 @@ def _alone(cells: list[Cell], reason: str, complain: Complain) -> list[Cell]:
     return []
 
 
-def with_scores(cells: Iterable[Cell], complain: Complain) -> list[Cell]:
+def with_scores(cells: Iterable[LoadedRecord], complain: Complain) -> list[LoadedRecord]:
     """Done cells with their verified scores, on the prompts that most of them share, in one order.
 
     Examples that metrics bring themselves are those of any cell, and NaN where a cell has not been scored on them.
     """
-    read: list[Cell] = []
+    read: list[LoadedRecord] = []
     for cell in cells:
         try:
             read.append(scored(cell))
@@ -172,7 +174,7 @@ def with_scores(cells: Iterable[Cell], complain: Complain) -> list[Cell]:
     return kept
 
 
-def aligned(cell: Cell, order: tuple[str, ...]) -> Cell:
+def aligned(cell: LoadedRecord, order: tuple[str, ...]) -> LoadedRecord:
     """The same cell with its examples in another order, and NaN for those that it does not have."""
     if cell.ids == order:
         return cell
@@ -182,7 +184,7 @@ def aligned(cell: Cell, order: tuple[str, ...]) -> Cell:
     return replace(cell, scores=scores, ids=order)
 
 
-def matrix(cells: Sequence[Cell], metric: str) -> Array:
+def matrix(cells: Sequence[LoadedRecord], metric: str) -> Array:
     """Scores [S, E] of a metric that every cell has, on the prompts or on the examples that the metric brings."""
     rows = _rows(cells[0].ids, metric.partition("[")[0])
     return np.array([cell.scores[metric][rows] for cell in cells])  # quicker than np.stack
@@ -194,7 +196,7 @@ def _rows(ids: tuple[str, ...], metric: str) -> NDArray[np.intp]:
     return np.array(own or [k for k, example in enumerate(ids) if storage.is_prompt(example)], dtype=np.intp)
 
 
-def scored(cell: Cell) -> Cell:
+def scored(cell: LoadedRecord) -> LoadedRecord:
     """A done cell with its scores, which the values in its record must be the means of.
 
     Raises:

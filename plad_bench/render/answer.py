@@ -46,7 +46,7 @@ def _trial(group: Group, metric: MetricInfo) -> Line:
 
 def _unfit(group: Group, metric: MetricInfo) -> Iterator[Line]:
     """Whether the metric rates the teacher below the student that has only been initialised."""
-    by_name = {row.method: row.estimates.get(metric.name) for row in group.references}
+    by_name = {row.method: row.estimates.get(metric.name) for row in group.baselines}
     teacher, start = by_name.get("teacher"), by_name.get("sft-init")
     if teacher is None or start is None:
         return

@@ -39,7 +39,7 @@ SHORT = {
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampleView:
     """A prompt and the responses to it: (label, access, score, text) of each row that has a sample."""
 
     prompt: str
@@ -59,7 +59,7 @@ class Part:
     """Teacher access with the number of methods that need it, in the order of the tiers."""
     plots: tuple[Any, ...]
     """Each plot as it is drawn for a wide page and for a phone."""
-    samples: tuple[Sample, ...]
+    samples: tuple[SampleView, ...]
     more_samples: Line
 
 
@@ -112,8 +112,8 @@ def _tier(access: str) -> tuple[int, str]:
     return (known.index(access) if access in known else len(known), access)
 
 
-def _samples(group: Group) -> tuple[Sample, ...]:
-    rows = [*group.references, *group.rows]
+def _samples(group: Group) -> tuple[SampleView, ...]:
+    rows = [*group.baselines, *group.rows]
     metric = group.primary
 
     def score(value: float | None) -> str:
@@ -123,7 +123,7 @@ def _samples(group: Group) -> tuple[Sample, ...]:
         return f"{text.clean(metric.name, 60)} {text.number(metric.scale * value, 1)}{unit}"
 
     return tuple(
-        Sample(
+        SampleView(
             text.printable(shown.prompt),
             text.printable(shown.reference),
             tuple(

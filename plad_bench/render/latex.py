@@ -47,7 +47,7 @@ _LABEL = 26
 
 def render(board: Board) -> str:
     """The booktabs tables of each group of a board that has rows."""
-    tables = [table for group in board.groups if group.rows or group.references for table in _tables(board, group)]
+    tables = [table for group in board.groups if group.rows or group.baselines for table in _tables(board, group)]
     return "\n".join(["% Needs \\usepackage{booktabs} and \\usepackage[T1]{fontenc}.", *(tables or [""])])
 
 
@@ -66,7 +66,7 @@ def _character(c: str) -> str:
 def _tables(board: Board, group: Group) -> Iterator[str]:
     """A group's metrics in as many tables as their width asks for."""
     columns = [_column(group, metric) for metric in group.metrics]
-    rows = (*group.references, *group.rows)
+    rows = (*group.baselines, *group.rows)
     names = min(max(len(text.clean(row.label)) for row in rows), _LABEL)
     parts = _dealt([max(map(_width, column)) + 2 for column in columns], WIDTH - names - 12)
     for place, part in enumerate(parts):
@@ -94,7 +94,7 @@ def _column(group: Group, metric: MetricInfo) -> list[str]:
     name, *rest = (piece if isinstance(piece, str) else text.clean(piece.text, 60) for piece in line)
     head = "\n".join(filter(None, (*name.replace("[", "\n[").split("\n"), "".join(rest).strip())))
     places = page_model.decimals(group, metric)
-    rows = (*group.references, *group.rows)
+    rows = (*group.baselines, *group.rows)
     return [head, *(page_model.value(row.estimates.get(metric.name), metric, places) for row in rows)]
 
 
@@ -107,17 +107,17 @@ def _caption(board: Board, group: Group, of: str) -> str:
 
 
 def _table(caption: str, group: Group, columns: Sequence[Sequence[str]], names: int) -> str:
-    rows = (*group.references, *group.rows)
+    rows = (*group.baselines, *group.rows)
     heads, *values = zip(*columns, strict=True) if columns else [(), *(() for _ in rows)]
     lines = [
         _line([page_model.rank(row), _label(row), *map(escape, cells), page_model.seeds(row)])
         for row, cells in zip(rows, values, strict=True)
     ]
-    first = len(group.references)
+    first = len(group.baselines)
     dagger = _SPECIAL["\N{DAGGER}"]
     if any("\N{DAGGER}" in cell for cells in values for cell in cells):
         caption += f" {dagger} One record: over examples only."
-    between = [r"\midrule"] if group.references and group.rows else []
+    between = [r"\midrule"] if group.baselines and group.rows else []
     return "\n".join(
         [
             r"\begin{table}",

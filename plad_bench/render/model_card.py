@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Origin:
+class HubIds:
     """Where the base model and the data are published, which the record does not say; empty if unknown."""
 
     base_model: str = ""
@@ -40,7 +40,7 @@ class Weights:
     encoder_decoder: bool = False
 
 
-def model_index(record: Record, origin: Origin) -> str:
+def model_index(record: Record, origin: HubIds) -> str:
     """The record's scores as YAML, in the format of model cards on the Hub.
 
     Raises:
@@ -52,7 +52,7 @@ def model_index(record: Record, origin: Origin) -> str:
     return data.to_yaml() + "\n"
 
 
-def render(record: Record, board: Board | None, origin: Origin, weights: Weights | None = None) -> str:
+def render(record: Record, board: Board | None, origin: HubIds, weights: Weights | None = None) -> str:
     """The README.md of a checkpoint.
 
     Args:
@@ -88,7 +88,7 @@ def render(record: Record, board: Board | None, origin: Origin, weights: Weights
     return "\n\n".join(parts) + "\n"
 
 
-def _metadata(record: Record, origin: Origin, weights: Weights) -> ModelCardData:
+def _metadata(record: Record, origin: HubIds, weights: Weights) -> ModelCardData:
     from huggingface_hub import ModelCardData
 
     results = [] if weights.remade and not record.metrics else _results(record, origin)
@@ -107,7 +107,7 @@ def _name(record: Record) -> str:
     return slug(clean(f"{record.student.name}-{record.method.selector}-{record.task.name}-{record.seed}"))
 
 
-def _results(record: Record, origin: Origin) -> list[Any]:
+def _results(record: Record, origin: HubIds) -> list[Any]:
     from huggingface_hub import EvalResult
 
     known = [(metric, part) for metric, part in _metrics(record) if part.value is not None]
@@ -212,7 +212,7 @@ def _usage(record: Record, weights: Weights) -> Sequence[str]:
     return words, settings, f"```python\n{snippet}\n```"
 
 
-def _training(record: Record, origin: Origin) -> Iterable[tuple[str, str]]:
+def _training(record: Record, origin: HubIds) -> Iterable[tuple[str, str]]:
     method, task = record.method, record.task
     yield "Base model", code(origin.base_model) if origin.base_model else _component(record.student)
     yield "Teacher", _component(record.teacher)
@@ -260,8 +260,8 @@ def _scores(record: Record, board: Board | None, weights: Weights) -> list[str]:
     if not record.metrics:
         return remade
     group, row = _found(record, board)
-    references = [reference for reference in group.references if reference is not row] if group else []
-    columns = [*([row] if row else []), *references]
+    baselines = [baseline for baseline in group.baselines if baseline is not row] if group else []
+    columns = [*([row] if row else []), *baselines]
     head = ["Metric", "This checkpoint"]
     head += [f"{code(other.label)}, {len(other.cells)} seed{'s'[: len(other.cells) != 1]}" for other in columns]
     body = []
@@ -280,7 +280,7 @@ def _scores(record: Record, board: Board | None, weights: Weights) -> list[str]:
 def _found(record: Record, board: Board | None) -> tuple[Group, Row] | tuple[None, None]:
     """The row of a board that has this record, and its group."""
     for group in board.groups if board else ():
-        for row in (*group.rows, *group.references):
+        for row in (*group.rows, *group.baselines):
             if record.cell in row.cells:
                 return group, row
     return None, None

@@ -142,7 +142,7 @@ def sections(group: Group, docs: str = "") -> Iterator[Section]:
         yield _ranking(group, docs)
     else:
         yield Section("none", before="No method is complete, so none is ranked.")
-    if group.rows or group.references:
+    if group.rows or group.baselines:
         yield _metrics(group, docs)
     if group.rows:
         yield _costs(group, docs)
@@ -173,7 +173,7 @@ def sections(group: Group, docs: str = "") -> Iterator[Section]:
 
 def more_samples(board: Board, group: Group) -> Line:
     """Where a reader finds responses that the page does not show; empty if there are none."""
-    cells = [cell for row in (*group.rows, *group.references) for cell in row.cells]
+    cells = [cell for row in (*group.rows, *group.baselines) for cell in row.cells]
     if not cells:
         return ()
     name = cells[0] if len(board.groups) > 1 else "/".join(cells[0].split("/")[-2:])
@@ -242,7 +242,7 @@ _THINKING = {
 
 def counted(group: Group) -> str:
     """How many examples and seeds a group has."""
-    rows = (*group.rows, *group.references)
+    rows = (*group.rows, *group.baselines)
     if not rows:
         return "no complete method yet"
     asked = max(row.asked for row in rows)
@@ -327,10 +327,10 @@ def _metrics(group: Group, docs: str) -> Section:
     """Every metric of baselines and methods."""
     places = {metric: decimals(group, metric) for metric in group.metrics}
     columns = (Column(("Method",)), *map(_column, places), Column(("Seeds",), right=True))
-    rows = (*group.references, *group.rows)
+    rows = (*group.baselines, *group.rows)
     body = tuple((_method(row, docs), *_values(row, places), _seeds(row)) for row in rows)
-    accesses = ("",) * len(group.references) + tuple(map(access, group.rows))
-    note: Line = ("Baselines come first and are never ranked.",) if group.references else ()
+    accesses = ("",) * len(group.baselines) + tuple(map(access, group.rows))
+    note: Line = ("Baselines come first and are never ranked.",) if group.baselines else ()
     if one_record(rows):
         note = (*note, *([" "] if note else []), DAGGER)
     if docs:
@@ -366,7 +366,7 @@ def _reading(group: Group) -> Iterator[str]:
                 "Gap closed is empty: sft-init or the teacher lacks seeds, or the teacher is not significantly better "
                 "than sft-init."
             )
-    if 1 < min(row.asked for row in (*group.rows, *group.references)) < 5:
+    if 1 < min(row.asked for row in (*group.rows, *group.baselines)) < 5:
         yield "With fewer than five seeds, intervals are wide."
 
 
@@ -473,7 +473,7 @@ def header(metric: MetricInfo) -> Line:
 
 def decimals(group: Group, metric: MetricInfo) -> int:
     """Decimals that suit a column."""
-    rows = group.rows or group.references
+    rows = group.rows or group.baselines
     return text.decimals_for(
         metric.scale * e.half_width for row in rows if (e := row.estimates.get(metric.name)) is not None
     )

@@ -137,7 +137,7 @@ def intervals(group: Group, size: Size | None = None) -> str | None:
         return None
     of = size or WIDE
     rows = [Mark.of(row, metric, of.label) for row in group.rows if _finite(row, metric)]
-    baselines = [Mark.of(row, metric, of.label) for row in group.references if _finite(row, metric)]
+    baselines = [Mark.of(row, metric, of.label) for row in group.baselines if _finite(row, metric)]
     hidden = max(len(rows) - MOST, 0)
     rows = rows[:MOST]
     if not rows:
@@ -255,11 +255,11 @@ def _pareto(cost: Sequence[float], goodness: Sequence[float]) -> list[int]:
     return front
 
 
-def _near(ends: Sequence[float], references: Sequence[float]) -> tuple[float, float]:
-    """The range of the methods, widened to references that do not squeeze them into less than half of the plot."""
+def _near(ends: Sequence[float], baselines: Sequence[float]) -> tuple[float, float]:
+    """The range of the methods, widened to baselines that do not squeeze them into less than half of the plot."""
     low, high = min(ends), max(ends)
     span = (high - low) or 1.0
-    for value in sorted(references, key=lambda v: max(low - v, v - high)):
+    for value in sorted(baselines, key=lambda v: max(low - v, v - high)):
         if max(high, value) - min(low, value) <= 2.2 * span:
             low, high = min(low, value), max(high, value)
     return low, high

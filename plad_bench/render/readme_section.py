@@ -77,7 +77,7 @@ def _excerpt(group: Group, board: Board, path: str) -> str:
             row.access or NONE,
             page_model.seeds(row),
         ]
-        for row in (*group.references, *group.rows)
+        for row in (*group.baselines, *group.rows)
     ]
     head = ["Rank", "Method", *(markdown.header(metric) for metric in columns), "Teacher access", "Seeds"]
     table = markdown.table(head, body, "rl" + "r" * len(columns) + "lr")

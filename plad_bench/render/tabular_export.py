@@ -13,17 +13,17 @@ from plad_bench.leaderboard.board import Board
 from plad_bench.records.schema import Record
 from plad_bench.records.text import clean
 
-Row = dict[str, Any]
+Fields = dict[str, Any]
 
 
-def cells(boards: Iterable[Board]) -> list[Row]:
+def cells(boards: Iterable[Board]) -> list[Fields]:
     """A row for each cell and metric; one without a metric for a cell that has none, such as a failed one."""
     used = [(board.name, record) for board in boards for record in board.used]
     costs = sorted({name for _, record in used for name in record.cost})
     return [row for name, record in used for row in _cell(name, record, costs)]
 
 
-def _cell(board: str, record: Record, costs: Sequence[str]) -> Iterator[Row]:
+def _cell(board: str, record: Record, costs: Sequence[str]) -> Iterator[Fields]:
     identity = {
         "board": board,
         "cell": record.cell,
@@ -54,8 +54,8 @@ def _params(record: Record) -> dict[str, Any]:
     return {**params, "lr": record.method.lr} if "lr" in params else params
 
 
-def estimates(boards: Iterable[Board]) -> list[Row]:
-    """A row for each method or reference and metric of the boards, with the interval and the rank on the page."""
+def estimates(boards: Iterable[Board]) -> list[Fields]:
+    """A row for each method or baseline and metric of the boards, with the interval and the rank on the page."""
     return [
         {
             "board": board.name,
@@ -63,7 +63,7 @@ def estimates(boards: Iterable[Board]) -> list[Row]:
             "teacher": group.teacher,
             "student": group.student,
             "method": row.label,
-            "reference": row in group.references,
+            "reference": row in group.baselines,
             "rank_low": row.rank[0] if row.rank else None,
             "rank_high": row.rank[1] if row.rank else None,
             "best": row.best if row.rank else None,
@@ -80,18 +80,18 @@ def estimates(boards: Iterable[Board]) -> list[Row]:
         }
         for board in boards
         for group in board.groups
-        for row in (*group.references, *group.rows)
+        for row in (*group.baselines, *group.rows)
         for metric in group.metrics
         if (estimate := row.estimates.get(metric.name)) is not None
     ]
 
 
-def as_jsonl(rows: Iterable[Row]) -> str:
+def as_jsonl(rows: Iterable[Fields]) -> str:
     """One JSON object on a line, ASCII only."""
     return "".join(json.dumps({name: _known(v) for name, v in row.items()}, allow_nan=False) + "\n" for row in rows)
 
 
-def as_csv(rows: Sequence[Row]) -> str:
+def as_csv(rows: Sequence[Fields]) -> str:
     """A table with a header; text is on one line, and starts with ' where a spreadsheet would take it for a formula."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

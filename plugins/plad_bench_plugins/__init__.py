@@ -1,7 +1,7 @@
-"""Everything of plad-bench that has a name on its command line, registered through the hooks anyone can use.
+"""The built-in components of plad-bench, registered through the public hooks.
 
-Each sub-package holds one kind of component and each of its modules lists what it registers in `RECORDS`.
-A sub-package is imported when the harness first asks for its kind.
+Each sub-package contains one kind of component, and each of its modules lists its components in `RECORDS`. A
+sub-package is imported when the harness first needs its kind.
 """
 
 from __future__ import annotations

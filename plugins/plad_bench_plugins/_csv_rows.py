@@ -16,7 +16,7 @@ _SWALLOWED = 5
 
 
 @dataclass
-class Table:
+class CsvTable:
     """The rows of a file, and what is to be said of it."""
 
     name: str

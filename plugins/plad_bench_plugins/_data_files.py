@@ -18,7 +18,7 @@ from pydantic import AfterValidator
 from plad_bench import BadRow, Source, StageError, UsageError
 from plad_bench.contract import jsonlines
 from plad_bench.contract.files import unreadable
-from plad_bench_plugins._csv_rows import Table
+from plad_bench_plugins._csv_rows import CsvTable
 
 KINDS = "JSON Lines, JSON, CSV, TSV, Parquet or Arrow, also as .gz, .bz2, .xz or .zst"
 _BESIDE = ("readme", "license", "licence", "copying", "notice", "citation", "changelog", "sha256sums", "md5sums")
@@ -30,14 +30,14 @@ _NAMED = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class DataRow:
     """One row as it was read."""
 
     where: str
     values: Mapping[str, Any]
 
 
-Rows: TypeAlias = Iterator[Row | BadRow]
+Rows: TypeAlias = Iterator[DataRow | BadRow]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +114,7 @@ DataPath: TypeAlias = Annotated[Path, AfterValidator(_usable)]
 """The type of a parameter that names a file with rows, or a directory of them."""
 
 
-def rows(listing: Listing) -> Iterator[Row | BadRow | Source]:
+def rows(listing: Listing) -> Iterator[DataRow | BadRow | Source]:
     """Every row of every file, and after those of each file how many there were.
 
     Raises:
@@ -218,19 +218,19 @@ def _json(name: str, stream: IO[bytes], remarks: list[str]) -> Rows:
         yield _object(f"{name}, item {number}", item)
 
 
-def _object(where: str, value: Any) -> Row | BadRow:
+def _object(where: str, value: Any) -> DataRow | BadRow:
     if isinstance(value, dict):
-        return Row(where=where, values=value)
+        return DataRow(where=where, values=value)
     return BadRow(where=where, reason="not a JSON object")
 
 
 def _csv(name: str, stream: IO[bytes], remarks: list[str]) -> Rows:
     # what is not UTF-8 comes through as lone surrogates, so that `text` refuses the row and not the whole file
     with io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
-        table = Table(name, "\t" if _kind(name) == ".tsv" else ",", remarks)
+        table = CsvTable(name, "\t" if _kind(name) == ".tsv" else ",", remarks)
         for line, row in table.rows(text):
             where = f"{name}, line {line}"
-            yield BadRow(where=where, reason=row) if isinstance(row, str) else Row(where=where, values=row)
+            yield BadRow(where=where, reason=row) if isinstance(row, str) else DataRow(where=where, values=row)
 
 
 def _parquet(name: str, stream: IO[bytes], remarks: list[str]) -> Rows:
@@ -262,7 +262,7 @@ def _batches(name: str, kind: str, batches: Callable[[], Iterator[Any]]) -> Rows
         for batch in batches():
             for values in batch.to_pylist():
                 number += 1
-                yield Row(where=f"{name}, row {number}", values=values)
+                yield DataRow(where=f"{name}, row {number}", values=values)
     except (pa.ArrowException, ValueError, OverflowError) as error:
         said = " ".join(str(error).split())[:200]
         raise StageError(f"{name} is not {kind}: {said}", "Correct the file.") from None

@@ -11,7 +11,7 @@ from plad_bench.execute.worker import Context
 
 if TYPE_CHECKING:
     from plad_bench.learn.sequences import Encoder, Tokens
-    from plad_bench.learn.teacher_cache import Reader
+    from plad_bench.learn.teacher_cache import TeacherReader
 
 
 def run(context: Context) -> None:
@@ -28,7 +28,7 @@ def _with_transformers(context: Context) -> None:
     encoder = models.encoder(model, tokenizer, context.counts)
     sequences = _sequences(context, encoder)
     words = teacher_cache.words(tokenizer, sequences)
-    teacher = teacher_cache.Loaded(
+    teacher = teacher_cache.LoadedTeacher(
         Predictor(model), tokenizer.pad_token_id, context.device, context.memory_policy, words
     )
     _write(context, teacher, encoder, sequences)
@@ -50,7 +50,7 @@ def _sequences(context: Context, encoder: Encoder) -> list[Tokens]:
     return [sequence for several in corpus.responses(context, Text(context.spec["text"])) for sequence in several]
 
 
-def _write(context: Context, teacher: Reader, encoder: Encoder, sequences: list[Tokens]) -> None:
+def _write(context: Context, teacher: TeacherReader, encoder: Encoder, sequences: list[Tokens]) -> None:
     from plad_bench.learn import teacher_cache
 
     context.cost |= teacher_cache.write(

@@ -1,1 +1,1 @@
-"""Checks of `plad-bench doctor` that need to know nothing of its command line."""
+"""Checks of `plad-bench doctor` that do not depend on the command line."""

@@ -1,4 +1,4 @@
-"""A check of what generates text: vLLM, where it is installed, says what transformers says."""
+"""A check that vLLM, if installed, generates the same text as transformers."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ from typing import Any
 
 from plad_bench import Check, Finding
 
-_OTHERWISE = "Generate with --backend transformers, or install another version of vLLM."
+_OTHERWISE = "Use --backend transformers, or install another version of vLLM."
 
 
 def backends() -> Iterator[Finding]:
     """Whether both backends generate the same greedy text."""
     if find_spec("vllm") is None:
-        yield Finding(
-            ok=True, message="vLLM is not installed: transformers generates all text, with nothing to compare"
-        )
+        yield Finding(ok=True, message="vLLM is not installed; transformers generates all text")
         return
     found = _compared()
     if "error" in found:
@@ -28,22 +26,22 @@ def backends() -> Iterator[Finding]:
         return
     where = f"float32 on {found['device']}"
     if not found["differing"]:
-        yield Finding(ok=True, message=f"transformers and vLLM give {found['prompts']} equal greedy texts, {where}")
+        yield Finding(ok=True, message=f"transformers and vLLM generate {found['prompts']} equal greedy texts, {where}")
         return
     prompt, agreeing = found["differing"][0]
     yield Finding(
         ok=False,
         message=f"transformers and vLLM differ in {len(found['differing'])} of {found['prompts']} greedy texts, "
-        f"{where}; to {prompt!r} from token {agreeing + 1} on",
+        f"{where}; for {prompt!r} from token {agreeing + 1} on",
         remedy=_OTHERWISE,
     )
 
 
 def _compared() -> dict[str, Any]:
-    """What learn/parity.py prints, from a process of its own: its libraries write to wherever they are."""
+    """Run learn/backend_parity.py in a separate process, because its libraries print to stdout and stderr."""
     command = [sys.executable, "-m", "plad_bench.learn.backend_parity"]
     with tempfile.TemporaryFile("w+") as log:
-        # It watches its standard input, whose other end closes when this process ends, however it does.
+        # It watches its standard input, which is closed when this process ends.
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True) as child:
             made = child.stdout.read() if child.stdout else ""
             code = child.wait()
@@ -55,4 +53,6 @@ def _compared() -> dict[str, Any]:
     return found
 
 
-RECORDS = (Check(name="backends", summary="Do all backends generate the same text?", run=backends, slow=True),)
+RECORDS = (
+    Check(name="backends", summary="Do all generation backends generate the same text?", run=backends, slow=True),
+)

@@ -12,35 +12,35 @@ from plad_bench import Check, Finding
 from plad_bench.contract import machine
 
 ENOUGH_MEMORY = 2e9
-"""Bytes that a run of the demo takes, twice over."""
+"""Twice the bytes of memory that a run of the demo needs."""
 
 _QUERY = ["nvidia-smi", "--query-gpu=index,name,memory.total,driver_version", "--format=csv,noheader"]
 _TORCH = "import torch; print(torch.version.cuda or 'none', torch.cuda.device_count())"
 
 
 def processors() -> Iterator[Finding]:
-    """How many processors a run may use, and how many threads libraries are told to take."""
+    """The number of available processors, and the number of threads set for libraries."""
     usable = machine.processors()
     threads = os.environ.get("OMP_NUM_THREADS")
     told = f", OMP_NUM_THREADS={threads}" if threads else ""
-    yield Finding(ok=True, message=f"{usable} usable{told}: --workers x --threads is best at most {usable}")
+    yield Finding(ok=True, message=f"{usable} available{told}; --workers x --threads should not exceed {usable}")
 
 
 def memory() -> Iterator[Finding]:
-    """How much memory there is, within the limit of a container too."""
+    """The total memory, or the memory limit of the container."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = Path("/sys/fs/cgroup/memory.max")
     if limit.is_file() and (text := limit.read_text().strip()).isdigit():
         total = min(total, int(text))
     if total < ENOUGH_MEMORY:
-        remedy = "Give it 2 GB or more, or run with --workers 1."
-        yield Finding(ok=True, message=f"{total / 1e9:.1f} GB in all, which is little", remedy=remedy)
+        remedy = "Use a machine with 2 GB or more, or run with --workers 1."
+        yield Finding(ok=True, message=f"only {total / 1e9:.1f} GB in total", remedy=remedy)
     else:
-        yield Finding(ok=True, message=f"{total / 1e9:.1f} GB in all")
+        yield Finding(ok=True, message=f"{total / 1e9:.1f} GB in total")
 
 
 def gpus() -> Iterator[Finding]:
-    """Which GPUs there are, and whether torch can use them."""
+    """The GPUs, and whether torch can use them."""
     devices = sorted(Path("/dev").glob("nvidia[0-9]*"))
     try:
         shown = subprocess.run(_QUERY, capture_output=True, text=True, timeout=20, check=True).stdout
@@ -53,7 +53,7 @@ def gpus() -> Iterator[Finding]:
             return
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         said = (getattr(error, "stdout", "") or "").strip() or str(error)
-        yield Finding(ok=False, message=f"nvidia-smi failed: {said}", remedy="Repair or reload the NVIDIA driver.")
+        yield Finding(ok=False, message=f"nvidia-smi failed: {said}", remedy="Reinstall or reload the NVIDIA driver.")
         return
     else:
         for line in filter(None, shown.splitlines()):
@@ -70,17 +70,15 @@ def _torch_sees(devices: int) -> Finding:
     cuda, count = made.stdout.split()[-2:]
     if cuda == "none":
         remedy = "Install torch's CUDA build, or run with --gpus none."
-        return Finding(ok=False, message="there are GPUs, and torch is a build for the CPU", remedy=remedy)
+        return Finding(ok=False, message="this machine has GPUs, but torch is a CPU build", remedy=remedy)
     if int(count) < devices:
-        remedy = (
-            "See CUDA_VISIBLE_DEVICES, and whether the driver is new enough for that CUDA; or name GPUs with --gpus."
-        )
+        remedy = "Check CUDA_VISIBLE_DEVICES and the driver version, or choose GPUs with --gpus."
         return Finding(ok=False, message=f"torch (CUDA {cuda}) sees {count} of {devices} GPUs", remedy=remedy)
     return Finding(ok=True, message=f"torch (CUDA {cuda}) sees {count}")
 
 
 RECORDS = (
-    Check(name="processors", summary="How many processors may a run use?", run=processors),
-    Check(name="memory", summary="Is there memory enough?", run=memory),
-    Check(name="gpus", summary="Which GPUs are there, and can torch use them?", run=gpus),
+    Check(name="processors", summary="How many processors are available?", run=processors),
+    Check(name="memory", summary="Is there enough memory?", run=memory),
+    Check(name="gpus", summary="Which GPUs are available, and can torch use them?", run=gpus),
 )

@@ -1,4 +1,4 @@
-"""Checks of Python and of packages, against what plad-bench declares and what it was tested with."""
+"""Checks that the versions of Python and packages match plad-bench's requirements and the tested versions."""
 
 from __future__ import annotations
 
@@ -15,35 +15,39 @@ from packaging.specifiers import SpecifierSet
 from plad_bench import Check, Finding
 
 _US = "plad-bench"
-_REINSTALL = "Install plad-bench again, with -c constraints.txt for the versions that were tested."
+_REINSTALL = "Reinstall plad-bench, with -c constraints.txt for the tested versions."
 
 
 def python() -> Iterator[Finding]:
-    """Whether this Python is one that plad-bench declares."""
+    """Whether plad-bench supports this version of Python."""
     declared = SpecifierSet(metadata.metadata(_US)["Requires-Python"] or "")
     here = platform.python_version()
     what = f"{platform.python_implementation()} {here} in {sys.prefix}"
     if declared.contains(here, prereleases=True):
         yield Finding(ok=True, message=what)
     else:
-        yield Finding(ok=False, message=f"{what}; plad-bench needs {declared}", remedy="Make an environment with it.")
+        yield Finding(
+            ok=False,
+            message=f"{what}; plad-bench needs {declared}",
+            remedy="Create an environment with a supported version.",
+        )
 
 
 def packages() -> Iterator[Finding]:
-    """Whether every package that is needed is there, in a version that plad-bench declares."""
+    """Whether all required packages are installed in supported versions."""
     wrong = [problem for need in _needs("") if (problem := _problem(need))]
     for problem in wrong:
         yield Finding(ok=False, message=problem, remedy=_REINSTALL)
     if not wrong:
         main = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "transformers", "huggingface_hub"))
-        yield Finding(ok=True, message=f"all {len(_needs(''))} are within their ranges: {main}")
+        yield Finding(ok=True, message=f"all {len(_needs(''))} have supported versions: {main}")
     if differing := _untested():
         shown = ", ".join(differing[:6]) + (f" and {len(differing) - 6} more" if len(differing) > 6 else "")
-        yield Finding(ok=True, message=f"{len(differing)} differ from the tested versions (in brackets): {shown}")
+        yield Finding(ok=True, message=f"{len(differing)} differ from the tested versions (in parentheses): {shown}")
 
 
 def extras() -> Iterator[Finding]:
-    """Which optional packages are there, and whether plad-bench can work with them."""
+    """Which optional packages are installed, and whether their versions are supported."""
     absent = []
     for extra in metadata.metadata(_US).get_all("Provides-Extra") or []:
         for need in _needs(extra):
@@ -56,11 +60,11 @@ def extras() -> Iterator[Finding]:
             else:
                 yield Finding(ok=True, message=f"{need.name} {_version(need.name)} (extra {extra})")
     if absent:
-        yield Finding(ok=True, message=f"not installed, and needed only where asked for: {', '.join(absent)}")
+        yield Finding(ok=True, message=f"optional, not installed: {', '.join(absent)}")
 
 
 def _needs(extra: str) -> list[Requirement]:
-    """What plad-bench declares for an extra, or without one where it is empty."""
+    """The requirements of an extra, or the core requirements if it is empty."""
     environment = {k: str(v) for k, v in default_environment().items()}
     found = []
     for line in metadata.requires(_US) or []:
@@ -77,7 +81,7 @@ def _problem(need: Requirement) -> str:
         return f"{need.name} is not installed; plad-bench needs {need.name}{need.specifier}"
     if need.specifier.contains(found, prereleases=True):
         return ""
-    return f"{need.name} {found} is outside of what plad-bench declares: {need.specifier}"
+    return f"{need.name} {found} is not supported; plad-bench needs {need.name}{need.specifier}"
 
 
 def _version(name: str) -> str:
@@ -88,7 +92,7 @@ def _version(name: str) -> str:
 
 
 def _untested() -> list[str]:
-    """Installed packages in another version than that of constraints.txt, where this is a checkout that has it."""
+    """Installed packages whose version differs from constraints.txt, if this is a checkout."""
     file = Path(__file__).parents[3] / "constraints.txt"
     if not file.is_file():
         return []
@@ -98,7 +102,7 @@ def _untested() -> list[str]:
 
 
 RECORDS = (
-    Check(name="python", summary="Is this a Python that plad-bench declares?", run=python),
-    Check(name="packages", summary="Are all packages there, in versions that plad-bench declares?", run=packages),
-    Check(name="extras", summary="Which optional packages are there?", run=extras),
+    Check(name="python", summary="Is this version of Python supported?", run=python),
+    Check(name="packages", summary="Are all required packages installed, in supported versions?", run=packages),
+    Check(name="extras", summary="Which optional packages are installed?", run=extras),
 )

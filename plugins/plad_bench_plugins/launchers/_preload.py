@@ -1,4 +1,4 @@
-"""What stages need imported; the fork server imports it once, before the first fork."""
+"""Imports of stages, which the fork server performs once, before the first fork."""
 
 import gc
 import threading
@@ -23,10 +23,10 @@ _registry = Registry.load()
 for _kind in KINDS:
     _registry.components(_kind)
 
-# tqdm's own lock is a semaphore that all children would share: one that is killed while it holds it would leave every
-# later one waiting. Each child draws its own progress bars, so a lock of its own threads is all that it needs.
+# tqdm's default lock is a semaphore that all children would share: a child that is killed while holding it would block
+# all later ones. Each child draws its own progress bars, so a lock between its own threads is enough.
 tqdm.set_lock(threading.RLock())
 
-# A child's first collection would touch, and so copy, every object imported here: a quarter of a second per stage.
+# Otherwise a child's first garbage collection would copy all objects imported here, which takes 0.25 s per stage.
 gc.collect()
 gc.freeze()

@@ -1,4 +1,4 @@
-"""The processes that share a stage, as one process."""
+"""The processes of one stage, combined to one."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from plad_bench import StageProcess
 
 
 class Together(StageProcess):
-    """Rank 0 and its helpers: its end is theirs, and a helper's failure is its own."""
+    """All ranks of a stage. When rank 0 ends, the others are killed; if any rank fails, the stage fails."""
 
     def __init__(self, ranks: Sequence[StageProcess]) -> None:
         self._ranks = ranks
         self._code: int | None = None
 
     def poll(self) -> int | None:
-        """What the first rank exited with, or, where some failed, what explains it: a signal first."""
+        """The exit code of rank 0 or, if ranks failed, the code of a failure, preferably a signal."""
         if self._code is None:
             codes = self._poll()
             if codes[0] == 0:
                 self._end(0)
             elif any(codes):
-                # It may have failed because another did before it, which by now has ended.
+                # A rank may have failed because another one failed first, which has ended by now.
                 self._end(min(filter(None, self._poll()), key=lambda code: code > 0))
         return self._code
 

@@ -1,8 +1,8 @@
-"""The local launcher: slots on this machine, one for a stage, or several that share a training.
+"""The local launcher: slots on this machine. A stage runs in one slot, and a training can use several.
 
-CPU slots fork from a server process that has torch imported, so a stage starts in tens of milliseconds; nothing
-parallel runs in the server before the fork. GPU slots start a fresh interpreter that sees one device. Either kind
-exits when its driver is gone, however that ended.
+Processes of CPU slots are forked from a server process that has torch imported, so that a stage starts in tens of
+milliseconds; the server runs no other threads. GPU slots start a new interpreter with one visible device. Both exit
+when the driver process ends.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from plad_bench.contract import machine
 from plad_bench_plugins.launchers._together import Together
 
 _NO_EXIT_CODE = 255
-"""What multiprocessing reports of a child whose fork server is gone."""
+"""The exit code that multiprocessing reports if the fork server has died."""
 
 
 class LocalSession(LauncherSession):
@@ -48,7 +48,7 @@ class LocalSession(LauncherSession):
             self._context.set_forkserver_preload([self.preload])
 
     def start(self, job: Path, log: Path, slots: Sequence[int]) -> StageProcess:
-        """Fork, or start, a worker for each slot."""
+        """Start a worker in each slot."""
         process = Together([self._worker(job, log, slot, rank) for rank, slot in enumerate(slots)])
         self._running = [p for p in self._running if p.poll() is None] + [process]
         return process
@@ -59,7 +59,7 @@ class LocalSession(LauncherSession):
         return _Forked(self._context, job, log, rank)
 
     def close(self) -> None:
-        """Kill what runs."""
+        """Kill all running stages."""
         for process in self._running:
             process.kill()
 
@@ -79,14 +79,14 @@ class _Forked(StageProcess):
         code = self._process.exitcode
         if code != _NO_EXIT_CODE:
             return code
-        # The fork server was killed, and nobody hears any more how this worker ends: it must not go on unseen.
+        # The fork server was killed, so this worker's exit code is lost, and the worker must not continue unobserved.
         self.kill()
         return -signal.SIGKILL
 
     def kill(self) -> None:
         self._process.kill()
         self._process.join()
-        self._alive.close()  # its other end is the worker's, which exits when this one closes
+        self._alive.close()  # the worker holds the other end and exits when this one closes
 
 
 class _Fresh(StageProcess):
@@ -102,10 +102,10 @@ class _Fresh(StageProcess):
 
 
 def _see_descriptors() -> None:
-    """See that a worker can be started: the fork server does not survive a driver that fails in the middle of it.
+    """Check that there are enough file descriptors to start a worker; a failed start would kill the fork server.
 
     Raises:
-        OSError: if this process may open too few more files.
+        OSError: if this process cannot open enough files.
     """
     with contextlib.ExitStack() as opened:
         for _ in range(16):
@@ -113,9 +113,9 @@ def _see_descriptors() -> None:
 
 
 def _start_fork_server() -> None:
-    """See that the fork server runs, deaf to Ctrl-C, which a terminal sends to all and the driver alone answers.
+    """Start the fork server with SIGINT blocked, because only the driver process handles Ctrl-C.
 
-    It keeps the mask under which it begins. The resource tracker, which changes the mask, begins before.
+    The server keeps the signal mask at its start. The resource tracker, which changes the mask, must start first.
     """
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -126,18 +126,18 @@ def _start_fork_server() -> None:
 
 
 def room(options: LaunchOptions) -> int:
-    """How many slots this machine has."""
+    """The number of slots on this machine."""
     return len(options.gpus) or options.workers or max(1, machine.processors() // options.threads)
 
 
 def visible(gpu: int) -> str:
-    """CUDA_VISIBLE_DEVICES for one of the GPUs that the driver sees, which may be some of the machine's."""
+    """The value of CUDA_VISIBLE_DEVICES for one of the GPUs that are visible to this process."""
     own = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     return own[gpu] if any(own) else str(gpu)
 
 
 def fresh(job: Path, log: Path, rank: int, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start a worker in an interpreter of its own, which ends when this process does."""
+    """Start a worker in a new interpreter, which exits when this process ends."""
     with log.open("ab") as stream:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "plad_bench_plugins.launchers.local", str(job), str(rank)],
@@ -150,7 +150,7 @@ def fresh(job: Path, log: Path, rank: int, environment: Mapping[str, str]) -> su
 
 
 def _child(job: str, log: str, rank: str, alive: Connection) -> None:
-    """In the forked process: output to the log, no interest in Ctrl-C, death with the driver."""
+    """Run in the forked process: redirect output to the log, ignore Ctrl-C, and exit with the driver process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with Path(log).open("ab", buffering=0) as stream:
         os.dup2(stream.fileno(), 1)
@@ -162,11 +162,11 @@ def _child(job: str, log: str, rank: str, alive: Connection) -> None:
 
 
 def _die_with(pipe: Connection | IO[bytes]) -> None:
-    """End this process at once when the other end of the pipe is closed."""
+    """Exit this process as soon as the other end of the pipe is closed."""
 
     def watch() -> None:
         with contextlib.suppress(OSError):
-            # Not pipe.read(), whose lock a process that ends meanwhile would find taken, and abort.
+            # Not pipe.read(), whose lock would still be held when the process exits and make it abort.
             os.read(pipe.fileno(), 1)
         os._exit(1)
 
@@ -176,7 +176,7 @@ def _die_with(pipe: Connection | IO[bytes]) -> None:
 RECORDS = (
     Launcher(
         name="local",
-        summary="Slots on this machine: GPUs, or shares of its CPU cores.",
+        summary="Slots on this machine: GPUs, or groups of CPU cores.",
         params=Params,
         open=lambda params, options: LocalSession(options),
     ),

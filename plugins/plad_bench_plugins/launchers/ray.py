@@ -1,7 +1,7 @@
-"""The launcher `ray`: slots on a Ray cluster, or under a Ray of this machine's own.
+"""The launcher `ray`: slots on a Ray cluster, or on a local Ray instance.
 
-A stage is a remote task that holds what its slot consists of, and that starts the worker of GPU slots: a fresh
-interpreter, which ends with the task. Ray retries nothing, for the engine does. All nodes must see the store.
+A stage is a remote task that reserves the resources of its slot and starts the worker in a new interpreter, which ends
+with the task. Ray does not retry tasks, because the engine does. All nodes must be able to access the store.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ from plad_bench_plugins.launchers import local
 from plad_bench_plugins.launchers._together import Together
 
 _ANSWER_S = 300
-"""How long a node may take to say what it sees. The first task on a node starts a Python there."""
+"""Time limit for the probe of a node. The first task on a node starts a Python process there."""
 
 
 class RayParams(Params):
-    """Which Ray, and what of it."""
+    """The Ray cluster and its resources."""
 
     address: str = param("", private=True)
-    """Of a running cluster, or auto; empty for RAY_ADDRESS, or without that a Ray that ends with the run."""
+    """Address of a running cluster, or auto; empty for RAY_ADDRESS or, if that is unset, a local instance that ends
+    with the run."""
     gpus: int | None = param(None, ge=0)
-    """GPUs to use, each a slot; 0 stays on CPUs. None for all that the nodes declare."""
+    """Number of GPUs to use, one per slot; 0 uses CPUs. None for all that the nodes declare."""
     resource: str = param("")
-    """A custom resource: each slot takes 1 of it, so only nodes that declare it are used."""
+    """A custom resource. Each slot takes 1 unit, so only nodes that declare it are used."""
 
 
 class RaySession(LauncherSession):
-    """Slots on the nodes of a Ray."""
+    """Slots on the nodes of a Ray cluster."""
 
     def __init__(self, params: RayParams, options: LaunchOptions) -> None:
         try:
@@ -61,14 +62,14 @@ class RaySession(LauncherSession):
             raise
 
     def start(self, job: Path, log: Path, slots: Sequence[int]) -> StageProcess:
-        """Submit a task for each slot; those of several ranks begin when there is room for all."""
-        self._room(wanted=len(slots))  # nodes that have left since would be waited for, for ever
+        """Submit a task per slot; the tasks of several ranks start when all of them fit."""
+        self._room(wanted=len(slots))  # if nodes have left, the tasks would wait forever
         process = self._task(job, log, 0) if len(slots) == 1 else self._gang(job, log, len(slots))
         self._running = [p for p in self._running if p.poll() is None] + [process]
         return process
 
     def close(self) -> None:
-        """Cancel what runs, and leave the cluster."""
+        """Cancel all running stages, and disconnect from the cluster."""
         for process in self._running:
             process.kill()
         self._ray.shutdown()
@@ -80,7 +81,7 @@ class RaySession(LauncherSession):
         return _Task(self._ray, work.remote(str(job), str(log), rank, self._threads), log)
 
     def _gang(self, job: Path, log: Path, count: int) -> StageProcess:
-        """The ranks of a stage, whose slots are reserved all at once, or two runs could each wait for the other's."""
+        """The ranks of a stage, with slots that are reserved together, so that runs cannot deadlock."""
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
         group = self._ray.util.placement_group([dict(self._slot)] * count, strategy="PACK")
@@ -102,23 +103,24 @@ class RaySession(LauncherSession):
         return [node for node in self._nodes() if _fits(node, self._slot)]
 
     def _room(self, wanted: int) -> int:
-        """How many slots the nodes have, busy or not.
+        """The number of slots on all nodes, used or free.
 
         Raises:
-            MissingError: if that is less than what is wanted: tasks would wait for ever.
+            MissingError: if there are fewer than `wanted`, because tasks would wait forever.
         """
         room = sum(_fits(node, self._slot) for node in self._nodes())
         if room < wanted:
             shown = {name: sum(n["Resources"].get(name, 0) for n in self._nodes()) for name in self._slot}
             raise MissingError(
-                f"this Ray has no room for {wanted} x ({_told(self._slot)}): its nodes declare {_told(shown)}",
-                "Lower --threads or ray[gpus=...], or declare what nodes have: "
+                f"the Ray cluster has too few resources for {wanted} x ({_told(self._slot)}): its nodes declare "
+                f"{_told(shown)}",
+                "Lower --threads or ray[gpus=...], or declare the resources of the nodes: "
                 "ray start --num-cpus, --num-gpus, --resources.",
             )
         return room
 
     def _see(self, store: Path) -> None:
-        """Have every node that has a slot find the store, and this very plad-bench."""
+        """Check that every node with a slot can access the store and has the same version of plad-bench."""
         token = secrets.token_hex(8)
         probe = store / f".probe-{token}"
         try:
@@ -145,23 +147,27 @@ class RaySession(LauncherSession):
         try:
             seen, code = self._ray.get(answer, timeout=_ANSWER_S)
         except self._ray.exceptions.RayError as error:
-            raise MissingError(f"node {name} of this Ray cannot run a task: {_line(error)}", "See its logs.") from error
+            raise MissingError(f"Ray node {name} cannot run a task: {_line(error)}", "Check its logs.") from error
         if seen != token:
             raise MissingError(
-                f"node {name} of this Ray does not see the store {store}",
-                "Put it where all nodes see it under the same path (--store), or keep to nodes that do: "
+                f"Ray node {name} cannot access the store {store}",
+                "Choose a --store that all nodes can access under the same path, or use only nodes that can: "
                 "ray start --resources there, and ray[resource=...].",
             )
         if code != provenance.code_hash():
-            found = "another plad-bench" if len(code) == len(provenance.code_hash()) else f"no plad-bench ({code})"
+            found = (
+                "another version of plad-bench"
+                if len(code) == len(provenance.code_hash())
+                else f"no plad-bench ({code})"
+            )
             raise MissingError(
-                f"node {name} of this Ray has {found}",
-                "Install the same version in the environment that `ray start` is called from.",
+                f"Ray node {name} has {found}",
+                "Install the same version in the environment from which `ray start` is called.",
             )
 
 
 class _Task(StageProcess):
-    """A worker, in a Ray task."""
+    """A worker in a Ray task."""
 
     def __init__(self, ray: Any, task: Any, log: Path) -> None:
         self._ray, self._task, self._log = ray, task, log
@@ -178,7 +184,7 @@ class _Task(StageProcess):
             self._ray.wait([self._task], timeout=30)
 
     def _outcome(self) -> int:
-        """Whatever takes a task down from outside counts as a kill, which the engine retries."""
+        """The exit code. A task that ended for external reasons counts as killed, and the engine retries it."""
         failed = self._ray.exceptions
         try:
             return int(self._ray.get(self._task))
@@ -195,7 +201,7 @@ class _Task(StageProcess):
 
 
 class _Gang(Together):
-    """Ranks that give back their reservation when they are done."""
+    """Ranks that release their reservation at the end."""
 
     def __init__(self, ranks: Sequence[StageProcess], release: Callable[[], None]) -> None:
         super().__init__(ranks)
@@ -210,12 +216,12 @@ def _connect(ray: Any, params: RayParams, options: LaunchOptions) -> None:
     address = params.address or os.environ.get("RAY_ADDRESS", "") or "local"
     if address.startswith("ray://"):
         raise UsageError(
-            f"launcher ray cannot drive a cluster from outside ({address})",
-            "Run plad-bench on one of its nodes, with address=auto.",
+            f"launcher ray does not support Ray Client addresses ({address})",
+            "Run plad-bench on a node of the cluster, with address=auto.",
         )
     quiet = {"log_to_driver": False, "logging_level": "error"}
     if address == "local":
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage reports
         slots = local.room(options)
         quiet |= {"num_cpus": slots * options.threads, "num_gpus": len(options.gpus), "include_dashboard": False}
         if options.gpus:
@@ -224,9 +230,9 @@ def _connect(ray: Any, params: RayParams, options: LaunchOptions) -> None:
         ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise MissingError(
-            f"no Ray at {address}: {_line(error)}",
-            "Start it (ray start --head), or leave ray[address=...] and RAY_ADDRESS away; "
-            "a Ray that asks for a token wants RAY_AUTH_MODE=token.",
+            f"cannot connect to Ray at {address}: {_line(error)}",
+            "Start it (ray start --head), or leave out ray[address=...] and unset RAY_ADDRESS. "
+            "A cluster with token authentication needs RAY_AUTH_MODE=token.",
         ) from error
 
 
@@ -243,9 +249,9 @@ def _line(error: Exception) -> str:
 
 
 def _prober() -> Any:
-    """What a node sees at a path, and the hash of its plad-bench, or why there is none."""
+    """A function that returns a node's content of a file, and the hash of its plad-bench or an error."""
 
-    # Made here, so that it travels whole: a node need not have this module.
+    # A local function is serialised completely, so that nodes do not need this module.
     def probe(path: str) -> tuple[str, str]:
         import subprocess
         import sys
@@ -263,7 +269,7 @@ def _prober() -> Any:
 
 
 def _work(job: str, log: str, rank: int, threads: int) -> int:
-    """In a task: start the worker, which ends when this process does, and return its exit code."""
+    """Run in a task: start the worker, which exits when this process ends, and return its exit code."""
     environment = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     with local.fresh(Path(job), Path(log), rank, environment) as process:
         return process.wait()
@@ -272,7 +278,7 @@ def _work(job: str, log: str, rank: int, threads: int) -> int:
 RECORDS = (
     Launcher(
         name="ray",
-        summary="Slots on the nodes of a Ray cluster, or under a Ray of this machine's own.",
+        summary="Slots on the nodes of a Ray cluster, or on a local Ray instance.",
         params=RayParams,
         open=RaySession,
     ),

@@ -26,7 +26,7 @@ _NEXT = re.compile(
 
 
 @dataclass(frozen=True)
-class Answer:
+class ExtractedAnswer:
     """The part of a text that holds its answer."""
 
     text: str
@@ -40,14 +40,14 @@ class Answer:
         return found[0 if self.marked else -1] if found else None
 
 
-def answer(text: str) -> Answer:
+def answer(text: str) -> ExtractedAnswer:
     """The answer that a text gives: the first that is marked, or else whatever stands before an invented question."""
     own = _before_next_question(text)
     apart = own.endswith("\n\n")  # a question on the next line may as well be the one that is being solved
     for part in (own,) if apart else (own, text):
         if (found := _marked(part)) is not None:
-            return Answer(found, marked=True)
-    return Answer(own, marked=False)
+            return ExtractedAnswer(found, marked=True)
+    return ExtractedAnswer(own, marked=False)
 
 
 def numbers(text: str) -> list[Fraction]:

@@ -33,7 +33,7 @@ class CalibrationParams(SampleParams):
     """Kendall's tau-b, or Spearman's rho; both take care of ties."""
 
 
-class PairParams(SampleParams):
+class PreferenceParams(SampleParams):
     """Parameters of preference-accuracy."""
 
     logprob: Literal["mean", "sum"] = param("mean", source="ours")
@@ -64,7 +64,7 @@ def correlation(points: Sequence[tuple[float, float]], rank: str) -> float:
     return float(function(*zip(*points, strict=True)).statistic)
 
 
-def preference_accuracy(examples: Sequence[Scored], params: PairParams, tools: Tools) -> list[float]:
+def preference_accuracy(examples: Sequence[Scored], params: PreferenceParams, tools: Tools) -> list[float]:
     """1 where the student finds the teacher's response likelier than a sample of its own, 0.5 on a tie, else 0.
 
     NaN where the two are the same text, or one has no token: no pair is made of them.
@@ -117,7 +117,7 @@ RECORDS = (
         formula="1 if log q(y_T|x)/|y_T| > log q(y_S|x)/|y_S| for y_S sampled from q, 0.5 on a tie, else 0; "
         "logprob=sum does not divide by lengths; NaN where y_T = y_S",
         needs=frozenset({Need.CHECKPOINT, Need.TEACHER}),
-        params=PairParams,
+        params=PreferenceParams,
         score=preference_accuracy,
     ),
 )

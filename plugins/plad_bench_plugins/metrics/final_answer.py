@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Literal
 
 from plad_bench import Metric, MissingError, Need, Params, Scored, Scorers, param
-from plad_bench_plugins.metrics._answers import Answer, answer
+from plad_bench_plugins.metrics._answers import ExtractedAnswer, answer
 
 
 class FinalAnswerParams(Params):
@@ -54,7 +54,7 @@ def _same_expression(example: Scored) -> float:
     return float(found) if wanted else math.nan
 
 
-def _parsed(found: Answer, seconds: int | None) -> list[object]:
+def _parsed(found: ExtractedAnswer, seconds: int | None) -> list[object]:
     from math_verify import parse
 
     text = f"\\boxed{{{found.text}}}" if found.marked and "$" not in found.text else found.text

@@ -1,4 +1,4 @@
-"""Pairs among the initialised student's own samples: the best over the worst, by a scorer or by likeness."""
+"""Preference pairs of off-policy samples: the best over the worst, by a scorer or by mutual similarity."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ class BestParams(PairParams):
     """Parameters of best-of-n."""
 
     scorer: str = param("rouge-l", min_length=1, source="ours")
-    """Selector of the metric that ranks the samples."""
+    """Selector of the metric that ranks the responses."""
     n: int = param(0, ge=0, source="ours")
-    """How many of a prompt's samples compete; 0: all there are."""
+    """Number of responses per prompt to consider (0: all)."""
     per_prompt: int = param(1, ge=1, source="ours")
-    """Most pairs of one prompt: the best over the worst, the second over the second to last, and so on."""
+    """Maximum number of pairs per prompt: the best over the worst, the second best over the second worst, and so on."""
 
 
 class MBRParams(PairParams):
     """Parameters of mbr."""
 
     utility: str = param("rouge-l", min_length=1, source="ours")
-    """Selector of the metric that compares a sample with another one as its reference."""
+    """Selector of the metric that compares a response with another one as its reference."""
     per_prompt: int = param(1, ge=1, source="ours")
-    """Most pairs of one prompt: the best over the worst, the second over the second to last, and so on."""
+    """Maximum number of pairs per prompt: the best over the worst, the second best over the second worst, and so on."""
 
     @model_validator(mode="after")
     def _one_scorer(self) -> Self:
         if self.scorer:
-            msg = "mbr orders by utility=, and knows no other scorer"
+            msg = "mbr orders responses by utility= and does not accept scorer="
             raise ValueError(msg)
         return self
 
 
 def best_of_n(candidates: Sequence[Candidates], params: BestParams, scorers: Scorers) -> Iterator[Pair]:
-    """The samples that the scorer likes most over those that it likes least."""
+    """Prefer the responses with the highest scores to those with the lowest."""
     pools = [c.responses[Text.SAMPLE][: params.n or None] for c in candidates]
     asked = [c.scored(r.text) for c, pool in zip(candidates, pools, strict=True) for r in pool]
     scores = iter(scorers(params.scorer)(asked))
@@ -49,10 +49,10 @@ def best_of_n(candidates: Sequence[Candidates], params: BestParams, scorers: Sco
 
 
 def mbr(candidates: Sequence[Candidates], params: MBRParams, scorers: Scorers) -> Iterator[Pair]:
-    """The samples that are most like the others over those that are least like them.
+    """Prefer the responses that are most similar to the others to those that are least similar.
 
-    What a sample is worth is its mean utility with each other sample in the place of the reference: the estimate that
-    minimum-Bayes-risk decoding maximises (Eikema and Aziz 2020, 2020.coling-main.398).
+    The value of a response is its mean utility with each other response as the reference: the estimate that minimum
+    Bayes risk decoding maximises (Eikema and Aziz 2020, 2020.coling-main.398).
     """
     pools = [(c, c.responses[Text.SAMPLE]) for c in candidates]
     asked = [
@@ -69,7 +69,7 @@ def mbr(candidates: Sequence[Candidates], params: MBRParams, scorers: Scorers) -
 
 
 def _ranked(id_: str, pool: Sequence[Response], scores: Sequence[float], most: int) -> Iterator[Pair]:
-    """At most so many pairs, the i-th best over the i-th worst; one without a score makes the prompt's margins NaN."""
+    """At most `most` pairs, the i-th best over the i-th worst; a response without a score makes margins NaN."""
     ordered = sorted(range(len(pool)), key=lambda i: -scores[i])
     unknown = any(math.isnan(score) for score in scores)
     for best, worst in list(zip(ordered, reversed(ordered), strict=True))[: min(most, len(pool) // 2)]:
@@ -80,7 +80,7 @@ def _ranked(id_: str, pool: Sequence[Response], scores: Sequence[float], most: i
 RECORDS = (
     PairBuilder(
         name="best-of-n",
-        summary="The best of the initialised student's samples over the worst, by a scorer.",
+        summary="The best of the off-policy samples over the worst, by a scorer.",
         needs=frozenset({Text.SAMPLE}),
         params=BestParams,
         samples=lambda params: max(2, params.n, 2 * params.per_prompt),
@@ -88,11 +88,11 @@ RECORDS = (
     ),
     PairBuilder(
         name="mbr",
-        summary="Of the initialised student's samples the one most like the others over the one least like them.",
+        summary="The off-policy sample most similar to the others over the least similar one (minimum Bayes risk).",
         needs=frozenset({Text.SAMPLE}),
         params=MBRParams,
         scorer=lambda params: params.utility,
-        # of two samples each is as much like the other, whatever a symmetric utility says
+        # with two responses, a symmetric utility gives both the same value
         samples=lambda params: max(3, 2 * params.per_prompt),
         build=mbr,
     ),

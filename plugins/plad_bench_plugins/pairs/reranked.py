@@ -1,4 +1,4 @@
-"""PLaD with an external ranker: teacher's and student's response in the order that a scorer gives them."""
+"""PLaD with an external ranker: pairs of teacher responses and off-policy samples, ordered by a scorer."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class RerankedParams(PairParams):
     """Parameters of reranked."""
 
     scorer: str = param("rouge-l", min_length=1, source="ours; the paper's ranker is unknown to us")
-    """Selector of the metric that decides which response is the better one."""
+    """Selector of the metric that determines the preferred response."""
 
 
 def build(candidates: Sequence[Candidates], params: RerankedParams, scorers: Scorers) -> Iterator[Pair]:
-    """PLaD's pairs, turned round where the scorer prefers the student's response (arXiv:2406.02886)."""
+    """PLaD's pairs, swapped if the scorer prefers the off-policy sample (arXiv:2406.02886)."""
     by_id = {c.id: c for c in candidates}
     pairs = list(over_samples(candidates, Text.TEACHER))
     scores = iter(scorers(params.scorer)([by_id[p.id].scored(r.text) for p in pairs for r in (p.chosen, p.rejected)]))
@@ -30,7 +30,7 @@ def build(candidates: Sequence[Candidates], params: RerankedParams, scorers: Sco
 RECORDS = (
     PairBuilder(
         name="reranked",
-        summary="Teacher's response and the student's sample, ordered by a scorer instead of taken on trust.",
+        summary="The teacher's response and the off-policy sample, ordered by a scorer.",
         needs=frozenset({Text.TEACHER, Text.SAMPLE}),
         params=RerankedParams,
         build=build,

@@ -1,4 +1,4 @@
-"""Parameters that name a model of either side: one made from scratch, or one in Hugging Face format."""
+"""Parameters of teachers and students: models from scratch, and models in Hugging Face format."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from plad_bench import HubModel, MissingError, Params, PromptFormat, ScratchMode
 
 
 class ScratchParams(Params):
-    """Size of a Llama made from scratch."""
+    """Size of a Llama trained from scratch."""
 
     layers: int = param(2, ge=1, source="ours")
     """Transformer blocks."""
@@ -22,14 +22,14 @@ class ScratchParams(Params):
     heads: int = param(4, ge=1, source="ours")
     """Attention heads."""
     vocabulary: int = param(768, ge=260, source="ours")
-    """Tokens of the byte-level BPE: 256 bytes, a few special tokens, the rest learned from the task's text."""
+    """Vocabulary size of the byte-level BPE: 256 bytes, a few special tokens, the rest learnt from the task's text."""
     context: int = param(256, ge=8, source="ours")
-    """Most tokens of prompt and response together."""
+    """Maximum number of tokens of prompt and response together."""
 
     @model_validator(mode="after")
     def _even_heads(self) -> Self:
         if self.width % (2 * self.heads):
-            msg = f"width={self.width} must be an even multiple of heads={self.heads} (rotary positions turn pairs)"
+            msg = f"width={self.width} must be an even multiple of heads={self.heads} (for rotary embeddings)"
             raise ValueError(msg)
         return self
 
@@ -45,38 +45,37 @@ class ScratchParams(Params):
 
 
 class PromptParams(Params):
-    """How a published model is given prompts."""
+    """Prompt format of a published model."""
 
     template: Literal["", "none", "chat"] = param("", source="ours")
-    """How prompts are given: chat, by the model's chat template; none, as plain text. Empty is chat where the model has
-    a template."""
+    """Prompt template: chat, the model's chat template; none, plain text. Empty: chat if the model has a template."""
     template_file: Path | None = param(None, local=True, source="ours")
-    """A Jinja file to use as the chat template. Keys and records see the hash of its content."""
+    """A Jinja file to use as the chat template. Keys and records contain the hash of its content."""
     system: str = param("", source="ours")
-    """System prompt; empty leaves it to the template."""
+    """System prompt; empty for the template's default."""
     instruction: str = param("", source="ours")
-    """Text before every prompt, or around it where it holds {prompt}."""
+    """Text before every prompt, or around it if it contains {prompt}."""
     thinking: Literal["off", "strip", "keep"] = param("off", source="ours")
-    """Of a model that can think before it answers. off: it is asked not to; strip: it thinks, and its thinking text is
-    not part of the answer; keep: its thinking text is part of the answer."""
+    """Thinking of reasoning models. off: disabled; strip: enabled, and removed from responses; keep: enabled, and part
+    of responses."""
     date: str = param(PromptFormat().date, pattern=r"^\d{4}-\d\d-\d\d$", source="Llama 3's template")
-    """The date, YYYY-MM-DD, for a template that asks for today's."""
+    """The date, YYYY-MM-DD, for templates that insert the current date."""
 
     @model_validator(mode="after")
     def _one_template(self) -> Self:
         if self.template and self.template_file is not None:
-            msg = "give template or template_file, not both"
+            msg = "give either template or template_file"
             raise ValueError(msg)
         datetime.date.fromisoformat(self.date)
         return self
 
     def public(self) -> dict[str, Any]:
-        """As in `Params`, without those of these parameters that are at their defaults: old records stay valid."""
+        """As in `Params`, without parameters of this class with default values, so that old records stay valid."""
         usual = {name: info.default for name, info in PromptParams.model_fields.items()}
         return {name: v for name, v in super().public().items() if name not in usual or v != usual[name]}
 
     def prompts(self) -> PromptFormat:
-        """How prompts are given.
+        """The prompt format.
 
         Raises:
             MissingError: if the template file cannot be read.
@@ -102,18 +101,18 @@ class RevisionParams(PromptParams):
     """Parameters of an alias of a published model."""
 
     revision: str | None = param(None, min_length=1, source="ours")
-    """Branch, tag or commit on the hub; unset is whatever the hub has first resolved it to."""
+    """Branch, tag or commit on the hub. If unset, the default branch, resolved once per board."""
 
 
 class PlaceParams(Params):
-    """Where a model in Hugging Face format is."""
+    """Location of a model in Hugging Face format."""
 
     id: str = param("", pattern=r"^([\w.-]*\w(/[\w.-]*\w)?)?$", source="ours")
     """Hub id, org/name."""
     path: Path | None = param(None, local=True, source="ours")
-    """Directory on this machine. Keys and records see the hash of its content."""
+    """Local directory. Keys and records contain the hash of its content."""
     revision: str | None = param(None, min_length=1, source="ours")
-    """Branch, tag or commit of `id`; unset is whatever the hub has first resolved it to."""
+    """Branch, tag or commit of `id`. If unset, the default branch, resolved once per board."""
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -121,23 +120,23 @@ class PlaceParams(Params):
             msg = "give either id=ORG/NAME (a model on the hub) or path=DIR (a directory)"
             raise ValueError(msg)
         if self.path is not None and self.revision is not None:
-            msg = "revision belongs to a hub id; a directory is known by its content"
+            msg = "revision needs a hub id; a directory is identified by its content"
             raise ValueError(msg)
         return self
 
     def model(self) -> HubModel:
-        """The model there.
+        """The model at this location.
 
         Raises:
-            MissingError: if `path` is no directory.
-            UsageError: if `id` is also a directory here (see `hub_model`).
+            MissingError: if `path` is not a directory.
+            UsageError: if `id` is also a local directory (see `hub_model`).
         """
         if self.path is None:
             return hub_model(self.id, self.revision)
         directory = self.path.expanduser().resolve()
         if not directory.is_dir():
             raise MissingError(
-                f"no directory {directory}", "Give path= a directory that holds config.json and weights."
+                f"no directory {directory}", "Give path= a directory that contains config.json and weights."
             )
         return HubModel(id=str(directory))
 
@@ -146,19 +145,19 @@ class HFParams(PromptParams, PlaceParams):
     """Any model in Hugging Face format."""
 
     def model(self) -> HubModel:
-        """The model there, with how it is given prompts."""
+        """The model at this location, with its prompt format."""
         return dataclasses.replace(super().model(), prompts=self.prompts())
 
 
 class PrunedParams(HFParams):
-    """Some layers of a model in Hugging Face format, with their weights."""
+    """A model in Hugging Face format, pruned to some of its layers."""
 
     layers: str = param("6", pattern=r"^([1-9]\d*|\d+(\+\d+)+)$", source="ours")
-    """How many layers to keep, first and last among them and the others evenly spaced, such as 12; or which, joined by
-    "+" and counted from 0, such as 0+5+11."""
+    """Number of layers to keep, including the first and last, evenly spaced, such as 12; or their indices from 0,
+    joined by "+", such as 0+5+11."""
 
     def model(self) -> HubModel:
-        """The model there, with the layers that are kept."""
+        """The model at this location, with the layers to keep."""
         return dataclasses.replace(super().model(), layers=self.layers)
 
 
@@ -171,11 +170,11 @@ def hub_model(
     """A model on the hub.
 
     Raises:
-        UsageError: if a directory of that name is here: loaders would prefer it, and no key would know its content.
+        UsageError: if a local directory has this name: loaders would read it, but its content would not be keyed.
     """
     if Path(id).is_dir():
         raise UsageError(
-            f"{id} names a model on the hub, and is a directory here too",
-            f"Write hf[path={id}] to use the directory, or run from elsewhere to use the hub.",
+            f"{id} is a model on the hub, but also a local directory",
+            f"Write hf[path={id}] to use the directory, or run in another working directory to use the hub.",
         )
     return HubModel(id=id, revision=revision, prompts=prompts or PromptFormat(), parameters=parameters)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from plad_bench import HubModel, Student
-from plad_bench_plugins.students._published import PUBLISHED, Published
+from plad_bench_plugins.students._published import PUBLISHED, CatalogueEntry
 from plad_bench_plugins.students._sources import HFParams, PrunedParams, RevisionParams, hub_model
 
 
-def _alias(name: str, published: Published) -> Student:
+def _alias(name: str, published: CatalogueEntry) -> Student:
     def model(params: RevisionParams) -> HubModel:
         return hub_model(published.id, params.revision, params.prompts(), published.parameters)
 
@@ -29,7 +29,7 @@ RECORDS = (
     ),
     Student(
         name="pruned",
-        summary="Some layers of any causal model, with their weights: a student where no smaller sibling is published.",
+        summary="Any causal model pruned to some of its layers, for model families without a smaller member.",
         params=PrunedParams,
         model=PrunedParams.model,
     ),

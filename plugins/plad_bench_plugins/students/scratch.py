@@ -1,4 +1,4 @@
-"""Students made from scratch, for a task whose text is simple enough to learn in minutes."""
+"""Students trained from scratch, for tasks with text that is simple enough to learn in minutes."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Tasks: where prompts and references come from."""
+"""Tasks: data sets of prompts and references."""

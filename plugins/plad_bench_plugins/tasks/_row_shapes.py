@@ -1,4 +1,4 @@
-"""What a row of the user's own data says: prompt, responses and split, in the shapes that such rows commonly have."""
+"""Convert rows of the user's data, in common formats, to examples with prompt, responses and split."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from plad_bench import Example
 from plad_bench_plugins.tasks._rows import UnfitError, checked, text
 
 PROMPT, RESPONSE = "prompt", "response"
-"""The fields of a row where no others are named."""
+"""The default fields of a row."""
 _CHATS = ("messages", "conversations", "conversation")
 _ROLES = {
     "system": "System",
@@ -39,25 +39,25 @@ _PLACE = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
 
 
 @dataclass
-class Reader:
-    """Makes examples of rows."""
+class RowReader:
+    """Converts rows to examples."""
 
     prompt: str
-    """The prompt's field."""
+    """Field with the prompt."""
     response: str
-    """The field of the response, or of a list of responses; empty for prompts alone."""
+    """Field with the response, or with a list of responses; empty for data with prompts only."""
     template: str = ""
-    """The prompt's text with {field} in it, in place of the prompt's field."""
+    """Template of the prompt with {field} placeholders, used instead of the prompt field."""
     split: str = ""
-    """The field that names a row's split, if there is one."""
+    """Field with a row's split; empty if there is none."""
     seen: Counter[str] = field(default_factory=Counter)
-    """How rows were read that are not as plain as they could be, with how many."""
+    """Remarks on how rows were converted, with the number of rows."""
 
     def example(self, values: Mapping[str, Any]) -> Example:
-        """The example of a row.
+        """Convert a row to an example.
 
         Raises:
-            UnfitError: if it is none; the message says why.
+            UnfitError: if the row is unusable, with the reason.
         """
         prompt, reply = self._prompt_and_reply(values)
         return Example(
@@ -67,13 +67,13 @@ class Reader:
         )
 
     def remarks(self) -> str:
-        """What was remarkable since the last call, for a `Source`."""
+        """The remarks since the last call, for a `Source`."""
         said = "; ".join(f"{what} ({count} row{'s' if count > 1 else ''})" for what, count in self.seen.items())
         self.seen.clear()
         return said
 
     def _prompt_and_reply(self, values: Mapping[str, Any]) -> tuple[str, str | None]:
-        """The prompt, and the response to it where that stands in the same field or has a name of its own."""
+        """The prompt, and the response if it is in the same field or in a field that belongs to the format."""
         if self.template:
             return self._filled(values), None
         if values.get(self.prompt) is not None or self.prompt != PROMPT:
@@ -111,7 +111,7 @@ class Reader:
             return _asked_and_answered(_turns(given, name), name, answered=False)[0]
         if isinstance(given, list):
             if not all(isinstance(one, str) for one in given):
-                raise UnfitError(f"field {name} is a list of other things than texts")
+                raise UnfitError(f"field {name} is a list, but not of strings")
             self.seen[f"lists of texts in the field {name}, joined with spaces"] += 1
             given = " ".join(one.strip() for one in given)
         if blank and (given is None or (isinstance(given, str) and not given.strip())):
@@ -121,7 +121,7 @@ class Reader:
         return text({**values, name: given}, name)
 
     def _filled(self, values: Mapping[str, Any]) -> str:
-        """The template with the row's fields in it; a field may be blank, but not all of them."""
+        """Fill the template with the row's fields; some of them may be blank, but not all."""
         found: list[str] = []
 
         def put(match: re.Match[str]) -> str:
@@ -138,22 +138,22 @@ class Reader:
     def _split(self, values: Mapping[str, Any]) -> str:
         named = text(values, self.split).strip().casefold()
         if named not in _SPLITS:
-            raise UnfitError(f"field {self.split} names no split: train, validation or test")
+            raise UnfitError(f"field {self.split} is not train, validation or test")
         return _SPLITS[named]
 
 
 def fields(template: str) -> list[str]:
-    """The fields that a template names, in their order.
+    """The fields in a template, in order.
 
     Raises:
-        ValueError: if it names none, or has a brace that belongs to none.
+        ValueError: if there are none, or if a brace does not belong to a field.
     """
     if re.search(r"[{}]", _PLACE.sub("", template)):
-        msg = "a { or } that belongs to no field: write {field}, and {{ or }} for the brace itself"
+        msg = "unmatched brace: write {field} for a field, and {{ or }} for a literal brace"
         raise ValueError(msg)
     found = [match[1].strip() for match in _PLACE.finditer(template) if match[1] is not None]
     if not found:
-        msg = "names no field: write {field} where the text of a field goes"
+        msg = "the template contains no field: write {field} to insert a field"
         raise ValueError(msg)
     return found
 
@@ -162,16 +162,16 @@ def fields(template: str) -> list[str]:
 
 
 def _turns(value: Any, name: str) -> list[tuple[str, str]]:
-    """(role, text) of every turn of a chat: role and content, or from and value."""
+    """(role, text) of all turns of a chat, from the fields role and content, or from and value."""
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
-        raise UnfitError(f"field {name} is no list of messages")
+        raise UnfitError(f"field {name} is not a list of messages")
     return [(_role(turn, name), _content(turn, name)) for turn in value]
 
 
 def _role(turn: Any, name: str) -> str:
     role = (turn.get("role") or turn.get("from")) if isinstance(turn, Mapping) else None
     if not isinstance(role, str) or role.casefold() not in _ROLES:
-        raise UnfitError(f"field {name} has a message that is not by system, user or assistant")
+        raise UnfitError(f"field {name} has a message whose role is not system, user or assistant")
     return _ROLES[role.casefold()]
 
 
@@ -187,23 +187,23 @@ def _content(turn: Mapping[str, Any], name: str) -> str:
 def _parts(content: list[Any], name: str) -> Iterator[str]:
     for part in content:
         if not isinstance(part, Mapping) or not isinstance(part.get("text"), str):
-            raise UnfitError(f"field {name} has a message with other things than text")
+            raise UnfitError(f"field {name} has a message with content that is not text")
         yield part["text"]
 
 
 def _asked_and_answered(turns: list[tuple[str, str]], name: str, *, answered: bool) -> tuple[str, str | None]:
-    """What a chat asks, as one text, and its last answer.
+    """The prompt of a chat, as one text, and its last response.
 
-    A single question is given as it is, below a system message if there is one. Of a longer chat every turn is named by
-    its role, and the text ends where the assistant would go on.
+    A single user message is used as it is, below the system message if there is one. In a longer chat each turn is
+    prefixed by its role, and the text ends with the prefix of the assistant's next turn.
     """
     *before, (role, last) = turns
     reply = last if role == "Assistant" else None
     asked = before if reply is not None else turns
     if not asked or asked[-1][0] != "User":
-        raise UnfitError(f"field {name} does not end with a message of the user, or with the answer to one")
+        raise UnfitError(f"field {name} does not end with a user message or a response to one")
     if answered and reply is None:
-        raise UnfitError(f"field {name} does not end with a message of the assistant")
+        raise UnfitError(f"field {name} does not end with an assistant message")
     if [role for role, _ in asked if role != "System"] == ["User"]:
         prompt = "\n\n".join(said.strip() for _, said in asked)
     else:

@@ -1,4 +1,4 @@
-"""Examples from rows: of files here, or of a data set on the hub; and what becomes of rows that are no example."""
+"""Examples from rows of local files or of a data set on the hub, and bad rows."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 from plad_bench import BadRow, Example, Loaded, MissingError, Origin, Params, Source, UsageError, param
 from plad_bench.contract.hub import asking, pinned
 from plad_bench_plugins import _data_files
-from plad_bench_plugins._data_files import KINDS, DataPath, Listing, Row, listed
+from plad_bench_plugins._data_files import KINDS, DataPath, DataRow, Listing, listed
 
 LISTED = 12
-"""How many fields of a row a message lists."""
+"""Maximum number of fields in a message."""
 ALSO_CALLED = {
     "prompt": (
         *("question", "query", "instruction", "input", "problem", "source", "document", "article", "dialogue", "post"),
@@ -26,7 +26,7 @@ ALSO_CALLED = {
         *("solution", "gold_response", "text"),
     ),
 }
-"""A field -> what else data sets call it, the likeliest first."""
+"""Field -> alternative names in data sets, most likely first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,38 +35,38 @@ class Hub:
 
     id: str
     config: str | None = None
-    """One of its configurations."""
+    """Name of a configuration."""
     folder: str | None = None
-    """One of its folders."""
+    """Name of a folder."""
     revision: str | None = None
-    """Branch, tag or commit; None is what the hub resolves."""
+    """Branch, tag or commit; None for the hub's default."""
     split: str | None = None
-    """One of its splits, or several: train+test. None pools them all."""
+    """A split, or several, such as train+test; None pools all splits."""
 
 
 class UnfitError(Exception):
-    """A row is no example; the message says why, without its text."""
+    """A row is unusable; the message gives the reason without quoting the row."""
 
     def __init__(self, reason: str, *, missing: str = "") -> None:
         super().__init__(reason)
         self.missing = missing
-        """The field that it lacks, if that is why."""
+        """The missing field, if that is the reason."""
 
 
 class PathParams(Params):
-    """Where a published data set is read from."""
+    """Location of a published data set."""
 
     path: DataPath | None = param(None, local=True, source="ours")
-    """A file (JSON Lines, JSON, CSV, TSV, Parquet, Arrow; also compressed) or a directory that holds such files alone;
-    without it the rows come from the hub."""
+    """A file (JSON Lines, JSON, CSV, TSV, Parquet or Arrow, optionally compressed) or a directory with only such files.
+    If unset, the rows are read from the hub."""
 
 
 def require(task: str, path: Path | None, hub: Hub) -> None:
-    """Check that the data can be had.
+    """Check that the data is available.
 
     Raises:
-        MissingError: if `path` holds no file of a known kind, or the hub is meant and `datasets` is not installed, or
-            the hub cannot be reached or has no such data set.
+        MissingError: if `path` contains no file of a known kind; or, without `path`, if `datasets` is not installed,
+            the hub cannot be reached, or the data set does not exist.
         UsageError: see `_shadowed`.
     """
     if path is not None:
@@ -75,8 +75,8 @@ def require(task: str, path: Path | None, hub: Hub) -> None:
     _shadowed(hub)
     if find_spec("datasets") is None:
         raise MissingError(
-            f"task {task} reads {hub.id} from the hub, which needs the package `datasets`",
-            f"pip install 'plad-bench[hub]', or give its files: {_instead(task)}.",
+            f"task {task} needs the package `datasets` to read {hub.id} from the hub",
+            f"pip install 'plad-bench[hub]', or give local files: {_instead(task)}.",
         )
     _resolved(task, hub)
 
@@ -84,14 +84,14 @@ def require(task: str, path: Path | None, hub: Hub) -> None:
 def examples(
     task: str, path: Path | None, hub: Hub, convert: Callable[[Mapping[str, Any]], Example]
 ) -> Iterator[Loaded]:
-    """What `convert` makes of every row; one that it refuses with UnfitError is a bad row.
+    """Convert all rows; a row for which `convert` raises UnfitError is a bad row.
 
     Raises:
-        MissingError: if the data cannot be had.
-        StageError: for a file that cannot be read at all.
+        MissingError: if the data is unavailable.
+        StageError: if a file cannot be read.
     """
     for row in _data_files.rows(_files(task, path)) if path is not None else from_hub(task, hub):
-        if isinstance(row, Row):
+        if isinstance(row, DataRow):
             try:
                 yield convert(row.values)
             except UnfitError as unfit:
@@ -101,7 +101,7 @@ def examples(
 
 
 def hint(values: Mapping[str, Any], missing: str) -> str:
-    """What may help whoever named a field that a row lacks: the fields it has, and which of them may be meant."""
+    """A hint for a missing field: the fields of the row, and the one that may be meant."""
     if not missing:
         return ""
     names = [name for name, value in values.items() if value is not None]
@@ -113,7 +113,7 @@ def hint(values: Mapping[str, Any], missing: str) -> str:
 
 
 def _guess(field: str, names: Sequence[str]) -> str:
-    """Which of a row's fields may be meant by another name; empty if none looks like it."""
+    """The field of a row that may be meant; empty if none is similar."""
     folded = {name.casefold().strip(): name for name in reversed(names)}
     near = difflib.get_close_matches(field.casefold(), folded, n=1, cutoff=0.75)
     return next((folded[name] for name in (*near, *ALSO_CALLED.get(field, ())) if name in folded), "")
@@ -123,7 +123,7 @@ def text(values: Mapping[str, Any], field: str) -> str:
     """The text of a field.
 
     Raises:
-        UnfitError: if it is absent, empty, no text, or not UTF-8.
+        UnfitError: if the field is missing, empty, not a string, or not valid UTF-8.
     """
     value = values.get(field)
     if value is None:
@@ -134,7 +134,7 @@ def text(values: Mapping[str, Any], field: str) -> str:
 
 
 def checked(value: str, field: str) -> str:
-    """The text of a field, or of a part of it. Errors as `text`."""
+    """Check the text of a field or of a part of it. Errors as `text`."""
     if not value.strip():
         raise UnfitError(f"field {field} is empty")
     try:
@@ -147,7 +147,7 @@ def checked(value: str, field: str) -> str:
 def _files(task: str, path: Path) -> Listing:
     listing = listed(path)
     if not listing.data:
-        what = f"holds no file of a kind that is read ({KINDS})" if path.exists() else "does not exist"
+        what = f"contains no file of a supported kind ({KINDS})" if path.exists() else "does not exist"
         raise MissingError(
             f"task {task}: {path} {what}",
             f"Give a file or a directory of files: {_instead(task)}.",
@@ -156,17 +156,17 @@ def _files(task: str, path: Path) -> Listing:
 
 
 def _instead(task: str) -> str:
-    return f"--task '{'jsonl' if task == 'hub' else task}[path=PLACE]'"
+    return f"--task '{'jsonl' if task == 'hub' else task}[path=PATH]'"
 
 
 # ------------------------------------------------------------------------------------------------------------ hub
 
 
-def from_hub(task: str, hub: Hub) -> Iterator[Row | Origin | Source]:
-    """Every row of a data set, at the commit that the run is pinned to, or else the one that the hub has now.
+def from_hub(task: str, hub: Hub) -> Iterator[DataRow | Origin | Source]:
+    """The rows of a data set on the hub, at the run's pinned commit, or else at the current one.
 
     Raises:
-        MissingError: if it cannot be loaded.
+        MissingError: if the data set cannot be loaded.
         UsageError: see `_shadowed`.
     """
     _shadowed(hub)
@@ -177,43 +177,43 @@ def from_hub(task: str, hub: Hub) -> Iterator[Row | Origin | Source]:
         from datasets import load_dataset
 
         loaded = load_dataset(hub.id, hub.config, data_dir=hub.folder, revision=revision, split=hub.split)
-    except Exception as error:  # the hub's client raises many kinds, offline or when an id moved
+    except Exception as error:  # the hub's client raises many kinds of errors
         cause = (str(error).strip() or "no reason given").splitlines()[0]
         raise MissingError(
             f"task {task}: cannot load {hub.id} from the hub: {type(error).__name__}: {cause}",
-            f"Check the network and the name, or give its files: {_instead(task)}.",
+            f"Check the network and the name, or give local files: {_instead(task)}.",
         ) from error
     if revision:
         yield Origin(id=hub.id, revision=revision)
     for name, rows in loaded.items() if isinstance(loaded, dict) else [(hub.split, loaded)]:
         for number, values in enumerate(rows):
-            yield Row(where=f"{hub.id}, {name}, row {number}", values=values)
+            yield DataRow(where=f"{hub.id}, {name}, row {number}", values=values)
         yield Source(name=f"{hub.id}, {name}", rows=len(rows))
 
 
 def _resolved(task: str, hub: Hub) -> str | None:
-    """The commit that the hub has now; None offline, where `datasets` reads its own cache.
+    """The current commit on the hub; None if offline, when `datasets` uses its cache.
 
     Raises:
-        MissingError: if the hub does not tell.
+        MissingError: if the hub does not return it.
     """
     from huggingface_hub import HfApi, constants
 
     if constants.HF_HUB_OFFLINE:
         return None
     what, how = f"task {task}: data set {hub.id}", f"{hub.id} --repo-type dataset"
-    instead = f"{_instead(task)}; what was loaded before is read with HF_HUB_OFFLINE=1"
+    instead = f"{_instead(task)}; to use cached data, set HF_HUB_OFFLINE=1"
     with asking(what, how, hub.revision, instead):
         info = HfApi().dataset_info(hub.id, revision=hub.revision, timeout=10)
-        if info.gated:  # whoever may not read it is told all the same what it is
+        if info.gated:  # its metadata is public even if its files are not
             HfApi().auth_check(hub.id, repo_type="dataset")
     return info.sha
 
 
 def _shadowed(hub: Hub) -> None:
-    """Refuse an id that is a directory here too: the loader would prefer that, and no key would know its content."""
+    """Refuse an id that is also a local directory: the loader would read it, but its content would not be keyed."""
     if Path(hub.id).is_dir():
         raise UsageError(
-            f"{hub.id} names a data set on the hub, and is a directory here too",
-            "Give the directory as path=, or run from elsewhere to use the hub.",
+            f"{hub.id} is a data set on the hub, but also a local directory",
+            "Give the directory as path=, or run in another working directory to use the hub.",
         )

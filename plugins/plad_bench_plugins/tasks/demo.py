@@ -1,4 +1,4 @@
-"""demo: describe a guided walk. Wholly synthetic, made in a second by our own grammar, offline."""
+"""demo: descriptions of guided walks. Synthetic data, generated offline by a grammar in a second."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ METRICS = (
     "slot-errors", "missing-slots", "added-slots", "rouge-1", "rouge-2", "rouge-l",
     "length", "agreement", "win-teacher", "win-reference",
 )  # fmt: skip
-"""The default metrics of data-to-text; the first ranks."""
+"""The default metrics of data-to-text tasks; the first one ranks."""
 
 ARTIFACTS = Path(__file__).parent.parent / "demo" / "artifacts"
 WORDINGS_SEED = 7
 
 
 def load(params: Any) -> Iterator[Example]:
-    """Every meaning with three to five different wordings; the same examples each time."""
+    """All meanings with three to five different wordings each. Deterministic."""
     from plad_bench_plugins.demo.grammar import linearise, meanings, realise
 
     rng = Random(WORDINGS_SEED)
@@ -37,14 +37,14 @@ def load(params: Any) -> Iterator[Example]:
 
 
 def artifacts() -> Path | None:
-    """Find the stage artifacts that ship with the task, if they do."""
+    """The stage artifacts that ship with the task, if they exist."""
     return ARTIFACTS if ARTIFACTS.is_dir() else None
 
 
 RECORDS = (
     Task(
         name="demo",
-        summary="Guided walks: a set of slots to a few English sentences. Synthetic, offline.",
+        summary="Guided walks: from slots to a few English sentences. Synthetic, offline.",
         load=load,
         dataset="generated here",
         licence="CC0-1.0",

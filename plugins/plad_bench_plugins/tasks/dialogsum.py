@@ -1,7 +1,7 @@
-"""dialogsum: an everyday dialogue to a summary.
+"""dialogsum: summaries of everyday dialogues.
 
-Chen et al. (2021): DialogSum: A Real-Life Scenario Dialogue Summarization Dataset, 2021.findings-acl.449. Dialogues of
-its test part have three summaries each: as rows of their own, or as fields summary1, summary2 and summary3.
+Chen et al. (2021): DialogSum: A Real-Life Scenario Dialogue Summarization Dataset, 2021.findings-acl.449. The dialogues
+of its test split have three summaries each, either in separate rows or in the fields summary1, summary2 and summary3.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SEVERAL = ("summary1", "summary2", "summary3")
 
 
 def load(params: PathParams) -> Iterator[Loaded]:
-    """One example for each row."""
+    """One example per row."""
     return examples("dialogsum", params.path, HUB, example)
 
 
@@ -32,13 +32,13 @@ def example(values: Mapping[str, Any]) -> Example:
 RECORDS = (
     Task(
         name="dialogsum",
-        summary="Everyday dialogues to a summary (DialogSum).",
+        summary="Summaries of everyday dialogues (DialogSum).",
         params=PathParams,
         load=load,
         dataset=HUB.id,
         licence="CC BY-NC-SA 4.0",
         redistributable=False,
-        # Untuned: rates that fine-tuning of pretrained models commonly uses. A model from scratch needs its own.
+        # Untuned: common learning rates for fine-tuning pretrained models. Models from scratch need others.
         protocol=Protocol(steps=1000, lr=1e-5, sft_steps=1000, sft_lr=1e-5, max_new_tokens=96),
         metrics=SUMMARY_METRICS,
         student="smollm-135m",

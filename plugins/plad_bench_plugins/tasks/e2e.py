@@ -1,10 +1,10 @@
-"""e2e: the E2E restaurant data, cleaned. A meaning representation to a sentence or two, several human references.
+"""e2e: the cleaned E2E restaurant data. From a meaning representation to one or two sentences, with several references.
 
 Ondrej Dusek, David M. Howcroft and Verena Rieser (2019): Semantic Noise Matters for Neural Natural Language
-Generation. INLG, W19-8652. All the files' rows are pooled; the harness groups them by meaning and splits anew.
-The reading of a text is by keywords of our own, one pattern for each value. Words and numbers for the same thing
-(cheap, less than £20) count as the same value. Missing slots are reliable; added ones are noisier, because a keyword
-may stand in the text for another reason.
+Generation. INLG, W19-8652. The rows of all files are pooled; the harness groups them by meaning and splits them again.
+Slots are found in texts by our own keywords, one pattern per value. Words and numbers with the same meaning (cheap,
+less than £20) count as the same value. Counts of missing slots are reliable; counts of added slots are noisier, because
+a keyword can have other meanings.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from plad_bench_plugins.tasks._rows import Hub, UnfitError, examples, require, t
 from plad_bench_plugins.tasks.demo import METRICS
 
 HUB = Hub(id="tuetschek/e2e_nlg_cleaned", revision="refs/convert/parquet")
-"""The hub's parquet conversion: the repository itself holds a loading script, which `datasets` 4 and later refuse."""
+"""The hub's Parquet conversion, because the repository itself uses a loading script, which `datasets` 4 and later
+refuse."""
 
 _SLOT = re.compile(r"\s*(\w[\w ]*)\[([^\[\]]+)\]\s*")
 
@@ -30,19 +31,20 @@ class E2EParams(Params):
     """Parameters of e2e."""
 
     path: DataPath | None = param(None, local=True)
-    """Directory with the cleaned data's CSV files (columns mr and ref); without it they come from the hub."""
+    """Directory with the CSV files of the cleaned data (columns mr and ref). If unset, the data is read from the
+    hub."""
 
 
 # -------------------------------------------------------------------------------------------------------- reading
 
 
 def load(params: E2EParams) -> Iterator[Loaded]:
-    """One example for each row."""
+    """One example per row."""
     return examples("e2e", params.path, HUB, example)
 
 
 def example(values: Mapping[str, Any]) -> Example:
-    """A meaning and one sentence that says it."""
+    """A meaning representation and one sentence that expresses it."""
     published = "mr" not in values and "meaning_representation" in values  # as the hub names the columns
     meaning = text(values, "meaning_representation" if published else "mr")
     return Example(
@@ -53,10 +55,10 @@ def example(values: Mapping[str, Any]) -> Example:
 
 
 def parse(meaning: str) -> list[tuple[str, str]]:
-    """(slot, value) pairs of `name[Alimentum], area[city centre]`; a slot may come twice with different values.
+    """Parse `name[Alimentum], area[city centre]` to (slot, value) pairs; a slot may occur twice with different values.
 
     Raises:
-        UnfitError: if the text is anything else.
+        UnfitError: if the text has another format.
     """
     parts = re.split(r",(?![^\[]*\])", meaning)
     matches = [match for part in parts if (match := _SLOT.fullmatch(part))]
@@ -73,7 +75,7 @@ _RATING = r"(?:rat(?:ed?|ings?)|reviews?|rank(?:ed|ing)?s?|approv(?:al|ed)|custo
 
 
 def _of(subject: str, words: str, between: int) -> str:
-    """One of the words, at most `between` words before or four words after which comes what it is said of."""
+    """A pattern for one of the words, at most `between` words before the subject or four words after it."""
     return rf"(?:{words})[- ]+(?:\w+[- ]){{0,{between}}}{subject}|{subject}(?: \w+){{0,4}} (?:{words})"
 
 
@@ -119,7 +121,7 @@ PATTERNS: dict[str, dict[str, str]] = {
         "yes": rf"{_MINORS}|all ages",
     },
 }
-"""Slot -> value -> what says it, for the slots with few values. Matched in lower case without accents."""
+"""Slot -> value -> pattern, for slots with few values. Matched in lower case without accents."""
 
 _WORDS = {
     "less than £20": "cheap",
@@ -129,12 +131,12 @@ _WORDS = {
     "3 out of 5": "average",
     "5 out of 5": "high",
 }
-"""A value in numbers -> the same in words."""
+"""A value as a number -> the same value in words."""
 
 
 @lru_cache(maxsize=1)
 def _readers() -> dict[str, tuple[re.Pattern[str], tuple[str, ...]]]:
-    """Slot -> (pattern with one group for each value, the values): an earlier value wins where two could match."""
+    """Slot -> (pattern with one group per value, values); the earlier value wins if two match."""
     return {
         slot: (re.compile(r"\b(?:" + "|".join(f"({pattern})" for pattern in values.values()) + r")\b"), tuple(values))
         for slot, values in PATTERNS.items()
@@ -149,9 +151,9 @@ def _plain(text: str) -> str:
 
 
 def slot_errors(response: str, slots: Sequence[Sequence[str]]) -> tuple[int, int]:
-    """(slots of the meaning, as [slot, value], that the response does not state; statements that are not in it).
+    """(number of slots that the response does not express, number of expressed values that are not in the meaning).
 
-    A slot or value without a pattern (name, near) must be there literally and is never counted as added.
+    Slots or values without a pattern (name, near) must occur literally and are never counted as added.
     """
     said = _plain(response)
     meant: set[tuple[str, str]] = set()

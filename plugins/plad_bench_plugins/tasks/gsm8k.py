@@ -1,7 +1,8 @@
-"""gsm8k: a word problem of grade-school mathematics to its solution, step by step.
+"""gsm8k: step-by-step solutions of grade-school math word problems.
 
-Cobbe et al. (2021): Training Verifiers to Solve Math Word Problems, arXiv:2110.14168. A solution ends in a line
-"#### number". Both published splits are pooled and split anew, so numbers here are not those of the published test.
+Cobbe et al. (2021): Training Verifiers to Solve Math Word Problems, arXiv:2110.14168. A solution ends with a line "####
+number". The published splits are pooled and split again, so scores are not comparable with those on the published test
+split.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ class GSM8KParams(PathParams):
     """Parameters of gsm8k."""
 
     annotations: bool = param(False, source="ours")
-    """Keep the data's <<48/2=24>>, which are for a calculator that is not there."""
+    """Keep the calculator annotations of the data, such as <<48/2=24>>."""
 
 
 def load(params: GSM8KParams) -> Iterator[Loaded]:
-    """One example for each problem."""
+    """One example per problem."""
     return examples("gsm8k", params.path, HUB, partial(example, annotations=params.annotations))
 
 
@@ -41,13 +42,13 @@ def example(values: Mapping[str, Any], *, annotations: bool) -> Example:
 RECORDS = (
     Task(
         name="gsm8k",
-        summary="Word problems of grade-school mathematics, solved step by step (GSM8K).",
+        summary="Grade-school math word problems, solved step by step (GSM8K).",
         params=GSM8KParams,
         load=load,
         dataset="openai/gsm8k, main",
         licence="MIT",
         redistributable=True,
-        # Untuned: rates that fine-tuning of pretrained models commonly uses. A model from scratch needs its own.
+        # Untuned: common learning rates for fine-tuning pretrained models. Models from scratch need others.
         protocol=Protocol(steps=1000, lr=1e-5, sft_steps=1000, sft_lr=1e-5, max_new_tokens=256),
         metrics=("final-answer", "rouge-l", "length", "agreement"),
         student="smollm-135m",

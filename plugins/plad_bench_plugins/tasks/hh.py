@@ -1,7 +1,7 @@
-"""hh: the assistant's next turn in a dialogue with a person who asks for help.
+"""hh: the assistant's next turn in a dialogue with a user.
 
-Bai et al. (2022): Training a Helpful and Harmless Assistant, arXiv:2204.05862. Of its pairs the preferred reply is the
-reference, and the other is not used.
+Bai et al. (2022): Training a Helpful and Harmless Assistant, arXiv:2204.05862. The preferred reply of each pair is the
+reference; the other is not used.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _REPLY = "\n\nAssistant:"
 
 
 def load(params: PathParams) -> Iterator[Loaded]:
-    """One example for each dialogue."""
+    """One example per dialogue."""
     return examples("hh", params.path, HUB, example)
 
 
 def example(values: Mapping[str, Any]) -> Example:
-    """A dialogue up to the assistant's last turn, and that turn; or an instruction and the reply to it."""
+    """A dialogue up to the assistant's last turn with that turn as reference; or an instruction and its reply."""
     if "instruction" in values:
         return Example(
             prompt=f"Human: {text(values, 'instruction').strip()}{_REPLY}",
@@ -45,9 +45,9 @@ RECORDS = (
         dataset="Anthropic/hh-rlhf, helpful-base",
         licence="MIT",
         redistributable=True,
-        # Untuned: rates that fine-tuning of pretrained models commonly uses. A model from scratch needs its own.
+        # Untuned: common learning rates for fine-tuning pretrained models. Models from scratch need others.
         protocol=Protocol(steps=1000, lr=1e-5, sft_steps=1000, sft_lr=1e-5, max_new_tokens=128),
-        # One reference says little of a dialogue: rank by the win rate of a scorer of your own where you have one.
+        # One reference is not enough to judge a dialogue: rank by the win rate under your own scorer if you have one.
         metrics=("win-teacher", "rouge-l", "length", "agreement"),
         student="smollm-135m",
         hub=lambda params: HUB if params.path is None else None,

@@ -1,4 +1,4 @@
-"""jsonl and hub: the user's own data, from files here or from a data set on the hub."""
+"""jsonl and hub: the user's own data, from local files or from a data set on the hub."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from pydantic import model_validator
 
 from plad_bench import Example, Loaded, Params, Protocol, Source, Task, param
 from plad_bench_plugins._data_files import DataPath
-from plad_bench_plugins.tasks._row_shapes import PROMPT, RESPONSE, Reader, fields
+from plad_bench_plugins.tasks._row_shapes import PROMPT, RESPONSE, RowReader, fields
 from plad_bench_plugins.tasks._rows import Hub, examples, require
 from plad_bench_plugins.tasks.tldr import SUMMARY_METRICS
 
 
 class FieldParams(Params):
-    """Which fields of a row are what."""
+    """The fields of a row."""
 
     prompt: str = param(PROMPT, min_length=1, source="ours")
-    """Field with the prompt: a text, a list of texts, or a chat. Where rows have no such field, `messages` or
-    `instruction` and `input` take its place."""
+    """Field with the prompt: a string, a list of strings, or a chat. Rows without this field may have `messages`, or
+    `instruction` and `input`, instead."""
     response: str = param(RESPONSE, source="ours")
-    """Field with the reference response, or with a list of them; empty (response=) for prompts alone."""
+    """Field with the reference response, or with a list of responses; empty (response=) for data with prompts only."""
     template: str = param("", source="ours", unsaid=True)
-    r"""The prompt as a text with {field} in it, in place of `prompt`: 'Summarise:\n{source}'."""
+    r"""Template of the prompt with {field} placeholders, used instead of `prompt`: 'Summarise:\n{source}'."""
 
     @model_validator(mode="after")
     def _template_names_fields(self) -> Self:
@@ -37,40 +37,40 @@ class FieldParams(Params):
         return self
 
     def has_references(self) -> bool:
-        """Whether there are reference responses."""
+        """Whether rows have reference responses."""
         return bool(self.response)
 
-    def reader(self, split: str = "") -> Reader:
-        """What makes examples of rows; `split` is the field with their split, if there is one."""
+    def reader(self, split: str = "") -> RowReader:
+        """The converter of rows to examples; `split` is the field with the split, if there is one."""
         template = self.template.replace(r"\n", "\n").replace(r"\t", "\t")
-        return Reader(prompt=self.prompt, response=self.response, template=template, split=split)
+        return RowReader(prompt=self.prompt, response=self.response, template=template, split=split)
 
 
 class FilesParams(FieldParams):
     """Parameters of jsonl."""
 
     path: DataPath | None = param(None, local=True, source="ours")
-    """A file (JSON Lines, JSON, CSV, TSV, Parquet, Arrow; also compressed) or a directory that holds such files alone.
-    Keys and records see the hash of its content."""
+    """A file (JSON Lines, JSON, CSV, TSV, Parquet or Arrow, optionally compressed) or a directory with only such files.
+    Keys and records contain the hash of its content."""
     validation: DataPath | None = param(None, local=True, source="ours", unsaid=True)
-    """The validation split, in files of its own. Unset takes it from the rows of path, by hash."""
+    """Separate files with the validation split. If unset, it is split off the rows of `path` by hash."""
     test: DataPath | None = param(None, local=True, source="ours", unsaid=True)
-    """The test split, in files of its own. Unset takes it from the rows of path, by hash."""
+    """Separate files with the test split. If unset, it is split off the rows of `path` by hash."""
     split: str = param("", source="ours", unsaid=True)
-    """Field that says of each row which split it belongs to: train, validation or test."""
+    """Field with the split of a row: train, validation or test."""
 
     @model_validator(mode="after")
     def _has_path(self) -> Self:
         if self.path is None:
-            msg = "give path=FILE, or a directory"
+            msg = "give path=, a file or a directory"
             raise ValueError(msg)
         if self.split and (self.validation or self.test):
-            msg = "give split=FIELD, or files for validation= and test=, not both"
+            msg = "give either split=FIELD, or files with validation= and test="
             raise ValueError(msg)
         return self
 
     def parts(self) -> dict[str | None, Path]:
-        """The files of each split; None is what the harness splits."""
+        """The files by split; None for rows that the harness splits."""
         return {s: p for s, p in ((None, self.path), ("validation", self.validation), ("test", self.test)) if p}
 
 
@@ -80,15 +80,15 @@ class HubParams(FieldParams):
     id: str = param("", pattern=r"^([\w.-]*\w(/[\w.-]*\w)?)?$", source="ours")
     """Hub id, org/name."""
     config: str | None = param(None, min_length=1, source="ours")
-    """One of its configurations."""
+    """Name of a configuration."""
     split: str | None = param(None, min_length=1, source="ours")
-    """One of its splits, or several: train+test. Unset pools them all."""
+    """A split, or several, such as train+test. If unset, all splits are pooled."""
     revision: str | None = param(None, min_length=1, source="ours")
-    """Branch, tag or commit; unset is what the hub resolves, which the record tells."""
+    """Branch, tag or commit. If unset, the hub's default; the record contains the commit."""
     validation: str | None = param(None, min_length=1, source="ours", unsaid=True)
-    """Its split to validate on; give `split`, too. Unset takes it from the others, by hash."""
+    """Name of the validation split; needs `split`. If unset, it is split off the other rows by hash."""
     test: str | None = param(None, min_length=1, source="ours", unsaid=True)
-    """Its split to evaluate on; give `split`, too. Unset takes it from the others, by hash."""
+    """Name of the test split; needs `split`. If unset, it is split off the other rows by hash."""
 
     @model_validator(mode="after")
     def _has_id(self) -> Self:
@@ -96,7 +96,7 @@ class HubParams(FieldParams):
             msg = "give id=ORG/NAME"
             raise ValueError(msg)
         if (self.validation or self.test) and not self.split:
-            msg = "validation= and test= name splits beside split=NAME, which is trained on"
+            msg = "validation= and test= need split=NAME, the split to train on"
             raise ValueError(msg)
         return self
 
@@ -105,7 +105,7 @@ class HubParams(FieldParams):
         return Hub(id=self.id, config=self.config, revision=self.revision, split=self.split)
 
     def parts(self) -> dict[str | None, Hub]:
-        """The data set, split by split; None is what the harness splits."""
+        """The data set by split; None for rows that the harness splits."""
         named = {"validation": self.validation, "test": self.test}
         return {None: self.hub(), **{part: replace(self.hub(), split=split) for part, split in named.items() if split}}
 
@@ -124,8 +124,8 @@ def load_hub(params: HubParams) -> Iterator[Loaded]:
         yield from _read(examples("hub", None, hub, reader.example), reader, part)
 
 
-def _read(loaded: Iterable[Loaded], reader: Reader, part: str | None) -> Iterator[Loaded]:
-    """What was loaded, with the split that it was loaded for and how its rows were read."""
+def _read(loaded: Iterable[Loaded], reader: RowReader, part: str | None) -> Iterator[Loaded]:
+    """Add the split to examples, and remarks to sources."""
     for item in loaded:
         if isinstance(item, Example) and part is not None:
             yield replace(item, split=part)
@@ -140,13 +140,13 @@ def _require_files(params: FilesParams) -> None:
         require("jsonl", path, Hub(id=""))
 
 
-# Untuned: rates that fine-tuning of pretrained models commonly uses. A model from scratch needs its own.
+# Untuned: common learning rates for fine-tuning pretrained models. Models from scratch need others.
 _PROTOCOL = Protocol(steps=1000, lr=1e-5, sft_steps=1000, sft_lr=1e-5, max_new_tokens=128)
 
 RECORDS = (
     Task(
         name="jsonl",
-        summary="Your own files: rows with a prompt and a response, or a prompt alone.",
+        summary="Your own files: rows with a prompt and a response, or with a prompt only.",
         params=FilesParams,
         load=load_files,
         dataset="local files",

@@ -1,25 +1,26 @@
-"""What the teachers that run here as a model have in common."""
+"""Common parameters of teachers with a local model."""
 
 from __future__ import annotations
 
 from plad_bench import Access, Params, Training, param
 
 EVERYTHING = frozenset({Access.TEXT, Access.TOKEN_LOGPROBS, Access.TOP_K, Access.LOGITS})
-"""What a model at hand provides."""
+"""The access that a local model provides."""
 
 
 CAUTIOUS_LR = 1e-5
-"""The rate where neither a recipe nor the user was asked, as when `training` is called from Python."""
+"""Learning rate if neither a recipe nor the user sets one, such as when `training` is called from Python."""
 
 
 class TrainingParams(Params):
-    """How a teacher is fine-tuned on the task's references before it teaches."""
+    """Fine-tuning of a teacher on the task's references before use."""
 
     steps: int | None = param(None, ge=0, source="ours")
-    """Optimiser steps; 0 uses the model as it is. Unset is the recipe's for a base model, and 0 for an instruct one."""
+    """Optimiser steps; 0 uses the model as it is. If unset, the recipe's for a base model, and 0 for an instruct
+    model."""
     lr: float | None = param(None, gt=0, source="ours")
-    """Peak learning rate of those steps; unset is the recipe's."""
+    """Peak learning rate of the fine-tuning. If unset, the recipe's."""
 
     def training(self) -> Training | None:
-        """The fine-tuning, or None."""
+        """The fine-tuning, or None if there is none."""
         return Training(steps=self.steps, lr=self.lr or CAUTIOUS_LR) if self.steps else None

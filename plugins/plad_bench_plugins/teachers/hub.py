@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from plad_bench import HubModel, Teacher
-from plad_bench_plugins.students._published import PUBLISHED, Published
+from plad_bench_plugins.students._published import PUBLISHED, CatalogueEntry
 from plad_bench_plugins.students._sources import HFParams, RevisionParams, hub_model
 from plad_bench_plugins.teachers._local import EVERYTHING, TrainingParams
 
@@ -16,7 +16,7 @@ class AliasTeacherParams(RevisionParams, TrainingParams):
     """A published model, fine-tuned or not."""
 
 
-def _alias(name: str, published: Published) -> Teacher:
+def _alias(name: str, published: CatalogueEntry) -> Teacher:
     def model(params: AliasTeacherParams) -> HubModel:
         return hub_model(published.id, params.revision, params.prompts(), published.parameters)
 

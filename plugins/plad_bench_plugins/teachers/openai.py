@@ -1,4 +1,4 @@
-"""openai: a teacher behind any OpenAI-compatible endpoint. It gives text; the text is asked for once and kept."""
+"""openai: a teacher behind any OpenAI-compatible endpoint. It provides text; responses are cached."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from plad_bench_plugins._openai import Answer, EndpointParams, ask
 
 
 class OpenAIParams(EndpointParams):
-    """An endpoint, and what it is told beside the prompts."""
+    """An endpoint and its request settings."""
 
     instruction: str = param("", source="ours")
-    """What the model is told before every prompt: the system message."""
+    """System message of every request."""
     thinking: int = param(0, ge=0, source="ours")
-    """Tokens that a reasoning model may think beside the response. Above 0 no temperature is sent, and the length limit
-    goes under the name max_completion_tokens, as such models ask."""
+    """Maximum number of thinking tokens of a reasoning model, in addition to the response. If above 0, requests contain
+    no temperature and use max_completion_tokens as the length limit, as reasoning models require."""
 
     def price_of_asking(self) -> Price | None:
-        """What tokens cost, with those of the instruction."""
+        """The price of tokens, including those of the instruction."""
         if self.price is None:
             return None
         return Price(
@@ -30,7 +30,7 @@ class OpenAIParams(EndpointParams):
         )
 
     def request(self, prompt: str, context: RequestContext, sample: int) -> dict[str, Any]:
-        """What is posted for a prompt. Top-k is no part of the interface and is not sent."""
+        """The request body for a prompt. Top-k is not part of the API and is not sent."""
         if self.thinking:
             options: dict[str, Any] = {"max_completion_tokens": context.max_new_tokens + self.thinking}
         else:
@@ -43,7 +43,7 @@ class OpenAIParams(EndpointParams):
 def responses(
     requests: Sequence[Request], params: OpenAIParams, context: RequestContext
 ) -> Iterator[tuple[Response, ...]]:
-    """One response to each request, or several where they are sampled. Errors as `_openai.ask`."""
+    """One response per request, or several if sampling. Errors as `_openai.ask`."""
     samples = range(context.samples)
     answers = ask(
         params,
@@ -60,7 +60,7 @@ def responses(
 
 
 def _count(params: OpenAIParams, answers: Sequence[Answer], context: RequestContext) -> None:
-    """Tokens and money of all the answers, bought by this run or an earlier one."""
+    """Record the tokens and cost of all responses, including cached ones."""
     known = [a for a in answers if a.prompt_tokens is not None and a.completion_tokens is not None]
     tokens_in = sum(a.prompt_tokens or 0 for a in known)
     tokens_out = sum(a.completion_tokens or 0 for a in known)
@@ -74,7 +74,7 @@ def _count(params: OpenAIParams, answers: Sequence[Answer], context: RequestCont
 RECORDS = (
     Teacher(
         name="openai",
-        summary="A model behind any OpenAI-compatible endpoint, asked for text.",
+        summary="A model behind any OpenAI-compatible endpoint; provides text.",
         params=OpenAIParams,
         provides=frozenset({Access.TEXT}),
         responses=responses,

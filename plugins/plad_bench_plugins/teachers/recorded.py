@@ -1,4 +1,4 @@
-"""recorded: a teacher whose responses were made elsewhere and lie in a file."""
+"""recorded: a teacher with responses from a file."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ from plad_bench import (
     param,
 )
 from plad_bench.contract.rows import LISTED, Account, log
-from plad_bench_plugins._data_files import KINDS, DataPath, Listing, Row, listed, rows
+from plad_bench_plugins._data_files import KINDS, DataPath, DataRow, Listing, listed, rows
 from plad_bench_plugins.tasks._rows import UnfitError
 
 _NAMED, _LENGTH = 3, 80
-"""How many prompts a message shows, and how much of each."""
+"""Maximum number and length of prompts in a message."""
 
 
 class RecordedParams(Params):
-    """Which file, and which of its fields are what."""
+    """A file and its fields."""
 
     path: DataPath | None = param(None, local=True, source="ours")
-    """A file (JSON Lines, JSON, CSV, TSV, Parquet, Arrow; also compressed) or a directory that holds such files alone.
-    Keys and records see the hash of its content."""
+    """A file (JSON Lines, JSON, CSV, TSV, Parquet or Arrow, optionally compressed) or a directory with only such files.
+    Keys and records contain the hash of its content."""
     id: str = param("id", min_length=1, source="ours")
-    """Field with the id of the prompt, as the harness names it; it may be absent."""
+    """Field with the id of the prompt, from `plad-bench export prompts`; optional."""
     prompt: str = param("prompt", min_length=1, source="ours")
-    """Field with the prompt, for rows without such an id."""
+    """Field with the prompt, for rows without an id."""
     response: str = param("response", min_length=1, source="ours")
-    """Field with the response, or with a list of them."""
+    """Field with the response, or with a list of responses."""
     missing: Literal["fail", "skip"] = param("fail", source="ours", keyed=False)
-    """What becomes of a prompt without a response: `fail` stops, `skip` goes without it and counts it."""
+    """Handling of prompts without a response: `fail` stops the run, `skip` counts and skips them."""
     max_missing: float = param(0.05, ge=0, lt=1, source="ours", keyed=False)
-    """The largest share of a split's prompts that `missing=skip` goes without."""
+    """Maximum share of a split's prompts that `missing=skip` may skip."""
 
     @model_validator(mode="after")
     def _has_path(self) -> Self:
         if self.path is None:
-            msg = "give path=FILE, or a directory"
+            msg = "give path=, a file or a directory"
             raise ValueError(msg)
         return self
 
@@ -55,12 +55,12 @@ class RecordedParams(Params):
         """The files.
 
         Raises:
-            MissingError: if there are none.
+            MissingError: if there are no files.
         """
         if self.path is None or not (files := listed(self.path)).data:
             raise MissingError(
-                f"teacher recorded: {self.path} is or holds no file of a kind that is read ({KINDS})",
-                "Give a file or a directory of files: --teacher 'recorded[path=PLACE]'.",
+                f"teacher recorded: {self.path} is not, and does not contain, a file of a supported kind ({KINDS})",
+                "Give a file or a directory of files: --teacher 'recorded[path=PATH]'.",
             )
         return files
 
@@ -70,18 +70,18 @@ def responses(
 ) -> list[tuple[Response, ...]]:
     """The recorded responses to each request, in the order of the file.
 
-    A row is matched by its id, or else by its prompt, whatever its white space and the form of its characters.
+    A row is matched by its id, or else by its prompt, ignoring white space and Unicode normalisation.
 
     Raises:
-        StageError: if a request has none, or with missing=skip too many have none; the bad rows, which may be why, are
-            named too. Or as `Account.close`.
+        StageError: if a request has no response or, with missing=skip, too many have none. The message includes bad
+            rows, a possible cause. Also as `Account.close`.
     """
     by_id: dict[str, list[Response]] = {q.id: [] for q in requests}
     by_prompt = {context.same(q.prompt): q.id for q in requests}
     account = Account("teacher recorded")
     elsewhere = 0
     for row in rows(params.files()):
-        if not isinstance(row, Row):
+        if not isinstance(row, DataRow):
             account.add(row)
             continue
         try:
@@ -115,14 +115,14 @@ def _lacking(
     instead = " Or leave win-teacher and agreement out of --metrics." if context.split != "train" else ""
     allowed = f"missing=skip allows {params.max_missing:.0%}, max_missing= more"
     return StageError(
-        f"the recorded responses lack {len(missing)} of the {total} prompts of the split {context.split}: "
+        f"recorded responses are missing for {len(missing)} of the {total} prompts of the {context.split} split: "
         f"{', '.join(map(_shown, missing[:_NAMED]))}{more}{unread}",
-        f"Record them too (`plad-bench export prompts` writes what to answer), or go without them: {allowed}.{instead}",
+        f"Add responses (`plad-bench export prompts` lists the prompts), or skip the prompts: {allowed}.{instead}",
     )
 
 
 def _shown(request: Request) -> str:
-    """A prompt as a message shows it: quoted, so that no record repeats it."""
+    """A prompt for a message, quoted, so that records do not contain it."""
     text = " ".join(request.prompt.split())
     return repr(text if len(text) <= _LENGTH else text[: _LENGTH - 3] + "...")
 
@@ -152,7 +152,7 @@ def _text(values: Mapping[str, Any], field: str) -> str:
 RECORDS = (
     Teacher(
         name="recorded",
-        summary="Responses made elsewhere, from a file.",
+        summary="Recorded responses from a file.",
         params=RecordedParams,
         provides=frozenset({Access.TEXT}),
         responses=responses,

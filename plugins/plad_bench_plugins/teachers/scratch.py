@@ -1,4 +1,4 @@
-"""Teachers made from scratch and trained on the task's references."""
+"""Teachers trained from scratch on the task's references."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from plad_bench_plugins.teachers._local import EVERYTHING, TrainingParams
 
 
 class ScratchTeacherParams(ScratchParams, TrainingParams):
-    """Size and training of a teacher made from scratch."""
+    """Size and training of a teacher from scratch."""
 
     layers: int = param(4, ge=1, source="ours")
     """Transformer blocks."""
@@ -17,7 +17,7 @@ class ScratchTeacherParams(ScratchParams, TrainingParams):
     steps: int = param(1500, ge=1, source="ours; on E2E it is best near 1,500 to 1,800 steps, then overfits")
     """Optimiser steps on the task's references."""
     lr: float = param(2e-3, gt=0, source="ours")
-    """Peak learning rate of those steps."""
+    """Peak learning rate of the training."""
 
 
 RECORDS = (

@@ -1,6 +1,6 @@
-"""vllm: a model that runs here under vLLM, and is never loaded otherwise.
+"""vllm: a local model that runs under vLLM only.
 
-It gives text, with the token ids it was generated as, and the log-probabilities of the likeliest tokens of any text.
+It provides text with token ids, and the log-probabilities of the most likely tokens of any text.
 """
 
 from __future__ import annotations
