@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import xml.etree.ElementTree as ET
+from types import SimpleNamespace
 
 import hostile
 import numpy as np
@@ -14,6 +15,7 @@ from plad_bench.contract.errors import UsageError
 from plad_bench.leaderboard.board import load
 from plad_bench.plan import boardfile
 from plad_bench.records import text
+from plad_bench.render import answer, page_model
 from plad_bench.render.write import render_board
 
 
@@ -443,7 +445,16 @@ def test_a_clear_winner_is_named_with_what_it_beats(tmp_path):
 def test_methods_that_cannot_be_told_apart_are_named_with_the_seeds_that_would(tmp_path):
     text = answered(tmp_path, {"kd": 2.05, "plad": 2.0, "sft": 0.0})
     assert re.search(r"It is not significantly better than `\w+`\. Its lead over `\w+` is 0\.\d+ ± 0\.\d+", text)
+    assert " and " not in text.partition("better than")[2].partition(".")[0]
     assert re.search(r": about \d+ seeds would be needed to confirm that difference\.", text)
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [("a", "a"), ("ab", "a and b"), ("abcde", "a, b, c, d and e"), ("abcdef", "a, b, c, d and 2 others")],
+)
+def test_a_few_tied_methods_are_all_named_and_of_many_the_rest_is_counted(labels, words):
+    assert page_model.plain(answer._names([SimpleNamespace(label=label) for label in labels])) == words
 
 
 def test_a_metric_that_rates_the_teacher_below_the_start_is_called_unfit(tmp_path):
@@ -483,7 +494,7 @@ def test_a_control_is_a_baseline_and_each_method_says_whether_it_beats_it(tmp_pa
     assert text.index("Ranking by `m`") < text.index("## All metrics") < text.index("[`placebo`]")
     assert "| all |" in text
     assert "| 1 of 2, not `self-sft` |" in text
-    assert "`plad`, `sft` do not beat every control (`placebo`, `self-sft`), so their gain may" in text
+    assert "`plad` and `sft` do not beat every control (`placebo`, `self-sft`), so their gain may" in text
 
 
 def test_ranks_are_the_same_with_controls_and_without(tmp_path):
@@ -493,7 +504,7 @@ def test_ranks_are_the_same_with_controls_and_without(tmp_path):
     one, other = [[(row.label, row.rank, row.best, row.tally) for row in group.rows] for group in ranked]
     assert one == other
     assert "does not beat" not in page(without)
-    assert "`kd`, `plad` do not beat the control (`placebo`)" in page(with_)
+    assert "`kd` and `plad` do not beat the control (`placebo`)" in page(with_)
 
 
 def test_a_control_that_lacks_a_seed_is_incomplete(tmp_path):
@@ -550,4 +561,4 @@ def test_a_page_says_where_to_find_more_responses(tmp_path):
     shown = linked(tmp_path)
     assert "`plad-bench show " in shown
     assert "/demo.tiny/kd-x=1.s0 --samples 10`, on a machine that has the store of the run." in shown
-    assert "Pages show samples only of tasks whose text may be redistributed." in shown
+    assert "No samples: a board has them only of tasks whose text may be redistributed." in shown

@@ -114,8 +114,8 @@ def test_the_note_on_daggers_in_latex_comes_with_one_and_not_with_a_method_so_na
         (tmp_path / board / "board.toml").touch()
         return exported(tmp_path, "latex", board)
 
-    assert "One record" in latex_of("one", [0])
-    assert "One record" not in latex_of("two", [0, 1])
+    assert "A single record" in latex_of("one", [0])
+    assert "A single record" not in latex_of("two", [0, 1])
 
 
 def test_a_board_of_trials_has_no_table_and_that_is_said(tmp_path):

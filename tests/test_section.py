@@ -57,14 +57,14 @@ def test_a_section_of_a_board_that_was_not_asked_for_is_left_alone(readme):
 
 
 WRONG = {
-    "no marker": ("# Mine\n", "it has no marker of a board"),
+    "no marker": ("# Mine\n", "no marker of a board found"),
     "an unknown board": (README.replace("real", "rael"), "no board 'rael' in "),
     "not closed": (README.replace("/plad-bench", "plad-bench"), "line 3: <!-- plad-bench:real --> is not closed"),
     "closed as another": (
         README.replace("/plad-bench:real", "/plad-bench:x"),
         "line 3: <!-- plad-bench:real --> is not",
     ),
-    "closed before": ("<!-- /plad-bench:real -->\n" + README, "line 1: <!-- /plad-bench:real --> closes nothing"),
+    "closed before": ("<!-- /plad-bench:real -->\n" + README, "line 1: <!-- /plad-bench:real --> closes no section"),
     "no name": (README.replace(":real", ":"), "no board ''"),
     "no text": (b"\xff\xfe", "invalid UTF-8 at byte 0"),
 }

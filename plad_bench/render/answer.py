@@ -136,5 +136,8 @@ def _scope(group: Group) -> Line:
 
 
 def _names(rows: list[Row]) -> Line:
-    names: list[Line] = [(Name(row.label),) for row in rows[:NAMED]]
-    return joined([*names, *([(f"{len(rows) - NAMED} more",)] if len(rows) > NAMED else [])])
+    names: list[Line] = [(Name(row.label),) for row in rows]
+    if len(rows) > NAMED + 1:
+        names[NAMED:] = [(f"{len(rows) - NAMED} others",)]
+    *before, last = names
+    return (*joined(before), " and ", *last) if before else last

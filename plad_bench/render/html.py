@@ -1,7 +1,7 @@
-"""A board as one HTML file that needs nothing else: a pure function of the board, like its markdown.
+"""A board as one HTML file without external resources. The same records give the same bytes.
 
-Every value passes through the templates' escaping. The page's own style and script are named by their hashes in its
-Content-Security-Policy, so that nothing else in it could run or be fetched even if it were markup.
+The templates escape every value. The Content-Security-Policy allows the page's own style and script by their hashes, so
+that nothing else could run or be fetched even if a value became markup.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from plad_bench.render.page_model import Line, Link, Name, Said, Section, Strong
 from plad_bench.render.templating import draw, source
 
 MADE = '<meta name="generator" content="plad-bench">'
-"""Stands at the beginning of every page."""
+"""In the head of every page, by which `leaderboard` knows that it may overwrite the file."""
 SHORT = {
     "ranking": "Ranking",
     "metrics": "All metrics",
@@ -35,7 +35,7 @@ SHORT = {
     "unranked": "Not ranked",
     "absent": "Not measured",
 }
-"""What the parts of a group are called in the list of them."""
+"""Names of the parts of a group in the list of links."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Part:
 
 
 def render(board: Board, sections: Sequence[str] = ()) -> str:
-    """The page of a board; `sections` of plugins are shown as the text they are."""
+    """The page of a board; `sections` of plugins are shown as plain text."""
     return _page(
         "board.html.j2",
         title=text.clean(board.title),
@@ -171,7 +171,7 @@ def _named(words: str) -> Markup:
 
 
 def _key(number: float | None) -> str:
-    """What a cell sorts by; empty where there is no number."""
+    """The value that a cell is sorted by; empty if it has no number."""
     return f"{text.rounded(number):.10g}" if number is not None and math.isfinite(number) else ""
 
 

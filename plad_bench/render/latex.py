@@ -1,4 +1,4 @@
-"""The ranked tables of a board for a paper: LaTeX with the package booktabs, whatever a record holds escaped."""
+"""The ranked tables of a board as LaTeX with the package booktabs; text of records is escaped."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ _SPECIAL = {
 
 
 WIDTH = 88
-"""Characters of small type on a line of the class article, about: a wider table is dealt to several."""
+"""Approximate characters of small type on a line of the class article; a wider table is split into several."""
 _LABEL = 26
-"""Of these, those that the names of methods may take; a longer one is broken after a comma."""
+"""Characters of these for the names of methods; a longer name is broken after a comma."""
 
 
 def render(board: Board) -> str:
@@ -52,7 +52,7 @@ def render(board: Board) -> str:
 
 
 def escape(value: object, limit: int = 200) -> str:
-    """Text for any place within a line: it stays text, and a character that LaTeX may not have is spelt U+XXXX."""
+    """Escape text for LaTeX; a character that LaTeX may not have is written as U+XXXX."""
     return "".join(_character(c) for c in text.clean(value, limit))
 
 
@@ -64,7 +64,7 @@ def _character(c: str) -> str:
 
 
 def _tables(board: Board, group: Group) -> Iterator[str]:
-    """A group's metrics in as many tables as their width asks for."""
+    """A group's metrics, in as many tables as their width needs."""
     columns = [_column(group, metric) for metric in group.metrics]
     rows = (*group.baselines, *group.rows)
     names = min(max(len(text.clean(row.label)) for row in rows), _LABEL)
@@ -75,7 +75,7 @@ def _tables(board: Board, group: Group) -> Iterator[str]:
 
 
 def _dealt(widths: Sequence[int], room: int) -> list[list[int]]:
-    """The places of columns, in order, in parts that fit into the room; at least one in each."""
+    """Indices of the columns, in order, split into parts that fit; at least one column in each."""
     parts: list[list[int]] = [[]]
     for k, width in enumerate(widths):
         if parts[-1] and sum(widths[i] for i in parts[-1]) + width > room:
@@ -89,7 +89,7 @@ def _width(cell: str) -> int:
 
 
 def _column(group: Group, metric: MetricInfo) -> list[str]:
-    """Head and values of a metric, unescaped; a head has two lines, and a third where parameters are named."""
+    """Head and values of a metric, unescaped; a head has two lines, or three if the metric has parameters."""
     line = page_model.header(metric)
     name, *rest = (piece if isinstance(piece, str) else text.clean(piece.text, 60) for piece in line)
     head = "\n".join(filter(None, (*name.replace("[", "\n[").split("\n"), "".join(rest).strip())))
@@ -116,7 +116,7 @@ def _table(caption: str, group: Group, columns: Sequence[Sequence[str]], names: 
     first = len(group.baselines)
     dagger = _SPECIAL["\N{DAGGER}"]
     if any("\N{DAGGER}" in cell for cells in values for cell in cells):
-        caption += f" {dagger} One record: over examples only."
+        caption += f" {dagger} A single record: the interval covers examples only."
     between = [r"\midrule"] if group.baselines and group.rows else []
     return "\n".join(
         [

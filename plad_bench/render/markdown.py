@@ -1,4 +1,4 @@
-"""A board as a page of GitHub markdown: a pure function of the board, so that the same records give the same bytes.
+"""A board as a page of GitHub markdown. The same records give the same bytes.
 
 Whatever comes from a record passes through `escape` or `code` (records/text.py) and can't become markup.
 """
@@ -16,7 +16,7 @@ from plad_bench.render.answer import answer
 from plad_bench.render.page_model import Line, Link, Name, Said, Section, Strong, Table
 
 MADE = "<!-- Written by `plad-bench leaderboard`; do not edit. -->"
-"""Begins a page that lies where somebody may have one of their own."""
+"""The first line of the page over all boards, by which `leaderboard` knows that it may overwrite the file."""
 
 
 def render(board: Board, plots: Mapping[tuple[int, str], str] | None = None, sections: Sequence[str] = ()) -> str:
@@ -78,12 +78,12 @@ def inline(line: Line) -> str:
 
 
 def setting(group: Group) -> str:
-    """What a group was measured under, in one line."""
+    """The conditions of a group, in one line."""
     return inline(page_model.setting(group))
 
 
 def header(metric: MetricInfo) -> str:
-    """Name, unit, and an arrow to what is better."""
+    """Name, unit, and an arrow in the better direction."""
     return inline(page_model.header(metric))
 
 

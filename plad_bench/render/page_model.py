@@ -1,7 +1,7 @@
-"""What a board's page says, before any markup: lines of prose, names and quoted text, and tables of them.
+"""The content of a board's page before any markup: lines of text, and tables of them.
 
-A renderer (markdown.py, html.py) decides how a piece looks. Plain strings are ours; whatever comes from a record is a
-`Name` or `Said`, which every renderer must escape.
+A renderer (markdown.py, html.py) turns it into markup. Plain strings are part of the program; whatever comes from a
+record is a `Name` or `Said`, which every renderer must escape.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ class Said:
 
 @dataclass(frozen=True)
 class Strong:
-    """Words of ours that must not be overlooked."""
+    """Emphasised words of the program."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Link:
-    """The name of a board, and the folder of its page as seen from the page that it stands on."""
+    """The name of a board, and the folder of its page relative to the page with the link."""
 
     text: str
     folder: str
@@ -77,7 +77,7 @@ class Entry:
     number: float | None = None
     """What it sorts by; None: by its text."""
     tip: str = ""
-    """More on it, for renderers that can show it on demand. May quote records."""
+    """Details for renderers that can show them on demand. May quote records."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,9 @@ class Column:
 
     line: Line
     right: bool = False
-    """Numbers stand at the right."""
+    """Whether it is aligned to the right, as numbers are."""
     better: str = ""
-    """higher or lower, where one of them is."""
+    """Which values are better: higher, lower, or empty if neither."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page. A part without a title goes on under the one before."""
+    """A part of a page. One without a title continues the part before it."""
 
     kind: str
     title: Line = ()
@@ -124,7 +124,7 @@ def plain(line: Line) -> str:
 
 
 def rank(row: Row) -> str:
-    """The ranks that a row may have, such as 3 or 1-3; empty where nothing is ranked."""
+    """The ranks that a row may have, such as 3 or 1-3; empty if nothing is ranked."""
     if row.rank is None:
         return ""
     low, high = row.rank
@@ -181,13 +181,13 @@ def more_samples(board: Board, group: Group) -> Line:
     why: Line = (
         ("More responses: ",)
         if group.samples
-        else ("Pages show samples only of tasks whose text may be redistributed. To see responses: ",)
+        else ("No samples: a board has them only of tasks whose text may be redistributed. To see responses: ",)
     )
     return (*why, show, ", on a machine that has the store of the run.")
 
 
 def left_out(board: Board) -> Iterator[Section]:
-    """The files that no number rests on, if there are any."""
+    """The record files that the page leaves out, if there are any."""
     if board.problems:
         columns = (Column(("File",)), Column(("Reason",)))
         body = tuple((Entry((Name(p.file),)), Entry((Said(p.reason),))) for p in board.problems)
@@ -201,7 +201,7 @@ def commands(board: Board) -> list[str]:
 
 
 def origin(board: Board) -> list[Line]:
-    """What must be known to make a board again, beside its commands."""
+    """What one must know to reproduce a board, besides its commands."""
     lines: list[Line] = [(NAMED,)] if board.groups else []
     if older := older_data(board):
         lines.append(older)
@@ -259,7 +259,7 @@ def older_data(board: Board) -> Line:
 
 
 def setting(group: Group) -> Line:
-    """What a group was measured under, in one line."""
+    """The conditions of a group, in one line."""
     protocol = group.protocol
     pages = {name: setting["page"] for name, setting in settings().items()}
     facts: list[Line] = [_filled(page, protocol[name]) for name, page in pages.items() if page and name in protocol]
@@ -465,14 +465,14 @@ def _rates(group: Group) -> Iterator[Line]:
 
 
 def header(metric: MetricInfo) -> Line:
-    """Name, unit, and an arrow to what is better."""
+    """Name, unit, and an arrow in the better direction."""
     arrow = {"higher": " ↑", "lower": " ↓"}.get(metric.better or "", "")
     unit: Line = (" (", Said(metric.unit, 20), ")") if metric.unit else ()
     return (Said(metric.name, 60), *unit, arrow)
 
 
 def decimals(group: Group, metric: MetricInfo) -> int:
-    """Decimals that suit a column."""
+    """The number of decimals for a column."""
     rows = group.rows or group.baselines
     return text.decimals_for(
         metric.scale * e.half_width for row in rows if (e := row.estimates.get(metric.name)) is not None
@@ -491,12 +491,12 @@ def value(estimate: Estimate | None, metric: MetricInfo, places: int) -> str:
 
 
 def seeds(row: Row) -> str:
-    """Seeds done of those asked, or that the row has no seed of its own."""
+    """How many of the requested seeds are done, or `fixed` if the row does not depend on the seed."""
     return f"{len(row.seeds)}/{row.asked}" if len(row.cells) > 1 or row.asked == 1 else "fixed"
 
 
 def access(row: Row) -> str:
-    """What a row asks of the teacher, as a word to tell rows by."""
+    """The teacher access of a row, by which rows are filtered."""
     return text.clean(row.access, 60)
 
 

@@ -1,4 +1,4 @@
-"""Plots of a board as SVG, written by a template so that their bytes hang on no plotting library.
+"""Plots of a board as SVG, drawn by templates so that their bytes depend on no plotting library.
 
 Colours follow the reader's light or dark mode. Text from records is escaped by the template.
 """
@@ -36,10 +36,10 @@ NARROW = Size("narrow", 340, names_beside=False, label=24)
 MOST = 40
 """Rows of the interval plot, and points of the cost plot that can get a label."""
 _CHARACTER = 7.3
-"""Width that is reserved for a character of 12 pixels; wider than the sans-serif fonts that readers have."""
+"""Width reserved for a character of 12 pixels: more than common sans-serif fonts need."""
 _LINE = 15
 _HUGE = 1e100
-"""Beyond it a number is left out of a plot."""
+"""Larger numbers are left out of a plot."""
 
 _TIMES = [f * unit for unit in (1e-3, 1e-2, 0.1) for f in (1, 2, 5)]
 _TIMES += [f * unit for unit in (1.0, 60.0) for f in (1, 2, 5, 10, 20, 30)]
@@ -81,7 +81,7 @@ class Point:
     high: float
     title: str
     best: bool
-    """Whether it lies on the Pareto line."""
+    """Whether it lies on the Pareto front."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Label:
     text: str
     anchor: str = "middle"
     leader: Point | None = None
-    """The point it belongs to, if a line must say so."""
+    """The point that a line connects it with; None if it stands beside its point."""
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ def cost(group: Group, size: Size | None = None) -> str | None:
     ]
     order = [*front, *(k for k in range(len(rows)) if k not in front)][:MOST]
     line = [(points[front[0]].x, points[front[0]].y)]
-    for k in front[1:]:  # a staircase: between two methods there is nothing to buy
+    for k in front[1:]:  # a staircase: there is no method between two neighbours
         line += [(points[k].x, line[-1][1]), (points[k].x, points[k].y)]
     line.append((right, line[-1][1]))
     captions = ["device time, with a share of the teacher's", f"{'log scale; ' if log else ''}line: Pareto front"]
@@ -247,7 +247,7 @@ def cost(group: Group, size: Size | None = None) -> str | None:
 
 
 def _pareto(cost: Sequence[float], goodness: Sequence[float]) -> list[int]:
-    """Indices of the points that no cheaper one matches, by cost."""
+    """Indices of the points on the Pareto front, by cost."""
     front: list[int] = []
     for k in sorted(range(len(cost)), key=lambda k: (cost[k], -goodness[k])):
         if not front or goodness[k] > goodness[front[-1]]:
@@ -256,7 +256,7 @@ def _pareto(cost: Sequence[float], goodness: Sequence[float]) -> list[int]:
 
 
 def _near(ends: Sequence[float], baselines: Sequence[float]) -> tuple[float, float]:
-    """The range of the methods, widened to baselines that do not squeeze them into less than half of the plot."""
+    """The range of the methods, extended to baselines as long as the methods keep about half of the plot."""
     low, high = min(ends), max(ends)
     span = (high - low) or 1.0
     for value in sorted(baselines, key=lambda v: max(low - v, v - high)):
@@ -287,7 +287,7 @@ def _lanes(marks: Sequence[tuple[float, float]], left: float, right: float) -> l
 def _placed(
     wanted: Iterable[tuple[Point, str]], points: Sequence[Point], line: Sequence[tuple[float, float]], frame: Box
 ) -> list[Label]:
-    """Labels for points, each at the nearest free place; a point without one within reach is left to its tooltip."""
+    """Labels for points, each at the nearest free place; a point without free place nearby has only its tooltip."""
     dots = [(p.x - 5, p.y - 5, p.x + 5, p.y + 5) for p in points]
     bars = [(p.x - 1, min(p.low, p.high), p.x + 1, max(p.low, p.high)) for p in points]
     steps = [(min(a, c), min(b, d) - 1, max(a, c), max(b, d) + 1) for (a, b), (c, d) in pairwise(line)]
@@ -314,7 +314,7 @@ def _overlap(a: Box, b: Box) -> bool:
 
 
 def _places() -> Iterable[tuple[float, float, str]]:
-    """Offsets of a label from its point, the preferred first."""
+    """Offsets of a label from its point, preferred ones first."""
     for dy in (4, -10, 19, -26, 34, -42, 50, -58, 66, -74, 82):
         for dx, anchor in ((10, "start"), (-10, "end"), (0, "middle")):
             if anchor != "middle" or abs(dy) > 8:

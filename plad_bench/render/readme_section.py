@@ -1,4 +1,4 @@
-"""A board's short form inside somebody's README, between `<!-- plad-bench:NAME -->` and `<!-- /plad-bench:NAME -->`."""
+"""The short form of a board in a README, between `<!-- plad-bench:NAME -->` and `<!-- /plad-bench:NAME -->`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def names(text: str) -> list[str]:
     """The boards that a text has sections for, in their order.
 
     Raises:
-        UsageError: if the text has no marker, or one without its counterpart.
+        UsageError: if the text has no marker, or a marker without its counterpart.
     """
     return [name for name, _, _ in _places(text)]
 
@@ -28,8 +28,8 @@ def fill(text: str, boards: Mapping[str, Board], folder: str) -> str:
 
     Args:
         text: markdown with markers.
-        boards: by name; the sections of others are left alone.
-        folder: where the boards lie, as seen from the text, such as "leaderboards".
+        boards: by name; sections of other boards stay as they are.
+        folder: the directory of the boards relative to the text, such as "leaderboards".
 
     Raises:
         UsageError: as `names`.
@@ -46,13 +46,15 @@ def _places(text: str) -> list[tuple[str, int, int]]:
     markers = list(_MARKER.finditer(text))
     if not markers:
         raise UsageError(
-            "it has no marker of a board",
-            "Write <!-- plad-bench:NAME --> and <!-- /plad-bench:NAME --> where it is to be.",
+            "no marker of a board found",
+            "Write <!-- plad-bench:NAME --> and <!-- /plad-bench:NAME --> where the board should appear.",
         )
     places = []
     for first, last in itertools.zip_longest(markers[::2], markers[1::2]):
         if first[1]:
-            raise UsageError(f"line {_line(text, first)}: {first[0]} closes nothing", "Open it, or remove it.")
+            raise UsageError(
+                f"line {_line(text, first)}: {first[0]} closes no section", "Add its opening marker, or remove it."
+            )
         if last is None or last[1] != "/" or last[2] != first[2]:
             raise UsageError(
                 f"line {_line(text, first)}: {first[0]} is not closed",
@@ -81,8 +83,8 @@ def _excerpt(group: Group, board: Board, path: str) -> str:
     ]
     head = ["Rank", "Method", *(markdown.header(metric) for metric in columns), "Teacher access", "Seeds"]
     table = markdown.table(head, body, "rl" + "r" * len(columns) + "lr")
-    # With several groups a board has a picture each, under names of their own: its page shows them.
+    # A board with several groups has a picture for each, which its page shows.
     alone = len(board.groups) == 1
     picture = f"![{board.name}: quality with intervals]({path}/plots/quality.svg)\n\n" if alone else ""
     setting = markdown.setting(group)
-    return f"{picture}{setting}\n\n{table}\n\nThe whole board: [{path}]({path}/README.md)."
+    return f"{picture}{setting}\n\n{table}\n\nFull board: [{path}]({path}/README.md)."

@@ -1,4 +1,4 @@
-"""A board's numbers as plain rows, for other programs: as CSV or as JSON lines, values as they are recorded."""
+"""A board's numbers as rows for other programs, in CSV or JSON lines, with the values of the records."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Fields = dict[str, Any]
 
 
 def cells(boards: Iterable[Board]) -> list[Fields]:
-    """A row for each cell and metric; one without a metric for a cell that has none, such as a failed one."""
+    """A row for each cell and metric; a cell without metrics, such as a failed one, has one row."""
     used = [(board.name, record) for board in boards for record in board.used]
     costs = sorted({name for _, record in used for name in record.cost})
     return [row for name, record in used for row in _cell(name, record, costs)]
@@ -49,13 +49,13 @@ def _cell(board: str, record: Record, costs: Sequence[str]) -> Iterator[Fields]:
 
 
 def _params(record: Record) -> dict[str, Any]:
-    """A method's parameters, with the learning rate that it was trained at where it was left to the board."""
+    """A method's parameters, with the learning rate that it was trained with if that is the board's."""
     params = record.method.params
     return {**params, "lr": record.method.lr} if "lr" in params else params
 
 
 def estimates(boards: Iterable[Board]) -> list[Fields]:
-    """A row for each method or baseline and metric of the boards, with the interval and the rank on the page."""
+    """A row for each method or baseline and metric of the boards, with the interval and the rank of the page."""
     return [
         {
             "board": board.name,
@@ -92,7 +92,7 @@ def as_jsonl(rows: Iterable[Fields]) -> str:
 
 
 def as_csv(rows: Sequence[Fields]) -> str:
-    """A table with a header; text is on one line, and starts with ' where a spreadsheet would take it for a formula."""
+    """A table with a header; text is on one line, with a leading ' if a spreadsheet would take it for a formula."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     if rows:

@@ -1,4 +1,4 @@
-"""The templates of pages and plots. Every value that enters one is escaped, unless the harness itself wrote it."""
+"""The templates of pages and plots. Every value is escaped unless it is marked as markup of the program."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 
 def draw(template: str, **values: Any) -> str:
-    """A template filled in; a value that it names and that is not given is an error."""
+    """Fill in a template; a value that is missing is an error."""
     return str(_environment().get_template(template).render(values)) + "\n"
 
 
 def source(name: str) -> str:
-    """A file among the templates as it is."""
+    """The unprocessed text of a file among the templates."""
     text, _, _ = _environment().loader.get_source(_environment(), name)
     return str(text)
 

@@ -1,4 +1,4 @@
-"""All the files of a board's page, and of the page over several boards."""
+"""The files of a board's page, and of the page over several boards."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from plad_bench.render import html, index, markdown, plots
 
 
 def render_board(directory: Path, sections: Sequence[str] = ()) -> dict[Path, bytes]:
-    """Path -> content of what the page of a board consists of: README.md, index.html and plots/*.svg. Writes nothing.
+    """Path -> content of the files of a board's page: README.md, index.html and plots/*.svg. Writes nothing.
 
     Raises:
         UsageError: if board.toml is malformed.
@@ -46,7 +46,7 @@ def render(board: Board, directory: Path, sections: Sequence[str] = ()) -> dict[
 def render_index(boards: Mapping[str, Board], directory: Path) -> dict[Path, bytes]:
     """The page over boards, by name, that lie in a directory; nothing if there is no board to list.
 
-    A README.md or index.html there that is not this page is somebody's own, and is left out.
+    A README.md or index.html there that was not rendered by this program is left out.
     """
     listed = [board for name, board in boards.items() if name not in UNLISTED]
     if not listed:
@@ -60,7 +60,7 @@ def render_index(boards: Mapping[str, Board], directory: Path) -> dict[Path, byt
 
 
 def _ours(path: Path) -> bool:
-    """Whether there is no such file, or one that was rendered."""
+    """Whether the file may be written: it does not exist, or was rendered before."""
     try:
         with path.open("rb") as stream:
             head = stream.read(200)
