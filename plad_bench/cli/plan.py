@@ -16,6 +16,7 @@ from plad_bench.cli.options import echo_json, json_option
 from plad_bench.cli.run_setup import Planned, gpus_of, prepare
 from plad_bench.cli.state import State
 from plad_bench.contract.errors import ExitCode, MissingError, PladBenchError, StageError
+from plad_bench.plan.resources import GPUS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -48,6 +49,11 @@ WIDE = 10_000
 @matrix_options
 @execution_options
 @click.option("--show-prompt", is_flag=True, help="Show the formatted prompt of each model, with token ids.")
+@click.option(
+    "--on",
+    type=click.Choice([*GPUS]),
+    help="Estimate memory and time for one GPU of this kind instead of this machine.",
+)
 @json_option
 @click.pass_context
 def plan(ctx: click.Context, /, **options: Any) -> int:
@@ -55,11 +61,13 @@ def plan(ctx: click.Context, /, **options: Any) -> int:
 
     If `run` would stop before its first stage, for example because a model is missing, `plan` exits with the same code.
     """
-    return show_plan(prepare(ctx.ensure_object(State), options, gpus_of(options)), options)
+    gpus = (0,) if options["on"] else gpus_of(options)
+    return show_plan(prepare(ctx.ensure_object(State), options, gpus), options, gpus)
 
 
-def show_plan(planned: Planned, options: Mapping[str, Any]) -> int:
+def show_plan(planned: Planned, options: Mapping[str, Any], gpus: tuple[int, ...]) -> int:
     """Print cells and stages with their state, and the requests to paid endpoints; return the exit code of a run."""
+    from plad_bench.execute import outlook
     from plad_bench.execute.estimate import estimates
 
     stop: PladBenchError | None = None
@@ -88,6 +96,7 @@ def show_plan(planned: Planned, options: Mapping[str, Any]) -> int:
             stop = error
             click.echo(f"run would stop: {stop}", err=True)
     data = planned.data
+    expected = planned.outlook(options, gpus)
     given = _given(planned, data) if options.get("show_prompt") else []
     if options["as_json"]:
         listed = [{"stage": s.name, "key": k, "cached": k not in waiting} for k, s in stages.items()]
@@ -103,6 +112,7 @@ def show_plan(planned: Planned, options: Mapping[str, Any]) -> int:
                 "data": counted,
                 "responses": recorded,
                 "stages": listed,
+                "outlook": asdict(expected),
                 "requests": requests,
                 **shown,
                 **said,
@@ -110,6 +120,8 @@ def show_plan(planned: Planned, options: Mapping[str, Any]) -> int:
         )
     else:
         _print(cells, list(data_lines(data, planned.responses)), stages, waiting, asked)
+        for line in outlook.lines(expected):
+            click.echo(line)
         for one in given:
             click.echo(f"\n{_prompt(one)}")
     return stop.exit_code if stop else ExitCode.OK

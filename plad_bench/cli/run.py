@@ -38,7 +38,7 @@ def run(ctx: click.Context, /, **options: Any) -> int:
     gpus = gpus_of(options)
     planned = prepare(state, options, gpus)
     if options["dry_run"]:
-        return show_plan(planned, options)
+        return show_plan(planned, options, gpus)
     return _execute(state, planned, options, gpus)
 
 
@@ -68,7 +68,7 @@ def _execute(state: State, planned: Planned, options: Mapping[str, Any], gpus: t
         planned.store.prepare()
     (launcher,) = choose(state.registry, "launcher", options["launcher"])
     launch = LaunchOptions(workers=options["workers"], threads=options["threads"], gpus=gpus, store=planned.store.root)
-    _announce(planned)
+    _announce(planned, options, gpus)
     try:
         counts = run_state.execute(
             planned.cells,
@@ -89,13 +89,17 @@ def _execute(state: State, planned: Planned, options: Mapping[str, Any], gpus: t
     return _finish(planned, run_state, counts, options)
 
 
-def _announce(planned: Planned) -> None:
+def _announce(planned: Planned, options: Mapping[str, Any], gpus: tuple[int, ...]) -> None:
     """Say on stderr what will run and what cannot, before the first stage starts."""
+    from plad_bench.execute import outlook
+
     if planned.todo:
         click.echo(_extent(planned), err=True)
     for line in effective.lines(planned.settings) if planned.todo else ():
         click.echo(line, err=True)
     for line in data_lines(planned.data, planned.responses):
+        click.echo(line, err=True)
+    for line in outlook.lines(planned.outlook(options, gpus)) if planned.todo else ():
         click.echo(line, err=True)
     for remark in planned.remarks():
         click.echo(f"Note: {remark}", err=True)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from plad_bench.cli.effective import TaskSettings
     from plad_bench.contract.protocol import Protocol
     from plad_bench.contract.requests import RequestContext
+    from plad_bench.execute.outlook import Outlook
     from plad_bench.execute.stages.data import Prepared
     from plad_bench.execute.store import Store
     from plad_bench.plan.boardfile import Contribution
@@ -129,6 +130,19 @@ class Planned:
                     raise
                 reason = error.message.partition(": ")[0]
                 self._replace({cell.id: replace(cell, skip=reason) for cell in needed_by})
+
+    def outlook(self, options: Mapping[str, Any], gpus: tuple[int, ...]) -> Outlook:
+        """What the cells that are to run will take of this machine."""
+        from plad_bench.contract.machine import processors
+        from plad_bench.execute import outlook
+        from plad_bench.plan.resources import GPUS
+
+        if options.get("on"):
+            device = GPUS[options["on"]]
+        else:
+            device = outlook.gpu(gpus[0]) if gpus else outlook.cpu(options["threads"])
+        slots = len(gpus) or options["workers"] or max(1, processors() // options["threads"])
+        return outlook.outlook(self.todo, self.store, self.data, device, max(1, slots // options["ranks"]))
 
     def skip_misfits(self) -> None:
         """Skip cells whose models do not fit together, judged by the model files that are available locally."""

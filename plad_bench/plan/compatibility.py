@@ -170,7 +170,7 @@ def no_room(cell: Cell, find: Find) -> str:
         if "max_new_tokens" not in stage.spec:
             continue
         for role in ("model", "teacher"):  # during training, the teacher reads the student's responses
-            reason = _no_room(stage, _root(stage.inputs[role]), find) if role in stage.inputs else ""
+            reason = _no_room(stage, root(stage.inputs[role]), find) if role in stage.inputs else ""
             if reason:
                 return reason
     return ""
@@ -185,7 +185,7 @@ def _no_room(stage: Stage, model: Stage, find: Find) -> str:
     room = context - new
     if room < 1:
         return f"{name} has a context of {context} tokens, too short for {new} new tokens"
-    data, tokenizer = find(stage.inputs["data"].key), _tokenizer(model, find)
+    data, tokenizer = find(stage.inputs["data"].key), tokenizer_of(model, find)
     if data is None or tokenizer is None:
         return ""
     split = stage.spec.get("split", "train")
@@ -199,7 +199,8 @@ def _no_room(stage: Stage, model: Stage, find: Find) -> str:
     )
 
 
-def _root(stage: Stage) -> Stage:
+def root(stage: Stage) -> Stage:
+    """The stage that a model begins from, before any training of ours."""
     while "model" in stage.inputs:
         stage = stage.inputs["model"]
     return stage
@@ -209,12 +210,12 @@ def _context(init: Stage) -> tuple[int | None, str]:
     """The context length of a model in tokens (None if unknown) and its name."""
     if "context" in init.spec:
         return init.spec["context"], _name(init)
-    text = _config(init)
+    text = config_of(init)
     known = None if text.get("is_encoder_decoder") else text.get("max_position_embeddings") or text.get("n_positions")
     return known if isinstance(known, int) else None, _name(init)
 
 
-def _config(init: Stage) -> dict[str, Any]:
+def config_of(init: Stage) -> dict[str, Any]:
     """The text configuration of a published model; empty if its files are unavailable or broken."""
     directory = hub.located(init.job["id"], init.job["revision"]) if "id" in init.job else None
     try:
@@ -234,11 +235,11 @@ def _name(init: Stage) -> str:
 def not_for_vllm(cell: Cell) -> str:
     """The reason why vLLM cannot run a model of the cell; empty if it can, or if unknown."""
     run = (s.inputs.get("model") or s.inputs["teacher"] for s in cell.stages if s.spec.get("backend") == "vllm")
-    return next(filter(None, (_not_for_vllm(_root(model)) for model in run)), "")
+    return next(filter(None, (_not_for_vllm(root(model)) for model in run)), "")
 
 
 def _not_for_vllm(init: Stage) -> str:
-    config = {**init.spec, **_config(init)}
+    config = {**init.spec, **config_of(init)}
     if config.get("is_encoder_decoder"):
         return f"the vllm backend does not support the encoder-decoder {_name(init)} (use --backend transformers)"
     sizes, size = backends.head_sizes(), _head_size(config)
@@ -259,7 +260,8 @@ def _head_size(config: Mapping[str, Any]) -> int | None:
     return said or (width // heads if width and heads else None)
 
 
-def _tokenizer(init: Stage, find: Find) -> Path | None:
+def tokenizer_of(init: Stage, find: Find) -> Path | None:
+    """The tokenizer file of a model, if it is here."""
     if "tokenizer" in init.inputs:
         made = find(init.inputs["tokenizer"].key)
         directory = made / "tokenizer" if made else None
@@ -278,7 +280,7 @@ def _prompts(file: Path, limit: int) -> tuple[str, ...]:
 def _too_long(texts: Sequence[str], tokenizer: Path, room: int) -> int:
     """The number of texts with more than `room` tokens. Texts have no more tokens than bytes, so few need encoding."""
     candidates = [text.strip() for text in texts if len(text.encode()) + _NORMALISED > room]
-    loaded = _loaded(tokenizer) if candidates else None
+    loaded = loaded_tokenizer(tokenizer) if candidates else None
     if loaded is None:
         return 0
     loaded.no_truncation()
@@ -297,7 +299,7 @@ def _differ(one: Path, other: Path) -> bool:
 @functools.lru_cache(maxsize=4)
 def _vocabulary(file: Path) -> dict[str, int] | None:
     """The vocabulary without special tokens; None if the file is not a tokenizer."""
-    loaded = _loaded(file)
+    loaded = loaded_tokenizer(file)
     if loaded is None:
         return None
     special = {token.content for token in loaded.get_added_tokens_decoder().values() if token.special}
@@ -305,7 +307,7 @@ def _vocabulary(file: Path) -> dict[str, int] | None:
     return {token: number for token, number in loaded.get_vocab().items() if token not in special}
 
 
-def _loaded(file: Path) -> Any:
+def loaded_tokenizer(file: Path) -> Any:
     """Load a tokenizer file; None if it is invalid, which the stage that needs it reports."""
     from tokenizers import Tokenizer
 

@@ -1,0 +1,287 @@
+"""What a run will take, before it starts: memory of its device for each kind of stage, time, and disk."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plad_bench.contract.errors import PladBenchError
+from plad_bench.contract.machine import memory
+from plad_bench.contract.models import HubModel
+from plad_bench.execute.estimate import Prompts
+from plad_bench.plan import compatibility, resources
+from plad_bench.plan.published import parameters
+from plad_bench.plan.resources import Device, Lengths, Shape, TrainingWork, Work
+
+if TYPE_CHECKING:
+    from plad_bench.execute.stages.data import Prepared
+    from plad_bench.execute.stages.files import Prompt
+    from plad_bench.execute.store import Store
+    from plad_bench.plan.cell import Cell
+    from plad_bench.plan.stages import Stage
+
+PROMPT_TOKENS = 512
+"""Of a task whose data nobody has looked at."""
+BYTES_PER_TOKEN = 4
+"""Where no tokenizer is here to count."""
+READ = 300
+"""Prompts whose tokens are counted."""
+START_UP = 4.0
+"""Seconds that a worker takes to import what it needs, and to load and save."""
+CORES = {"avx512f": 45e9, "avx2": 25e9}
+"""Instructions of a processor -> operations per second that a thread reaches in a training step; the first measured."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Stages of one kind, of which each takes the same."""
+
+    name: str
+    count: int
+    work: Work
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What the stages of a run that are not in the store will take."""
+
+    parts: tuple[Part, ...]
+    seconds: float
+    """On all slots together; 0 if the device's speed is unknown."""
+    disk: float
+    """Bytes that their results take."""
+    device: Device
+    assumed: tuple[str, ...]
+    """What could not be looked at, in words."""
+
+    @property
+    def too_large(self) -> tuple[Part, ...]:
+        """Those that do not fit the device."""
+        return tuple(part for part in self.parts if not part.work.fits)
+
+
+def outlook(cells: Sequence[Cell], store: Store, data: Mapping[str, Prepared], device: Device, slots: int) -> Outlook:
+    """What the cells will take.
+
+    Args:
+        cells: those that are to run.
+        store: what is in it is not made again.
+        data: by task label, what was read of its data.
+        device: what each stage runs on.
+        slots: how many stages run at a time.
+    """
+    reader = _Reader(store, data, device)
+    found: dict[str, list[Work]] = {}
+    for key, (of, stage) in {s.key: (cell, s) for cell in cells for s in cell.stages}.items():
+        if store.find(key) is None and (work := reader.work(of, stage)) is not None:
+            found.setdefault(_name(stage), []).append(work)
+    parts = tuple(
+        Part(name, len(several), max(several, key=lambda work: (not work.fits, work.memory)))
+        for name, several in found.items()
+    )
+    every = [work for several in found.values() for work in several]
+    return Outlook(
+        parts=parts,
+        seconds=sum(work.seconds + START_UP for work in every) / slots if device.flops else 0.0,
+        disk=sum(work.disk for work in every),
+        device=device,
+        assumed=tuple(dict.fromkeys(reader.assumed)),
+    )
+
+
+def _name(stage: Stage) -> str:
+    return f"{stage.name} {stage.spec['method']['name']}" if stage.name == "distill" else stage.name
+
+
+class _Reader:
+    """Reads shapes and lengths, each once."""
+
+    def __init__(self, store: Store, data: Mapping[str, Prepared], device: Device) -> None:
+        self._prompts, self._store, self._device = Prompts(store, data), store, device
+        self._data = data
+        self._lengths: dict[tuple[str, str, int], Lengths] = {}
+        self.assumed: list[str] = []
+
+    def work(self, cell: Cell, stage: Stage) -> Work | None:
+        """What a stage takes; None if it takes next to nothing, or nobody can tell."""
+        if stage.operation == "train":
+            return self._training(cell, stage)
+        model = stage.inputs.get("model") or stage.inputs.get("teacher")
+        if stage.operation not in {"generate", "reference", "signals"} or model is None:
+            return None
+        shape = self._shape(cell, model)
+        if shape is None:
+            return None
+        bf16 = stage.spec.get("precision") == "bf16"
+        new = stage.spec.get("max_new_tokens", cell.protocol.max_new_tokens)
+        split, limit = stage.spec.get("split", "train"), stage.spec.get("limit", 0)
+        lengths, count = self._read(cell, stage, split, limit, new)
+        count *= stage.spec.get("samples", 1)
+        if stage.operation == "generate":
+            return resources.generation(shape, count, lengths, new, self._device, bf16=bf16)
+        return resources.scoring(shape, count, lengths, self._device, bf16=bf16)
+
+    def _training(self, cell: Cell, stage: Stage) -> Work | None:
+        student = self._shape(cell, stage.inputs["model"])
+        if student is None:
+            return None
+        spec, live = stage.spec, stage.inputs.get("teacher")
+        new = cell.protocol.max_new_tokens
+        lengths, _ = self._read(cell, stage, "train", spec.get("limit", 0), new)
+        if "max_new_tokens" in spec:  # on-policy text may be as long as the protocol allows
+            lengths = replace(lengths, longest=lengths.longest - lengths.response + new)
+        pairs = 2 if "pairs" in stage.inputs else 1
+        work = TrainingWork(
+            student=student,
+            steps=spec["steps"],
+            batch=pairs * spec["batch"],
+            lengths=lengths,
+            bf16=spec["precision"] == "bf16",
+            lora=spec.get("lora", 0),
+            teacher=self._shape(cell, live) if live is not None else None,
+            teacher_logits=live is not None or any(role.startswith("signals") for role in stage.inputs),
+            sampled=spec.get("max_new_tokens", 0),
+        )
+        return resources.training(work, self._device)
+
+    def _shape(self, cell: Cell, model: Stage) -> Shape | None:
+        init = compatibility.root(model)
+        if "tokenizer" in init.inputs:
+            return resources.scratch_shape(
+                init.spec["layers"], init.spec["width"], init.inputs["tokenizer"].spec["vocabulary"]
+            )
+        known = parameters(HubModel(id=init.job["id"], parameters=self._declared(cell, init)))
+        config = compatibility.config_of(init)
+        shape = resources.shape_of(config, known or 0) if config else None
+        if shape is None and known and not config.get("is_encoder_decoder"):
+            shape = resources.usual(known)
+            size = f"{known / 1e9:.3g} B parameters"
+            self.assumed.append(f"{init.job['id']} has the usual shape for {size}, since its files are not here")
+        layers = str(init.spec.get("layers", ""))
+        if shape is None or not layers:
+            return shape
+        return shape.of_layers(len(set(layers.split("+"))) if "+" in layers else int(layers))
+
+    @staticmethod
+    def _declared(cell: Cell, init: Stage) -> float:
+        """The number of parameters that a model's alias declares; 0 if it declares none."""
+        for chosen in (cell.student, cell.teacher):
+            source: Any = chosen.component.model(chosen.params) if chosen.component.model else None
+            if isinstance(source, HubModel) and source.id == init.job["id"]:
+                return source.parameters
+        return 0
+
+    def _read(self, cell: Cell, stage: Stage, split: str, limit: int, new: int) -> tuple[Lengths, int]:
+        """Lengths of the prompts of a split and their responses, and how many prompts there are."""
+        key = (stage.inputs["data"].key, split, limit)
+        of_split = replace(stage, spec={"split": split, "limit": limit})
+        try:
+            prompts = self._prompts.of(cell, of_split) if self._known(cell, stage) else ()
+        except PladBenchError:  # said where the data is looked at
+            prompts = ()
+        if not prompts:
+            self.assumed.append(f"prompts of {cell.task.label} have {PROMPT_TOKENS} tokens, since its data is not here")
+            assumed = Lengths(PROMPT_TOKENS, new, PROMPT_TOKENS + new, assumed=True)
+            return assumed, limit or 1000
+        if key not in self._lengths:
+            self._lengths[key] = self._measure(cell, prompts, new)
+        return self._lengths[key], len(prompts)
+
+    def _known(self, cell: Cell, stage: Stage) -> bool:
+        """Whether reading the data asks nobody for it."""
+        return cell.task.label in self._data or self._store.find(stage.inputs["data"].key) is not None
+
+    def _measure(self, cell: Cell, prompts: Sequence[Prompt], new: int) -> Lengths:
+        count = self._counter(cell)
+        some = random.Random(0).sample(list(prompts), min(READ, len(prompts)))
+        sizes = [(count(p.prompt), min(new, count(p.references[0])) if p.references else new) for p in some]
+        batch = cell.protocol.batch
+        whole = sorted(a + b for a, b in sizes)
+        # What the longest of a batch is, on average: of n values the largest is at the quantile n / (n + 1).
+        longest = whole[min(len(whole) - 1, round(len(whole) * batch / (batch + 1)))]
+        return Lengths(
+            prompt=sum(a for a, _ in sizes) / len(sizes),
+            response=sum(b for _, b in sizes) / len(sizes),
+            longest=longest,
+        )
+
+    def _counter(self, cell: Cell) -> Any:
+        def find(key: str) -> Path | None:
+            artifact = self._store.find(key)
+            return artifact.path if artifact else None
+
+        file = compatibility.tokenizer_of(compatibility.root(cell.plan.init), find)
+        loaded = compatibility.loaded_tokenizer(file) if file else None
+        if loaded is None:
+            return lambda text: len(text.encode()) / BYTES_PER_TOKEN
+        loaded.no_truncation()
+        loaded.no_padding()
+        return lambda text: len(loaded.encode(text).ids) + 1
+
+
+# ------------------------------------------------------------------------------------------------------------- devices
+
+
+def gpu(index: int) -> Device:
+    """A GPU of this machine, as its driver names it; its speed is 0 if the name is not known here."""
+    asked = ["nvidia-smi", f"--id={index}", "--query-gpu=memory.total,name", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True).stdout
+        mebibytes, _, name = said.strip().partition(", ")
+        size = float(mebibytes) * 2**20
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return Device(0, 0, 1, gpu=True)
+    known = next((device for part, device in resources.GPUS.items() if part in name), Device(0, 0, 1, gpu=True))
+    return replace(known, memory=size)
+
+
+def cpu(threads: int) -> Device:
+    """A slot on this machine's processors, with the speed that is usual for their instructions."""
+    try:
+        said = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        said = ""
+    speed = next((flops for instructions, flops in CORES.items() if instructions in said), 20e9)
+    return Device(memory(), threads * speed, 8e9, gpu=False)
+
+
+# ------------------------------------------------------------------------------------------------------------ in words
+
+
+def lines(found: Outlook) -> Iterator[str]:
+    """The outlook, to read."""
+    if not found.parts:
+        return
+    kind = "GPU" if found.device.gpu else "machine"
+    yield f"Estimate, a stage at a time{f' ({kind}: {_size(found.device.memory)})' if found.device.memory else ''}:"
+    for part in found.parts:
+        work = part.work
+        seconds = f", {_time(work.seconds)} each" if work.seconds else ""
+        yield f"  {part.name} ({part.count}): {_size(work.memory)} of memory at the peak{_how(work)}{seconds}"
+    whole = f"{_time(found.seconds)} in all" if found.seconds else "time unknown on this device"
+    yield f"  {whole}, {_size(found.disk)} of disk for models"
+    for line in found.assumed:
+        yield f"  assumed: {line}"
+
+
+def _how(work: Work) -> str:
+    if not work.fits:
+        return f", which does not fit{f' (it would with {work.remedy})' if work.remedy else ''}"
+    how = [f"{work.micro_batch} sequences at a time"] if work.micro_batch else []
+    how += ["activations computed twice"] if work.checkpointing else []
+    return f", fits with {' and '.join(how)}" if how else ""
+
+
+def _size(value: float) -> str:
+    return f"{value / 1e9:.1f} GB" if value >= 1e8 else f"{value / 1e6:.0f} MB"
+
+
+def _time(seconds: float) -> str:
+    for unit, length in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= 1.5 * length:
+            return f"about {seconds / length:.0f} {unit}"
+    return f"about {max(1.0, seconds):.0f} s"

@@ -1,0 +1,321 @@
+"""What a stage will take: memory of its device, time, and disk. Estimated from shapes and lengths; needs no torch.
+
+Memory of a training, in bytes, for P parameters of which p are trained, L layers of width h with feed-forward width i
+and key-value width c, M padded tokens and N response tokens of a micro-batch, and V words:
+
+    4 P + 12 p                  weights in float32; their gradient and AdamW's two moments
+    2 P                         under bf16: autocast's copies of the matrices
+    M L (30 h + 4 c + 8 i)      activations kept for the gradient; (32 h + 8 c + 16 i) in float32
+    4 N V k                     k tensors of logits, all of them or a chunk: 5, or 12 beside a teacher's
+    2 P' or 4 P'                a live teacher
+
+The activations were counted by saved-tensor hooks on Llama shapes; k was fitted to measured peaks, which
+tests/test_resources.py holds the estimates against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+ALONE, BESIDE_A_TEACHER = 5, 12
+"""Tensors of logits that a loss and its gradient hold at a time."""
+GPU_SHARE = 16
+"""The part of a GPU's memory that logits may take before they are made in chunks, as in `learn/chunked_logits.py`."""
+CPU_BUDGET = 512 * 2**20
+CHUNK_COPIES = 8
+LORA = 16
+"""The rank that is tried where the whole model does not fit."""
+GENERATED_AT_ONCE = 128
+"""Prompts of a batch that is generated, as in `learn/generation.py`."""
+PROCESS = 0.6e9
+"""Bytes of a process with torch and transformers, counted on a CPU."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a decoder that decide its memory and its time."""
+
+    layers: int
+    width: int
+    inner: int
+    """Width of the feed-forward layers."""
+    keys: int
+    """Width of keys, and of values, of all heads together."""
+    queries: int
+    """Width of queries of all heads together."""
+    vocabulary: int
+    tied: bool = False
+    parameters: float = 0
+    """Where it is known exactly; 0 counts from the sizes."""
+    assumed: bool = False
+    """Whether the sizes are those of a usual model of that many parameters."""
+
+    @property
+    def body(self) -> float:
+        """Parameters of the layers."""
+        layer = self.width * (2 * self.queries + 2 * self.keys + 3 * self.inner)
+        return float(self.layers * layer)
+
+    @property
+    def head(self) -> float:
+        """Parameters of the output head."""
+        return float(self.vocabulary * self.width)
+
+    @property
+    def count(self) -> float:
+        """All parameters."""
+        return self.parameters or self.body + self.head * (1 if self.tied else 2)
+
+    def of_layers(self, layers: int) -> Shape:
+        """The same model with so many of its layers."""
+        fewer = replace(self, layers=layers)
+        return replace(fewer, parameters=self.parameters - self.body + fewer.body if self.parameters else 0)
+
+
+USUAL = (
+    Shape(30, 576, 1536, 192, 576, 49_152, tied=True),
+    Shape(32, 960, 2560, 320, 960, 49_152, tied=True),
+    Shape(24, 896, 4864, 128, 896, 151_936, tied=True),
+    Shape(16, 2048, 8192, 512, 2048, 128_256, tied=True),
+    Shape(28, 3072, 8192, 1024, 3072, 128_256, tied=True),
+    Shape(28, 3584, 18_944, 512, 3584, 152_064),
+    Shape(32, 4096, 14_336, 1024, 4096, 128_256),
+    Shape(48, 5120, 13_824, 1024, 5120, 152_064),
+    Shape(64, 5120, 27_648, 1024, 5120, 152_064),
+    Shape(80, 8192, 28_672, 1024, 8192, 128_256),
+)
+"""SmolLM2 135M and 360M, Qwen2.5 0.5B, 7B, 14B and 32B, Llama 3 1B, 3B, 8B and 70B, by what their files say."""
+
+
+def usual(parameters: float) -> Shape:
+    """The shape that stands for a model of which only its number of parameters is known."""
+    nearest = min(USUAL, key=lambda shape: abs(shape.count / parameters - 1))
+    return replace(nearest, parameters=parameters, assumed=True)
+
+
+def shape_of(config: Mapping[str, Any], parameters: float = 0) -> Shape | None:
+    """The shape that a configuration describes; None if it lacks a size, as of an encoder-decoder."""
+
+    def first(*names: str) -> int:
+        return next((config[name] for name in names if isinstance(config.get(name), int) and config[name] > 0), 0)
+
+    width, layers = first("hidden_size", "n_embd"), first("num_hidden_layers", "n_layer")
+    heads, vocabulary = first("num_attention_heads", "n_head"), first("vocab_size")
+    if config.get("is_encoder_decoder") or not (width and layers and heads and vocabulary):
+        return None
+    head = first("head_dim") or width // heads
+    keys = first("num_key_value_heads") or heads
+    inner = first("intermediate_size", "n_inner") or 4 * width
+    if not first("intermediate_size"):
+        inner = inner * 2 // 3  # two matrices where the others have three
+    return Shape(
+        layers, width, inner, keys * head, heads * head, vocabulary,
+        tied=bool(config.get("tie_word_embeddings", True)), parameters=parameters,
+    )  # fmt: skip
+
+
+def scratch_shape(layers: int, width: int, vocabulary: int) -> Shape:
+    """The shape of a model made from scratch (`learn/models.py`)."""
+    return Shape(layers, width, 4 * width * 2 // 3, width, width, vocabulary, tied=True)
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of prompts and responses of a task, as a micro-batch of it meets them."""
+
+    prompt: float
+    """On average."""
+    response: float
+    longest: float
+    """Of prompt and response together, in a batch."""
+    assumed: bool = False
+    """Whether nobody has looked at the data."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """What stages run on."""
+
+    memory: float
+    """Bytes; 0 if unknown."""
+    flops: float
+    """Operations per second that a stage reaches; 0 if unknown."""
+    bandwidth: float
+    """Bytes per second that it reads weights at."""
+    gpu: bool
+
+    @property
+    def overhead(self) -> float:
+        """Seconds that a layer's operations take to start, however small they are; measured with Llama layers."""
+        return 0.7e-3 if self.gpu else 0.4e-3
+
+
+UTILISATION = 0.35
+"""The part of a GPU's peak that stages reach, about: 0.40 was measured for kd updates of 8B to 1B."""
+
+
+def _gpu(gigabytes: float, teraflops: float, terabytes: float) -> Device:
+    return Device(gigabytes * 1e9, teraflops * 1e12 * UTILISATION, terabytes * 1e12, gpu=True)
+
+
+GPUS = {
+    "H200": _gpu(141, 989, 4.8),
+    "H100": _gpu(80, 989, 3.3),
+    "A100": _gpu(80, 312, 1.9),
+    "L40": _gpu(48, 362, 0.86),
+    "4090": _gpu(24, 165, 1.0),
+    "3090": _gpu(24, 71, 0.94),
+    "A10": _gpu(24, 125, 0.6),
+    "L4": _gpu(24, 121, 0.3),
+}
+"""Part of a GPU's name -> memory, dense operations per second in bf16 and bandwidth, by its maker's data sheet."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage takes."""
+
+    memory: float
+    """Bytes at the peak, with every sequence of a batch at once."""
+    seconds: float
+    """0 if the device's speed is unknown."""
+    disk: float = 0
+    """Bytes of its result."""
+    micro_batch: int = 0
+    """Sequences at a time with which it fits; 0 if all of them do."""
+    checkpointing: bool = False
+    """Whether it fits only if activations are computed again for the gradient."""
+    fits: bool = True
+    """Whether it fits at all."""
+    remedy: str = ""
+    """Options with which it would fit."""
+
+
+@dataclass(frozen=True)
+class TrainingWork:
+    """A training as its estimate needs it."""
+
+    student: Shape
+    steps: int
+    batch: int
+    """Sequences of a step; of a pair, both."""
+    lengths: Lengths
+    bf16: bool
+    lora: int = 0
+    teacher: Shape | None = None
+    """A live teacher."""
+    teacher_logits: bool = False
+    """Whether the loss compares distributions with a teacher's, live or kept."""
+    sampled: int = 0
+    """Tokens of each response that the student samples at every step; 0 where it samples none."""
+
+
+def training(work: TrainingWork, device: Device) -> Work:
+    """What a training takes, how it fits the device, and with which options it would."""
+    found = _training(work, device)
+    if found.fits:
+        return found
+    others = {
+        "--precision bf16": replace(work, bf16=True),
+        f"--lora {LORA}": replace(work, lora=LORA),
+        f"--precision bf16 --lora {LORA}": replace(work, bf16=True, lora=LORA),
+    }
+    remedies = (options for options, other in others.items() if _training(other, device).fits)
+    return replace(found, remedy=next(remedies, ""))
+
+
+def _training(work: TrainingWork, device: Device) -> Work:
+    needed = _training_memory(work, device, work.batch, checkpointing=False)
+    size, checkpointing = work.batch, False
+    while device.memory and _training_memory(work, device, size, checkpointing=checkpointing) > device.memory:
+        if not checkpointing and size // 2 < 4:  # as learn/memory.py does
+            checkpointing = True
+        elif size == 1:
+            break
+        else:
+            size //= 2
+    fits = not device.memory or _training_memory(work, device, size, checkpointing=checkpointing) <= device.memory
+    read = work.batch * (work.lengths.prompt + work.lengths.response)
+    answered = work.batch * work.lengths.response
+    passes = 8 if checkpointing else 6
+    flops = work.steps * (passes * read * work.student.body + 6 * answered * work.student.head)
+    if work.teacher is not None:
+        flops += work.steps * 2 * (read * work.teacher.body + answered * work.teacher.head)
+    micro_batches = -(-work.batch // size)
+    started = 3 * work.steps * micro_batches * work.student.layers * device.overhead
+    seconds = flops / device.flops + started if device.flops else 0.0
+    if work.sampled and device.flops:
+        seconds += work.steps * _decoding(work.student, work.batch, work.sampled, device, bf16=work.bf16)
+    return Work(
+        memory=needed,
+        seconds=seconds,
+        disk=4 * work.student.count,
+        micro_batch=size if size < work.batch else 0,
+        checkpointing=checkpointing,
+        fits=fits,
+    )
+
+
+def _training_memory(work: TrainingWork, device: Device, size: int, *, checkpointing: bool) -> float:
+    student, tokens = work.student, size * work.lengths.longest
+    trained = student.count
+    if work.lora:
+        widths = 2 * student.queries + 2 * student.keys + 4 * student.width + 3 * (student.width + student.inner)
+        trained = work.lora * student.layers * widths
+    kept = 4 * student.count + 12 * trained + (2 * student.body if work.bf16 else 0)
+    layer = (
+        30 * student.width + 4 * student.keys + 8 * student.inner
+        if work.bf16
+        else 32 * student.width + 8 * student.keys + 16 * student.inner
+    )
+    activations = tokens * (4 * student.width * student.layers + layer if checkpointing else layer * student.layers)
+    teacher = work.teacher.count * (2 if work.bf16 else 4) if work.teacher else 0.0
+    return kept + activations + _logits(work, device, size) + teacher + (0 if device.gpu else PROCESS)
+
+
+def _logits(work: TrainingWork, device: Device, size: int) -> float:
+    """Bytes of the logits of a micro-batch, made at once or in chunks."""
+    row = 4 * work.student.vocabulary
+    budget = device.memory / GPU_SHARE if device.gpu and device.memory else CPU_BUDGET if not device.gpu else 0.0
+    count = size * work.lengths.response
+    if budget and size * work.lengths.longest * row * CHUNK_COPIES > budget:
+        room = budget / (row * CHUNK_COPIES)
+        count = min(count, max(room / 4, min(room, work.student.width)))
+    return count * row * (BESIDE_A_TEACHER if work.teacher_logits else ALONE)
+
+
+def generation(shape: Shape, prompts: int, lengths: Lengths, new: int, device: Device, *, bf16: bool) -> Work:
+    """What generating `new` tokens to each of some prompts takes."""
+    number, rows = 2 if bf16 else 4, min(prompts, GENERATED_AT_ONCE)
+    cache = rows * (lengths.longest - lengths.response + new) * shape.layers * 2 * shape.keys * number
+    memory = shape.count * number + cache + rows * shape.vocabulary * 4 * 4 + (0 if device.gpu else PROCESS)
+    seconds = 0.0
+    if device.flops:
+        seconds = 2 * prompts * lengths.prompt * shape.body / device.flops
+        seconds += _decoding(shape, prompts, new, device, bf16=bf16)
+    return Work(memory=memory, seconds=seconds, fits=not device.memory or memory <= device.memory)
+
+
+def _decoding(shape: Shape, prompts: int, new: int, device: Device, *, bf16: bool) -> float:
+    """Seconds to write `new` tokens for each prompt: the weights are read for every token of a batch."""
+    batches = -(-prompts // GENERATED_AT_ONCE)
+    weights = (shape.body + shape.head) * (2 if bf16 else 4) / device.bandwidth
+    step = max(weights, shape.layers * device.overhead)
+    return batches * new * step + 2 * prompts * new * (shape.body + shape.head) / device.flops
+
+
+def scoring(shape: Shape, prompts: int, lengths: Lengths, device: Device, *, bf16: bool) -> Work:
+    """What reading some prompts with their responses takes, without gradients."""
+    number = 2 if bf16 else 4
+    memory = shape.count * number + GENERATED_AT_ONCE * lengths.response * shape.vocabulary * 4
+    budget = device.memory / GPU_SHARE if device.gpu and device.memory else CPU_BUDGET
+    memory = min(memory, shape.count * number + budget) + (0 if device.gpu else PROCESS)
+    read = prompts * (lengths.prompt + lengths.response)
+    flops = 2 * (read * shape.body + prompts * lengths.response * shape.head)
+    return Work(
+        memory=memory,
+        seconds=flops / device.flops if device.flops else 0.0,
+        fits=not device.memory or memory <= device.memory,
+    )
