@@ -37,7 +37,7 @@ CORES = {"avx512f": 45e9, "avx2": 25e9}
 
 
 @dataclass(frozen=True)
-class Part:
+class StageWork:
     """Stages of one kind, of which each takes the same."""
 
     name: str
@@ -49,7 +49,7 @@ class Part:
 class Outlook:
     """What the stages of a run that are not in the store will take."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[StageWork, ...]
     seconds: float
     """On all slots together; 0 if the device's speed is unknown."""
     disk: float
@@ -59,7 +59,7 @@ class Outlook:
     """What could not be looked at, in words."""
 
     @property
-    def too_large(self) -> tuple[Part, ...]:
+    def too_large(self) -> tuple[StageWork, ...]:
         """Those that do not fit the device."""
         return tuple(part for part in self.parts if not part.work.fits)
 
@@ -80,7 +80,7 @@ def outlook(cells: Sequence[Cell], store: Store, data: Mapping[str, Prepared], d
         if store.find(key) is None and (work := reader.work(of, stage)) is not None:
             found.setdefault(_name(stage), []).append(work)
     parts = tuple(
-        Part(name, len(several), max(several, key=lambda work: (not work.fits, work.memory)))
+        StageWork(name, len(several), max(several, key=lambda work: (not work.fits, work.memory)))
         for name, several in found.items()
     )
     every = [work for several in found.values() for work in several]
