@@ -6,7 +6,9 @@ the dtype of the inputs. `tiny_models` makes two models whose logits such tensor
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -235,7 +237,7 @@ def tiny_models(seed: int = 0) -> TinyModels:
         models.save(model, tokenizer, place / "model")
         return Evaluated(place / "model", "cpu", "float32", tiny.TASK.protocol.max_new_tokens, {})
 
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, contextlib.redirect_stderr(io.StringIO()):  # progress bars
         return TinyModels(made(Path(place, "s"), tiny.SMALL, seed), made(Path(place, "t"), tiny.LARGE, seed + 1))
 
 

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +13,6 @@ from click.testing import CliRunner
 
 from plad_bench import Access, Example, Method, Metric, PairObjective, Params, Student, Task, Term, Text, TokenObjective
 from plad_bench.cli.main import cli
-from plad_bench.cli.new_plugin import KINDS as PACKAGES
 from plad_bench.conformance import broken, verdicts
 from plad_bench.contract.errors import UsageError
 from plad_bench.contract.registry import KINDS
@@ -180,87 +174,6 @@ def call(*arguments, expect=0):
     assert result.exception is None, result.output
     assert (result.return_value or 0) == expect, result.output
     return result
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", PACKAGES)
-def test_a_new_plugin_keeps_every_claim_and_passes_its_own_test(tmp_path, kind):
-    call("new-plugin", f"my-{kind}", "--kind", kind, "--in", tmp_path)
-    package, module = tmp_path / f"my-{kind}", f"my_{kind.replace('-', '_')}"
-    written = {p.relative_to(package).as_posix() for p in package.rglob("*") if p.is_file()}
-    assert written == {"pyproject.toml", "README.md", f"{module}.py", f"tests/test_{module}.py"}
-    assert not any("$" in path.read_text() for path in package.rglob("*") if path.is_file())
-    rows = json.loads(call("check-plugin", package, "--json").stdout)
-    assert rows["plugins"] == [module]
-    assert {(row["kind"], row["name"], row["level"]) for row in rows["checks"]} == {
-        (PACKAGES[kind].name, f"my-{kind}", "ok")
-    }
-    commands = [["pytest", "-q", "-p", "no:cacheprovider"]]
-    commands += [["ruff", *of, "--no-cache"] for of in (["check"], ["format", "--check"])] if have("ruff") else []
-    for command in commands:
-        made = subprocess.run(
-            [sys.executable, "-m", *command], cwd=package, capture_output=True, text=True, check=False
-        )
-        assert made.returncode == 0, made.stdout + made.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", PACKAGES)
-def test_a_new_plugin_is_installed_tried_and_shows_up(tmp_path, kind):
-    """As its README says, but for pip's isolation and resolution: what the package needs is installed here."""
-    pytest.importorskip("hatchling")
-    pytest.importorskip("editables")
-    call("new-plugin", f"my-{kind}", "--kind", kind, "--in", tmp_path)
-    package = tmp_path / f"my-{kind}"
-    venv = tmp_path / "venv"
-    subprocess.run([sys.executable, "-m", "venv", "--system-site-packages", str(venv)], check=True)
-    (site,) = venv.glob("lib/python*/site-packages")
-    parents = [path for path in sys.path if "site-packages" in path] + [str(ROOT), str(ROOT / "plugins")]
-    (site / "parents.pth").write_text("\n".join(parents))
-    place = {"PATH": f"{venv / 'bin'}{os.pathsep}{os.environ['PATH']}", "PLAD_BENCH_STORE": str(tmp_path / "store")}
-    (lines,) = re.findall(r"```sh\n(.*?)```", (package / "README.md").read_text(), re.DOTALL)
-    install, test, check, trial = lines.replace("plad-bench ", "python -m plad_bench ").splitlines()
-    install = f"python -m {install} --no-build-isolation --no-deps -q"
-    for line in (install, f"python -m {test}", check, trial, "python -m plad_bench plugins --json"):
-        made = subprocess.run(
-            ["bash", "-c", line], cwd=package, env={**os.environ, **place}, capture_output=True, text=True, check=False
-        )
-        assert made.returncode == 0, f"{line}\n{made.stdout}\n{made.stderr}"
-    components = json.loads(made.stdout)["components"][PACKAGES[kind].name]
-    assert f"my-{kind} 0.1.0" in {c["distribution"] for c in components}
-
-
-def have(module):
-    return subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, check=False).returncode == 0
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("kd", "method kd already exists"),
-        ("rouge-l --kind metric", "metric rouge-l already exists"),
-        ("mbr --kind pair-builder", "pair builder mbr already exists"),
-        ("json", "a Python module json already exists"),
-        ("torch", "a Python module torch already exists"),
-        ("class", "a Python module class already exists"),
-        ("My-Loss", "invalid plugin name"),
-        ("../loss", "invalid plugin name"),
-        ("1loss", "invalid plugin name"),
-    ],
-)
-def test_a_name_that_cannot_be_is_refused_and_writes_nothing(tmp_path, name, message):
-    result = CliRunner().invoke(cli, ["new-plugin", *name.split(), "--in", str(tmp_path)], standalone_mode=False)
-    assert isinstance(result.exception, UsageError)
-    assert message in str(result.exception)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_what_is_there_is_never_written_over(tmp_path):
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "README.md").write_text("mine")
-    result = CliRunner().invoke(cli, ["new-plugin", "mine", "--in", str(tmp_path)], standalone_mode=False)
-    assert "already exists" in str(result.exception)
-    assert (tmp_path / "mine" / "README.md").read_text() == "mine"
 
 
 def test_the_example_and_the_built_in_plugin_pass():

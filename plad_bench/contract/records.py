@@ -6,12 +6,15 @@ import warnings
 from typing import Any
 
 import plad_bench
+from plad_bench.contract.renamed import API
 
 
 def __getattr__(name: str) -> Any:
     """A public name, with a warning that says where it is now."""
-    if name not in plad_bench.__all__:
+    if name not in plad_bench.__all__ and name not in API:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    warnings.warn(f"import {name} from plad_bench, not from {__name__}", DeprecationWarning, stacklevel=2)
-    return getattr(plad_bench, name)
+    warnings.warn(
+        f"import {API.get(name, name)} from plad_bench, not from {__name__}", DeprecationWarning, stacklevel=2
+    )
+    return getattr(plad_bench, API.get(name, name))

@@ -1,0 +1,1 @@
+"""The metric repeated-ngrams for plad-bench."""

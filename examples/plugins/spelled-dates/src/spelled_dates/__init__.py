@@ -1,0 +1,1 @@
+"""The task spelled-dates for plad-bench."""
