@@ -22,7 +22,7 @@ OUTSIDE = (
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "SECURITY.md",
-    "examples/*.py",
+    "examples/**/*.py",
     "leaderboards/**/*.html",
     "leaderboards/**/*.svg",
 )

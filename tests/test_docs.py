@@ -60,7 +60,14 @@ def plugins(tmp_path_factory):
     for name in ("README.md", "examples"):
         (directory / name).symlink_to(ROOT / name)
     (directory / "squared.py").write_text(readme_plugin(), encoding="utf-8")
-    return directory, Registry.load([EXAMPLE, directory / "squared.py"])
+    files = [directory / "squared.py", new_plugin(directory, "my-loss"), new_plugin(directory, "my-overlap", "metric")]
+    return directory, Registry.load([EXAMPLE, *files])
+
+
+def new_plugin(directory, name, kind="method"):
+    """The module of a package that `new-plugin` writes."""
+    cli.main(["new-plugin", name, "--kind", kind, "--in", str(directory)], standalone_mode=False)
+    return directory / name / f"{name.replace('-', '_')}.py"
 
 
 def read(name):
@@ -220,12 +227,15 @@ def test_the_signature_of_param_is_on_the_page():
     )
 
 
-def test_the_tutorial_shows_the_example():
-    tutorial = section(read("plugins.md"), "## From an empty file to a row on a board")
-    blocks = re.findall(r"^```python\n(.*?)^```", tutorial, flags=re.MULTILINE | re.DOTALL)
-    source = EXAMPLE.read_text(encoding="utf-8")
-    assert len(blocks) == 4
-    assert [block for block in blocks if block not in source] == []
+def test_the_tutorial_shows_what_new_plugin_writes_and_the_example(tmp_path):
+    for heading, file, count in [
+        ("## From an empty directory to a row on a board", new_plugin(tmp_path, "my-loss"), 3),
+        ("## A metric", EXAMPLE, 1),
+    ]:
+        blocks = re.findall(r"^```python\n(.*?)^```", section(read("plugins.md"), heading), re.MULTILINE | re.DOTALL)
+        source = file.read_text(encoding="utf-8")
+        assert len(blocks) == count
+        assert [block for block in blocks if block not in source] == []
 
 
 def test_the_example_registers_a_method_and_a_metric(registry):

@@ -94,7 +94,8 @@ def new_plugin(ctx: click.Context, /, *, name: str, kind: str, parent: Path) -> 
         click.echo(file)
     file = target / f"{module}.py"
     trial = f"plad-bench -p {file} run {words['options']} --limit 40 --steps 10 --sft-steps 10"
-    click.echo(f"\nTry it:\n  {trial}\n  plad-bench check-plugin {target}\nThen edit {file}.", err=True)
+    commands = [f"pytest {target}", f"plad-bench check-plugin {target}", trial]
+    click.echo("\n  ".join(["\nTry it:", *commands]) + f"\nThen edit {file}.", err=True)
 
 
 def _module(name: str) -> str:
