@@ -17,7 +17,7 @@ from typing import Any, get_args
 
 import click
 
-from plad_bench import Method, Metric, PairObjective, Params
+from plad_bench import Method, Metric, PairObjective, Params, Text
 from plad_bench.cli.main import cli
 from plad_bench.cli.state import State
 from plad_bench.contract.params import source_of
@@ -31,88 +31,100 @@ HEADER = "<!-- Written by `python docs/generate.py`; do not edit. -->"
 WIDTH = 100
 """Columns of a help text, whatever the terminal."""
 
+TEXTS = {
+    Text.REFERENCE: "references",
+    Text.TEACHER: "teacher responses",
+    Text.SAMPLE: "off-policy samples",
+    Text.STUDENT: "on-policy text",
+    Text.REPLAY: "replay buffer",
+    Text.SHUFFLED: "shuffled teacher responses",
+}
+"""Source of text -> its name on the page of methods."""
+
 METHODS_INTRO = """\
 # Methods
 
-p is the teacher's distribution, q the student's, q0 that of the frozen initialised student, m a mixture of p and q.
-y+ and y- are the chosen and the rejected response of a pair, |y| the number of tokens of y with its end token, s a
-scorer. Logarithms are natural. Token losses are averaged over the response tokens of the global batch, pair losses over
-its pairs. Parameters are given in brackets, `kd[temperature=2]`, and `|` separates values to sweep,
-`'kd[temperature=1|2]'`. [auditing.md](auditing.md) shows how to check any of the formulas on tensors of your own.
+In the formulas, p is the distribution of the teacher, q that of the student, q0 that of the reference model (the student
+after its SFT initialisation), and m a mixture of p and q. y+ and y- are the chosen and rejected responses of a pair, |y| is
+the number of tokens of y including its end token, and s is a scorer. Logarithms are natural. Token losses are averaged
+over the response tokens of the global batch, pair losses over its pairs. Parameters are given in brackets,
+`kd[temperature=2]`, and `|` separates the values of a sweep, `'kd[temperature=1|2]'`. [auditing.md](auditing.md) shows
+how to check a formula on your own tensors.
 
-A method trains on the text named here: *reference* is the task's references, *teacher* the teacher's responses,
-*sample* responses of the frozen initialised student, *student* fresh responses of the student in training, *replay*
-earlier ones of those, *shuffled* the teacher's responses to other prompts, and *pairs* what the pair builder
-(`--pairs`) makes. *Source* says where a default comes from."""
+Methods train on one or more sources of text: *references* of the task, *teacher responses*, *off-policy samples*
+(responses of the student after its SFT initialisation, sampled once), *on-policy text* (responses of the student during
+training), the *replay buffer* (on-policy responses of earlier steps), *shuffled teacher responses* (responses to other
+prompts), or *pairs* from a pair builder (`--pairs`). In the tables of parameters, *source* is the origin of the default."""
 
 METRICS_INTRO = """\
 # Metrics
 
-A metric gives one value per example, NaN where an example has none; a board shows their mean, and its intervals, tests
-and ranks rest on the values. What is no mean over examples is taken apart so that it is one, and its formula says how.
-y is the evaluated response, y_T the teacher's, q the student's distribution, p the teacher's.
+A metric gives one value per example, or NaN if it is undefined. Boards show the mean, and compute intervals, tests and
+ranks from the values. A metric that is not a mean over examples is decomposed into values per example, as its formula
+shows. y is the evaluated response, y_T the teacher's response, q the distribution of the student, and p that of the
+teacher.
 
 ```sh
 plad-bench run --metrics 'slot-errors,nll,token-ece,calibration[scorer=slot-errors],preference-accuracy,fidelity'
 ```
 
-All metrics, pair filters and the search for near-duplicates divide text into words in the same way
-(`plad_bench/contract/words.py`): a word is what stands between white space; in scripts without spaces (Chinese,
-Japanese, Thai, Lao, Khmer, Burmese) it is each character with its marks. ROUGE and comparisons of prompts ignore case
-and punctuation, and read letters, marks and digits of every script; in English text they see the words that the
-rouge-score package sees. Two texts are equal if they are so once normalised (Unicode NFC), white space aside. ROUGE
-gives no number for a reference without a word, such as emojis alone; if all references are so, the metric is absent.
+All metrics, pair filters and the search for near-duplicates split text into words in the same way
+(`plad_bench/contract/words.py`): at white space or, in scripts without spaces (Chinese, Japanese, Thai, Lao, Khmer,
+Burmese), into characters with their marks. ROUGE and the comparison of prompts ignore case and punctuation, and support
+letters, marks and digits of all scripts; for English text, their words are those of the rouge-score package. Two texts
+are equal if they are equal after Unicode normalisation (NFC), ignoring white space. ROUGE is undefined for a reference
+without words, such as one with only emojis; if all references are like that, the metric is absent.
 
-*Needs* names what a metric reads beside prompt, references and response: `teacher`, the teacher's responses;
-`checkpoint`, the evaluated model; `teacher-logits`, the teacher's model; `references`, those of the task; `scores`, the
-values of another metric for the same responses. Where a teacher gives text alone, two tokenizers differ, or a task has
-no references, the metric is absent: the record and the page say why, and the cell counts.
+*Needs* lists the inputs of a metric beyond prompt, references and response: `teacher`, the teacher's responses;
+`checkpoint`, the evaluated model; `teacher-logits`, the teacher's model; `references`, the task's references; `scores`,
+the values of another metric for the same responses. A metric is absent if its inputs are: if the teacher provides only
+text, if two tokenizers differ, or if the task has no references. The record and the page state the reason.
 
-Any metric with a direction can be a *scorer*: of another metric, of a method, of a pair builder (there, one that reads
-text alone or brings its own model). So win rates are made of parts:
+Any metric with a direction can be used as a *scorer* by other metrics, by methods, and by pair builders (which need one
+that reads only text or has its own model). This gives several win rates:
 
 | win rate | selector |
 | :-- | :-- |
 | by a text metric | `win-teacher[scorer=rouge-l]` |
 | by a reward model | `win-teacher[scorer=reward[id=ORG/NAME]]`, `win-teacher[scorer=reward[path=DIR]]` |
-| by a language model | `win-judge[model=NAME]`; `base_url=` says where, `OPENAI_API_KEY` holds the key |
-| any of them at equal length | `win-lc[scorer=win-judge[model=NAME]]`, which judges nothing twice |
+| by a language model | `win-judge[model=NAME]`, with the endpoint in `base_url=` and the key in `OPENAI_API_KEY` |
+| any of them, controlled for length | `win-lc[scorer=win-judge[model=NAME]]`, which reuses the judgements |
 
-lm-eval's tasks are metrics as well: `lm-eval[tasks=hellaswag]`, `lm-eval[tasks='arc_easy+boolq',metric=acc]`, or task
-files of your own with `include_path=DIR`. Their documents are examples of their own; keep a task's data in its
-directory, whose content is keyed.
+Tasks of lm-eval are available as metrics: `lm-eval[tasks=hellaswag]`, `lm-eval[tasks='arc_easy+boolq',metric=acc]`, or
+your own task files with `include_path=DIR`. They use their own documents as examples. Keep the data of a task in its
+directory, because the content of the directory is part of the key.
 
-A label holds no path: on a board a directory is its name and a hash. So a board with such a metric needs `--metrics` in
-each command, and a file that is gone is an error."""
+Labels contain no paths: on a board, a directory is shown as its name and a hash. Commands for such a board therefore need
+`--metrics`, and it is an error if a file is missing."""
 
 CLI_INTRO = """\
 # Command line
 
-stdout is data, stderr is progress. `--json` prints JSON. Every option can also come from the environment, as
-`PLAD_BENCH_<COMMAND>_<OPTION>` (`PLAD_BENCH_RUN_STEPS=100`), and those of `run` and `plan` from a TOML file given with
-`--config`, whose keys are the option names. `PLAD_BENCH_STORE` and `PLAD_BENCH_BOARDS_DIR` hold for all commands. The
-command line wins over the environment, and the environment over the file. An option that is left out takes its
-default; an empty value (`--student ""`, an empty variable, `plad,,kd`) is an error. Numbers are finite.
+Results are printed to stdout and progress to stderr; `--json` prints JSON. Every option can also be set by an environment
+variable, `PLAD_BENCH_<COMMAND>_<OPTION>` (such as `PLAD_BENCH_RUN_STEPS=100`), and the options of `run` and `plan` in a
+TOML file, given with `--config`, with option names as keys. `PLAD_BENCH_STORE` and `PLAD_BENCH_BOARDS_DIR` apply to all
+commands. The command line takes precedence over environment variables, and these over the file. An empty value
+(`--student ""`, an empty variable, `plad,,kd`) is an error. Numbers must be finite.
 
-The settings of the [protocol](records.md#protocol), from `--steps` to `--backend`, default to what the board fixes,
-else for pretrained students to their [recipe](recipes.md), else to what the task declares.
+The settings of the [protocol](records.md#protocol), from `--steps` to `--backend`, default to the board's settings; for a
+new board, to the [recipe](recipes.md) of pretrained students, or else to the defaults of the task.
 
-A *selector* is `name` or `name[param=value,...]`; commas separate selectors and `|` separates the values of a sweep.
-Put selectors with brackets in quotes, for the shell's sake. `all` selects everything of a kind.
+A *selector* is `name` or `name[param=value,...]`. Commas separate selectors, and `|` separates the values of a sweep.
+Quote selectors with brackets for the shell. `all` selects all components of a kind.
 
 | exit code | meaning |
 | --: | :-- |
-| 0 | everything asked for is done, or was already |
-| 1 | a cell failed, or a check is negative |
-| 2 | usage: an unknown name or option, a value out of range, a board that says otherwise |
+| 0 | success, including if all results are cached |
+| 1 | a cell or a check failed |
+| 2 | usage error: an unknown name or option, a value out of range, a conflict with the board's settings |
 | 3 | a prerequisite is missing: model, data, GPU, package, network, disk space |
 | 4 | a plugin is broken or malformed |
-| 5 | nothing to run: nothing is selected, or none of the methods can run |
-| 6 | stopped before `--max-cost` was exceeded; what was bought is kept |
+| 5 | nothing to run: the selection is empty, or none of the methods can run |
+| 6 | stopped before `--max-cost` was exceeded; paid responses are kept |
 | 130 | interrupted |
 
-`plan`, and `run --dry-run`, end with the code that `run` would have had before its first stage: 0, 2, 3, 4 or 5.
-They open no launcher, so what only that knows (slots for `--ranks`, the nodes of a Ray) is for `run` to find."""
+`plan` and `run --dry-run` exit with the code that `run` would have before its first stage: 0, 2, 3, 4 or 5. They do not
+open the launcher, so they do not check its resources (slots for `--ranks`, the nodes of a Ray cluster)."""
 
 
 def pages() -> dict[Path, str]:
@@ -154,7 +166,7 @@ def _section(method: Method, skip: str) -> str:
         "Teacher gives": method.access.value,
         "Trains on": _variants_of(method, _trains_on),
         "Needs": _variants_of(method, _needs),
-        "Control": "a baseline, never ranked; `--controls` adds it to a run, `all` does not" if method.control else "",
+        "Control": "a baseline, not ranked; `--controls` adds it to a run, `all` does not" if method.control else "",
         "Step": method.step_cost or "one forward and backward pass of the student",
         "Version": str(method.version),
     }
@@ -195,13 +207,13 @@ def _variants_of(method: Method, describe: Any) -> str:
 def _trains_on(objective: Any, params: Params) -> str:
     if isinstance(objective, PairObjective):
         return "pairs"
-    return " and ".join(dict.fromkeys(text.value for text in objective.texts(params)))
+    return " and ".join(dict.fromkeys(TEXTS[text] for text in objective.texts(params)))
 
 
 def _needs(objective: Any, params: Params) -> str:
     if isinstance(objective, PairObjective):
         scorer = objective.scorer(params)
-        needs = ["log-probabilities under q0"] if objective.reference else []
+        needs = ["log-probabilities under the reference model"] if objective.reference else []
         return ", ".join(needs + ([f"scores by `{scorer}`"] if scorer else []))
     return "the teacher's logits" if objective.teacher_logits else ""
 
@@ -244,9 +256,9 @@ def metrics_page() -> str:
 
 def _metric(metric: Metric) -> str:
     facts = {
-        "Better": metric.better or "reported and never ranked",
-        "Unit": metric.unit or "a plain number",
-        "Needs": ", ".join(sorted(metric.needs)) or "nothing more than text",
+        "Better": metric.better or "reported, not ranked",
+        "Unit": metric.unit or "none",
+        "Needs": ", ".join(sorted(metric.needs)) or "text only",
         "Cost": metric.cost,
         "Version": str(metric.version),
     }
@@ -280,7 +292,7 @@ def recipes_page() -> str:
     heads = {
         "lr": "learning rate",
         "steps": "steps",
-        "batch": "batch",
+        "batch": "global batch",
         "sft_lr": "SFT learning rate",
         "sft_steps": "SFT steps",
         "teacher_lr": "teacher's learning rate",
@@ -312,7 +324,7 @@ def _with_table(name: str, what: str, written: str) -> str:
 
 def _meaning(setting: Mapping[str, Any]) -> str:
     text = " ".join(setting["description"].split())
-    return f"{text} Absent where it has its default." if setting["unsaid"] else text
+    return f"{text} Absent at its default value." if setting["unsaid"] else text
 
 
 # ------------------------------------------------------------------------------------------------------------- cli
