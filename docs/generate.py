@@ -44,25 +44,26 @@ TEXTS = {
 METHODS_INTRO = """\
 # Methods
 
-In the formulas, p is the distribution of the teacher, q that of the student, q0 that of the reference model (the student
-after its SFT initialisation), and m a mixture of p and q. y+ and y- are the chosen and rejected responses of a pair, |y| is
-the number of tokens of y including its end token, and s is a scorer. Logarithms are natural. Token losses are averaged
-over the response tokens of the global batch, pair losses over its pairs. Parameters are given in brackets,
-`kd[temperature=2]`, and `|` separates the values of a sweep, `'kd[temperature=1|2]'`. [auditing.md](auditing.md) shows
-how to check a formula on your own tensors.
+In the formulas, p is the distribution of the teacher, q that of the student, q0 that of the reference model (the
+student after its SFT initialisation), and m a mixture of p and q. y+ and y- are the chosen and rejected responses of
+a pair, |y| is the number of tokens of y including its end token, and s is a scorer. Logarithms are natural. Token
+losses are averaged over the response tokens of the global batch, pair losses over its pairs. Parameters are given in
+brackets, `kd[temperature=2]`, and `|` separates the values of a sweep, `'kd[temperature=1|2]'`.
+[auditing.md](auditing.md) shows how to check a formula on your own tensors.
 
 Methods train on one or more sources of text: *references* of the task, *teacher responses*, *off-policy samples*
-(responses of the student after its SFT initialisation, sampled once), *on-policy text* (responses of the student during
-training), the *replay buffer* (on-policy responses of earlier steps), *shuffled teacher responses* (responses to other
-prompts), or *pairs* from a pair builder (`--pairs`). In the tables of parameters, *source* is the origin of the default."""
+(responses of the student after its SFT initialisation, sampled once), *on-policy text* (responses of the student
+during training), the *replay buffer* (on-policy responses of earlier steps), *shuffled teacher responses* (responses
+to other prompts), or *pairs* from a pair builder (`--pairs`). In the tables of parameters, *source* is the origin of
+the default."""
 
 METRICS_INTRO = """\
 # Metrics
 
-A metric gives one value per example, or NaN if it is undefined. Boards show the mean, and compute intervals, tests and
-ranks from the values. A metric that is not a mean over examples is decomposed into values per example, as its formula
-shows. y is the evaluated response, y_T the teacher's response, q the distribution of the student, and p that of the
-teacher.
+A metric gives one value per example, or NaN if it is undefined. Boards show the mean, and compute intervals, tests
+and ranks from the values. A metric that is not a mean over examples is decomposed into values per example, as its
+formula shows. y is the evaluated response, y_T the teacher's response, q the distribution of the student, and p that
+of the teacher.
 
 ```sh
 plad-bench run --metrics 'slot-errors,nll,token-ece,calibration[scorer=slot-errors],preference-accuracy,fidelity'
@@ -70,18 +71,19 @@ plad-bench run --metrics 'slot-errors,nll,token-ece,calibration[scorer=slot-erro
 
 All metrics, pair filters and the search for near-duplicates split text into words in the same way
 (`plad_bench/contract/words.py`): at white space or, in scripts without spaces (Chinese, Japanese, Thai, Lao, Khmer,
-Burmese), into characters with their marks. ROUGE and the comparison of prompts ignore case and punctuation, and support
-letters, marks and digits of all scripts; for English text, their words are those of the rouge-score package. Two texts
-are equal if they are equal after Unicode normalisation (NFC), ignoring white space. ROUGE is undefined for a reference
-without words, such as one with only emojis; if all references are like that, the metric is absent.
+Burmese), into characters with their marks. ROUGE and the comparison of prompts ignore case and punctuation, and
+support letters, marks and digits of all scripts; for English text, their words are those of the rouge-score package.
+Two texts are equal if they are equal after Unicode normalisation (NFC), ignoring white space. ROUGE is undefined for
+a reference without words, such as one with only emojis; if all references are like that, the metric is absent.
 
 *Needs* lists the inputs of a metric beyond prompt, references and response: `teacher`, the teacher's responses;
-`checkpoint`, the evaluated model; `teacher-logits`, the teacher's model; `references`, the task's references; `scores`,
-the values of another metric for the same responses. A metric is absent if its inputs are: if the teacher provides only
-text, if two tokenizers differ, or if the task has no references. The record and the page state the reason.
+`checkpoint`, the evaluated model; `teacher-logits`, the teacher's model; `references`, the task's references;
+`scores`, the values of another metric for the same responses. A metric is absent if its inputs are: if the teacher
+provides only text, if two tokenizers differ, or if the task has no references. The record and the page state the
+reason.
 
-Any metric with a direction can be used as a *scorer* by other metrics, by methods, and by pair builders (which need one
-that reads only text or has its own model). This gives several win rates:
+Any metric with a direction can be used as a *scorer* by other metrics, by methods, and by pair builders (which need
+one that reads only text or has its own model). This gives several win rates:
 
 | win rate | selector |
 | :-- | :-- |
@@ -90,27 +92,28 @@ that reads only text or has its own model). This gives several win rates:
 | by a language model | `win-judge[model=NAME]`, with the endpoint in `base_url=` and the key in `OPENAI_API_KEY` |
 | any of them, controlled for length | `win-lc[scorer=win-judge[model=NAME]]`, which reuses the judgements |
 
-Tasks of lm-eval are available as metrics: `lm-eval[tasks=hellaswag]`, `lm-eval[tasks='arc_easy+boolq',metric=acc]`, or
-your own task files with `include_path=DIR`. They use their own documents as examples. Keep the data of a task in its
-directory, because the content of the directory is part of the key.
+Tasks of lm-eval are available as metrics: `lm-eval[tasks=hellaswag]`, `lm-eval[tasks='arc_easy+boolq',metric=acc]`,
+or your own task files with `include_path=DIR`. They use their own documents as examples. Keep the data of a task in
+its directory, because the content of the directory is part of the key.
 
-Labels contain no paths: on a board, a directory is shown as its name and a hash. Commands for such a board therefore need
-`--metrics`, and it is an error if a file is missing."""
+Labels contain no paths: on a board, a directory is shown as its name and a hash. Commands for such a board therefore
+need `--metrics`, and it is an error if a file is missing."""
 
 CLI_INTRO = """\
 # Command line
 
-Results are printed to stdout and progress to stderr; `--json` prints JSON. Every option can also be set by an environment
-variable, `PLAD_BENCH_<COMMAND>_<OPTION>` (such as `PLAD_BENCH_RUN_STEPS=100`), and the options of `run` and `plan` in a
-TOML file, given with `--config`, with option names as keys. `PLAD_BENCH_STORE` and `PLAD_BENCH_BOARDS_DIR` apply to all
-commands. The command line takes precedence over environment variables, and these over the file. An empty value
-(`--student ""`, an empty variable, `plad,,kd`) is an error. Numbers must be finite.
+Results are printed to stdout and progress to stderr; `--json` prints JSON. Every option can also be set by an
+environment variable, `PLAD_BENCH_<COMMAND>_<OPTION>` (such as `PLAD_BENCH_RUN_STEPS=100`), and the options of `run`
+and `plan` in a TOML file, given with `--config`, with option names as keys. `PLAD_BENCH_STORE` and
+`PLAD_BENCH_BOARDS_DIR` apply to all commands. The command line takes precedence over environment variables, and
+these over the file. An empty value (`--student ""`, an empty variable, `plad,,kd`) is an error. Numbers must be
+finite.
 
-The settings of the [protocol](records.md#protocol), from `--steps` to `--backend`, default to the board's settings; for a
-new board, to the [recipe](recipes.md) of pretrained students, or else to the defaults of the task.
+The settings of the [protocol](records.md#protocol), from `--steps` to `--backend`, default to the board's settings;
+for a new board, to the [recipe](recipes.md) of pretrained students, or else to the defaults of the task.
 
-A *selector* is `name` or `name[param=value,...]`. Commas separate selectors, and `|` separates the values of a sweep.
-Quote selectors with brackets for the shell. `all` selects all components of a kind.
+A *selector* is `name` or `name[param=value,...]`. Commas separate selectors, and `|` separates the values of a
+sweep. Quote selectors with brackets for the shell. `all` selects all components of a kind.
 
 | exit code | meaning |
 | --: | :-- |
@@ -123,8 +126,8 @@ Quote selectors with brackets for the shell. `all` selects all components of a k
 | 6 | stopped before `--max-cost` was exceeded; paid responses are kept |
 | 130 | interrupted |
 
-`plan` and `run --dry-run` exit with the code that `run` would have before its first stage: 0, 2, 3, 4 or 5. They do not
-open the launcher, so they do not check its resources (slots for `--ranks`, the nodes of a Ray cluster)."""
+`plan` and `run --dry-run` exit with the code that `run` would have before its first stage: 0, 2, 3, 4 or 5. They do
+not open the launcher, so they do not check its resources (slots for `--ranks`, the nodes of a Ray cluster)."""
 
 
 def pages() -> dict[Path, str]:
@@ -207,7 +210,7 @@ def _variants_of(method: Method, describe: Any) -> str:
 def _trains_on(objective: Any, params: Params) -> str:
     if isinstance(objective, PairObjective):
         return "pairs"
-    return " and ".join(dict.fromkeys(TEXTS[text] for text in objective.texts(params)))
+    return ", ".join(dict.fromkeys(TEXTS[text] for text in objective.texts(params)))
 
 
 def _needs(objective: Any, params: Params) -> str:

@@ -432,7 +432,7 @@ def test_plugins_lists_components_and_names_a_broken_file(tmp_path):
         (["--methods", "kd[temprature=2]"], 2, ["temprature", "temperature"]),
         (["--methods", "kd[temperature=0]"], 2, ["kd[temperature=0]", "number > 0"]),
         (["--methods", "plad[loss=rnak]"], 2, ["rank or margin"]),
-        (["--methods", "plad[loss=rank"], 2, ["cannot read"]),
+        (["--methods", "plad[loss=rank"], 2, ["cannot parse"]),
         (["--methods", ","], 5, ["selects no method"]),
         (["--seeds", "0"], 2, ["seeds"]),
         (["--stpes", "3"], 2, ["--steps"]),
@@ -483,7 +483,7 @@ def test_a_board_that_contradicts_the_command_line_shows_both_values(done):
     result = plad_bench(*RUN, "--steps", "5", cwd=done)
     assert result.returncode == 2
     assert "steps = 4" in result.stderr
-    assert "says 5" in result.stderr
+    assert "sets 5" in result.stderr
     assert "teacher_logprobs is 'top'" in plad_bench(*RUN, "--teacher-logprobs", "top", cwd=done).stderr
 
 

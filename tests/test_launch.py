@@ -545,7 +545,7 @@ def test_ranks_have_one_reservation_that_is_given_back(ray, tmp_path):
 @pytest.mark.parametrize(
     ("address", "error", "says"),
     [
-        ("ray://head:1", UsageError, "from outside"),
+        ("ray://head:1", UsageError, "Ray Client"),
         ("nowhere:1", MissingError, "cannot connect to Ray at nowhere:1: could not"),
     ],
 )

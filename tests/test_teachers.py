@@ -232,7 +232,7 @@ def test_recorded_names_bad_rows_and_missing_prompts(tmp_path, data):
 def test_a_recorded_teacher_may_go_without_some_responses(tmp_path, data):
     file = lines(tmp_path / "said.jsonl", [{"id": f"id{i}", "response": "x"} for i in range(5)])
     for more in ({}, {"missing": "skip"}, {"missing": "skip", "max_missing": 0.1}):
-        with pytest.raises(StageError, match="lack 1 of the 6 prompts"):
+        with pytest.raises(StageError, match="missing for 1 of the 6 prompts"):
             asked(tmp_path, data, "recorded", path=str(file), **more)
     rows, context = asked(tmp_path, data, "recorded", path=str(file), missing="skip", max_missing=0.2)
     assert rows == {**{f"id{i}": ["x"] for i in range(5)}, "id5": []}
