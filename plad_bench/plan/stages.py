@@ -222,7 +222,15 @@ class Plan:
         training: Training | None = self.teacher.component.training(self.teacher.params)
         if training is None or training.steps == 0:
             return base
-        spec = {"steps": training.steps, "lr": training.lr, "batch": training.batch, "seed": 0, "precision": "float32"}
+        pretrained = "tokenizer" not in base.inputs
+        spec = {
+            "steps": training.steps,
+            "lr": training.lr,
+            "batch": training.batch,
+            "seed": 0,
+            "precision": self.protocol.precision if pretrained else "float32",
+            **({"lora": training.lora} if training.lora else {}),
+        }
         return self.train("teacher", self.sft, base, spec, owner=TEACHER)
 
     @functools.cached_property
