@@ -118,12 +118,16 @@ class Stage:
     @property
     def label(self) -> str:
         """What a reader is told of it, such as "plad (seed 0): train" or "teacher: generate test responses"."""
+        seeded = "" if self.seed is None else f" (seed {self.seed})"
+        return f"{self.owner}{seeded}: {self.action}" if self.owner else self.action
+
+    @property
+    def action(self) -> str:
+        """What it does, such as "train" or "generate test responses"."""
         metric, split = self.spec.get("metric", {}), str(self.spec.get("split", ""))
-        does = ACTIONS[self.operation].format(
+        return ACTIONS[self.operation].format(
             split=split.replace("train", "training"), text=self.spec.get("text"), metric=metric.get("name")
         )
-        seeded = "" if self.seed is None else f" (seed {self.seed})"
-        return f"{self.owner}{seeded}: {does}" if self.owner else does
 
     @property
     def seed(self) -> int | None:
