@@ -41,7 +41,18 @@ def commands(page: str) -> list[list[str]]:
     return [words[1:] for words in found if words and Path(words[0]).name == "plad-bench"]
 
 
-def readme_plugin() -> str:
-    """The source of the plugin on the README, which its commands call squared.py."""
-    (source,) = re.findall(r"^```python\n(.*?)^```", PAGES[0].read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
-    return str(source)
+def python_blocks(page: str) -> list[str]:
+    """The fenced Python blocks of a page."""
+    return re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+
+
+def page_files() -> dict[str, str]:
+    """Name -> source of the files that commands on the pages use: Python blocks that begin with `# NAME.py`."""
+    blocks = [block for page in PAGES for block in python_blocks(page.read_text("utf-8"))]
+    return {found[1]: block for block in blocks if (found := re.match(r"# (\w+\.py)\n", block))}
+
+
+def python_script(page: str) -> str:
+    """The Python blocks of a page as one script, which begins with the names of plad_bench; empty without a block."""
+    blocks = python_blocks(page)
+    return "\n\n".join(["from __future__ import annotations\nfrom plad_bench import *", *blocks]) if blocks else ""

@@ -13,7 +13,7 @@ from typing import get_args
 
 import click
 import pytest
-from pages import DOCS, PAGES, ROOT, commands, readme_plugin
+from pages import DOCS, PAGES, ROOT, commands, page_files, python_blocks
 from pydantic import BaseModel
 
 from plad_bench.cli.main import cli
@@ -59,8 +59,9 @@ def plugins(tmp_path_factory):
     directory = tmp_path_factory.mktemp("pages")
     for name in ("README.md", "examples"):
         (directory / name).symlink_to(ROOT / name)
-    (directory / "squared.py").write_text(readme_plugin(), encoding="utf-8")
-    files = [directory / "squared.py", new_plugin(directory, "my-loss"), new_plugin(directory, "my-overlap", "metric")]
+    for name, source in page_files().items():
+        (directory / name).write_text(source, encoding="utf-8")
+    files = [*(directory / name for name in page_files()), new_plugin(directory, "my-loss"), new_plugin(directory, "my-overlap", "metric")]
     return directory, Registry.load([EXAMPLE, *files])
 
 
@@ -201,7 +202,7 @@ def test_a_wrong_command_would_be_found(wrong, registry):
 
 
 def test_the_tutorial_has_its_commands():
-    assert len([c for name, c in COMMANDS if name == "plugins.md"]) >= 5
+    assert len([c for name, c in COMMANDS if name == "add-a-method.md"]) >= 5
 
 
 # --------------------------------------------------------------------------------------------------------- plugins
@@ -228,11 +229,11 @@ def test_the_signature_of_param_is_on_the_page():
 
 
 def test_the_tutorial_shows_what_new_plugin_writes_and_the_example(tmp_path):
-    for heading, file, count in [
-        ("## From an empty directory to a row on a board", new_plugin(tmp_path, "my-loss"), 3),
-        ("## A metric", EXAMPLE, 1),
+    for page, heading, file, count in [
+        ("add-a-method.md", "## From an empty directory to a row on a board", new_plugin(tmp_path, "my-loss"), 3),
+        ("add-a-component.md", "## A metric", EXAMPLE, 1),
     ]:
-        blocks = re.findall(r"^```python\n(.*?)^```", section(read("plugins.md"), heading), re.MULTILINE | re.DOTALL)
+        blocks = python_blocks(section(read(page), heading))
         source = file.read_text(encoding="utf-8")
         assert len(blocks) == count
         assert [block for block in blocks if block not in source] == []
@@ -282,10 +283,8 @@ def test_the_metric_of_the_example():
 def test_the_check_of_the_formula_runs(registry):
     import torch
 
-    (block,) = re.findall(
-        r"```python\n(.*?)```", section(read("plugins.md"), "## Checking the formula"), flags=re.DOTALL
-    )
-    names = {"method": registry.get("method", "my-kd")}
+    (block,) = python_blocks(section(read("add-a-method.md"), "## Checking the formula"))
+    names = {"METHOD": registry.get("method", "my-kd")}
     exec(block, names)
     assert names["same"].item() == 0
     torch.testing.assert_close(names["forward"], names["plain"])

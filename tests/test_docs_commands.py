@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import tiny
-from pages import PAGES, ROOT, inline_commands, readme_plugin, shell_lines
+from pages import PAGES, ROOT, inline_commands, page_files, python_script, shell_lines
 
 from plad_bench.contract.errors import ExitCode
 
@@ -36,8 +36,11 @@ NEEDS = {
 }
 """Part of a command -> what it asks for and a test does not have."""
 
-INSTALLS = ("pip install", "-m pytest", "/ruff ")
-"""Commands that .ci/run executes itself, in a fresh virtual environment."""
+INSTALLS = ("pip install", "-m pytest", "/ruff ", "hf download")
+"""Commands that .ci/run executes itself, in a fresh virtual environment, and one that needs the hub."""
+
+COUNTS = {"README", "publish", "quickstart", "read-a-board", "own-data"}
+"""Pages that read a board that counts, so that their runs are no trials."""
 
 
 def page_commands(page: Path) -> list[str]:
@@ -101,7 +104,12 @@ def user_data(root: Path) -> None:
     meanings = [f"name[Place {n}], food[{food}]" for n in range(40) for food in ("Thai", "French")]
     table = "".join(f'"{meaning}","{meaning.split("[")[1].split("]")[0]} serves food."\n' for meaning in meanings)
     (root / "DIR" / "rows.csv").write_text(f"mr,ref\n{table}", encoding="utf-8")
-    (root / "squared.py").write_text(readme_plugin(), encoding="utf-8")
+    for name, source in page_files().items():
+        (root / name).write_text(source, encoding="utf-8")
+    for seed, name in enumerate(("student", "teacher")):
+        template = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
+        tiny.llama(seed).save_pretrained(root / name)
+        tiny.tokenizer(template=template).save_pretrained(root / name)
     from plad_bench_plugins.tasks import demo
 
     (task,) = (record for record in demo.RECORDS if getattr(record, "name", "") == "demo")
@@ -118,15 +126,11 @@ def store(tmp_path_factory):
     return tmp_path_factory.mktemp("store")
 
 
-def shell(command: str, root: Path, store: Path) -> subprocess.CompletedProcess[str]:
-    board = re.search(r"--board (\S+)", command)
-    begun = board is not None and (root / "leaderboards" / board[1] / "board.toml").is_file()
-    small = {} if begun else SMALL  # a board that was begun keeps its conditions
-    if not begun and root.name.rstrip("0123456789") not in {"README", "publish"}:  # there a board is read that counts
-        small = {**small, "LIMIT": "8"}
-    environment = {
+def environment(store: Path, **options: str) -> dict[str, str]:
+    """The environment of a command: without the hub, a proxy and a key that count, and with options of `run`."""
+    return {
         **os.environ,
-        **{f"PLAD_BENCH_RUN_{name}": value for name, value in small.items()},
+        **{f"PLAD_BENCH_RUN_{name}": value for name, value in options.items()},
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PLAD_BENCH_STORE": str(store),
         "PLAD_BENCH_RUN_GPUS": "none",
@@ -135,9 +139,17 @@ def shell(command: str, root: Path, store: Path) -> subprocess.CompletedProcess[
         "HTTPS_PROXY": "http://127.0.0.1:9",
         "OPENAI_API_KEY": "none",
     }
+
+
+def shell(command: str, root: Path, store: Path) -> subprocess.CompletedProcess[str]:
+    board = re.search(r"--board (\S+)", command)
+    begun = board is not None and (root / "leaderboards" / board[1] / "board.toml").is_file()
+    small = {} if begun else SMALL  # a board that was begun keeps its conditions
+    if not begun and root.name.rstrip("0123456789") not in COUNTS:  # there a board is read that counts
+        small = {**small, "LIMIT": "8"}
     return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command],
-        cwd=root, env=environment, capture_output=True, text=True, timeout=1200, check=False,
+        cwd=root, env=environment(store, **small), capture_output=True, text=True, timeout=1200, check=False,
     )  # fmt: skip
 
 
@@ -151,6 +163,20 @@ def test_a_command_of_the_pages_does_what_it_says(page, command, clone, store):
         assert any(word in result.stderr for words in missing for word in words.split("|")), told
     else:
         assert result.returncode == 0, told
+
+
+SCRIPTS = {page: script for page in PAGES if (script := python_script(page.read_text(encoding="utf-8")))}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", SCRIPTS, ids=lambda page: page.name)
+def test_the_python_of_a_page_runs_after_its_commands(page, clone, store):
+    variables = {**environment(store), "PYTHONPATH": "examples"}
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", SCRIPTS[page]],
+        cwd=clone(page), env=variables, capture_output=True, text=True, timeout=1200, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-4000:]
 
 
 def test_what_commands_need_is_on_the_pages():

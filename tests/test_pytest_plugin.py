@@ -116,7 +116,7 @@ def test_the_plugin_of_pytest_imports_nothing_of_plad_bench_until_it_is_asked(tm
 
 @pytest.mark.slow
 def test_the_example_of_the_page_passes(tmp_path):
-    page = (DOCS / "plugins.md").read_text().split("## Fixtures for pytest")[-1]
+    page = (DOCS / "add-a-method.md").read_text().split("## Fixtures for pytest")[-1]
     source = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
     made = session(tmp_path, my_method=(ROOT / "examples/my_method.py").read_text(), test_my_method=source)
     assert made.returncode == 0, made.stdout + made.stderr

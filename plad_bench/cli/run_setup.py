@@ -295,7 +295,7 @@ def _check_threads(options: Mapping[str, Any]) -> None:
     if asked > there and [selector.name for selector in parse(options["launcher"])] == ["local"]:
         raise UsageError(
             f"--threads {asked} exceeds the {there} processors of this machine",
-            f"Use at most {there}. Results depend on the number of threads: see docs/launchers.md.",
+            f"Use at most {there}. Results depend on the number of threads: see docs/clusters.md#slots.",
         )
 
 
