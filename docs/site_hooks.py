@@ -32,7 +32,8 @@ OUTSIDE = (
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the files outside docs/ to the site."""
     for path in (path for pattern in OUTSIDE for path in sorted(ROOT.glob(pattern))):
-        files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
+        text = re.sub(r'(href="(?:\.\./)+)docs/([\w-]+)\.md', r"\1\2/", path.read_text(encoding="utf-8"))
+        files.append(File.generated(config, path.relative_to(ROOT).as_posix(), content=text))
     return files
 
 
