@@ -61,7 +61,11 @@ def plugins(tmp_path_factory):
         (directory / name).symlink_to(ROOT / name)
     for name, source in page_files().items():
         (directory / name).write_text(source, encoding="utf-8")
-    files = [*(directory / name for name in page_files()), new_plugin(directory, "my-loss"), new_plugin(directory, "my-overlap", "metric")]
+    files = [
+        *(directory / name for name in page_files()),
+        new_plugin(directory, "my-loss"),
+        new_plugin(directory, "my-overlap", "metric"),
+    ]
     return directory, Registry.load([EXAMPLE, *files])
 
 
