@@ -200,15 +200,15 @@ class TinyModels:
 
     student: Evaluated
     teacher: Evaluated
-    """Both are a `plad_bench.LanguageModel`, as metrics get one."""
+    """Both are a `plad_bench.LanguageModel`, as metrics receive it."""
 
     def batch(self, texts: Sequence[tuple[str, str]]) -> tuple[Tensor, Tensor, Tensor]:
-        """What `token_loss` takes, of B texts: logits [B, T, V] of student and teacher, and labels [B, T].
+        """The inputs of `token_loss` for B texts: logits [B, T, V] of student and teacher, and labels [B, T].
 
-        The student's logits have a gradient to its weights.
+        The logits of the student have a gradient.
 
         Args:
-            texts: (prompt, response) of each.
+            texts: (prompt, response) pairs.
         """
         from plad_bench.learn.sequences import collate
 
@@ -223,7 +223,7 @@ class TinyModels:
 
 
 def tiny_models(seed: int = 0) -> TinyModels:
-    """The models of `plad_bench.tiny` as they are made from scratch, with a tokenizer of its texts."""
+    """The models of `plad_bench.tiny` with random weights, and a tokenizer trained on its texts."""
     from plad_bench import tiny
     from plad_bench.execute.stages.tokenizer import trained
     from plad_bench.learn import models

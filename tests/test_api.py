@@ -138,7 +138,7 @@ def test_a_plugin_that_asks_for_a_newer_version_is_left_out_by_name_and_the_rest
     (broken,) = registry.broken
     assert (broken.origin.plugin, broken.origin.distribution) == ("house", "house.py")
     assert broken.cause == (
-        f"it needs version {API_VERSION + 1} of the plugin API, and this plad-bench has version {API_VERSION}. "
+        f"it needs version {API_VERSION + 1} of the plugin API, but this plad-bench has version {API_VERSION}. "
         "Upgrade plad-bench, or install an older version of the plugin."
     )
     assert registry.get("metric", "length").name == "length"
@@ -162,7 +162,7 @@ def test_an_installed_plugin_is_asked_before_it_is_imported(tmp_path, monkeypatc
 
 def test_a_version_that_is_none_is_said_to_be(tmp_path):
     (broken,) = Registry.load([plugin(tmp_path, "'two'")]).broken
-    assert "PLAD_BENCH_API is no integer. Write it as a constant: PLAD_BENCH_API = " in broken.cause
+    assert "PLAD_BENCH_API is not an integer. Write it as a constant: PLAD_BENCH_API = " in broken.cause
 
 
 if __name__ == "__main__":

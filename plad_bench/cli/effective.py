@@ -123,8 +123,7 @@ def _teachers(teacher: Chosen) -> dict[str, Setting]:
             return RECIPE
         return TEACHER if name not in fields or getattr(params, name) == fields[name].default else SELECTOR
 
-    names = ("steps", "lr", "lora") if training.lora else ("steps", "lr")
-    return {name: Setting(getattr(training, name), origin(name)) for name in names}
+    return {name: Setting(getattr(training, name), origin(name)) for name in ("steps", "lr")}
 
 
 def lines(found: Sequence[TaskSettings]) -> Iterator[str]:
@@ -145,7 +144,7 @@ def lines(found: Sequence[TaskSettings]) -> Iterator[str]:
         for teacher in of.teachers:
             tuned = [f"{name} {_shown(s.value)} ({s.origin})" for name, s in teacher.settings.items()]
             what = f"fine-tuned on the references first, {', '.join(tuned)}" if tuned else "used as it is"
-            yield f"  teacher {teacher.teacher}: {what.replace('lr ', 'learning rate ').replace('lora ', 'LoRA rank ')}"
+            yield f"  teacher {teacher.teacher}: {what.replace('lr ', 'learning rate ')}"
 
 
 def _shown(value: Any) -> str:

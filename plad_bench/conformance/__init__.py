@@ -1,4 +1,4 @@
-"""What the harness expects of any component, as claims that tests and `plad-bench check-plugin` hold it against."""
+"""The plugin contract: claims about components, which tests and `plad-bench check-plugin` verify."""
 
 from plad_bench.conformance.claims import Verdict
 from plad_bench.conformance.components import broken, kind_of, verdicts

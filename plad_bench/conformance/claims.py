@@ -1,4 +1,4 @@
-"""A claim: something that is true of every component of a kind, how it is tested, and what to do where it is not."""
+"""Claims about components: a statement, its test and a remedy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Test = Callable[[Any], None]
 
 
 class NotKept(AssertionError):  # noqa: N818  a finding, not an error of ours
-    """A claim does not hold, for a reason that has a remedy of its own."""
+    """A claim fails for a reason with its own remedy."""
 
     def __init__(self, problem: str, remedy: str) -> None:
         super().__init__(problem)
@@ -22,13 +22,13 @@ class NotKept(AssertionError):  # noqa: N818  a finding, not an error of ours
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a component stands to a claim."""
+    """The result of testing a claim on a component."""
 
     claim: str
     level: Literal["ok", "warning", "failed", "unknown"]
     problem: str = ""
     remedy: str = ""
-    """What to do about the problem; empty where there is none."""
+    """Remedy for the problem; empty if there is none."""
 
     def __str__(self) -> str:
         return f"{self.claim}: {self.problem}" + (f"\n  {self.remedy}" if self.remedy else "")
@@ -36,18 +36,18 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Claim:
-    """Something that is true of every component of a kind that `applies` accepts."""
+    """A statement that must hold for every component of a kind that `applies` accepts."""
 
     text: str
     kind: str
-    """Empty: every kind."""
+    """Kind of component; empty for all kinds."""
     test: Test
     """Raises AssertionError if the claim does not hold, and MissingError if that cannot be checked here."""
     remedy: str
-    """What an author should do if it does not hold."""
+    """Remedy for the author if the claim fails."""
     applies: Callable[[Any], bool] = lambda component: True
     advice: bool = False
-    """The usual case; a component may have reasons to differ."""
+    """Whether the claim is advice, to which there can be exceptions."""
 
     def verdict(self, component: Any) -> Verdict:
         """Test a component."""
@@ -85,7 +85,7 @@ def claim(
 
 
 def see(condition: object, problem: str, remedy: str = "") -> None:
-    """Raise `problem` unless the condition holds; a remedy given here takes the place of the claim's."""
+    """Raise `problem` unless the condition holds; a remedy given here replaces the claim's."""
     if not condition:
         raise NotKept(problem, remedy) if remedy else AssertionError(problem)
 

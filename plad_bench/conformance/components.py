@@ -1,4 +1,4 @@
-"""Claims about components of every kind, and all the verdicts on a component."""
+"""Claims about components of all kinds, and the verdicts on a component."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from plad_bench.contract.registry import KINDS, Registry
 
 
 def verdicts(component: components.Component, registry: Registry | None = None) -> list[Verdict]:
-    """How a component stands to every claim that applies to it.
+    """Test all claims that apply to a component.
 
     With a registry, the names that it mentions (a default student, metrics, a teacher) are looked up as well.
     """
@@ -23,7 +23,7 @@ def verdicts(component: components.Component, registry: Registry | None = None) 
 
 
 def broken(component: components.Component) -> list[str]:
-    """The claims that a component does not keep, with remedies, advice left out; empty if all is well."""
+    """The failed claims of a component with remedies, without advice; empty if all hold."""
     return [str(v) for v in verdicts(component) if v.level == "failed"]
 
 
@@ -73,7 +73,7 @@ def _defaults(component: Any) -> None:
 
 
 def _lookups(registry: Registry | None) -> Iterator[Claim]:
-    """Claims about the names that a component mentions, for which one must know what is registered."""
+    """Claims about the selectors in a component, which need a registry."""
     if registry is None:
         return
     from plad_bench.plan.chosen import choose

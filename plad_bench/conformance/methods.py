@@ -1,4 +1,4 @@
-"""Claims about methods: what a loss of tokens or of pairs keeps, whatever its equation."""
+"""Claims about methods: properties of all token losses and pair losses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from plad_bench.contract.params import source_of
 
 
 def batch(dtype: Any = None, scale: float = 2.0, vocabulary: int = 7) -> tuple[Any, Any, Any]:
-    """Student and teacher logits [3, 5, V] and labels [3, 5] with ragged responses, one row fully masked."""
+    """Student and teacher logits [3, 5, V] and labels [3, 5] of ragged responses, one row fully masked."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
@@ -68,7 +68,7 @@ def _sourced(method: Any) -> None:
 
 
 _EXTREME = 200.0
-"""Logits of this size leave all but one token a probability of 0 in float32."""
+"""With logits of this size, all tokens but one have a probability of 0 in float32."""
 _FINITE_GRADIENT = (
     "The gradient of sqrt() at 0, of log() at 0 and of norm() at 0 is not finite, also below torch.where: clamp_min "
     "before them, or work in log space."

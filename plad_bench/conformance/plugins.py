@@ -1,4 +1,4 @@
-"""Claims about a plugin as a whole: that it loads quickly, and that all of it is called."""
+"""Claims about a whole plugin: that it loads quickly, and that all its hooks are called."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ began = time.perf_counter()
 importlib.import_module(what) if kind == "module" else runpy.run_path(what)
 print("\\n" + json.dumps([time.perf_counter() - began, [n for n in names if n in sys.modules]]))
 """
-"""Imports a plugin alone, in a fresh interpreter: in one that has run for a while somebody else may have paid."""
+"""Imports one plugin in a new interpreter, because other code may already have imported its modules in this one."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A verdict on a component, or on a plugin as a whole."""
+    """A verdict on a component or on a whole plugin."""
 
     kind: str
-    """The component's, or "plugin"."""
+    """Kind of the component, or "plugin"."""
     name: str
     verdict: Verdict
 
 
 def check(registry: Registry, names: Iterable[str]) -> list[Checked]:
-    """Every verdict on the registry's plugins of these names, and on all that they register."""
+    """All verdicts on the named plugins of a registry and on their components."""
     wanted = set(names)
     for kind in KINDS:
         registry.components(kind)  # so that what is broken in their hooks shows
@@ -51,7 +51,7 @@ def check(registry: Registry, names: Iterable[str]) -> list[Checked]:
 
 
 def check_module(module: ModuleType) -> list[Checked]:
-    """Every verdict on a plugin that is a module, whether its package is installed or not."""
+    """All verdicts on a plugin module, whether its package is installed or not."""
     registry = Registry.load()
     names = installed_as(module)
     if not names:
@@ -61,7 +61,7 @@ def check_module(module: ModuleType) -> list[Checked]:
 
 
 def broken_module(module: ModuleType) -> list[str]:
-    """The claims that a plugin does not keep, with remedies, advice left out; empty if all is well."""
+    """The failed claims of a plugin with remedies, without advice; empty if all hold."""
     return [f"{c.kind} {c.name}: {c.verdict}" for c in check_module(module) if c.verdict.level == "failed"]
 
 
@@ -111,13 +111,13 @@ def _of_components(registry: Registry, names: set[str]) -> Iterator[Checked]:
 
 
 def _own(registry: Registry, kind: str, names: set[str]) -> dict[str, Any]:
-    """What the plugins of these names register of a kind."""
+    """The components of a kind that the named plugins register."""
     found = (r for listed in registry.components(kind).values() for r in listed)
     return {r.component.name: r.component for r in found if r.origin.plugin in names}
 
 
 def unknown_hooks(registry: Registry) -> Iterator[tuple[str, str, str]]:
-    """(plugin, hook, what was meant) for each implementation of a hook that does not exist."""
+    """(plugin, hook, similar names) for each implementation of a hook that does not exist."""
     hooks: dict[str, Any] = {n: h for n, h in vars(registry.manager.hook).items() if not n.startswith("_")}
     existing = [name for name, hook in hooks.items() if hook.has_spec()]
     for name, hook in hooks.items():
@@ -127,7 +127,7 @@ def unknown_hooks(registry: Registry) -> Iterator[tuple[str, str, str]]:
 
 
 def uncalled(registry: Registry) -> Iterator[tuple[str, str]]:
-    """(plugin, why) for each plugin that implements no hook, and each function that lacks its @hookimpl."""
+    """(plugin, problem) for each plugin without hooks, and for each hook function without @hookimpl."""
     manager = registry.manager
     hooks = {n for n, h in vars(manager.hook).items() if not n.startswith("_") and h.has_spec()}
     for plugin, module in manager.list_name_plugin():
@@ -145,7 +145,7 @@ def uncalled(registry: Registry) -> Iterator[tuple[str, str]]:
 
 
 def heavy_imports(registry: Registry, names: set[str]) -> Iterator[tuple[str, Finding]]:
-    """A warning for each plugin of these names that imports what every command would then wait for."""
+    """A warning for each named plugin that imports heavy packages at import time and so delays every command."""
     for entry in entry_points(group=GROUP):
         if entry.name in names and entry.dist is not None and entry.dist.name != "plad-bench":
             yield from _imported(entry.name, "module", entry.module)
@@ -155,7 +155,7 @@ def heavy_imports(registry: Registry, names: set[str]) -> Iterator[tuple[str, Fi
 
 
 def _imported(name: str, kind: str, what: str) -> Iterator[tuple[str, Finding]]:
-    """Whatever fails here is reported where the plugin is loaded."""
+    """Errors are reported where the plugin is loaded."""
     command = [sys.executable, "-c", _PROBE, kind, what, ",".join(_HEAVY)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     made = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100, check=False)

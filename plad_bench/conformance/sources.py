@@ -1,4 +1,4 @@
-"""Claims about where prompts, models and answers come from: tasks, students and teachers."""
+"""Claims about tasks, students and teachers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from plad_bench.contract import enums, examples, models
 from plad_bench.contract.registry import resolve
 
 _LOOKED_AT = 200
-"""How many examples of a task are read."""
+"""Number of examples of a task to read."""
 _PROMPTS = [f"Say something, {i}." for i in range(5)]
 
 

@@ -1,4 +1,4 @@
-"""Claims about what reads texts: metrics and pair builders."""
+"""Claims about metrics and pair builders."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _scored_examples() -> list[examples.Scored]:
 
 
 def _words(selector: str) -> Callable[[Any], list[float]]:
-    """A stand-in for any scorer: the number of words."""
+    """A substitute for any scorer: the number of words."""
     return lambda examples: [float(len(e.response.split())) for e in examples]
 
 

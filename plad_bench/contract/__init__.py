@@ -1,1 +1,1 @@
-"""What the harness and its plugins agree on: records, hooks, the registry, errors. Imports no other part."""
+"""The interface between the harness and plugins: records, hooks, registry, errors. Imports no other part."""

@@ -1,4 +1,4 @@
-"""The version of the plugin API, and the one that a plugin asks for."""
+"""The version of the plugin API, and the version that a plugin requires."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import importlib.util
 from plad_bench.contract.errors import PluginError
 
 API_VERSION = 2
-"""Raised, at most once in a release, when a name of the API is added, renamed or removed (docs/plugins.md)."""
+"""Increased, at most once per release, when a name of the API is added, renamed or removed (docs/plugins.md)."""
 DECLARATION = "PLAD_BENCH_API"
-"""The constant of a plugin's module that holds the oldest version it works with."""
+"""The constant in a plugin's module with the oldest version that the plugin supports."""
 
 
 def check(source: str | bytes) -> None:
-    """See that a plugin works with this version, before its module is executed: it may import what is not there.
+    """Check that a plugin supports this version, before its module is executed and may import missing names.
 
     Raises:
-        PluginError: if it asks for a newer one, or for something that is no version.
-        SyntaxError: if it is not Python.
+        PluginError: if it requires a newer version, or if the version is invalid.
+        SyntaxError: if the source is not valid Python.
     """
     for node in ast.parse(source).body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
@@ -27,7 +27,7 @@ def check(source: str | bytes) -> None:
 
 
 def check_module(name: str) -> None:
-    """The same for a module that is to be imported. Errors as `check`, and those of importing its packages."""
+    """`check` for a module before its import. Errors as `check`, and errors of importing its packages."""
     spec = importlib.util.find_spec(name)
     read = getattr(spec.loader, "get_source", None) if spec else None
     check((read(name) if read else None) or "")
@@ -36,9 +36,9 @@ def check_module(name: str) -> None:
 def _check_version(value: ast.expr | None) -> None:
     asked = value.value if isinstance(value, ast.Constant) else None
     if type(asked) is not int:
-        raise PluginError(f"{DECLARATION} is no integer", f"Write it as a constant: {DECLARATION} = {API_VERSION}.")
+        raise PluginError(f"{DECLARATION} is not an integer", f"Write it as a constant: {DECLARATION} = {API_VERSION}.")
     if asked > API_VERSION:
         raise PluginError(
-            f"it needs version {asked} of the plugin API, and this plad-bench has version {API_VERSION}",
+            f"it needs version {asked} of the plugin API, but this plad-bench has version {API_VERSION}",
             "Upgrade plad-bench, or install an older version of the plugin.",
         )

@@ -12,7 +12,7 @@ def processors() -> int:
 
 
 def memory() -> int:
-    """Bytes of this machine's memory, or of what its control group may use, whichever is less; 0 if unknown."""
+    """Memory of this machine in bytes, or the limit of its control group if that is smaller; 0 if unknown."""
     try:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError):

@@ -1,4 +1,4 @@
-"""The former home of the records that plugins register; they are imported from `plad_bench`. Removed in version 0.3."""
+"""Deprecated module of the records that plugins register: import them from `plad_bench`. Removed in version 0.3."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from plad_bench.contract.renamed import API
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, with a warning that says where it is now."""
+    """Return a public name, with a deprecation warning."""
     if name not in plad_bench.__all__ and name not in API:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)

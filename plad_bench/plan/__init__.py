@@ -1,1 +1,1 @@
-"""From what the user asked to a graph of stages: selectors, run specification, cells, stages and their keys."""
+"""Planning of a run: selectors, specification, cells, stages and their keys."""

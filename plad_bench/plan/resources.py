@@ -1,4 +1,4 @@
-"""What a stage will take: memory of its device, time, and disk. Estimated from shapes and lengths; needs no torch.
+"""Estimates of a stage's device memory, time and disk space, from model shapes and text lengths, without torch.
 
 Memory of a training, in bytes, for P parameters of which p are trained, L layers of width h with feed-forward width i
 and key-value width c, M padded tokens and N response tokens of a micro-batch, and V words:
@@ -20,37 +20,37 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 ALONE, BESIDE_A_TEACHER = 5, 12
-"""Tensors of logits that a loss and its gradient hold at a time."""
+"""Number of logit tensors that a loss and its gradient hold at the same time."""
 GPU_SHARE = 16
-"""The part of a GPU's memory that logits may take before they are made in chunks, as in `learn/chunked_logits.py`."""
+"""Logits of more than 1/16 of a GPU's memory are computed in chunks, as in `learn/chunked_logits.py`."""
 CPU_BUDGET = 512 * 2**20
 CHUNK_COPIES = 8
 LORA = 16
-"""The rank that is tried where the whole model does not fit."""
+"""LoRA rank to suggest if full fine-tuning does not fit."""
 GENERATED_AT_ONCE = 128
-"""Prompts of a batch that is generated, as in `learn/generation.py`."""
+"""Prompts per generation batch, as in `learn/generation.py`."""
 PROCESS = 0.6e9
-"""Bytes of a process with torch and transformers, counted on a CPU."""
+"""Bytes of a process with torch and transformers on a CPU."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a decoder that decide its memory and its time."""
+    """The sizes of a decoder that determine its memory and time."""
 
     layers: int
     width: int
     inner: int
     """Width of the feed-forward layers."""
     keys: int
-    """Width of keys, and of values, of all heads together."""
+    """Total width of the keys, or of the values, of all heads."""
     queries: int
-    """Width of queries of all heads together."""
+    """Total width of the queries of all heads."""
     vocabulary: int
     tied: bool = False
     parameters: float = 0
-    """Where it is known exactly; 0 counts from the sizes."""
+    """Exact number of parameters if known; 0 to compute it from the sizes."""
     assumed: bool = False
-    """Whether the sizes are those of a usual model of that many parameters."""
+    """Whether the sizes are typical ones for the number of parameters."""
 
     @property
     def body(self) -> float:
@@ -69,7 +69,7 @@ class Shape:
         return self.parameters or self.body + self.head * (1 if self.tied else 2)
 
     def of_layers(self, layers: int) -> Shape:
-        """The same model with so many of its layers."""
+        """The same model with this number of layers."""
         fewer = replace(self, layers=layers)
         return replace(fewer, parameters=self.parameters - self.body + fewer.body if self.parameters else 0)
 
@@ -86,17 +86,17 @@ USUAL = (
     Shape(64, 5120, 27_648, 1024, 5120, 152_064),
     Shape(80, 8192, 28_672, 1024, 8192, 128_256),
 )
-"""SmolLM2 135M and 360M, Qwen2.5 0.5B, 7B, 14B and 32B, Llama 3 1B, 3B, 8B and 70B, by what their files say."""
+"""SmolLM2 135M and 360M, Qwen2.5 0.5B, 7B, 14B and 32B, Llama 3 1B, 3B, 8B and 70B, according to their files."""
 
 
 def usual(parameters: float) -> Shape:
-    """The shape that stands for a model of which only its number of parameters is known."""
+    """A typical shape for a number of parameters."""
     nearest = min(USUAL, key=lambda shape: abs(shape.count / parameters - 1))
     return replace(nearest, parameters=parameters, assumed=True)
 
 
 def shape_of(config: Mapping[str, Any], parameters: float = 0) -> Shape | None:
-    """The shape that a configuration describes; None if it lacks a size, as of an encoder-decoder."""
+    """The shape in a configuration; None if a size is missing, such as for an encoder-decoder."""
 
     def first(*names: str) -> int:
         return next((config[name] for name in names if isinstance(config.get(name), int) and config[name] > 0), 0)
@@ -117,43 +117,43 @@ def shape_of(config: Mapping[str, Any], parameters: float = 0) -> Shape | None:
 
 
 def scratch_shape(layers: int, width: int, vocabulary: int) -> Shape:
-    """The shape of a model made from scratch (`learn/models.py`)."""
+    """The shape of a model from scratch (`learn/models.py`)."""
     return Shape(layers, width, 4 * width * 2 // 3, width, width, vocabulary, tied=True)
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens of prompts and responses of a task, as a micro-batch of it meets them."""
+    """Lengths of a task's prompts and responses in tokens."""
 
     prompt: float
-    """On average."""
+    """Average length."""
     response: float
     longest: float
-    """Of prompt and response together, in a batch."""
+    """Length of prompt and response together, padded within a batch."""
     assumed: bool = False
-    """Whether nobody has looked at the data."""
+    """Whether the lengths are assumed, because the data has not been read."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """What stages run on."""
+    """The device of a stage."""
 
     memory: float
     """Bytes; 0 if unknown."""
     flops: float
-    """Operations per second that a stage reaches; 0 if unknown."""
+    """Achieved operations per second; 0 if unknown."""
     bandwidth: float
-    """Bytes per second that it reads weights at."""
+    """Memory bandwidth in bytes per second."""
     gpu: bool
 
     @property
     def overhead(self) -> float:
-        """Seconds that a layer's operations take to start, however small they are; measured with Llama layers."""
+        """Minimum seconds per layer, independent of its size; measured with Llama layers."""
         return 0.7e-3 if self.gpu else 0.4e-3
 
 
 UTILISATION = 0.35
-"""The part of a GPU's peak that stages reach, about: 0.40 was measured for kd updates of 8B to 1B."""
+"""Approximate share of a GPU's peak performance that stages reach; 0.40 was measured for kd updates from 8B to 1B."""
 
 
 def _gpu(gigabytes: float, teraflops: float, terabytes: float) -> Device:
@@ -170,50 +170,50 @@ GPUS = {
     "A10": _gpu(24, 125, 0.6),
     "L4": _gpu(24, 121, 0.3),
 }
-"""Part of a GPU's name -> memory, dense operations per second in bf16 and bandwidth, by its maker's data sheet."""
+"""Part of a GPU's name -> memory, dense operations per second in bf16 and bandwidth, from the data sheet."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a stage takes."""
+    """The resources of a stage."""
 
     memory: float
-    """Bytes at the peak, with every sequence of a batch at once."""
+    """Peak memory in bytes, with all sequences of a batch at once."""
     seconds: float
-    """0 if the device's speed is unknown."""
+    """Estimated seconds; 0 if the speed of the device is unknown."""
     disk: float = 0
-    """Bytes of its result."""
+    """Size of its artifact in bytes."""
     micro_batch: int = 0
-    """Sequences at a time with which it fits; 0 if all of them do."""
+    """Micro-batch with which it fits; 0 if the whole batch fits."""
     checkpointing: bool = False
-    """Whether it fits only if activations are computed again for the gradient."""
+    """Whether it fits only with gradient checkpointing."""
     fits: bool = True
-    """Whether it fits at all."""
+    """Whether it fits with these options."""
     remedy: str = ""
     """Options with which it would fit."""
 
 
 @dataclass(frozen=True)
 class TrainingWork:
-    """A training as its estimate needs it."""
+    """The properties of a training that determine its resources."""
 
     student: Shape
     steps: int
     batch: int
-    """Sequences of a step; of a pair, both."""
+    """Sequences per step; a pair has two."""
     lengths: Lengths
     bf16: bool
     lora: int = 0
     teacher: Shape | None = None
-    """A live teacher."""
+    """The teacher's shape, if it runs during training."""
     teacher_logits: bool = False
-    """Whether the loss compares distributions with a teacher's, live or kept."""
+    """Whether the loss uses the teacher's distributions, live or precomputed."""
     sampled: int = 0
-    """Tokens of each response that the student samples at every step; 0 where it samples none."""
+    """Length of the responses that the student samples at every step; 0 if it samples none."""
 
 
 def training(work: TrainingWork, device: Device) -> Work:
-    """What a training takes, how it fits the device, and with which options it would."""
+    """The resources of a training, whether it fits the device, and the options with which it would."""
     found = _training(work, device)
     if found.fits:
         return found
@@ -276,7 +276,7 @@ def _training_memory(work: TrainingWork, device: Device, size: int, *, checkpoin
 
 
 def _logits(work: TrainingWork, device: Device, size: int) -> float:
-    """Bytes of the logits of a micro-batch, made at once or in chunks."""
+    """Bytes of the logits of a micro-batch, computed at once or in chunks."""
     row = 4 * work.student.vocabulary
     budget = device.memory / GPU_SHARE if device.gpu and device.memory else CPU_BUDGET if not device.gpu else 0.0
     count = size * work.lengths.response
@@ -287,7 +287,7 @@ def _logits(work: TrainingWork, device: Device, size: int) -> float:
 
 
 def generation(shape: Shape, prompts: int, lengths: Lengths, new: int, device: Device, *, bf16: bool) -> Work:
-    """What generating `new` tokens to each of some prompts takes."""
+    """The resources for generating `new` tokens per prompt."""
     number, rows = 2 if bf16 else 4, min(prompts, GENERATED_AT_ONCE)
     cache = rows * (lengths.longest - lengths.response + new) * shape.layers * 2 * shape.keys * number
     memory = shape.count * number + cache + rows * shape.vocabulary * 4 * 4 + (0 if device.gpu else PROCESS)
@@ -299,7 +299,7 @@ def generation(shape: Shape, prompts: int, lengths: Lengths, new: int, device: D
 
 
 def _decoding(shape: Shape, prompts: int, new: int, device: Device, *, bf16: bool) -> float:
-    """Seconds to write `new` tokens for each prompt: the weights are read for every token of a batch."""
+    """Seconds to generate `new` tokens per prompt: the weights are read once per token of a batch."""
     batches = -(-prompts // GENERATED_AT_ONCE)
     weights = (shape.body + shape.head) * (2 if bf16 else 4) / device.bandwidth
     step = max(weights, shape.layers * device.overhead)
@@ -307,7 +307,7 @@ def _decoding(shape: Shape, prompts: int, new: int, device: Device, *, bf16: boo
 
 
 def scoring(shape: Shape, prompts: int, lengths: Lengths, device: Device, *, bf16: bool) -> Work:
-    """What reading some prompts with their responses takes, without gradients."""
+    """The resources for a forward pass over prompts with responses, without gradients."""
     number = 2 if bf16 else 4
     memory = shape.count * number + GENERATED_AT_ONCE * lengths.response * shape.vocabulary * 4
     budget = device.memory / GPU_SHARE if device.gpu and device.memory else CPU_BUDGET
