@@ -20,7 +20,7 @@ import click
 from plad_bench import Method, Metric, PairObjective, Params, Text
 from plad_bench.cli.main import cli
 from plad_bench.cli.state import State
-from plad_bench.contract.params import source_of
+from plad_bench.contract.params import search_of, source_of
 from plad_bench.contract.protocol import settings
 from plad_bench.contract.registry import Registry, allowed
 from plad_bench.contract.suggestions import allowed_values
@@ -180,7 +180,7 @@ def _section(method: Method, skip: str) -> str:
         method.summary,
         f"    {method.equation}",
         "\n".join(f"- {name}: {value}" for name, value in facts.items() if value),
-        table(["parameter", "default", "allowed", "source", "what"], _parameters(method.params)),
+        table(["parameter", "default", "allowed", "tuned over", "source", "what"], _tuned(method.params)),
         f"```sh\nplad-bench run --methods {method.name}\n```",
     ]
     return "\n\n".join(parts)
@@ -191,6 +191,14 @@ def _parameters(params: type[Params]) -> Iterator[list[str]]:
         bounds, _, _ = allowed(params, name).rpartition("; default ")
         description = " ".join((info.description or "").split())
         yield [f"`{name}`", _value(info.default), bounds, source_of(params, name), description]
+
+
+def _tuned(params: type[Params]) -> Iterator[list[str]]:
+    """The parameters of a method, with the range that `--tune` searches."""
+    for (name, default, bounds, *rest), key in zip(_parameters(params), params.model_fields, strict=True):
+        low, high, *scale = search_of(params, key) or ("", "")
+        span = f"{low:g} to {high:g}{' by logarithm' if scale else ''}" if high else ""
+        yield [name, default, bounds, "a tenth to ten times the usual rate" if key == "lr" else span, *rest]
 
 
 def _variants_of(method: Method, describe: Any) -> str:

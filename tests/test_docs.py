@@ -226,10 +226,9 @@ def test_the_signature_of_param_is_on_the_page():
     from plad_bench import param
 
     names = list(inspect.signature(param).parameters)
-    assert names == ["default", "source", "local", "private", "keyed", "unsaid", "bounds"]
-    assert 'param(default, *, source="", local=False, private=False, keyed=True, unsaid=False, **bounds)' in read(
-        "plugins.md"
-    )
+    assert names == ["default", "source", "local", "private", "keyed", "unsaid", "search", "bounds"]
+    signature = 'source="", local=False, private=False, keyed=True, unsaid=False, search=None, **bounds'
+    assert f"param(default, *, {signature})" in read("plugins.md")
 
 
 def test_the_tutorial_shows_what_new_plugin_writes_and_the_example(tmp_path):

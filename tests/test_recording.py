@@ -210,7 +210,7 @@ def test_a_record_that_cannot_be_read_for_now_is_not_taken_for_lost(cell, artifa
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", full)
-        for ask in (recording.recorded, recording.failed):
+        for ask in (recording.recorded, recording.failure):
             with pytest.raises(storage.UnreadableError, match="Too many open files"):
                 ask(tmp_path, cell)
     assert recording.recorded(tmp_path, cell) is not None

@@ -78,7 +78,7 @@ def show_plan(planned: Planned, options: Mapping[str, Any], gpus: tuple[int, ...
         click.echo(f"run would stop: {stop}", err=True)
     remarks = planned.remarks()
     if not options["as_json"]:
-        for line in effective.lines(planned.settings):
+        for line in (*effective.lines(planned.settings), *(planned.tuner.searched() if planned.tuner else ())):
             click.echo(line, err=True)
     for remark in remarks:
         click.echo(f"Note: {remark}", err=True)

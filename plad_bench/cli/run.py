@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +19,15 @@ from plad_bench.cli.plan import data_lines, in_full, show_plan
 from plad_bench.cli.run_setup import Planned, gpus_of, prepare
 from plad_bench.cli.state import State
 from plad_bench.contract.errors import ExitCode, NothingSelectedError
+
+if TYPE_CHECKING:
+    from plad_bench.execute.runs import Run
+    from plad_bench.plan.cell import Cell
+
+LEAST_MONEY = 1e-9
+"""What is left to spend where it is nothing: 0 would set no limit."""
+NOTHING = {"done": 0, "cached": 0, "skipped": 0, "failed": 0, "written": 0}
+"""The counts of a run that stopped while it was tuning."""
 
 
 @click.command(short_help="Run a comparison and render its board.")
@@ -46,7 +55,7 @@ def _execute(state: State, planned: Planned, options: Mapping[str, Any], gpus: t
     from plad_bench.cli.progress import watcher
     from plad_bench.contract import hub
     from plad_bench.contract.launching import LaunchOptions
-    from plad_bench.execute.engine import Options
+    from plad_bench.execute.engine import Failure, Options
     from plad_bench.execute.runs import Run
     from plad_bench.plan import boardfile
     from plad_bench.plan.chosen import choose
@@ -54,38 +63,65 @@ def _execute(state: State, planned: Planned, options: Mapping[str, Any], gpus: t
     if not planned.cells:
         raise NothingSelectedError("the selection is empty", "`plad-bench plugins` lists what can be selected.")
     planned.ready(options["max_cost"], download=True)
-    run_state = Run(
-        store=planned.store,
-        board=planned.directory,
-        arguments=sys.argv[1:],
-        commands=planned.commands,
-        plugins=state.registry.files,
-        registry=state.registry,
-    )
     adds = replace(planned.contribution, commits=hub.pins())
     boardfile.extend(planned.directory / "board.toml", adds)
-    if planned.todo or any(not run_state.has_skip(cell) for cell in planned.skipped):
-        planned.store.prepare()
     (launcher,) = choose(state.registry, "launcher", options["launcher"])
     launch = LaunchOptions(workers=options["workers"], threads=options["threads"], gpus=gpus, store=planned.store.root)
-    _announce(planned, options, gpus)
-    try:
-        counts = run_state.execute(
-            planned.cells,
-            planned.todo,
-            open_session=lambda: launcher.component.open(launcher.params, launch),
-            threads=options["threads"],
-            ranks=options["ranks"],
-            options=Options(
-                options["retries"], options["max_failures"], options["timeout"], options["max_cost"] or 0.0
-            ),
-            watcher=watcher(len(planned.todo)),
-            afresh=options["rerun"] == "all",
-            renew=options["rerun"] == "stale",
+    spent, lost = 0.0, dict[str, Failure]()
+
+    def run_of(board: Path) -> Run:
+        return Run(
+            store=planned.store,
+            board=board,
+            arguments=sys.argv[1:],
+            commands=planned.commands,
+            plugins=state.registry.files,
+            registry=state.registry,
         )
-    except KeyboardInterrupt:
-        click.echo(f"\n{_resume()}", err=True)
-        raise
+
+    def execute(run_state: Run, cells: Sequence[Cell], todo: Sequence[Cell], *, rerun: str) -> dict[str, int]:
+        nonlocal spent
+        limit = max(options["max_cost"] - spent, LEAST_MONEY) if options["max_cost"] else 0.0
+        if todo or any(not run_state.has_skip(cell) for cell in cells if cell.skip):
+            planned.store.prepare()
+        try:
+            counts = run_state.execute(
+                cells,
+                todo,
+                open_session=lambda: launcher.component.open(launcher.params, launch),
+                threads=options["threads"],
+                ranks=options["ranks"],
+                options=Options(options["retries"], options["max_failures"], options["timeout"], limit),
+                watcher=watcher(len(todo)),
+                afresh=rerun == "all",
+                renew=rerun == "stale",
+            )
+        except KeyboardInterrupt:
+            click.echo(f"\n{_resume()}", err=True)
+            raise
+        spent += run_state.spent
+        run_state.spent = spent
+        return counts
+
+    _announce(planned, options, gpus)
+    if planned.tuner is not None:
+        trials = run_of(planned.tuner.board)
+
+        def execute_round(number: int, todo: Sequence[Cell]) -> None:
+            click.echo(f"Trial {number + 1} of {todo[0].row if len(todo) == 1 else f'{len(todo)} methods'}", err=True)
+            execute(trials, todo, todo, rerun="missing")
+
+        for line in planned.tuner.searched():
+            click.echo(line, err=True)
+        if not planned.tune(execute_round):
+            return _finish(planned, trials, NOTHING, options)
+        for line in planned.tuner.chosen():
+            click.echo(line, err=True)
+        if planned.tuner.lost:
+            lost.update(trials.failures)
+    run_state = run_of(planned.directory)
+    run_state.failures |= lost
+    counts = execute(run_state, planned.cells, planned.todo, rerun=options["rerun"])
     return _finish(planned, run_state, counts, options)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from plad_bench.execute.outlook import Outlook
     from plad_bench.execute.stages.data import Prepared
     from plad_bench.execute.store import Store
+    from plad_bench.execute.tuning import Tuner
     from plad_bench.plan.boardfile import Contribution
     from plad_bench.plan.cell import Cell
 
@@ -50,6 +51,36 @@ class Planned:
     """The effective settings of each task and its teachers, with their origins."""
     responses: dict[str, RequestContext] = field(default_factory=dict)
     """By teacher label and split: the account of the rows of recorded responses."""
+    rerun: str = "missing"
+    """Which cells run although there is a record of them."""
+    tuner: Tuner | None = None
+    """What chooses the methods' settings, where they are tuned; until all trials are done, cells have the defaults."""
+
+    def sort(self) -> None:
+        """Find out which cells are to run, and which are done."""
+        from plad_bench.execute import recording
+
+        self.todo, self.cached, place = [], [], self.directory / "cells"
+        for cell in self.cells:
+            if cell.skip:
+                continue
+            record = recording.recorded(place, cell)
+            again = self.rerun == "all" or (self.rerun == "stale" and record and recording.stale(record))
+            if record is not None and not again:
+                self.cached.append(cell)
+            elif self.rerun != "failed" or recording.failure(place, cell):
+                self.todo.append(cell)
+
+    def tune(self, execute: Callable[[int, Sequence[Cell]], None] | None = None) -> bool:
+        """Do the trials that are missing, and take the best settings; whether all of them are done. See `Tuner.run`."""
+        if self.tuner is None:
+            return True
+        self.tuner.keep(self.cells)
+        if not self.tuner.run(execute):
+            return False
+        self.cells = self.tuner.winners(self.cells)
+        self.sort()
+        return True
 
     def ready(self, max_cost: float | None, *, download: bool) -> None:
         """Check everything that could stop the run before its first stage, and skip cells that cannot run.
@@ -192,7 +223,7 @@ def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> 
     from plad_bench.cli import effective, reproduction
     from plad_bench.contract import hub
     from plad_bench.contract.protocol import settings
-    from plad_bench.execute import recording
+    from plad_bench.execute import tuning
     from plad_bench.plan import backends, boardfile, defaults, matrix, spec
     from plad_bench.plan.chosen import choose
     from plad_bench.records import migration
@@ -253,6 +284,7 @@ def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> 
         directory=directory,
         store=open_store(options["store"], shipped),
         force=options["force"],
+        rerun=options["rerun"],
         settings=effective.settings(
             cells,
             run,
@@ -262,15 +294,11 @@ def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> 
         ),
         commands={t.label: reproduction.arguments(registry, options, run, t, board=name, metrics=named) for t in tasks},
     )
-    for cell in cells:
-        record = recording.recorded(directory / "cells", cell)
-        if cell.skip:
-            continue
-        again = options["rerun"] == "all" or (options["rerun"] == "stale" and record and recording.stale(record))
-        if record is not None and not again:
-            planned.cached.append(cell)
-        elif options["rerun"] != "failed" or recording.failed(directory / "cells", cell):
-            planned.todo.append(cell)
+    if any(protocol.tune for protocol in run.protocols.values()):
+        again = options["rerun"] == "failed"
+        planned.tuner = tuning.Tuner(cells, directory, board.primary, registry, again=again)
+    planned.sort()
+    planned.tune()  # as far as there are records
     return planned
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from plad_bench.conformance.claims import claim, default_params, see
 from plad_bench.contract import objectives
-from plad_bench.contract.params import source_of
+from plad_bench.contract.params import search_of, source_of
+from plad_bench.contract.registry import configure
 
 
 def batch(dtype: Any = None, scale: float = 2.0, vocabulary: int = 7) -> tuple[Any, Any, Any]:
@@ -65,6 +66,24 @@ def _sourced(method: Any) -> None:
     unsourced = [name for name in method.params.model_fields if not source_of(method.params, name)]
     see(not unsourced, f"no source for the default of {', '.join(unsourced)}")
     see("lr" in method.params.model_fields, "no parameter lr", "Derive its parameters from plad_bench.MethodParams.")
+
+
+@claim(
+    "the range to search of a parameter holds its default, and values that may be given",
+    "method",
+    remedy='Declare param(DEFAULT, search=(LOW, HIGH)), or (LOW, HIGH, "log") with LOW > 0.',
+)
+def _searched(method: Any) -> None:
+    params = default_params(method)
+    for name in method.params.model_fields:
+        if (declared := search_of(method.params, name)) is None:
+            continue
+        low, high, *scale = declared
+        see(scale in ([], ["log"]) and low < high and (low > 0 or not scale), f"search of {name} is {declared}")
+        usual = getattr(params, name)
+        see(name == "lr" or low <= usual <= high, f"the default {name}={usual} is not from {low} to {high}")
+        for end in (low, high):
+            configure(method, {name: end})
 
 
 _EXTREME = 200.0

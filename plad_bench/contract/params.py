@@ -5,11 +5,14 @@ from __future__ import annotations
 import functools
 import hashlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from plad_bench.contract.files import unreadable
+
+Search: TypeAlias = tuple[float, float] | tuple[float, float, Literal["log"]]
+"""The lowest and the highest value to try."""
 
 
 class Params(BaseModel):
@@ -62,6 +65,7 @@ def param(
     private: bool = False,
     keyed: bool = True,
     unsaid: bool = False,
+    search: Search | None = None,
     **bounds: Any,
 ) -> Any:
     """Declare a parameter with its default, the source of the default, and its range.
@@ -74,9 +78,12 @@ def param(
         keyed: False if the parameter does not affect results, such as timeouts and prices.
         unsaid: True for a parameter that was added to a component with existing results. Keys and records omit it if it
             has its default value, so that they do not change.
+        search: the lowest and the highest value that `--tune` tries, and "log" after them for a logarithmic scale. The
+            default lies between them. Without it, `--tune` keeps the default.
         bounds: pydantic's `ge`, `gt`, `le`, `lt`, `min_length`, ...
     """
     extra: dict[str, Any] = {"source": source, "local": local, "private": private, "keyed": keyed, "unsaid": unsaid}
+    extra |= {"search": list(search)} if search else {}
     return Field(default, json_schema_extra=extra, **bounds)
 
 
@@ -116,6 +123,12 @@ class TaskParams(Params):
 def source_of(params: type[Params], name: str) -> str:
     """The source of a parameter's default; empty if not given."""
     return str(_extra(params.model_fields[name]).get("source", ""))
+
+
+def search_of(params: type[Params], name: str) -> Search | None:
+    """The range that tuning searches; None where a parameter declares none."""
+    declared = _extra(params.model_fields[name]).get("search")
+    return tuple(declared) if declared else None
 
 
 def _extra(info: Any) -> dict[str, Any]:

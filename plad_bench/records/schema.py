@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from plad_bench.contract.enums import BASELINES
 
@@ -66,6 +66,50 @@ class TaskPart(Named):
     redistributable: bool
     data_version: Annotated[int, Field(ge=1)] = 1
     """Version of the data stage that made its prompts and splits."""
+
+
+class RangePart(_Part):
+    """What was searched for one parameter, both ends included."""
+
+    low: float
+    high: float
+    log: bool
+    """Whether values were tried by their logarithm."""
+
+
+class TrialPart(_Part):
+    """One trial of a method's settings."""
+
+    values: dict[ShortText, float | int]
+    """Of the parameters that were searched; `lr` is the rate that was trained with."""
+    score: float | None
+    """Mean of the metric over the validation split; None if the trial failed."""
+    reason: str = ""
+    """Why it failed."""
+    cost: dict[str, float] = {}
+    """As in a record."""
+
+
+class TuningPart(_Part):
+    """How a method's settings were chosen."""
+
+    metric: ShortText
+    split: str
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    """Of every trial."""
+    space: dict[ShortText, RangePart]
+    """By parameter."""
+    trials: Annotated[list[TrialPart], Field(min_length=1, max_length=10_000)]
+    """In their order; the first one has the default settings."""
+    best: Annotated[int, Field(ge=0)]
+    """Number of the trial whose settings the cell has."""
+
+    @model_validator(mode="after")
+    def _points_at_a_trial(self) -> TuningPart:
+        if self.best >= len(self.trials) or self.trials[self.best].score is None:
+            msg = "best is not the number of a trial that has a score"
+            raise ValueError(msg)
+        return self
 
 
 class MetricPart(_Part):
@@ -126,6 +170,7 @@ class Record(_Part):
     student: Named
     method: MethodPart
     pairs: Named | None = None
+    tuning: TuningPart | None = None
     protocol: dict[str, Any]
     """The board's controlled conditions: budget, decoding, split, precision."""
     metrics: dict[str, MetricPart] = {}
@@ -160,7 +205,8 @@ class Record(_Part):
 
     def essence(self) -> dict[str, Any]:
         """All but cost, timing and provenance: two runs of the same thing agree on this exactly."""
-        return self.model_dump(mode="json", by_alias=True, exclude={"cost", "timing", "provenance"})
+        measured: Any = {"cost": True, "timing": True, "provenance": True, "tuning": {"trials": {"__all__": {"cost"}}}}
+        return self.model_dump(mode="json", by_alias=True, exclude=measured)
 
 
 def _is_lineage(entry: Any) -> bool:

@@ -67,6 +67,11 @@ def decimals_for(half_widths: Iterable[float]) -> int:
     return min(max(-math.floor(math.log10(rounded(known[len(known) // 2]))), 1), 4) if known else 1
 
 
+def value(number: float) -> str:
+    """A setting as short as it goes."""
+    return f"{number:g}".replace("-", "\N{MINUS SIGN}") if number < 0 else f"{number:g}"
+
+
 def seconds(value: float | None) -> str:
     """A duration in the unit that suits it."""
     for limit, unit in ((120.0, "s"), (7200.0, "min"), (math.inf, "h")):

@@ -68,11 +68,13 @@ class LoadedRecord:
 
     @property
     def identity(self) -> str:
-        """The same for all boards: without a learning rate that its board shares."""
+        """The same for all boards: without a learning rate that its board shares, and without what was tuned."""
         r = self.record
         pairs = [r.pairs.name, r.pairs.params, r.pairs.version] if r.pairs else None
-        rate = None if r.method.lr_shared else r.method.lr
-        return canonical([r.method.name, r.method.params, r.method.version, rate, pairs])
+        rate = None if r.method.lr_shared or r.tuning else r.method.lr
+        searched = r.tuning.space if r.tuning else {}
+        params = {name: value for name, value in r.method.params.items() if name not in searched}
+        return canonical([r.method.name, params, r.method.version, rate, pairs])
 
 
 Complain = Callable[[LoadedRecord, str], None]

@@ -30,6 +30,7 @@ MADE = '<meta name="generator" content="plad-bench">'
 SHORT = {
     "ranking": "Ranking",
     "metrics": "All metrics",
+    "tuning": "Tuning",
     "cost": "Cost",
     "pairs": "Comparisons",
     "unranked": "Not ranked",
@@ -92,7 +93,7 @@ def _part(board: Board, group: Group) -> Part:
     counts: dict[str, int] = {}
     for row in group.rows:
         counts[page_model.access(row)] = counts.get(page_model.access(row), 0) + 1
-    drawn = [[draw(group, size) for size in (plots.WIDE, plots.NARROW)] for draw in (plots.intervals, plots.cost)]
+    drawn = [[draw(group, size) for size in (plots.WIDE, plots.NARROW)] for _, _, draw in plots.ALL]
     return Part(
         group=group,
         answer=answer(group),

@@ -145,6 +145,8 @@ def sections(group: Group, docs: str = "") -> Iterator[Section]:
     if group.rows or group.baselines:
         yield _metrics(group, docs)
     if group.rows:
+        if tuned := [row for row in (*group.rows, *group.baselines) if row.tuning]:
+            yield _tuning(group, tuned, docs)
         yield _costs(group, docs)
         if group.pairs is not None and len(group.rows) > 1:
             yield _pairwise(group)
@@ -410,6 +412,46 @@ def _costs(group: Group, docs: str) -> Section:
     return Section("cost", ("Cost",), table=Table(columns, body, tuple(map(access, group.rows))), note=note)
 
 
+def _tuning(group: Group, rows: Sequence[Row], docs: str) -> Section:
+    """What was tried for each method, what was chosen, and how it did where it was chosen and where it counts."""
+    metrics = {metric.name: metric for metric in group.metrics}
+    body = []
+    for row in rows:
+        assert row.tuning is not None  # noqa: S101  the caller saw to it
+        tuning, metric = row.tuning, metrics.get(row.tuning.metric, MetricInfo(row.tuning.metric, None, ""))
+        best, first = tuning.trials[tuning.best], tuning.trials[0]
+        test = estimate.value if (estimate := row.estimates.get(metric.name)) else None
+        failed = sum(trial.score is None for trial in tuning.trials)
+        spent = [t.cost["train_device_seconds"] for t in tuning.trials if "train_device_seconds" in t.cost]
+        values: list[Line] = [(Said(name, 40), f" {text.value(value)}") for name, value in best.values.items()]
+        scores = [None if of is None else metric.scale * of for of in (first.score, best.score, test)]
+        body.append(
+            (
+                _method(row, docs),
+                Entry((f"{len(tuning.trials)}{f', {failed} failed' if failed else ''}",), len(tuning.trials)),
+                Entry((*joined(values), f" ({'the default' if tuning.best == 0 else f'trial {tuning.best + 1}'})")),
+                *(Entry((text.number(score, decimals(group, metric)),), score) for score in scores),
+                Entry((text.seconds(sum(spent) if spent else None),), sum(spent)),
+            )
+        )
+    named = header(metrics.get(rows[0].tuning.metric, MetricInfo("score", None, ""))) if rows[0].tuning else ()
+    columns = (
+        Column(("Method",)),
+        Column(("Trials",), right=True),
+        Column(("Chosen",)),
+        *(Column((head,), right=True) for head in ("Default, validation", "Chosen, validation", "Chosen, test")),
+        Column(("Device time of trials",), right=True, better="lower"),
+    )
+    note: Line = (
+        "Every method got the same number of trials, the first with its default settings, under a seed that is not "
+        "ranked. The best one by ",
+        *named,
+        " on the validation split was chosen, and no other was evaluated on the test split. Part of the best score on "
+        "the validation split is luck.",
+    )
+    return Section("tuning", ("Tuning",), table=Table(columns, tuple(body), tuple(map(access, rows))), note=note)
+
+
 def _pairwise(group: Group) -> Section:
     rows, pairs, metric = group.rows, group.pairs, group.primary
     assert pairs is not None and metric is not None  # noqa: S101, PT018
@@ -455,9 +497,10 @@ def _pairwise(group: Group) -> Section:
 
 def _rates(group: Group) -> Iterator[Line]:
     """How learning rates were chosen."""
-    if shared := sorted({row.lr for row in group.rows if row.lr_shared}):
+    untuned = [row for row in group.rows if not row.tuning]
+    if shared := sorted({row.lr for row in untuned if row.lr_shared}):
         yield (f"one untuned learning rate for all methods ({_list(f'{lr:g}' for lr in shared)})",)
-    if own := [row for row in group.rows if not row.lr_shared]:
+    if own := [row for row in untuned if not row.lr_shared]:
         yield ("learning rates of their own: ", *joined([(Name(row.label), f" {row.lr:g}") for row in own]))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import Any, TypeAlias
@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from plad_bench.leaderboard.board import Group, Row
 from plad_bench.leaderboard.metric_info import MetricInfo
 from plad_bench.records import text
+from plad_bench.records.schema import TuningPart
 from plad_bench.render.templating import draw
 
 
@@ -243,7 +244,105 @@ def cost(group: Group, size: Size | None = None) -> str | None:
     )
 
 
+def tuning(group: Group, size: Size | None = None) -> str | None:
+    """The best score so far of every tuned method by the number of trials; None if no method was tuned.
+
+    Args:
+        group: what to draw.
+        size: for a plot within a page, whose style it takes; None for a file of its own.
+    """
+    metric = group.primary
+    if metric is None or metric.better is None:
+        return None
+    trails = [
+        (row, trail)
+        for row in (*group.rows, *group.baselines)
+        if row.tuning and row.tuning.metric == metric.name and (trail := _best_so_far(row.tuning, metric))
+    ]
+    if not trails:
+        return None
+    of = size or WIDE
+    most = max(len(row.tuning.trials) for row, _ in trails if row.tuning)
+    room = max(_width(_short(row.label, of.label)) for row, _ in trails)
+    left, right, top = 56.0, _pixel(of.width - 24 - room), 60.0
+    bottom = max(400.0, top + _LINE * len(trails))
+    x = Axis(1, max(most, 2), left, right)
+    values = [score for _, trail in trails for _, score in trail]
+    y = _padded(min(values), max(values), bottom, top)
+    names = _spread([y.at(trail[-1][1]) for _, trail in trails], top, bottom)
+    lines = []
+    for (row, trail), label in zip(trails, names, strict=True):
+        points = [(x.at(trail[0][0]), y.at(trail[0][1]))]
+        for number, score in trail[1:]:
+            points += [(x.at(number), points[-1][1]), (x.at(number), y.at(score))]
+        found = points[-1]
+        points.append((right, found[1]))
+        number, score = trail[-1]
+        lines.append(
+            {
+                "points": " ".join(f"{a},{b}" for a, b in points),
+                "x": found[0],
+                "y": found[1],
+                "label": label,
+                "name": _short(row.label, of.label),
+                "title": f"{text.clean(row.label)}: {text.number(score, 2)} in trial {number}",
+                "best": row.best,
+            }
+        )
+    return draw(
+        "tuning.svg.j2",
+        size=size,
+        title=f"{text.clean(metric.name, of.label)}: best trial so far",
+        width=of.width,
+        height=bottom + 48,
+        left=left,
+        right=right,
+        top=top,
+        bottom=bottom,
+        x_ticks=_apart([{"at": x.at(k), "text": str(k)} for k in range(1, most + 1)]),
+        y_ticks=_ticks(y),
+        middle=_pixel((left + right) / 2),
+        captions=["trial, on the validation split"],
+        y_label=_name(metric),
+        lines=lines,
+    )
+
+
+ALL: tuple[tuple[str, str, Callable[..., str | None]], ...] = (
+    ("Mean and interval of each method", "quality", intervals),
+    ("Mean against device time", "cost", cost),
+    ("Best trial so far of each method", "tuning", tuning),
+)
+"""Every plot of a group: its title, the name of its file, and what draws it."""
+
+
 # --------------------------------------------------------------------------------------------------------- geometry
+
+
+def _best_so_far(tuning: TuningPart, metric: MetricInfo) -> list[tuple[int, float]]:
+    """(number from 1, score in the units of the page) of each trial that is better than all before it."""
+    sign = 1 if metric.better == "higher" else -1
+    trail: list[tuple[int, float]] = []
+    for number, trial in enumerate(tuning.trials, start=1):
+        if trial.score is None or abs(trial.score) >= _HUGE:
+            continue
+        score = metric.scale * trial.score
+        if not trail or sign * score > sign * trail[-1][1]:
+            trail.append((number, score))
+    return trail
+
+
+def _spread(places: Sequence[float], low: float, high: float) -> list[float]:
+    """Heights of labels near these places, a line apart and within bounds that have room for them."""
+    order = sorted(range(len(places)), key=lambda k: places[k])
+    found = dict.fromkeys(order, 0.0)
+    at = low - _LINE
+    for k in order:
+        at = found[k] = max(places[k], at + _LINE)
+    at = high + _LINE
+    for k in reversed(order):
+        at = found[k] = min(found[k], at - _LINE)
+    return [_pixel(found[k]) for k in range(len(places))]
 
 
 def _pareto(cost: Sequence[float], goodness: Sequence[float]) -> list[int]:

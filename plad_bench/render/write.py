@@ -28,10 +28,7 @@ def render(board: Board, directory: Path, sections: Sequence[str] = ()) -> dict[
     files: dict[Path, bytes] = {}
     for place, group in enumerate(board.groups):
         prefix = f"{place + 1}-{slug(group.task)}-" if len(board.groups) > 1 else ""
-        for title, name, draw in (
-            ("Mean and interval of each method", "quality", plots.intervals),
-            ("Mean against device time", "cost", plots.cost),
-        ):
+        for title, name, draw in plots.ALL:
             svg = draw(group)
             if svg is not None:
                 drawn[place, title] = f"plots/{prefix}{name}.svg"

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 class ABKDParams(DivergenceParams):
     """Parameters of abkd."""
 
-    alpha: float = param(0.5, ge=0, source="ours; arXiv:2505.04560 tunes it for each task")
+    alpha: float = param(0.5, ge=0, search=(0.1, 1.0), source="ours; arXiv:2505.04560 tunes it for each task")
     """Exponent of p: how much the loss dwells on what the teacher finds likely."""
-    beta: float = param(0.5, ge=0, source="ours; arXiv:2505.04560 tunes it for each task")
+    beta: float = param(0.5, ge=0, search=(0.1, 1.0), source="ours; arXiv:2505.04560 tunes it for each task")
     """Exponent of q: how much it dwells on what the student finds likely."""
 
 

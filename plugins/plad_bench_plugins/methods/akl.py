@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class AKLParams(DivergenceParams):
     """Parameters of akl."""
 
-    mu: float = param(0.5, ge=0, le=1, source="arXiv:2404.02657")
+    mu: float = param(0.5, ge=0, le=1, search=(0.1, 0.9), source="arXiv:2404.02657")
     """Mass of the teacher's head: the likeliest tokens that together stay within it, and always the likeliest."""
 
 

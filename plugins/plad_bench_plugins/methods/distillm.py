@@ -18,7 +18,7 @@ class DistiLLMParams(TokenParams):
 
     kind: Literal["skl", "srkl"] = param("skl", source="arXiv:2402.03898 proposes both")
     """Skew forward or skew reverse KL."""
-    alpha: float = param(0.1, ge=0, lt=1, source="arXiv:2402.03898")
+    alpha: float = param(0.1, ge=0, lt=1, search=(0.01, 0.5, "log"), source="arXiv:2402.03898")
     """Share of a distribution that is mixed into the other one's place."""
     buffer: int = param(1000, ge=1, source="arXiv:2402.03898")
     """How many student responses the replay buffer holds."""

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 class DistiLLM2Params(MethodParams):
     """Parameters of distillm2."""
 
-    alpha: float = param(0.1, ge=0, lt=1, source="arXiv:2503.07067")
+    alpha: float = param(0.1, ge=0, lt=1, search=(0.01, 0.5, "log"), source="arXiv:2503.07067")
     """Share of a distribution that is mixed into the other one's place."""
-    beta: float = param(1.0, ge=0, le=2, source="arXiv:2503.07067")
+    beta: float = param(1.0, ge=0, le=2, search=(0.2, 2.0), source="arXiv:2503.07067")
     """Weight of the student's text; the teacher's gets 2 - beta."""
 
 

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 class DPKDParams(TokenParams):
     """Parameters of dpkd."""
 
-    beta: float = param(0.1, ge=0, source="arXiv:2406.19774")
+    beta: float = param(0.1, ge=0, search=(0.02, 2.0, "log"), source="arXiv:2406.19774")
     """Scale of the preference."""
-    ce_weight: float = param(0.5, ge=0, le=1, source="ours")
+    ce_weight: float = param(0.5, ge=0, le=1, search=(0.0, 0.9), source="ours")
     """Weight of plain cross-entropy."""
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class DPOParams(MethodParams):
     """Parameters of dpo."""
 
-    beta: float = param(0.1, ge=0, source="arXiv:2305.18290")
+    beta: float = param(0.1, ge=0, search=(0.01, 1.0, "log"), source="arXiv:2305.18290")
     """Scale of the implicit reward: how dear it is to leave the initialised student."""
 
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 class GKDParams(TokenParams):
     """Parameters of gkd."""
 
-    beta: float = param(0.5, ge=0, le=1, source="arXiv:2306.13649")
+    beta: float = param(0.5, ge=0, le=1, search=(0.05, 0.95), source="arXiv:2306.13649")
     """The teacher's share of the mixture; 0 is defined as KL(p||q), 1 as KL(q||p)."""
-    on_policy: float = param(0.5, ge=0, le=1, source="arXiv:2306.13649, where it is lambda")
+    on_policy: float = param(0.5, ge=0, le=1, search=(0.1, 0.9), source="arXiv:2306.13649, where it is lambda")
     """Probability that a step trains on fresh samples of the student."""
     temperature: float = param(1.0, gt=0, source="ours")
     """Softmax temperature of both distributions in the loss; no factor T^2."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class JSDParams(FDistillParams):
     """Parameters of jsd."""
 
-    beta: float = param(0.5, ge=0, le=1, source="arXiv:2307.15190")
+    beta: float = param(0.5, ge=0, le=1, search=(0.05, 0.95), source="arXiv:2307.15190")
     """The teacher's share of the mixture; 0 is defined as KL(p||q), 1 as KL(q||p)."""
 
 

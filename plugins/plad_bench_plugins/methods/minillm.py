@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class MiniLLMParams(MethodParams):
     """Parameters of minillm."""
 
-    teacher_mix: float = param(0.2, ge=0, lt=1, source="arXiv:2306.08543, where it is alpha")
+    teacher_mix: float = param(0.2, ge=0, lt=1, search=(0.05, 0.5), source="arXiv:2306.08543, where it is alpha")
     """The teacher's share of the distribution that responses are sampled from."""
 
 

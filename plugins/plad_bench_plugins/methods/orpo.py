@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class ORPOParams(MethodParams):
     """Parameters of orpo."""
 
-    weight: float = param(0.1, ge=0, source="arXiv:2403.07691, where it is lambda")
+    weight: float = param(0.1, ge=0, search=(0.02, 2.0, "log"), source="arXiv:2403.07691, where it is lambda")
     """Weight of the odds-ratio term."""
 
 

@@ -20,11 +20,11 @@ class PLaDParams(MethodParams):
 
     loss: Literal["rank", "margin"] = param("rank", source="ours: the variant that needs no scorer")
     """rank: a constant margin. margin: in proportion to how much better a scorer finds the chosen response."""
-    beta: float = param(10.0, ge=0, source=CHOSEN)
+    beta: float = param(10.0, ge=0, search=(1.0, 100.0, "log"), source=CHOSEN)
     """The margin (rank), or the scale of the score difference (margin), in nats."""
     logprob: Literal["sum", "mean"] = param("sum", source="arXiv:2406.02886: the formula is written with sums")
     """Log-probability of a response: summed over its tokens, or per token."""
-    sft_weight: float = param(30.0, ge=0, source=CHOSEN)
+    sft_weight: float = param(30.0, ge=0, search=(1.0, 100.0, "log"), source=CHOSEN)
     """Weight of the anchor -log q(y+)/length(y+), which is per token where `logprob` is summed over about 30."""
     scorer: str = param("rouge-l", min_length=1, source="unknown in the paper; ours")
     """The metric that scores responses where loss=margin."""

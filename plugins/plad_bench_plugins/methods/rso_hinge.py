@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class RSOHingeParams(MethodParams):
     """Parameters of rso-hinge."""
 
-    gamma: float = param(0.05, ge=0, source="arXiv:2309.06657")
+    gamma: float = param(0.05, ge=0, search=(0.005, 0.5, "log"), source="arXiv:2309.06657")
     """Scale of the log-ratio; 1/gamma is the margin in nats."""
 
 

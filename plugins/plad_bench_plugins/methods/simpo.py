@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 class SimPOParams(MethodParams):
     """Parameters of simpo."""
 
-    beta: float = param(2.0, ge=0, source="arXiv:2405.14734, which tunes it from 2 to 10")
+    beta: float = param(2.0, ge=0, search=(1.0, 10.0, "log"), source="arXiv:2405.14734, which tunes it from 2 to 10")
     """Scale of the log-probability per token."""
-    gamma: float = param(1.0, ge=0, source="arXiv:2405.14734, which tunes gamma/beta from 0.1 to 0.8")
+    gamma: float = param(
+        1.0, ge=0, search=(0.2, 5.0, "log"), source="arXiv:2405.14734, which tunes gamma/beta from 0.1 to 0.8"
+    )
     """The target margin itself, not its ratio to beta."""
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class SKDParams(MethodParams):
     """Parameters of skd."""
 
-    k: int = param(25, ge=1, source="arXiv:2410.11325")
+    k: int = param(25, ge=1, search=(5, 100, "log"), source="arXiv:2410.11325")
     """A proposed token is kept if it is among the teacher's k likeliest; else the teacher samples in its place."""
     draft: int = param(5, ge=1, source="arXiv:2410.11325")
     """How many tokens the student proposes before the teacher looks. It changes the cost and not the text."""

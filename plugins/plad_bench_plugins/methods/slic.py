@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 class SLiCParams(MethodParams):
     """Parameters of slic."""
 
-    margin: float = param(1.0, ge=0, source="arXiv:2305.10425")
+    margin: float = param(1.0, ge=0, search=(0.1, 10.0, "log"), source="arXiv:2305.10425")
     """How many nats likelier the chosen response must be."""
-    sft_weight: float = param(1.0, ge=0, source="ours; the paper's weight is not known to us")
+    sft_weight: float = param(
+        1.0, ge=0, search=(0.1, 10.0, "log"), source="ours; the paper's weight is not known to us"
+    )
     """Weight of the anchor -log q(y+)/length(y+)."""
 
 

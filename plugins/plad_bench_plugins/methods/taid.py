@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class TAIDParams(DivergenceParams):
     """Parameters of taid."""
 
-    t_start: float = param(0.4, ge=0, le=1, source="arXiv:2501.16937")
+    t_start: float = param(0.4, ge=0, le=1, search=(0.1, 0.7), source="arXiv:2501.16937")
     """The teacher's share of the target's logits at the first step."""
     t_end: float = param(1.0, ge=0, le=1, source="arXiv:2501.16937")
     """Its greatest share."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class ULDParams(TokenParams):
     """Parameters of uld."""
 
-    weight: float = param(1.5, ge=0, source="arXiv:2402.12030")
+    weight: float = param(1.5, ge=0, search=(0.1, 10.0, "log"), source="arXiv:2402.12030")
     """Weight of the distance of the sorted distributions."""
 
 
