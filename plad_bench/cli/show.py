@@ -96,9 +96,10 @@ def _print_record(record: Record) -> None:
         alone = statistics.of_examples(metric.value, metric.stderr, metric.n)
         value = "" if alone is None else f"{scale * alone.value:.2f}"
         half = "" if alone is None or metric.stderr is None else f"{scale * alone.half_width:.2f}"
-        table.add_row(Text(printable(name)), value, half, str(metric.n), metric.better or "")
+        unit = f" ({metric.unit})" if metric.unit else ""
+        table.add_row(Text(printable(f"{name}{unit}")), value, half, str(metric.n), metric.better or "")
     console.print(table)
-    console.print(Text("intervals: over examples, of this cell alone", style="dim"))
+    console.print(Text("Intervals are over the examples of this cell.", style="dim"))
     facts = {
         "method": {**record.method.params, "lr": record.method.lr},
         "protocol": record.protocol,
