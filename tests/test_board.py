@@ -432,7 +432,8 @@ def test_a_single_seed_is_a_trial_without_ranks(tmp_path):
     group = only(load(tmp_path))
     assert group.pairs is None
     assert [(row.label, row.rank, row.best) for row in group.rows] == [("kd", None, False), ("sft", None, False)]
-    assert not re.search(r"★|Win-tie-loss|\| Rank \||Pairwise comparisons", page(tmp_path))
+    assert "† Means with 95 % intervals over the examples of a single record." in page(tmp_path)
+    assert not re.search(r"★|Win-tie-loss|Gap closed|\| Rank \||Pairwise comparisons", page(tmp_path))
 
 
 def test_a_clear_winner_is_named_with_what_it_beats(tmp_path):

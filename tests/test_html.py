@@ -240,3 +240,9 @@ def test_the_script_and_the_style_end_where_they_should():
     for name in ("page.js", "page.css"):
         assert "</" not in html.source(name)
         assert "<!--" not in html.source(name)
+
+
+def test_a_board_that_no_index_lists_has_no_link_to_one(made, tmp_path):
+    for name, listed in (("mine", True), ("quickstart", False)):
+        links = Page(page(shutil.copytree(made, tmp_path / name))).all("a")
+        assert ("../index.html" in {link["href"] for link in links}) == listed

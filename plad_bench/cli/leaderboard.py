@@ -232,6 +232,9 @@ def _table(group: Group, width: int) -> Any:
             table.add_column(Text(heading), justify="right", no_wrap=True)
             shown.append(values)
     table.add_column("seeds", justify="right", no_wrap=True)
+    if more := len(columns) - len(shown):
+        table.caption = f"{more} more metric{'s are' if more > 1 else ' is'} on the page."
+        table.caption_justify = "left"
     for index, row in enumerate(rows):
         rank = page_model.starred(row)
         cells = [Text(column[index]) for column in shown]

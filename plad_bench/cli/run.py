@@ -236,14 +236,14 @@ def _signals(planned: Planned) -> str:
 
 
 def _data(planned: Planned) -> str:
-    """How each task's rows were merged or left out, a line for each fact."""
+    """How rows were merged or left out, a line for each fact, of the tasks whose data was not read in this run."""
     from plad_bench.execute import recording
     from plad_bench.render.data_facts import facts
 
     lines: dict[str, str] = {}
     for cell in planned.cells:
         record = recording.recorded(planned.directory / "cells", cell)
-        if record is not None and cell.task.label not in lines:
+        if record is not None and cell.task.label not in {*planned.data, *lines}:
             told = facts(record.counts, "data.")
             lines[cell.task.label] = "".join(f"{record.task.selector}: {fact}\n" for fact in told)
     return "".join(lines.values())

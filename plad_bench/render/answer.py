@@ -40,7 +40,9 @@ def _trial(group: Group, metric: MetricInfo) -> Line:
     return (
         "One seed is a trial: ",
         *_leads(group, metric),
-        ", but another seed may reverse the order. Run at least five seeds (--seeds 5) for a ranking.",
+        ", but another seed may reverse the order. For a ranking, run at least five: ",
+        Name("--seeds 5"),
+        ".",
     )
 
 

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup, escape
 
+from plad_bench.contract.names import UNLISTED
 from plad_bench.leaderboard.board import Board, Group
 from plad_bench.records import text
 from plad_bench.render import page_model, plots
@@ -29,6 +30,7 @@ MADE = '<meta name="generator" content="plad-bench">'
 """In the head of every page, by which `leaderboard` knows that it may overwrite the file."""
 SHORT = {
     "ranking": "Ranking",
+    "methods": "Methods",
     "metrics": "All metrics",
     "tuning": "Tuning",
     "cost": "Cost",
@@ -69,6 +71,7 @@ def render(board: Board, sections: Sequence[str] = ()) -> str:
     return _page(
         "board.html.j2",
         title=text.clean(board.title),
+        listed=board.name not in UNLISTED,
         script=_script(),
         notes=text.clean(board.settings.notes, 2000),
         parts=[_part(board, group) for group in board.groups],

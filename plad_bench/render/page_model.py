@@ -285,7 +285,7 @@ def _ranking(group: Group, docs: str) -> Section:
         *([Column(("Rank",), right=True, better="lower")] if ranked else []),
         Column(("Method",)),
         *map(_column, places),
-        Column(("Gap closed",), right=True, better="higher"),
+        *([Column(("Gap closed",), right=True, better="higher")] if ranked else []),
         Column(("Teacher access",)),
         *([Column(("Win-tie-loss",), right=True, better="higher")] if ranked else []),
         *([Column(("Beats controls",), better="higher")] if _controls(group) else []),
@@ -296,7 +296,7 @@ def _ranking(group: Group, docs: str) -> Section:
             *([Entry((starred(row) or NONE,), place if row.rank else None)] if ranked else []),
             _method(row, docs),
             *_values(row, places),
-            _gap(row.gap),
+            *([_gap(row.gap)] if ranked else []),
             Entry((Said(row.access),)),
             *([Entry(("-".join(map(str, row.tally)),), row.tally[0] - row.tally[2])] if ranked else []),
             *([_beats(row)] if _controls(group) else []),
@@ -306,7 +306,7 @@ def _ranking(group: Group, docs: str) -> Section:
     )
     best = tuple(row.best for row in group.rows)
     table = Table(columns, body, tuple(map(access, group.rows)), named=int(ranked), best=best)
-    return Section("ranking", by, table=table, note=(" ".join(_reading(group)),))
+    return Section("ranking" if ranked else "methods", by, table=table, note=(" ".join(_reading(group)),))
 
 
 def _controls(group: Group) -> bool:
@@ -347,9 +347,12 @@ def one_record(rows: Iterable[Row]) -> bool:
 
 
 def _reading(group: Group) -> Iterator[str]:
-    yield "Values are means with 95 % intervals over seeds and examples."
-    if one_record(group.rows):
-        yield DAGGER
+    if all(e.label == EXAMPLES_ONLY for row in group.rows for e in row.estimates.values()):
+        yield "† Means with 95 % intervals over the examples of a single record."
+    else:
+        yield "Values are means with 95 % intervals over seeds and examples."
+        if one_record(group.rows):
+            yield DAGGER
     if group.pairs is not None:
         yield (
             "Methods are sorted by mean. Rank: the ranks that a method may have according to tests of all pairs "
