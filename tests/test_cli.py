@@ -351,7 +351,7 @@ def test_what_cannot_run_and_rows_left_out_are_said(tmp_path):
         cwd=tmp_path,
     )
     assert result.returncode == 0, result.stderr
-    assert result.stderr.startswith("Board trial: 4 cells to run (1 method and 3 baselines, 1 seed), 1 skipped. ")
+    assert result.stderr.startswith("Board trial: 4 cells to run (1 method and 3 baselines, 1 seed), 1 skipped.\n")
     assert "\nskipped: kd: kd needs the teacher's logits" in result.stderr
     assert re.search(r"1 rows? of jsonl\S+ left out; the first: mine.jsonl, line 61: not JSON", result.stderr)
 

@@ -118,6 +118,12 @@ def test_a_directory_says_its_size_and_whether_it_is_for_chats(tmp_path):
     assert parameters(base) is None
 
 
+@pytest.fixture
+def as_small(monkeypatch):
+    """Count the tiny models of tests to the next size class, whose base teachers are fine-tuned."""
+    monkeypatch.setitem(recipes.SIZES, "below 20 M", 0)
+
+
 def teachers(**options):
     return {cell.teacher.label for cell in matrix.cells(build(**options), REGISTRY)}
 
@@ -126,8 +132,8 @@ def test_a_base_teacher_is_fine_tuned_and_an_instruct_teacher_used_as_it_is():
     assert teachers(student="smollm-135m") == {"smollm-1.7b[steps=500,lr=2e-05]"}
     assert teachers(student="smollm-135m", teacher="qwen-7b-instruct") == {"qwen-7b-instruct"}
     assert teachers(student="smollm-135m", teacher="llama-8b[steps=0]") == {"llama-8b[steps=0]"}
-    assert teachers(student="smollm-135m", teacher="llama-8b[steps=9]") == {"llama-8b[steps=9,lr=1e-05]"}
-    assert teachers(student="smollm-135m", teacher="llama-8b[lr=3e-5]") == {"llama-8b[steps=500,lr=3e-05]"}
+    assert teachers(student="smollm-135m", teacher="llama-8b[steps=9]") == {"llama-8b[steps=9,lr=0.0001,lora=16]"}
+    assert teachers(student="smollm-135m", teacher="llama-8b[lr=3e-5]") == {"llama-8b[steps=500,lr=3e-05,lora=16]"}
     assert teachers(student="tiny") == {"small"}
 
 
@@ -146,17 +152,18 @@ def test_task_and_board_of_a_run_that_names_none():
     assert defaults.board(tasks, students, trial=True) == "trial"
 
 
+@pytest.mark.usefixtures("as_small")
 def test_plan_says_the_settings_and_who_chose_them(tmp_path):
     base, options = model(tmp_path / "base"), ("--task", "demo", "--methods", "kd", "--steps", "7")
     named = ("--student", f"hf[path={base}]", "--teacher", f"hf[path={base}]")
     shown = plan(tmp_path, *options, *named)
     assert shown.exception is None
-    assert "recipe: full fine-tuning, below 20 M parameters (in brackets: who set them):" in shown.stderr
+    assert "recipe: full fine-tuning, 20 M to 0.3 B parameters (in brackets: who set them):" in shown.stderr
     assert (
-        "  methods: steps 7 (option), learning rate 0.001 (recipe), batch 32 (recipe), precision float32 (task)\n"
-        "  SFT initialisation: steps 500 (recipe), learning rate 0.003 (recipe)\n"
+        "  methods: steps 7 (option), learning rate 0.0001 (recipe), batch 8 (recipe), precision float32 (task)\n"
+        "  SFT initialisation: steps 500 (recipe), learning rate 0.0003 (recipe)\n"
     ) in shown.stderr
-    assert "steps 500 (recipe), learning rate 0.003 (recipe)\n" in shown.stderr
+    assert "steps 500 (recipe), learning rate 0.0001 (recipe)\n" in shown.stderr
     (board,) = [tmp_path / "b" / "demo-base"]
     board.mkdir(parents=True)
     (board / "board.toml").write_text("[protocol]\nlr = 3e-4\n")
@@ -181,6 +188,7 @@ def refusal(tmp_path, *options):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("as_small")
 def test_a_base_teacher_that_has_not_learnt_the_task_is_refused(tmp_path):
     base, chat = model(tmp_path / "base"), model(tmp_path / "chat", template="{{ messages }}")
     options = ("--task", "demo", "--methods", "seqkd", "--student", f"hf[path={base}]", "--teacher")
@@ -191,6 +199,7 @@ def test_a_base_teacher_that_has_not_learnt_the_task_is_refused(tmp_path):
         assert refusal(tmp_path, *options, taught) == ""
 
 
+@pytest.mark.usefixtures("as_small")
 def test_a_base_teacher_cannot_learn_a_task_without_references(tmp_path):
     base = model(tmp_path / "base")
     rows = [json.dumps({"prompt": tiny.sentence(i, 9)}) for i in range(60)]

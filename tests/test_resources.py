@@ -133,12 +133,12 @@ def plan(tmp_path, *arguments):
 
 def test_plan_says_what_the_run_will_take(tmp_path):
     shown = plan(tmp_path, "--methods", "kd,plad").stdout
-    (line,) = [line for line in shown.splitlines() if line.startswith("  distill kd (1): ")]
+    (line,) = [line for line in shown.splitlines() if line.startswith("  kd: train (1): ")]
     assert "GB of memory at the peak, about" in line
     assert "of disk for models" in shown
     told = json.loads(plan(tmp_path, "--methods", "kd,plad", "--json").stdout)["outlook"]
     parts = {part["name"]: part["work"] for part in told["parts"]}
-    assert parts["distill kd"]["seconds"] > parts["distill plad"]["seconds"] * 0.2
+    assert parts["kd: train"]["seconds"] > parts["plad: train"]["seconds"] * 0.2
     assert told["seconds"] > 0
     assert told["assumed"] == []
 

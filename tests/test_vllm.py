@@ -70,7 +70,7 @@ def test_top_k_signals_let_a_vllm_teacher_serve_methods_on_fixed_text():
     found = signalled("kd,kd[data=teacher],akl,tvd,opd,distillm,gkd,uld")
     reasons = {row: cell.skip for row, cell in found.items()}
     assert [row for row, reason in reasons.items() if not reason][3:] == ["kd", "kd[data=teacher]", "akl"]
-    assert reasons["opd"].startswith("opd needs the teacher's logits; vllm[steps=500,lr=1e-05,path=tests-")
+    assert reasons["opd"].startswith("opd needs the teacher's logits; vllm[steps=500,lr=0.0001,lora=16,path=tests-")
     assert reasons["opd"].endswith("provides top-k")  # it asks the teacher of what the student writes
 
 
@@ -111,13 +111,13 @@ def test_a_model_that_vllm_cannot_run_is_known_before_any_work(monkeypatch, tmp_
     found = cells(overrides={"demo": {"backend": "vllm"}})
     assert compatibility.not_for_vllm(found["teacher"]) == ""  # heads of 32
     assert compatibility.not_for_vllm(found["seqkd"]).startswith(
-        "the model from scratch has attention heads of 16 dimensions;"
+        "the model from scratch has attention heads of size 16;"
     )
     assert matrix.reconsidered(found["seqkd"], lambda key: None).skip == compatibility.not_for_vllm(found["seqkd"])
     assert compatibility.not_for_vllm(cells()["seqkd"]) == ""
     told = {"model_type": "x", "hidden_size": 64, "num_attention_heads": 4}
     for more, reason in (
-        ({}, "has attention heads of 16 dimensions"),
+        ({}, "has attention heads of size 16"),
         ({"head_dim": 128}, ""),
         ({"is_encoder_decoder": True, "head_dim": 128}, "is an encoder-decoder"),
     ):

@@ -123,7 +123,8 @@ def _teachers(teacher: Chosen) -> dict[str, Setting]:
             return RECIPE
         return TEACHER if name not in fields or getattr(params, name) == fields[name].default else SELECTOR
 
-    return {name: Setting(getattr(training, name), origin(name)) for name in ("steps", "lr")}
+    names = ("steps", "lr", "lora") if training.lora else ("steps", "lr")
+    return {name: Setting(getattr(training, name), origin(name)) for name in names}
 
 
 def lines(found: Sequence[TaskSettings]) -> Iterator[str]:
@@ -144,7 +145,7 @@ def lines(found: Sequence[TaskSettings]) -> Iterator[str]:
         for teacher in of.teachers:
             tuned = [f"{name} {_shown(s.value)} ({s.origin})" for name, s in teacher.settings.items()]
             what = f"fine-tuned on the references first, {', '.join(tuned)}" if tuned else "used as it is"
-            yield f"  teacher {teacher.teacher}: {what.replace('lr ', 'learning rate ')}"
+            yield f"  teacher {teacher.teacher}: {what.replace('lr ', 'learning rate ').replace('lora ', 'LoRA rank ')}"
 
 
 def _shown(value: Any) -> str:

@@ -155,8 +155,7 @@ def _extent(planned: Planned) -> str:
     return (
         f"Board {planned.directory.name}: {counted(len(planned.todo), 'cell')} to run "
         f"({' and '.join(rows)}, {counted(len(seeds), 'seed')})"
-        f"{''.join(f', {other}' for other in others)}. "
-        "The progress line estimates the time left once a training and a generation have been timed."
+        f"{''.join(f', {other}' for other in others)}."
     )
 
 

@@ -77,6 +77,8 @@ class Training:
     lr: float
     """Peak learning rate."""
     batch: int = 32
+    lora: int = 0
+    """LoRA rank; 0 trains all weights."""
 
 
 @dataclass(frozen=True, kw_only=True)

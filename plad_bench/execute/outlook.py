@@ -94,7 +94,8 @@ def outlook(cells: Sequence[Cell], store: Store, data: Mapping[str, Prepared], d
 
 
 def _name(stage: Stage) -> str:
-    return f"{stage.name} {stage.spec['method']['name']}" if stage.name == "distill" else stage.name
+    """What a reader is told of a stage; of evaluated responses, all models together."""
+    return stage.action if stage.name == "generate" or not stage.owner else f"{stage.owner}: {stage.action}"
 
 
 class _Reader:

@@ -31,11 +31,11 @@ def require_vllm() -> None:
 
 
 def require_peft() -> None:
-    """Raise MissingError if peft, which --lora needs, is not installed."""
+    """Raise MissingError if peft, which LoRA needs, is not installed."""
     if find_spec("peft") is None:
         raise MissingError(
-            "--lora needs the package peft, which is not installed",
-            "pip install 'plad-bench[lora]', or leave --lora out to train all weights.",
+            "LoRA needs the package peft, which is not installed",
+            "pip install 'plad-bench[lora]', or train all weights: leave --lora out, and give the teacher lora=0.",
         )
 
 

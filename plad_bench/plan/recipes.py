@@ -34,6 +34,9 @@ SIZES: dict[str, float] = {
 UNKNOWN_SIZE = "2 to 20 B"
 """The size class of models of unknown size; its learning rates are safe for smaller models."""
 
+TEACHER_LORA = 16
+"""LoRA rank of the fine-tuning of teachers in the two largest classes, whose full training needs several GPUs."""
+
 MEASURED = "ours, measured"
 UNMEASURED = "ours, unmeasured"
 
@@ -84,11 +87,14 @@ def _guess(number: float) -> Value:
     return Value(number, UNMEASURED)
 
 
+_TINY, _SMALL, _MEDIUM, _LARGE, _HUGE = SIZES
+
+
 def _recipe(
     kind: Kind, size: str, *, lr: Value, sft_lr: Value, highest_lr: float, teacher_lr: Value | None = None, batch: Value
 ) -> Recipe:
     """A recipe with the step counts that all recipes share, which are unmeasured."""
-    teacher_steps = _guess(500) if teacher_lr else None
+    teacher_steps = _guess(500) if teacher_lr and size != _TINY else None
     return Recipe(
         kind=kind,
         size=size,
@@ -103,7 +109,8 @@ def _recipe(
     )
 
 
-_TINY, _SMALL, _MEDIUM, _LARGE, _HUGE = SIZES
+LORA_SIZES = (_LARGE, _HUGE)
+"""Size classes of teachers that are fine-tuned by LoRA unless `lora=0` says otherwise."""
 # Measured on E2E: SmolLM2-135M-Instruct whole, and cut to 12 of its 30 layers, batches of 8, one seed, 26 to 40 steps.
 # fmt: off
 RECIPES: tuple[Recipe, ...] = (
@@ -122,11 +129,16 @@ RECIPES: tuple[Recipe, ...] = (
     _recipe("pruned", _MEDIUM, lr=_guess(1e-4), sft_lr=_guess(3e-4), batch=_guess(32), highest_lr=2e-3),
     _recipe("pruned", _LARGE, lr=_guess(5e-5), sft_lr=_guess(1e-4), batch=_guess(32), highest_lr=1e-3),
     _recipe("pruned", _HUGE, lr=_guess(2e-5), sft_lr=_guess(5e-5), batch=_guess(32), highest_lr=5e-4),
-    _recipe("lora", _TINY, lr=_guess(1e-3), sft_lr=_guess(3e-3), batch=_guess(32), highest_lr=2e-2),
-    _recipe("lora", _SMALL, lr=_guess(3e-4), sft_lr=_guess(5e-4), batch=_guess(8), highest_lr=5e-3),
-    _recipe("lora", _MEDIUM, lr=_guess(2e-4), sft_lr=_guess(2e-4), batch=_guess(32), highest_lr=5e-3),
-    _recipe("lora", _LARGE, lr=_guess(1e-4), sft_lr=_guess(1e-4), batch=_guess(32), highest_lr=2e-3),
-    _recipe("lora", _HUGE, lr=_guess(1e-4), sft_lr=_guess(1e-4), batch=_guess(32), highest_lr=2e-3),
+    _recipe("lora", _TINY, lr=_guess(1e-3), sft_lr=_guess(3e-3), teacher_lr=_guess(3e-3), batch=_guess(32),
+            highest_lr=2e-2),
+    _recipe("lora", _SMALL, lr=_guess(3e-4), sft_lr=_guess(5e-4), teacher_lr=_guess(5e-4), batch=_guess(8),
+            highest_lr=5e-3),
+    _recipe("lora", _MEDIUM, lr=_guess(2e-4), sft_lr=_guess(2e-4), teacher_lr=_guess(2e-4), batch=_guess(32),
+            highest_lr=5e-3),
+    _recipe("lora", _LARGE, lr=_guess(1e-4), sft_lr=_guess(1e-4), teacher_lr=_guess(1e-4), batch=_guess(32),
+            highest_lr=2e-3),
+    _recipe("lora", _HUGE, lr=_guess(1e-4), sft_lr=_guess(1e-4), teacher_lr=_guess(1e-4), batch=_guess(32),
+            highest_lr=2e-3),
 )
 # fmt: on
 
@@ -156,22 +168,26 @@ def of_students(students: Iterable[Chosen], *, lora: int = 0) -> Recipe | None:
 
 
 def taught(teacher: Chosen, task: Chosen) -> Chosen:
-    """A teacher with `steps` and `lr` from its recipe, where its parameters leave them open.
+    """A teacher with `steps`, `lora` and `lr` from its recipe, where its parameters leave them open.
 
-    A pretrained base model is fine-tuned on the task's references. An instruct model is used as it is, and so is any
-    model if the task has no references.
+    A pretrained base model is fine-tuned on the task's references, a large one by LoRA. An instruct model is used as it
+    is, and so is one of the smallest class, which tests make, and any model if the task has no references.
     """
     model, given = published(teacher), teacher.params
-    if model is None or not {"steps", "lr"} <= type(given).model_fields.keys():
-        return teacher
-    recipe = of_model(replace(model, layers=""))
-    if recipe.teacher_lr is None or recipe.teacher_steps is None:
+    if model is None or not {"steps", "lr", "lora"} <= type(given).model_fields.keys():
         return teacher
     found: dict[str, Any] = {}
     steps: int | None = given.steps  # type: ignore[attr-defined]
-    if steps is None and not is_instruct(model) and has_references(task):
+    lora: int | None = given.lora  # type: ignore[attr-defined]
+    whole = replace(model, layers="")
+    if lora is None:
+        lora = TEACHER_LORA if of_model(whole).size in LORA_SIZES else 0
+    recipe = of_model(whole, lora=lora)
+    if steps is None and recipe.teacher_steps is not None and not is_instruct(model) and has_references(task):
         steps = found["steps"] = int(recipe.teacher_steps.number)
-    if steps and given.lr is None:  # type: ignore[attr-defined]
+    if steps and lora and given.lora is None:  # type: ignore[attr-defined]
+        found["lora"] = lora
+    if steps and recipe.teacher_lr is not None and given.lr is None:  # type: ignore[attr-defined]
         found["lr"] = recipe.teacher_lr.number
     if not found:
         return teacher

@@ -39,7 +39,8 @@ def _check_rates(cell: Cell) -> None:
             _check_rate(cell.student.label, option, rate, recipe)
     training = cell.teacher.component.training(cell.teacher.params)
     if teacher is not None and training is not None and training.steps:
-        _check_rate(cell.teacher.label, "the teacher's lr", training.lr, recipes.of_model(replace(teacher, layers="")))
+        recipe = recipes.of_model(replace(teacher, layers=""), lora=training.lora)
+        _check_rate(cell.teacher.label, "the teacher's lr", training.lr, recipe)
 
 
 def _rates(cell: Cell) -> Iterator[tuple[str, float]]:
@@ -66,6 +67,8 @@ def _check_teacher(teacher: Chosen, task: Chosen) -> None:
     """Check that a pretrained teacher is an instruct model or is fine-tuned on the task."""
     model = recipes.published(teacher)
     if model is None or "steps" not in type(teacher.params).model_fields or is_instruct(model):
+        return
+    if recipes.of_model(replace(model, layers="")).teacher_steps is None:
         return
     training = teacher.component.training(teacher.params)
     if training is not None and training.steps:

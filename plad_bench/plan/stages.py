@@ -118,16 +118,20 @@ class Stage:
     @property
     def label(self) -> str:
         """Readable name, such as "plad (seed 0): train" or "teacher: generate test responses"."""
+        seeded = "" if self.seed is None else f" (seed {self.seed})"
+        return f"{self.owner}{seeded}: {self.action}" if self.owner else self.action
+
+    @property
+    def action(self) -> str:
+        """What it does, such as "train" or "generate test responses"."""
         metric, split = self.spec.get("metric", {}), str(self.spec.get("split", ""))
-        does = ACTIONS[self.operation].format(
+        return ACTIONS[self.operation].format(
             split=split.replace("train", "training"), text=self.spec.get("text"), metric=metric.get("name")
         )
-        seeded = "" if self.seed is None else f" (seed {self.seed})"
-        return f"{self.owner}{seeded}: {does}" if self.owner else does
 
     @property
     def seed(self) -> int | None:
-        """The run's seed; None if the stage does not depend on it."""
+        """The run's seed that it belongs to; None if it ignores that."""
         if self.owner == TEACHER or "seed" in self.spec:
             return None if self.owner == TEACHER else self.spec["seed"]
         made_by = self.inputs.get("model") or self.inputs.get("responses")
@@ -222,7 +226,15 @@ class Plan:
         training: Training | None = self.teacher.component.training(self.teacher.params)
         if training is None or training.steps == 0:
             return base
-        spec = {"steps": training.steps, "lr": training.lr, "batch": training.batch, "seed": 0, "precision": "float32"}
+        pretrained = "tokenizer" not in base.inputs
+        spec = {
+            "steps": training.steps,
+            "lr": training.lr,
+            "batch": training.batch,
+            "seed": 0,
+            "precision": self.protocol.precision if pretrained else "float32",
+            **({"lora": training.lora} if training.lora else {}),
+        }
         return self.train("teacher", self.sft, base, spec, owner=TEACHER)
 
     @functools.cached_property

@@ -20,7 +20,11 @@ class TrainingParams(Params):
     model."""
     lr: float | None = param(None, gt=0, source="ours")
     """Peak learning rate of the fine-tuning. If unset, the recipe's."""
+    lora: int | None = param(None, ge=0, source="ours")
+    """LoRA rank of the fine-tuning; 0 trains all weights. If unset, 16 above 2 B parameters, and 0 below."""
 
     def training(self) -> Training | None:
         """The fine-tuning, or None if there is none."""
-        return Training(steps=self.steps, lr=self.lr or CAUTIOUS_LR) if self.steps else None
+        if not self.steps:
+            return None
+        return Training(steps=self.steps, lr=self.lr or CAUTIOUS_LR, lora=self.lora or 0)
