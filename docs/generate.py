@@ -1,9 +1,8 @@
-"""Write what is made from the code.
+"""Generates documentation from the code.
 
-methods.md and metrics.md come from the registry, cli.md from the help, and tables of records.md and recipes.md from the
-protocol and the recipes.
-
-`python docs/generate.py` writes them; with `--check` it writes nothing and exits with 1 if a page differs.
+methods.md and metrics.md come from the registry, cli.md from the help texts, and the tables of records.md and
+recipes.md from the protocol and the recipes. `python docs/generate.py` writes them; with `--check` it writes nothing
+and exits with 1 if a page differs.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from plad_bench.plan import matrix, recipes, spec
 DOCS = Path(__file__).resolve().parent
 HEADER = "<!-- Written by `python docs/generate.py`; do not edit. -->"
 WIDTH = 100
-"""Columns of a help text, whatever the terminal."""
+"""Columns of a help text, independent of the terminal."""
 
 TEXTS = {
     Text.REFERENCE: "references",
@@ -145,7 +144,7 @@ def pages() -> dict[Path, str]:
 
 
 def methods_page() -> str:
-    """The page of all methods that come with plad-bench."""
+    """The page of the built-in methods."""
     registry = Registry.load()
     methods: list[Any] = [
         registered.component
@@ -158,7 +157,7 @@ def methods_page() -> str:
         [f"[{m.name}](#{anchor(m.name)})", m.access.value, _trains_on(m.objective, m.params()), m.summary, _paper(m)]
         for m in methods
     ]
-    head = ["method", "teacher gives", "trains on", "what", "paper"]
+    head = ["method", "teacher access", "trains on", "summary", "paper"]
     sections = [_section(m, skipped.get(m.name, "")) for m in methods]
     return "\n\n".join([HEADER, METHODS_INTRO, table(head, index), *sections]) + "\n"
 
@@ -166,7 +165,7 @@ def methods_page() -> str:
 def _section(method: Method, skip: str) -> str:
     facts = {
         "Paper": f"{method.title}, {_paper(method)}",
-        "Teacher gives": method.access.value,
+        "Teacher access": method.access.value,
         "Trains on": _variants_of(method, _trains_on),
         "Needs": _variants_of(method, _needs),
         "Control": "a baseline, not ranked; `--controls` adds it to a run, `all` does not" if method.control else "",
@@ -180,7 +179,7 @@ def _section(method: Method, skip: str) -> str:
         method.summary,
         f"    {method.equation}",
         "\n".join(f"- {name}: {value}" for name, value in facts.items() if value),
-        table(["parameter", "default", "allowed", "tuned over", "source", "what"], _tuned(method.params)),
+        table(["parameter", "default", "allowed", "tuned over", "source", "meaning"], _tuned(method.params)),
         f"```sh\nplad-bench run --methods {method.name}\n```",
     ]
     return "\n\n".join(parts)
@@ -202,7 +201,7 @@ def _tuned(params: type[Params]) -> Iterator[list[str]]:
 
 
 def _variants_of(method: Method, describe: Any) -> str:
-    """What holds with default parameters, and what changes with another choice of one of them."""
+    """A description with default parameters, and those with another choice of one parameter."""
     usual = describe(method.objective, method.params())
     texts = [usual]
     for name, info in method.params.model_fields.items():
@@ -230,7 +229,7 @@ def _needs(objective: Any, params: Params) -> str:
 
 
 def _skipped(registry: Registry, methods: Sequence[Method]) -> Mapping[str, str]:
-    """Why a method with default parameters cannot run on the demo, by name; those that can are not in it."""
+    """Name -> why the method cannot run on the demo with default parameters; without methods that can."""
     run = spec.build(registry, task="demo", methods=",".join(m.name for m in methods))
     return {c.method.component.name: c.skip for c in matrix.cells(run, registry) if c.method is not None and c.skip}
 
@@ -250,7 +249,7 @@ def _value(value: Any) -> str:
 
 
 def metrics_page() -> str:
-    """The page of all metrics that come with plad-bench."""
+    """The page of the built-in metrics."""
     metrics = [
         registered.component
         for found in Registry.load().components("metric").values()
@@ -261,7 +260,7 @@ def metrics_page() -> str:
         [f"[{m.name}](#{anchor(m.name)})", m.better or "none", m.unit, ", ".join(sorted(m.needs)), m.summary]
         for m in metrics
     ]
-    head = ["metric", "better", "unit", "needs", "what"]
+    head = ["metric", "better", "unit", "needs", "summary"]
     return "\n\n".join([HEADER, METRICS_INTRO, table(head, index), *map(_metric, metrics)]) + "\n"
 
 
@@ -276,7 +275,7 @@ def _metric(metric: Metric) -> str:
     parts = [f"## {metric.name}", metric.summary, f"Value of an example: {metric.formula}."]
     parts.append("\n".join(f"- {name}: {value}" for name, value in facts.items()))
     if metric.params.model_fields:
-        parts.append(table(["parameter", "default", "allowed", "source", "what"], _parameters(metric.params)))
+        parts.append(table(["parameter", "default", "allowed", "source", "meaning"], _parameters(metric.params)))
     return "\n\n".join(parts)
 
 
@@ -284,7 +283,7 @@ def _metric(metric: Metric) -> str:
 
 
 def records_page() -> str:
-    """The page of records as it is, with the table of protocol settings as they are declared."""
+    """The page of records with the table of protocol settings."""
     rows = [
         [
             f"`{name}`",
@@ -299,7 +298,7 @@ def records_page() -> str:
 
 
 def recipes_page() -> str:
-    """The page of recipes as it is, with the table of their numbers."""
+    """The page of recipes with the table of their numbers."""
     heads = {
         "lr": "learning rate",
         "steps": "steps",
@@ -319,14 +318,14 @@ def recipes_page() -> str:
 
 
 def _figure(value: recipes.Value | None) -> str:
-    """A number of a recipe; one that was measured is in bold."""
+    """A number of a recipe, in bold if it was measured."""
     if value is None:
         return ""
     return f"**{value.number:g}**" if value.source == recipes.MEASURED else f"{value.number:g}"
 
 
 def _with_table(name: str, what: str, written: str) -> str:
-    """A page as it is, with a table written anew between its two marks."""
+    """A page with a new table between its two marks."""
     page = (DOCS / name).read_text(encoding="utf-8")
     begin, end = f"<!-- {what}: written by `python docs/generate.py` -->\n", f"<!-- end of {what} -->\n"
     head, rest = page.split(begin)
@@ -342,7 +341,7 @@ def _meaning(setting: Mapping[str, Any]) -> str:
 
 
 def cli_page() -> str:
-    """The help of every command that comes with plad-bench."""
+    """The help of every built-in command."""
     root = click.Context(cli, info_name="plad-bench", terminal_width=WIDTH, **cli.context_settings)
     root.ensure_object(State).extended = True  # commands that plugins add are not ours to document
     helps = list(_helps(cli, root))

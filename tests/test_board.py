@@ -196,7 +196,7 @@ def test_a_metric_that_one_method_lacks_is_a_dash_and_a_missing_primary_is_incom
     (tmp_path / "board.toml").write_text('metrics = ["m", "other"]')
     group = only(load(tmp_path))
     assert [row.label for row in group.rows] == ["a", "b"]
-    assert [(u.label, u.reason) for u in group.unranked] == [("c", "has no value of the metric that ranks")]
+    assert [(u.label, u.reason) for u in group.unranked] == [("c", "has no value of the primary metric")]
     assert re.search(r"\| \[`b`\]\(\S+\) \| 4\.0 ± \S+ † \| — \|", page(tmp_path))
 
 
@@ -247,7 +247,7 @@ def test_corrupt_foreign_and_edited_records_are_named_and_left_out(board):
     assert "not a record" in found["demo.tiny/kd.s0.json"]
     assert "steps is 999, not 300" in found["demo.tiny/plad.s1.json"]
     assert "was edited" in found["demo.tiny/seqkd.s2.json"]
-    assert "says that it is cell demo.tiny/sft.s0" in found["demo.tiny/copied.json"]
+    assert "belongs to cell demo.tiny/sft.s0" in found["demo.tiny/copied.json"]
     assert "missing" in found["demo.tiny/sft.s3.json"]
     assert before - {row.label for row in only(load(board)).rows} == {"kd", "plad", "seqkd", "sft"}
     assert "Files left out (5)" in page(board)
@@ -285,7 +285,7 @@ def test_scores_on_other_examples_are_foreign_and_another_order_is_not(tmp_path)
         [row.estimates["m"].half_width for row in before]
     )
     rewrite([f"other{i}" for i in ids], scores["m"])
-    assert "other examples: shares 0 of the 40" in problems(directory)["demo.tiny/kd.s0.json"]
+    assert "other examples: it shares 0 of the 40" in problems(directory)["demo.tiny/kd.s0.json"]
 
 
 def test_a_record_that_declares_another_direction_is_left_out(tmp_path):

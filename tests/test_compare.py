@@ -130,7 +130,7 @@ def test_different_examples_are_refused_and_counted(tmp_path):
     assert compared(root, "kd", "plad")["comparisons"][0]["difference"] == pytest.approx(-1.0)
     rescored(root, "plad", 1, [*ids[:2], "another"], np.array([2.0, 3.0, 5.0]))
     result = run(root, "kd", "plad")
-    assert "different examples: 2 belong to one of them alone" in str(result.exception)
+    assert "different examples: 2 examples belong to only one of them" in str(result.exception)
     assert result.exception.exit_code == 2
 
 
@@ -161,7 +161,7 @@ def test_another_protocol_is_said(tmp_path):
 def test_a_board_of_trials_says_why_nothing_is_compared(tmp_path):
     put(tmp_path / "b", *record("kd", 0, status="trial", columns={"m": (np.array([1.0, 2]), "higher", "")}))
     (tmp_path / "b" / "board.toml").touch()
-    assert "trials, of runs with --limit" in str(run(tmp_path, "kd", "plad", "--board", "b").exception)
+    assert "trials, from runs with --limit" in str(run(tmp_path, "kd", "plad", "--board", "b").exception)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_a_board_of_trials_says_why_nothing_is_compared(tmp_path):
         (["plad", "kd"], "2 boards"),
         (["plad", "kd", "--board", "three"], "no board 'three'"),
         (["plad", "kd", "--board", "one", "--metric", "rouge"], "Did you mean rouge-l"),
-        (["plad", "kd", "--board", "one", "--task", "e2e"], "were not both run"),
+        (["plad", "kd", "--board", "one", "--task", "e2e"], "have no teacher and student"),
         (["uld", "kd", "--board", "one"], "no finished method 'uld'"),
     ],
 )

@@ -87,7 +87,7 @@ def test_a_file_that_is_cut_short_or_is_another_kind_is_named(tmp_path, name):
     if name.endswith("gz"):
         text = json_lines(*map(row, range(3000)))
         (tmp_path / name).write_bytes(gzip.compress(text)[:-200])
-        with pytest.raises(StageError, match=r"cut short, after \d+ rows"):
+        with pytest.raises(StageError, match=r"is truncated, after \d+ rows"):
             read(tmp_path)
 
 
@@ -153,9 +153,7 @@ def test_an_unclosed_quote_costs_the_row_that_opens_it(tmp_path):
 def test_a_quote_that_closes_elsewhere_never_makes_a_row_of_many(tmp_path):
     body = [f"question {i},answer {i}" for i in range(50)]
     body[10], body[40] = '"question 10,answer 10', 'question 40",answer 40'
-    with pytest.raises(
-        StageError, match="the quote opened in line 12 closes in line 42 only, and all 31 lines"
-    ) as told:
+    with pytest.raises(StageError, match="the quote opened in line 12 is closed in line 42, and all 31 lines") as told:
         table(tmp_path, "prompt,response", *body)
     assert "Close the quote" in told.value.remedy
     body[40] = 'question" 40,answer 40'
@@ -175,7 +173,7 @@ def test_texts_of_many_lines_stay_whole(tmp_path):
 def test_ragged_rows_are_refused_or_lack_a_field(tmp_path):
     rows, bad, _ = table(tmp_path, "prompt,response", "a", "a,b,c", "", "a,b")
     assert rows == [{"prompt": "a", "response": None}, {"prompt": "a", "response": "b"}]
-    assert [(b.where, b.reason) for b in bad] == [("x.csv, line 3", "more columns than the header has")]
+    assert [(b.where, b.reason) for b in bad] == [("x.csv, line 3", "more columns than the header")]
 
 
 @pytest.mark.parametrize(
@@ -183,8 +181,8 @@ def test_ragged_rows_are_refused_or_lack_a_field(tmp_path):
     [
         ("prompt;response", "a, b;c", "columns are separated by semicolons (;)"),
         ("prompt\tresponse", "a, b\tc", "columns are separated by tabs (\t)"),
-        ("prompt, response", '"a, b", "c"', "the space after each separator is taken as a part of it"),
-        (" prompt,response ", '"a, b",c', 'spaces around the names of columns are ignored: " prompt", "response "'),
+        ("prompt, response", '"a, b", "c"', "the space after each separator belongs to the separator"),
+        (" prompt,response ", '"a, b",c', 'spaces around column names are ignored: " prompt", "response "'),
     ],
 )
 def test_other_separators_and_spaces_in_the_header_are_read_and_named(tmp_path, header, line, remark):
@@ -209,7 +207,7 @@ def test_every_line_of_any_csv_is_accounted_for(tmp_path):
         try:
             rows, bad, _ = table(tmp_path, "prompt,response", *body)
         except StageError as error:
-            assert "closes in line" in error.message  # noqa: PT017
+            assert "is closed in line" in error.message  # noqa: PT017
             continue
         spanned = sum(str(v).count("\n") for r in rows for v in r.values())
         assert spanned <= 4 * 4
@@ -233,10 +231,10 @@ def test_a_directory_holds_data_alone(registry, tmp_path):
     (tmp_path / "mine.jsonl").write_bytes(json_lines(row(1)))
     (tmp_path / "notes.txt").write_text("x")
     for name in ("jsonl", "tldr", "hh", "e2e"):
-        with pytest.raises(UsageError, match=r"holds other things than data files, among them notes\.txt") as told:
+        with pytest.raises(UsageError, match=r"holds files other than data, among them notes\.txt") as told:
             chosen(registry, tmp_path, name)
         assert "Name a file" in told.value.remedy
-    with pytest.raises(UsageError, match="other things than data"):
+    with pytest.raises(UsageError, match="files other than data"):
         choose(registry, "teacher", f"recorded[path={tmp_path}]")
     assert chosen(registry, tmp_path / "mine.jsonl").label.startswith("jsonl[path=mine.jsonl-")
 
@@ -251,7 +249,7 @@ def test_the_working_directory_with_its_boards_is_no_data(registry, tmp_path, mo
     with pytest.raises(UsageError, match=r"among them leaderboards/quickstart/board\.toml"):
         chosen(registry, ".")
     for part in (cells, cells / "seed-0.json"):
-        with pytest.raises(UsageError, match="belongs to the board quickstart, which a run writes to"):
+        with pytest.raises(UsageError, match="belongs to the board quickstart, which runs write to"):
             chosen(registry, part)
 
 

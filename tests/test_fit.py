@@ -206,9 +206,9 @@ UNLOADABLE = {
     "an unknown kind": (lambda d: _edit(d, model_type="nosuch"), "does not recognize this architecture"),
     "code of its own": (
         lambda d: _edit(d, model_type="nosuch", auto_map={"AutoConfig": "x.Y"}),
-        "it needs code that comes with it, which is never run",
+        "it needs code of its repository, which is never executed",
     ),
-    "other shapes": (lambda d: _edit(d, hidden_size=32), "its weights have other shapes than its config.json says"),
+    "other shapes": (lambda d: _edit(d, hidden_size=32), "the shapes of its weights differ from its config.json"),
     "more layers": (lambda d: _edit(d, num_hidden_layers=2), r"has no weights model\.layers\.1\."),
     "no tokenizer": (lambda d: (d / "tokenizer.json").write_text("{}"), "the tokenizer of model cannot be loaded"),
 }

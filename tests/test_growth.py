@@ -144,15 +144,15 @@ BROKEN = {
     unreadable: ("kd.s1", "not a record"),
     newer: ("kd.s1", "schema 99"),
     foreign: ("kd.s1", "another protocol: steps is 301, not 300"),
-    other_examples: ("kd.s1", "on other examples: shares 39 of the 40"),
+    other_examples: ("kd.s1", "on other examples: it shares 39 of the 40"),
     edited_value: ("kd.s1", "was edited: rouge-l"),
     edited_error: ("kd.s1", "was edited: the error of rouge-l"),
     edited_scores: ("kd.s1", "hash differs"),
     edited_hash: ("kd.s1", "hash differs"),
     without_scores: ("kd.s1", "are missing"),
     copied: ("kd.s1", "conflicts with demo.tiny/kd.s2.json: the same key and scores"),
-    another_seed: ("kd/seed-1", "was edited: it says that its seed is 7"),
-    misplaced: ("kd.s1 (copy)", "says that it is cell demo.tiny/kd.s1"),
+    another_seed: ("kd/seed-1", "was edited: its seed is 7"),
+    misplaced: ("kd.s1 (copy)", "belongs to cell demo.tiny/kd.s1"),
     conflicting: ("kd.s1", "conflicts with demo.tiny/again.s1.json: the same method and seed"),
 }
 

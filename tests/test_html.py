@@ -161,7 +161,7 @@ def test_samples_stand_side_by_side_with_their_score(board):
         (lambda file, data: _rewrite(file, data, b"{}\n"), "does not hold samples"),
         (lambda file, data: _rewrite(file, data, b"\xff\n"), "does not hold samples"),
         (lambda file, data: _rewrite(file, data, b'{"example": 1, "prompt": NaN}\n'), "does not hold samples"),
-        (lambda file, data: data["task"].update(redistributable=False), "may not be given on"),
+        (lambda file, data: data["task"].update(redistributable=False), "may not be redistributed"),
     ],
 )
 def test_samples_that_cannot_be_shown_are_named_and_cost_no_number(tmp_path, change, reason):

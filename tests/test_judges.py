@@ -137,7 +137,7 @@ def test_judges_pay_from_the_runs_purse(tmp_path):
 def test_answers_that_are_no_verdict(tmp_path):
     with endpoint(reply=lambda text: "I cannot say" if "prompt 3" in text else better(text)) as server:
         with pytest.raises(
-            StageError, match="2 of 10 answers of judge judge-1 are none of A, B and tie, among them 'I can"
+            StageError, match="2 of 10 verdicts of judge judge-1 are none of A, B and tie, among them 'I can"
         ) as caught:
             score.run(context(tmp_path, "win-judge", **judge(server)))
         assert "max_tokens" in caught.value.remedy
@@ -265,7 +265,9 @@ def test_what_is_no_reward_model_is_refused_before_any_work(tmp_path):
     tiny.llama().save_pretrained(path)
     tiny.tokenizer().save_pretrained(path)
     params = reward.RewardParams(path=path)
-    with pytest.raises(MissingError, match="reward model lm is no sequence classifier but LlamaForCausalLM") as caught:
+    with pytest.raises(
+        MissingError, match="reward model lm is not a sequence classifier but LlamaForCausalLM"
+    ) as caught:
         reward.require(params)
     assert "ForSequenceClassification" in caught.value.remedy
     with pytest.raises(MissingError, match="no directory"):
@@ -273,7 +275,7 @@ def test_what_is_no_reward_model_is_refused_before_any_work(tmp_path):
     config = json.loads((path / "config.json").read_text())
     (path / "config.json").write_text(json.dumps({**config, "architectures": ["LlamaForSequenceClassification"]}))
     reward.require(params)  # it says that it is one
-    with pytest.raises(MissingError, match=r"lm is no sequence classifier: it has no weights score\.weight"):
+    with pytest.raises(MissingError, match=r"lm is not a sequence classifier: it has no weights score\.weight"):
         reward.score([Scored(id="a", prompt="p", references=(), meta={}, response="r")], params, _tools(tmp_path))
     (path / "model.safetensors").unlink()
     with pytest.raises(MissingError, match="has no safetensors file"):

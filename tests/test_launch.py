@@ -152,7 +152,7 @@ def test_trainings_take_a_slot_for_each_rank_and_wait_for_them_in_turn(store):
 
 def test_more_ranks_than_slots_are_refused_before_anything_starts(store):
     session = Recorder(1)
-    with pytest.raises(UsageError, match="--ranks 2 wants as many slots, and there are 1"):
+    with pytest.raises(UsageError, match="--ranks 2 needs 2 slots; 1 are available"):
         run(store, training(), session=lambda: session)
     assert session.started == []
 
@@ -218,7 +218,7 @@ def test_one_that_is_killed_again_and_again_fails_its_stage(store):
     stage = training(steps=100000)
     Killer(store.partial(stage.key), 1, times=2)
     message = run(store, stage).failures[stage.key].message
-    assert message == "its process was killed by signal 9, as the system does when memory runs out"
+    assert message == "its process was killed by signal 9, which the system does when it runs out of memory"
     assert multiprocessing.active_children() == []
 
 
@@ -285,7 +285,7 @@ def test_an_input_that_turns_out_corrupt_is_made_again_and_the_terminal_says_so(
     assert tokenizer.key in engine.artifacts
     assert len(list(store.quarantined.iterdir())) == 1
     assert (
-        "retrying train the tokenizer: its input prepare the data was corrupt, and is made again"
+        "retrying train the tokenizer: its input prepare the data was corrupt; it is computed again"
         in capsys.readouterr().err
     )
 

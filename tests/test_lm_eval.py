@@ -116,7 +116,7 @@ def test_a_cell_without_the_metric_stays_on_the_board(tmp_path):
     assert made.problems == ()
     assert [row.label for row in group.rows] == ["seqkd", "sft"]  # it ranks this board
     (unranked,) = group.unranked
-    assert (unranked.label, unranked.reason) == ("kd", "has no value of the metric that ranks")
+    assert (unranked.label, unranked.reason) == ("kd", "has no value of the primary metric")
 
 
 def _read(directory, method, seed):

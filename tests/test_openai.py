@@ -77,7 +77,7 @@ def test_a_second_call_asks_only_for_what_is_missing(tmp_path):
     dead = {"prompt 3", "prompt 7"}
     with endpoint(faults=lambda q, n: (500, {}, "dead") if q in dead else None) as server:
         p = params(server.url, retries=1)
-        with pytest.raises(StageError, match=r"2 of 12 requests to m got no answer; id\d: HTTP 500: dead") as caught:
+        with pytest.raises(StageError, match=r"2 of 12 requests to m got no response; id\d: HTTP 500: dead") as caught:
             ask(p, requests(p), tmp_path / "j")
         assert "run the same command again" in caught.value.remedy
         assert sum(server.answered.values()) == 10
@@ -109,7 +109,7 @@ def test_half_a_line_of_a_killed_writer_costs_one_question(tmp_path):
         ((401, {}, f"bad key {KEY}"), MissingError, "refused the key"),
         ((404, {}, "no model m"), MissingError, "no model m"),
         ((429, {}, '{"error": {"code": "insufficient_quota"}}'), MissingError, "no credit left"),
-        ((429, {"Retry-After": "86400"}, ""), MissingError, "asks to wait 86400 s"),
+        ((429, {"Retry-After": "86400"}, ""), MissingError, "requests a wait of 86400 s"),
         ((400, {}, f"too long; {KEY}"), StageError, r"HTTP 400: too long; \[key\]"),
     ],
 )

@@ -144,7 +144,7 @@ def test_scores_round_trip_with_gaps_and_the_same_bytes(tmp_path):
 @pytest.mark.parametrize(
     ("table", "reason"),
     [
-        (pa.table({"example": ["x", "x"], "m": [1.0, 2.0]}), "one id stands for several"),
+        (pa.table({"example": ["x", "x"], "m": [1.0, 2.0]}), "several have the same id"),
         (pa.table({"example": ["x", None], "m": [1.0, 2.0]}), "no id"),
         (pa.table({"example": [1, 2], "m": [1.0, 2.0]}), "no id"),
         (pa.table({"example": ["x", "y"], "m": [1.0, float("inf")]}), "at most"),

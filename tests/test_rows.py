@@ -162,7 +162,7 @@ def test_csv_rows_are_read_one_by_one(registry, tmp_path):
     assert (first.prompt, last.references, tabs.prompt) == ("two\nlines", ("x, y",), "a, b")
     assert [(row.where, row.reason) for row in bad] == [
         ("x.csv, line 4", "field prompt is not UTF-8"),
-        ("x.csv, line 5", "more columns than the header has"),
+        ("x.csv, line 5", "more columns than the header"),
         ("x.csv, line 6", "no field response"),
     ]
 

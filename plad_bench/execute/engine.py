@@ -1,6 +1,6 @@
-"""The engine: a ready queue over the stage graph, retries, and failures that cost only what needs them.
+"""The engine: a ready queue over the stage graph, with retries; a failure affects only the goals that need the stage.
 
-It works backwards from the stages that are asked for, so an intermediate whose result is no longer needed is not made.
+It works backwards from the requested stages, so it computes no intermediate that nothing needs.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class Failure:
     missing: bool = False
     """A prerequisite is absent (exit code 3)."""
     budget: bool = False
-    """The run's money is spent (exit code 6): nothing is wrong, and nothing is recorded."""
+    """The run's budget is spent (exit code 6). Nothing is wrong, and nothing is recorded."""
 
 
 @dataclass
 class Running:
-    """A stage in its slots."""
+    """A stage that occupies slots."""
 
     stage: Stage
     process: StageProcess
@@ -49,7 +49,7 @@ class Running:
     began: float
 
     def progress(self) -> dict[str, float]:
-        """What the stage last said of itself."""
+        """The progress that the stage reported last."""
         try:
             return json.loads(self.job.with_suffix(".progress").read_text())  # type: ignore[no-any-return]
         except (OSError, ValueError):
@@ -58,28 +58,28 @@ class Running:
 
 @dataclass(frozen=True)
 class Options:
-    """How much the engine puts up with."""
+    """Limits of a run."""
 
     retries: int = 1
     max_failures: int = 0
-    """Start nothing new after this many failed stages; 0 goes on."""
+    """Stop scheduling new work after this many failed stages; 0: never."""
     timeout_s: float = 0.0
-    """Kill a stage after this long; 0 never does."""
+    """Kill a stage after this many seconds; 0: never."""
     max_cost: float = 0.0
-    """The most money that the stages together may spend; 0 sets no limit."""
+    """Limit of what all stages may spend; 0: no limit."""
 
 
 class Watcher:
-    """What an observer of the engine may override."""
+    """Callbacks that an observer of the engine may override."""
 
     def stage_started(self, running: Running) -> None:
-        """A stage has a slot."""
+        """A stage started."""
 
     def stage_finished(self, stage: Stage, artifact: Artifact | None, failure: Failure | None) -> None:
         """A stage was computed, or failed."""
 
     def stage_retried(self, stage: Stage, failure: Failure) -> None:
-        """A stage came to nothing, and is started again for the reason given."""
+        """A stage was interrupted for the reason given, and starts again."""
 
     def tick(self, running: Sequence[Running], waiting: Sequence[Stage]) -> None:
         """Called a few times a second."""
@@ -91,14 +91,14 @@ class Engine:
 
     store: Store
     open_session: Callable[[], LauncherSession]
-    """Called when the first stage must run, so that a run that has nothing to do starts nothing."""
+    """Called when the first stage has to run, so that a run without work starts no workers."""
     run_directory: Path
     threads: int
     plugins: Sequence[Path] = ()
     options: Options = field(default_factory=Options)
     watcher: Watcher = field(default_factory=Watcher)
     ranks: int = 1
-    """Slots that a training takes, a process in each."""
+    """Slots of a training, with one process in each."""
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
     _attempts: dict[str, int] = field(default_factory=dict)
@@ -106,12 +106,12 @@ class Engine:
     _goals: Sequence[Sequence[Stage]] = ()
 
     def run(self, goals: Sequence[Sequence[Stage]], settled: Callable[[], None]) -> None:
-        """Make the stages of each goal; `settled` is called whenever one has ended. See artifacts and failures.
+        """Compute the stages of each goal; `settled` is called whenever a stage ends. Results: `artifacts`, `failures`.
 
-        A goal one of whose stages failed is given up, and with it whatever no other goal needs.
+        When a stage of a goal fails, the goal is given up, together with every stage that no other goal needs.
 
         Raises:
-            UsageError: if the launcher has fewer slots than a training is to take.
+            UsageError: if the launcher has fewer slots than a training needs.
         """
         self._goals = goals
         for stage in (stage for goal in goals for stage in goal):
@@ -127,10 +127,10 @@ class Engine:
         try:
             if session.slots < self.ranks:
                 raise UsageError(
-                    f"--ranks {self.ranks} wants as many slots, and there are {session.slots}",
-                    "Lower --ranks, or name more GPUs (--gpus) or CPU slots (--workers).",
+                    f"--ranks {self.ranks} needs {self.ranks} slots; {session.slots} are available",
+                    "Lower --ranks, or provide more GPUs (--gpus) or CPU slots (--workers).",
                 )
-            self.watcher.tick(running, list(self._waiting.values()))  # the first stage may be long in starting
+            self.watcher.tick(running, list(self._waiting.values()))  # the first stage may take long to start
             while self._waiting or running:
                 self._fill(session, running)
                 ended = [r for r in running if self._ended(r)]
@@ -152,7 +152,7 @@ class Engine:
 
     @property
     def spent_file(self) -> Path:
-        """Where the stages count the money. Not in the run's directory: that is forgotten some day."""
+        """The file that counts spending. It is outside the run's directory, which is deleted some day."""
         return self.store.spent / self.run_directory.name
 
     # ---------------------------------------------------------------------------------------------------- demand
@@ -172,7 +172,7 @@ class Engine:
         return [s for s in self._waiting.values() if all(p.key in self.artifacts for p in s.inputs.values())]
 
     def _give_up(self) -> None:
-        """Drop what only failed goals would have used."""
+        """Drop stages that only failed goals need."""
         self._fail_dependents()
         alive = [goal for goal in self._goals if not any(stage.key in self.failures for stage in goal)]
         useful = {part.key for goal in alive for stage in goal for part in stage.walk()}
@@ -199,7 +199,7 @@ class Engine:
         free = [slot for slot in range(session.slots) if slot not in taken]
         for stage in self._ready():
             wanted = self._ranks(stage)
-            if wanted > len(free):  # those behind it wait too, or small stages could keep a large one waiting for ever
+            if wanted > len(free):  # stages behind it wait too, or small ones could keep a large one waiting forever
                 break
             slots, free = free[:wanted], free[wanted:]
             del self._waiting[stage.key]
@@ -232,7 +232,7 @@ class Engine:
         try:
             job.parent.mkdir(parents=True, exist_ok=True)
             job.write_text(json.dumps(document))
-            job.with_suffix(".error").unlink(missing_ok=True)  # an earlier attempt's must not speak for this one
+            job.with_suffix(".error").unlink(missing_ok=True)  # of an earlier attempt
         except OSError as error:
             raise unwritable(job, error) from error
         return Running(stage, session.start(job, log, slots), job, log, slots, time.monotonic())
@@ -254,11 +254,11 @@ class Engine:
             self.watcher.stage_finished(stage, artifact, None)
             return
         gone = [parent for parent in stage.inputs.values() if self.store.find(parent.key) is None]
-        for parent in gone:  # it turned out corrupt and was put in quarantine: make it again
+        for parent in gone:  # the worker found it corrupt and put it in quarantine: compute it again
             self.artifacts.pop(parent.key, None)
         failure = self._failure(running, code)
         if gone:
-            failure = Failure(stage.name, f"its input {gone[0].label} was corrupt, and is made again", running.log)
+            failure = Failure(stage.name, f"its input {gone[0].label} was corrupt; it is computed again", running.log)
         killed = code is not None and code < 0 and not self._timed_out(running)
         if (gone or killed) and self._again(stage):
             self.watcher.stage_retried(stage, failure)
@@ -278,9 +278,9 @@ class Engine:
     def _failure(self, running: Running, code: int | None) -> Failure:
         name, log = running.stage.name, running.log
         if self._timed_out(running):
-            return Failure(name, f"took longer than {self.options.timeout_s:g} s (--timeout) and was stopped", log)
-        if code is not None and code < 0:  # what other ranks reported is but that this one was gone
-            why = ", as the system does when memory runs out" if -code == signal.SIGKILL else ""
+            return Failure(name, f"was stopped after {self.options.timeout_s:g} s (--timeout)", log)
+        if code is not None and code < 0:  # other ranks only report that they lost this one
+            why = ", which the system does when it runs out of memory" if -code == signal.SIGKILL else ""
             return Failure(name, f"its process was killed by signal {-code}{why}", log)
         try:
             report: Mapping[str, str] = json.loads(running.job.with_suffix(".error").read_text())
@@ -297,5 +297,5 @@ class Engine:
 
 
 def raise_for(failure: Failure) -> None:
-    """Turn a failure into the error of a command that cannot do without the stage."""
+    """Raise the error of a command that needs the failed stage."""
     raise PladBenchError(f"{failure.stage}: {failure.message}", f"Log: {failure.log}" if failure.log else "")

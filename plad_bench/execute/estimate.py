@@ -1,4 +1,4 @@
-"""What a run will ask of endpoints, for teachers and for metrics, in tokens and money, before anything is asked."""
+"""Estimates a run's requests to endpoints, for teachers and metrics, in tokens and money, before any is sent."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from plad_bench.plan.chosen import Chosen
 from plad_bench.plan.stages import Stage
 
 BYTES_PER_TOKEN = 4
-"""Of a prompt, about: English text under a large vocabulary."""
+"""Bytes of a prompt per token, approximately: English text with a large vocabulary."""
 
 _Number = TypeVar("_Number", int, float)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RequestEstimate:
-    """What stages of one name have still to ask of one endpoint. None is what only the run will know."""
+    """The remaining requests of the stages with one name to one endpoint. None marks what only the run will know."""
 
     asked: str
-    """The teacher, or the metric."""
+    """The teacher or the metric."""
     stage: str
     requests: int | None
     answered: int
-    """Of these, by an earlier run."""
+    """Requests that an earlier run sent."""
     tokens_in: int | None
-    """About, of what is not answered yet."""
+    """Estimate for the remaining requests."""
     tokens_out: int | None
     """At most."""
     priced: bool
-    """Whether anybody said how much asking costs."""
+    """Whether a price is known."""
     money: float | None
-    """At most, in the currency of the prices."""
+    """Upper bound, in the currency of the prices."""
 
     def __add__(self, other: RequestEstimate) -> RequestEstimate:
         return RequestEstimate(
@@ -57,7 +57,7 @@ class RequestEstimate:
 
 @dataclass(frozen=True)
 class _Asker:
-    """Who asks in a stage, and what of each prompt; None where that depends on what the stage makes of its input."""
+    """A component that sends requests, with their number per prompt; None if that depends on its input."""
 
     cell: Cell
     chosen: Chosen
@@ -67,12 +67,12 @@ class _Asker:
 
 
 def estimates(cells: Iterable[Cell], store: Store, data: Mapping[str, Prepared] | None = None) -> list[RequestEstimate]:
-    """One for each teacher or metric, and name of the stage that asks; reads a task's data where no run did.
+    """One estimate for each teacher or metric and stage name. Reads a task's data if no run has.
 
     Args:
-        cells: those that are to run.
-        store: where data may be that a run has made.
-        data: by task label, what was read already.
+        cells: the cells to run.
+        store: the store that may have the tasks' data.
+        data: task label -> data that was read already.
     """
     found: dict[tuple[str, str], RequestEstimate] = {}
     seen: set[tuple[str, str]] = set()
@@ -88,7 +88,7 @@ def estimates(cells: Iterable[Cell], store: Store, data: Mapping[str, Prepared] 
 
 def _askers(cell: Cell) -> Iterator[_Asker]:
     for stage in cell.stages:
-        if stage.operation == "ask" and cell.teacher.component.price is not None:  # else it is read, such as a file
+        if stage.operation == "ask" and cell.teacher.component.price is not None:  # otherwise it is read from a file
             yield _teacher(cell, cell.teacher.component.price, stage)
         if stage.operation == "pairs":
             for scorer in (cell.orders, cell.scorer):
@@ -110,7 +110,7 @@ def _teacher(cell: Cell, prices: Callable[[Any], Price | None], stage: Stage) ->
 
 
 def _metrics(cell: Cell, metric: Chosen, stage: Stage) -> Iterator[_Asker]:
-    """The metric of a score stage, if it asks, and those that it scores by."""
+    """The metric of a score stage, if it sends requests, and the metrics that score for it."""
     if metric.component.asks is not None:
         asks = metric.component.asks(metric.params)
         yield _Asker(cell, metric, stage, asks, priced=asks.price is not None)
@@ -121,7 +121,7 @@ def _metrics(cell: Cell, metric: Chosen, stage: Stage) -> Iterator[_Asker]:
 
 
 def _scorers(cell: Cell, metric: Chosen | None, stage: Stage) -> Iterator[_Asker]:
-    """A metric that another component has score whatever texts it likes, and those that it scores by itself."""
+    """The metric that scores texts for another component, and the metrics that score for it."""
     if metric is None:
         return
     if metric.component.asks is not None:
@@ -159,14 +159,14 @@ def _estimate(asker: _Asker, store: Store, prompts: Prompts) -> RequestEstimate:
 
 
 class Prompts:
-    """The prompts of splits, each read once: from the store, or where no run has made the data, from the task."""
+    """The prompts of splits, each read once: from the store, or from the task if no run has stored them."""
 
     def __init__(self, store: Store, data: Mapping[str, Prepared]) -> None:
         self._store, self._data = store, dict(data)
         self._known: dict[tuple[str, str, int], Sequence[Prompt]] = {}
 
     def of(self, cell: Cell, decoded: Stage) -> Sequence[Prompt]:
-        """Those that a stage answers: of its data, or of the task itself where no run has made that yet."""
+        """The prompts that a stage responds to, from its data stage, or from the task if no run has stored them."""
         name, limit = decoded.spec["split"], decoded.spec.get("limit", 0)
         key = (decoded.inputs["data"].key, name, limit)
         if key not in self._known:

@@ -1,8 +1,8 @@
-"""Which versions of the code made an artifact and all that it rests on.
+"""The lineage of an artifact: which versions of code and packages made it and its ancestors.
 
-A lineage is a list of entries {code, packages, stages}, one for each version, with the stages that it made. It lies in
-an artifact's manifest, so that it still holds when what the artifact was made from is gone, or was made anew. An entry
-with `kept` is of what no run makes again: artifacts that ship with a task, and responses that were asked for.
+A lineage is a list of entries {code, packages, stages}, one per version, with the stages that it made. It is part of
+the artifact's manifest, so it still holds when ancestors are deleted or recomputed. An entry with `kept` covers
+artifacts that no run recomputes: those that ship with a task, and responses of endpoints.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FindArtifact: TypeAlias = Callable[[str], Artifact | None]
 
 
 def of(artifact: Artifact, find: FindArtifact) -> Lineage:
-    """The lineage of an artifact. Where an older version of plad-bench kept none, what `find` knows of it by key."""
+    """The lineage of an artifact. An older version of plad-bench stored none; then it comes from the inputs by key."""
     made = artifact.manifest.get("provenance", {})
     if "lineage" in made:
         known: Lineage = made["lineage"]
@@ -34,7 +34,7 @@ def of(artifact: Artifact, find: FindArtifact) -> Lineage:
 def extended(
     made: Mapping[str, Any], document: Mapping[str, Any], parents: Mapping[str, Artifact], find: FindArtifact
 ) -> Lineage:
-    """The lineage of what a document describes: `made` has `code` and `packages`, `parents` the inputs by key."""
+    """The lineage of a document's stage. `made` has `code` and `packages`; `parents` are the inputs by key."""
     own: dict[str, Any] = {name: made.get(name) for name in ("code", "packages")}
     own["stages"] = [_part(document, parents)]
     if document.get("operation") == "ask":
@@ -43,7 +43,7 @@ def extended(
 
 
 def joined(*lineages: Sequence[Mapping[str, Any]]) -> Lineage:
-    """Several lineages as one: an entry for each version, ordered by it. A stage that is older in one is so in all."""
+    """Join lineages: one sorted entry per version. A stage that is older in one lineage is older in the result."""
     entries = [entry for lineage in lineages for entry in lineage]
     older = {(_version(entry), stage) for entry in entries if entry.get("older") for stage in entry["stages"]}
     by_version: dict[tuple[str, bool], set[str]] = {}
@@ -62,17 +62,17 @@ def _version(entry: Mapping[str, Any]) -> str:
 
 
 def is_today(entry: Mapping[str, Any]) -> bool:
-    """Whether the code and the packages of today made an entry."""
+    """Whether the present code and packages made an entry."""
     return bool(entry.get("code") == provenance.code_hash() and entry.get("packages") == provenance.packages())
 
 
 def stale(lineage: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The parts that code or packages other than today's made and that a run can make again."""
+    """The stages that other code or packages made and that a run can recompute."""
     return sorted({part for entry in lineage if not (is_today(entry) or entry.get("kept")) for part in entry["stages"]})
 
 
 def _part(document: Mapping[str, Any], parents: Mapping[str, Artifact]) -> str:
-    """What a stage is called among all that a record rests on: `teacher`, `generate with sft-init`, `score rouge-l`."""
+    """The display name of a stage in a lineage: `teacher`, `generate with sft-init`, `score rouge-l`."""
     stage = stage_name(document)
     if stage == "generate":
         maker = parents.get(document.get("inputs", {}).get("model", ""))

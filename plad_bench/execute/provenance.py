@@ -1,4 +1,4 @@
-"""Where a result came from: the code, the packages, the device, the command. No path, host name or secret."""
+"""Provenance of a result: code, packages, device and command, without paths, host names and secrets."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ import plad_bench
 PACKAGES = ("plad-bench", "torch", "transformers", "tokenizers", "accelerate", "numpy", "rouge-score")
 _PLACES = ("--store", "--boards-dir", "--launcher")
 _COMPUTES = ("contract", "execute/stages", "learn", "plan")
-"""The parts of the harness whose code can change a number."""
+"""The parts of the harness whose code can change a result."""
 
 
 @functools.cache
 def code_hash() -> str:
-    """Hash of the code that can change a result: the harness's own computing parts and the built-in plugins."""
+    """Hash of the code that can change a result: these parts and the built-in plugins."""
     root = Path(plad_bench.__file__).parent
     sources = [p for part in _COMPUTES for p in (root / part).rglob("*.py")]
     import plad_bench_plugins
@@ -48,7 +48,7 @@ def packages() -> dict[str, str]:
 
 @functools.cache
 def git() -> dict[str, Any]:
-    """Commit of the checkout the harness runs from and whether it differs; empty for a wheel."""
+    """Commit of the checkout that the harness runs from, and whether it has changes; empty for a wheel."""
     root = Path(plad_bench.__file__).parent.parent
     if not (root / ".git").exists():
         return {}
@@ -60,7 +60,7 @@ def git() -> dict[str, Any]:
 
 
 def device_name(device: str) -> str:
-    """What a stage ran on, by model name."""
+    """The model name of the stage's device."""
     if device.startswith("cuda"):
         import torch
 
@@ -74,7 +74,7 @@ def device_name(device: str) -> str:
 
 
 def command(arguments: Sequence[str]) -> str:
-    """A command line as another machine would type it: no place of a store, a board or slots, no host, no directory."""
+    """A command line without what is local: --store, --boards-dir, --launcher, hosts and directories."""
     import shlex
 
     kept: list[str] = []
@@ -91,7 +91,7 @@ def command(arguments: Sequence[str]) -> str:
 
 
 def without_hosts(arguments: Sequence[str]) -> list[str]:
-    """A command line with ADDRESS for every address of a server: no file tells where a teacher is asked."""
+    """A command line with ADDRESS in place of every server's address, which no file may hold."""
     return [re.sub(r"\bhttps?://[^\s,|\]'\"]*", "ADDRESS", argument) for argument in arguments]
 
 

@@ -1,4 +1,4 @@
-"""From a cell's artifacts to its record, and the files beside it."""
+"""Writes a cell's record, and the files beside it, from its artifacts."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ from plad_bench.records import schema, storage
 logger = logging.getLogger("plad_bench")
 
 SAMPLES = 16
-"""Prompts, the first by id, whose responses are kept for a page."""
+"""Prompts, the first by id, whose responses a page shows."""
 Facts: TypeAlias = Mapping[str, Mapping[str, Any]]
 """Key of a stage -> counts, cost, notes and seconds."""
 ScoresById: TypeAlias = dict[str, float]
-"""Example -> value; NaN where it has none."""
+"""Example -> value; NaN if it has none."""
 
 
 def path_of(cells: Path, cell_id: str) -> Path:
-    """Where the record of a cell lies."""
+    """The path of a cell's record."""
     return cells / f"{cell_id}.json"
 
 
 def recorded(cells: Path, cell: Cell) -> schema.Record | None:
-    """The record of this very cell, if there is one with every metric asked for; None if there is work to do."""
+    """The record of this cell if it is complete, with every requested metric; None if there is work to do."""
     record = _read(cells, cell)
     if record is None:
         return None
@@ -59,7 +59,7 @@ def recorded(cells: Path, cell: Cell) -> schema.Record | None:
 
 
 def _has_its_scores(cells: Path, cell: Cell, record: schema.Record) -> bool:
-    """Whether the file of scores is the one that the record speaks of: a kill may have come between the two."""
+    """Whether the scores file belongs to the record; a kill may separate them."""
     file = path_of(cells, cell.id).with_suffix(".scores.parquet")
     try:
         return record.scores is not None and hashlib.sha256(file.read_bytes()).hexdigest() == record.scores.sha256
@@ -76,10 +76,10 @@ def failure(cells: Path, cell: Cell) -> schema.Record | None:
 
 
 def _read(cells: Path, cell: Cell) -> schema.Record | None:
-    """The record in a cell's place; None if there is none, or the file is none.
+    """The record at a cell's path; None if there is none, or an invalid one.
 
     Raises:
-        UnreadableError: if the file cannot be read: what it says must not be taken for lost.
+        UnreadableError: if the file cannot be read, which does not mean that it is invalid.
     """
     try:
         return storage.read(path_of(cells, cell.id))
@@ -90,12 +90,12 @@ def _read(cells: Path, cell: Cell) -> schema.Record | None:
 
 
 def stale(record: schema.Record) -> list[str]:
-    """The stages a record rests on that code or packages other than today's made; see `lineage.stale`."""
+    """The stages of a record that other code or packages made; see `lineage.stale`."""
     return lineage.stale(record.lineage or [{**_version(record.provenance), "stages": ["the evaluated model"]}])
 
 
 def needed(cells: Path, cell: Cell, find: lineage.FindArtifact) -> tuple[Stage, ...]:
-    """The stages whose artifacts a record is written from, but for what an earlier record of the responses tells."""
+    """The stages whose artifacts the record needs, without those that an earlier record of the responses describes."""
     stages = list(cell.scores.values())
     there = {stage.key: found for stage in (cell.responses, cell.checkpoint) if (found := find(stage.key))}
     if _same_responses(cells, cell, there) is None:
@@ -104,19 +104,19 @@ def needed(cells: Path, cell: Cell, find: lineage.FindArtifact) -> tuple[Stage, 
 
 
 def _maker(cell: Cell) -> Stage:
-    """The stage of the cell's own result: a baseline shares its checkpoint and owns its responses."""
+    """The stage whose provenance is the cell's: its training, or for a baseline its responses."""
     return cell.checkpoint if cell.method else cell.responses
 
 
 def _has_samples(cell: Cell) -> bool:
-    """Whether samples are recorded: of tasks whose text may be given, by seed 0, which speaks for the others."""
+    """Whether samples are recorded: for seed 0 of tasks whose text may be redistributed."""
     return not (cell.seed or cell.protocol.limit) and cell.task.component.redistributable
 
 
 def write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], arguments: Sequence[str]) -> schema.Record:
     """Write the record of a finished cell, its per-example scores, its samples and its training curve.
 
-    Metrics that are in the record already stay there; runs that add metrics at the same time wait for each other.
+    Metrics that the record already has stay in it; concurrent runs that add metrics wait for each other.
     """
     path = path_of(cells, cell.id)
     try:
@@ -193,7 +193,7 @@ def _lineage(
     earlier: schema.Record | None,
     kept: Sequence[str],
 ) -> lineage.Lineage:
-    """Of all that a record rests on: its artifacts, and the metrics that are kept of an earlier one of its version."""
+    """The lineage of all that a record rests on: artifacts, and metrics kept from an earlier record."""
     own, later, version = _maker(cell), (cell.responses, *cell.scores.values()), _version(made)
     found = [lineage.of(artifacts[stage.key], artifacts.get) for stage in later if stage.key in artifacts]
     if own.key in artifacts:
@@ -292,26 +292,26 @@ def _named(chosen: Chosen) -> dict[str, Any]:
 
 
 def rests_on(record: schema.Record, responses: Artifact, model: Artifact | None) -> bool:
-    """Whether the scores of a record are those of these responses and weights.
+    """Whether the scores of a record belong to these responses and weights.
 
-    The key of a record says how they were made; another machine that makes them again may round otherwise.
+    The key of a record identifies how they were made; another machine may round differently when it makes them again.
 
     Args:
         record: of a cell.
-        responses: the artifact of its key, as a store has it.
-        model: the checkpoint that wrote them; None where it is not there, or nowhere.
+        responses: the artifact of its key in a store.
+        model: the checkpoint that generated them, or None.
     """
     known = record.provenance
-    if "responses" not in known:  # a record of an earlier version: its time is as good as a fingerprint
+    if "responses" not in known:  # a record of an earlier version: compare the stage's seconds instead
         return bool(record.timing.get(responses.stage) == round(responses.manifest["seconds"], 3))
     here = _fingerprints(responses, model)
     return all(known[name] == value for name, value in here.items() if name in known)
 
 
 def measured(record: schema.Record, store: Store, model: Artifact) -> schema.Record:
-    """The record with the scores that a store has of a cell's responses, and the provenance of the weights there.
+    """The record with the scores that a store has for the cell's responses, and the provenance of its weights.
 
-    What else was measured when the record was made (per-example scores, cost, time) is left out.
+    Everything else measured for the record (per-example scores, cost, time) is left out.
     """
     metrics = {}
     for label, metric in record.metrics.items():
@@ -325,7 +325,7 @@ def measured(record: schema.Record, store: Store, model: Artifact) -> schema.Rec
 
 
 def _fingerprints(responses: Artifact, model: Artifact | None) -> dict[str, str]:
-    """Hashes of the responses' file and of the weights' files."""
+    """Hashes of the responses' file and of the weights."""
     hashes = {name: entry["sha256"] for name, entry in responses.manifest["files"].items()}
     found = {"responses": hashes["responses.jsonl"]}
     if model is not None:
@@ -346,7 +346,7 @@ def _values(artifact: Artifact) -> ScoresById:
 
 
 def _same_responses(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact]) -> schema.Record | None:
-    """The record an earlier run wrote of the same responses."""
+    """The record that an earlier run wrote for the same responses."""
     earlier = _read(cells, cell)
     if earlier is None or earlier.key != cell.responses.key or earlier.scores is None:
         return None
@@ -355,8 +355,8 @@ def _same_responses(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact]) 
         return earlier
     if lost := sorted(set(earlier.metrics) - set(cell.scores)):
         logger.warning(
-            "%s was trained again and differs from what its record was made of: its scores by %s are left out until a "
-            "run without --metrics measures them anew",
+            "%s was trained again and differs from the weights of its record: its scores by %s are left out until a "
+            "run without --metrics computes them again",
             cell.id,
             ", ".join(lost),
         )
@@ -366,14 +366,14 @@ def _same_responses(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact]) 
 def _with_earlier(
     file: Path, earlier: schema.Record, metrics: dict[str, Any], tables: dict[str, ScoresById]
 ) -> tuple[dict[str, Any], dict[str, ScoresById]]:
-    """Metrics that an earlier run computed of the same responses stay in the record."""
+    """Add the metrics that an earlier run computed for the same responses."""
     try:
         ids, columns = storage.read_scores(file, hashlib.sha256(file.read_bytes()).hexdigest())
     except storage.UnreadableError:
         raise
     except (storage.RecordError, FileNotFoundError):
         return metrics, tables
-    # Not by the hash of the file: a kill may have come before the record that speaks of it.
+    # Compared by values, not by the file's hash: a kill may have come before its record was written.
     others = {name: part for name, part in earlier.metrics.items() if name in columns and name not in metrics}
     kept = [n for n, part in others.items() if storage.summarise(columns[n]) == (part.value, part.n, part.stderr)]
     old = {name: zip(ids, columns[name].tolist(), strict=True) for name in kept}
@@ -382,21 +382,21 @@ def _with_earlier(
 
 
 def _joined(tables: Mapping[str, ScoresById]) -> tuple[list[str], dict[str, np.ndarray]]:
-    """All examples, each once, and every metric's value for each: NaN for the examples of another metric's own."""
+    """All examples, each once, with every metric's value for each: NaN for the own examples of another metric."""
     every = dict.fromkeys(id_ for table in tables.values() for id_ in table)
-    ids = sorted(every, key=lambda id_: not storage.is_prompt(id_))  # stable: otherwise in their order
+    ids = sorted(every, key=lambda id_: not storage.is_prompt(id_))  # stable: the order is kept otherwise
     return ids, {name: np.array([table.get(id_, math.nan) for id_ in ids]) for name, table in tables.items()}
 
 
 def _chain(cell: Cell) -> list[Stage]:
-    """The stages a cell rests on, each name once: of a teacher no more than the stage that finished it."""
+    """The stages a cell rests on, each name once; of a teacher's several stages only the last."""
     others = {stage.key for stage in cell.plan.teach.walk() if stage.name == "init"} - {cell.plan.init.key}
     own = cell.checkpoint.key
     return [stage for stage in cell.responses.walk() if stage.key not in others or stage.key == own]
 
 
 def _facts(artifacts: Mapping[str, Artifact]) -> Facts:
-    """What is known of the artifacts and, of those that are gone, by what was made from them."""
+    """Facts of the artifacts, and of deleted ancestors from the manifests of their descendants."""
     told = {key: facts for artifact in artifacts.values() for key, facts in artifact.facts.items()}
     return told | {key: artifact.facts[artifact.key] for key, artifact in artifacts.items()}
 
@@ -406,7 +406,7 @@ def _counts(chain: Sequence[Stage], facts: Facts) -> dict[str, float]:
 
 
 def _cost(cell: Cell, facts: Facts) -> dict[str, float]:
-    """Device-seconds, tokens and memory. The teacher's are those of its training responses, shared by many cells."""
+    """Device-seconds, tokens and memory. The teacher's are those of its training responses, which cells share."""
     cost: dict[str, float] = {}
 
     def take(name: str, key: str, *stages: Stage | None) -> None:
@@ -440,7 +440,7 @@ def _cost(cell: Cell, facts: Facts) -> dict[str, float]:
 def _write_samples(
     cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], earlier: schema.Record | None
 ) -> schema.SamplesPart | None:
-    """Keep what the cell wrote to a few prompts."""
+    """Write the cell's responses to the first prompts."""
     file = path_of(cells, cell.id).with_suffix(".samples.jsonl")
     if not _has_samples(cell):
         file.unlink(missing_ok=True)
@@ -479,7 +479,7 @@ def _write_curve(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact]) -> 
 
 
 def _publishable(cell: Cell, text: str) -> str:
-    """A message fit for a record: no quotation of a task whose text is not ours to give, no host, no absolute path."""
+    """A message fit for a record: without text that may not be redistributed, hosts, and absolute paths."""
     if not cell.task.component.redistributable:
         text = re.sub(r"(?s)(['\"]).*\1", "[text withheld: see the log]", text)
     text = re.sub(r"\bhttps?://[^\s,'\"\])]*", "[address]", text)

@@ -1,4 +1,4 @@
-"""One run: drives the engine over the cells that are to do, writes each record as its cell ends, keeps a state file."""
+"""A run: drives the engine over the cells to compute, writes a record as each cell ends, and keeps a state file."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 STATE = "state.json"
 ALIVE = "alive"
-"""A file that the driver holds the lock of."""
+"""A file that the driver locks while it runs."""
 KEPT_RUNS = 20
-"""Directories of runs that have ended; what a run spent is kept elsewhere, for ever."""
+"""Directories of finished runs to keep. Spending is counted elsewhere and kept forever."""
 
 
 @dataclass
 class Run:
-    """What a run was asked, and how it went."""
+    """The request and the outcome of a run."""
 
     store: Store
     board: Path
@@ -46,16 +46,16 @@ class Run:
     registry: Registry
     plugins: Sequence[Path] = ()
     commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """By task label: the arguments that a record gives for making it again; those of the run where there are none."""
+    """Task label -> arguments of the reproduction command in its records; without an entry, the run's arguments."""
     failures: dict[str, Failure] = field(default_factory=dict)
     """By cell id."""
     unpaid: dict[str, Failure] = field(default_factory=dict)
-    """Cells that wait for more money, by id. Nothing is recorded of them."""
+    """Id -> cells that were not executed because the budget is spent. They get no record."""
     spent: float = 0.0
     """Money."""
 
     def has_skip(self, cell: Cell) -> bool:
-        """Whether the record of a skipped cell is there already."""
+        """Whether a skipped cell already has its record."""
         return recording.recorded(self.board / "cells", cell) is not None
 
     def execute(
@@ -71,10 +71,10 @@ class Run:
         afresh: bool,
         renew: bool = False,
     ) -> dict[str, int]:
-        """Do it; return how many cells are done, cached, skipped, failed, and records written.
+        """Execute the run; return the numbers of cells done, cached, skipped and failed, and of records written.
 
-        `afresh` computes the cells' own stages again (training, responses, scores), not those that cells share;
-        `renew` computes again all that other code or packages than today's made.
+        `afresh` recomputes the stages of these cells alone (training, responses, scores), not stages that cells share;
+        `renew` recomputes every stage that other code or packages made.
         """
         counts = {"done": 0, "cached": 0, "skipped": 0, "failed": 0, "written": 0}
         skipped = [cell for cell in cells if cell.skip]
@@ -148,7 +148,7 @@ class Run:
         return self.commands.get(cell.task.label, self.arguments)
 
     def _write_done(self, cell: Cell, artifacts: dict[str, Artifact]) -> Record:
-        for stage in cell.responses.walk():  # what the record tells of stages that were not needed anew
+        for stage in cell.responses.walk():  # the record also describes stages that were not computed now
             if stage.key not in artifacts and (found := self.store.find(stage.key)):
                 artifacts[stage.key] = found
         return recording.write_done(self.board / "cells", cell, artifacts, self._arguments(cell))
@@ -158,24 +158,24 @@ class Run:
         self.registry.notify(Event(kind="run_started", name=name, status="started", data=data))
 
     def _command(self) -> str:
-        """What goes on with this run from another shell, whose environment may name another store; no addresses."""
+        """The command that continues this run from another shell, with the store but without addresses."""
         given = any(argument == "--store" or argument.startswith("--store=") for argument in self.arguments)
         store = [] if given else ["--store", str(self.store.root)]
         return shlex.join(["plad-bench", *provenance.without_hosts(self.arguments), *store])
 
     def _discard(self, cells: Sequence[Cell]) -> None:
-        """Remove what cells share with no other."""
+        """Remove the artifacts that these cells share with no other."""
         for cell in cells:
             self._remove(cell.scores.values())
-            if cell.responses.operation != "ask":  # what was asked for is not asked for twice
+            if cell.responses.operation != "ask":  # responses from an endpoint are never requested twice
                 self._remove([cell.responses])
             if cell.method is not None:
                 self._remove([cell.checkpoint])
 
     def _discard_stale(self, cells: Sequence[Cell]) -> None:
-        """Remove what other code made, and what rests on it, but for what ships with a task or was asked for."""
+        """Remove artifacts of other code and their dependents, except those that ship with a task or hold responses."""
         found: dict[str, bool] = {}
-        stages = {stage.key: stage for cell in cells for stage in cell.stages}  # inputs come first
+        stages = {stage.key: stage for cell in cells for stage in cell.stages}  # inputs precede dependents
         for key, stage in stages.items():
             artifact = self.store.find(key)
             fixed = stage.operation == "ask" or (artifact is not None and artifact.shipped)
@@ -190,7 +190,7 @@ class Run:
 
 
 class CellWatcher(Watcher):
-    """A watcher that also hears of cells, and is a context for the time of the run."""
+    """A watcher of stages and cells, which is also a context manager for the duration of the run."""
 
     def cell_finished(self, cell: Cell, record: Any) -> None:
         """A cell's record was written."""
@@ -203,7 +203,7 @@ class CellWatcher(Watcher):
 
 
 class StateFile(Watcher):
-    """What `plad-bench status` reads from another shell. A context for the time of the run: it is alive until then."""
+    """The state file, which `plad-bench status` reads from another shell. A context manager for the run's duration."""
 
     def __init__(self, directory: Path, board: Path, command: str, counts: dict[str, int], todo: int) -> None:
         self.directory, self.board, self.command, self.counts, self.todo = directory, board, command, counts, todo
@@ -233,7 +233,7 @@ class StateFile(Watcher):
         self.write()
 
     def finish(self, *, complete: bool) -> None:
-        """Say that the run is over."""
+        """Record the end of the run."""
         self.finished, self.running = ("finished" if complete else "interrupted"), ()
         self.write()
 
@@ -264,7 +264,7 @@ class StateFile(Watcher):
 
 
 class _Both(Watcher):
-    """Hands what happens to the state file, the watcher, and the plugins."""
+    """Forwards events to the state file, the watcher and the plugins."""
 
     def __init__(self, state: StateFile, watcher: Watcher, registry: Registry) -> None:
         self.state, self.watcher, self.registry = state, watcher, registry
@@ -288,7 +288,7 @@ class _Both(Watcher):
 
 
 def states(store: Store) -> list[dict[str, Any]]:
-    """The state of every run of a store, newest first; one whose driver is gone says so."""
+    """The state of every run of a store, newest first; a run without a live driver counts as killed."""
     found = []
     for path in sorted(store.runs.glob(f"*/{STATE}"), reverse=True):
         try:
@@ -302,7 +302,7 @@ def states(store: Store) -> list[dict[str, Any]]:
 
 
 def _forget_old(runs: Path, this: Path) -> None:
-    """Remove the directories of the oldest runs that have ended, but for this one's, whatever the clock did."""
+    """Remove the directories of the oldest finished runs, except this one's."""
     ended = [path for path in sorted(runs.glob("*/")) if path != this and not locks.is_held(path / ALIVE)]
     for path in ended[: 1 - KEPT_RUNS]:
         shutil.rmtree(path, ignore_errors=True)

@@ -1,7 +1,6 @@
-"""The content-addressed store: an artifact is a directory named by its key, whole or absent.
+"""The content-addressed store: an artifact is a directory named by its key, complete or absent.
 
-Only a proven mismatch with its manifest takes an artifact out of use, into quarantine; an error while it is read proves
-nothing.
+Only a proven mismatch with its manifest moves an artifact to quarantine. An error while reading proves nothing.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ from plad_bench.plan.stages import digest, stage_name
 
 MANIFEST = "manifest.json"
 RESPONSE_CACHE = "answers.jsonl"
-"""What endpoints were asked and answered, a line for each request; it may have been paid for."""
+"""The response cache: one line per request to an endpoint. Its responses may have cost money."""
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished stage."""
+    """The output of a finished stage."""
 
     path: Path
     manifest: dict[str, Any]
@@ -46,27 +45,27 @@ class Artifact:
 
     @property
     def shipped(self) -> bool:
-        """Whether it came with a task: in the store, a directory has the whole key for its name."""
+        """Whether it ships with a task: only a directory of the store is named by the whole key."""
         return self.path.name != self.key
 
     @property
     def facts(self) -> dict[str, dict[str, Any]]:
-        """What is known of this artifact and of all that it was made from, by key: counts, cost, notes and seconds.
+        """Counts, cost, notes and seconds of this artifact and of all its ancestors, by key.
 
-        It lies in the manifest, so that a record can tell of what is gone by then.
+        The manifest holds them, so that a record can describe ancestors that were deleted.
         """
         own = {name: self.manifest[name] for name in ("counts", "cost", "notes", "seconds") if name in self.manifest}
         return {**self.manifest.get("before", {}), self.key: own}
 
     @property
     def bytes(self) -> int:
-        """Size of its files."""
+        """Total size of its files in bytes."""
         return sum(entry["bytes"] for entry in self.manifest["files"].values())
 
 
 @dataclass
 class Store:
-    """A directory of artifacts, and directories of ready-made ones that ship with tasks (only read)."""
+    """A directory of artifacts, plus read-only directories of artifacts that ship with tasks."""
 
     root: Path
     shipped: Sequence[Path] = ()
@@ -75,34 +74,34 @@ class Store:
     # ---------------------------------------------------------------------------------------------------- layout
 
     def place(self, key: str) -> Path:
-        """Where the artifact of a key belongs."""
+        """The directory of the artifact with this key."""
         return self.root / "artifacts" / key[:2] / key
 
     def partial(self, key: str) -> Path:
-        """Where a stage keeps what it needs to go on after being killed; gone once it is finished."""
+        """The directory of a stage's files that survive a kill; deleted when the stage is finished."""
         return self.root / "partial" / key
 
     def lock(self, key: str) -> Path:
-        """The lock file that one worker at a time holds while it makes an artifact."""
+        """The lock file that a worker holds while it makes the artifact."""
         return self.root / "locks" / f"{key}.lock"
 
     @property
     def runs(self) -> Path:
-        """State and logs of runs; the old ones are forgotten."""
+        """State and logs of runs; those of old runs are deleted."""
         return self.root / "runs"
 
     @property
     def spent(self) -> Path:
-        """What runs with a limit have spent, a file for each; none is ever removed."""
+        """Spending of runs with a budget, one file each, never deleted."""
         return self.root / "spent"
 
     @property
     def quarantined(self) -> Path:
-        """Artifacts that are not what their manifests say."""
+        """Artifacts that differ from their manifests."""
         return self.root / "quarantine"
 
     def prepare(self) -> None:
-        """Make the directories, and tidy up after processes that were killed.
+        """Create the directories, and remove files that killed processes left.
 
         Raises:
             MissingError: if the store cannot be written.
@@ -120,12 +119,12 @@ class Store:
     # --------------------------------------------------------------------------------------------------- reading
 
     def find(self, key: str) -> Artifact | None:
-        """The artifact of a key, verified; None if there is none. One that is proven corrupt goes to quarantine: None.
+        """The artifact of a key, verified; None if there is none, or a corrupt one, which goes to quarantine.
 
-        Every byte is compared with the manifest the first time this process meets the artifact.
+        The first time a process reads an artifact, every byte is compared with the manifest.
 
         Raises:
-            MissingError: if it cannot be read, which says nothing of what is in it.
+            MissingError: if it cannot be read, which does not mean that it is corrupt.
         """
         for path in (self.place(key), *(root / key[:16] for root in self.shipped)):
             met = _stat(path)
@@ -134,7 +133,7 @@ class Store:
             try:
                 return self.open(path, key)
             except CorruptArtifactError:
-                # What somebody has put in its place meanwhile is another directory, and not proven anything.
+                # If another process replaced it meanwhile, the new directory is not proven corrupt.
                 if path == self.place(key) and (now := _stat(path)) and os.path.samestat(met, now):
                     self.quarantine(path)
         return None
@@ -143,7 +142,7 @@ class Store:
         """Read and verify an artifact.
 
         Raises:
-            CorruptArtifactError: naming the file that is not what the manifest says.
+            CorruptArtifactError: naming the file that differs from the manifest.
             MissingError: if a file cannot be read.
         """
         try:
@@ -181,7 +180,7 @@ class Store:
             )
 
     def artifacts(self) -> Iterator[Artifact]:
-        """Every artifact with a whole manifest; its files are not verified. Errors as `find`."""
+        """Every artifact with a valid manifest; files are not verified. Errors as `find`."""
         for path in self.places():
             try:
                 yield Artifact(path, json.loads((path / MANIFEST).read_bytes()))
@@ -191,26 +190,26 @@ class Store:
                 raise _unread(path / MANIFEST, error) from error
 
     def places(self) -> list[Path]:
-        """The directory of every artifact, whatever its state; its name is the key."""
+        """The directory of every artifact, in any state, named by its key."""
         return sorted(p for p in (self.root / "artifacts").glob("*/*") if not p.name.startswith("."))
 
     def partials(self) -> list[Path]:
-        """What unfinished stages keep; the name of each directory is the stage's key."""
+        """The directories of unfinished stages, named by their keys."""
         return sorted((self.root / "partial").glob("*"))
 
     # --------------------------------------------------------------------------------------------------- writing
 
     def stage_directory(self, key: str) -> Path:
-        """A fresh directory for the files of an artifact in the making."""
+        """A new directory for an artifact's files."""
         path = self.root / "artifacts" / key[:2] / f".{key[:16]}-{secrets.token_hex(4)}.tmp"
         path.mkdir(parents=True)
         return path
 
     def commit(self, staging: Path, document: dict[str, Any], key: str, facts: dict[str, Any]) -> Artifact:
-        """Seal a staging directory with its manifest and move it to its place in one step."""
+        """Seal a staging directory with its manifest and move it into place in one step."""
         if (response_cache := self.partial(key) / RESPONSE_CACHE).is_file():
             shutil.copyfile(response_cache, staging / RESPONSE_CACHE)
-        readable = staging.stat().st_mode & 0o666  # as the umask has it: some libraries write for their owner alone
+        readable = staging.stat().st_mode & 0o666  # as the umask says: some libraries write for the owner alone
         files = {}
         for file in sorted(p for p in staging.rglob("*") if p.is_file()):
             files[file.relative_to(staging).as_posix()] = {"sha256": _sha256(file), "bytes": file.stat().st_size}
@@ -224,7 +223,7 @@ class Store:
         place = self.place(key)
         try:
             staging.rename(place)
-        except OSError:  # another run was first, or a corrupt artifact is in the way
+        except OSError:  # another run was faster, or a corrupt artifact is in the way
             if self.find(key) is None:
                 self.quarantine(place)
                 staging.rename(place)
@@ -235,17 +234,17 @@ class Store:
         return Artifact(place, manifest)
 
     def quarantine(self, path: Path) -> None:
-        """Take an artifact that is not what it should be out of use; a reader that has it open keeps it."""
+        """Move a corrupt artifact to quarantine. Processes that have it open can still read it."""
         self._take_away(path, self.quarantined / f"{path.name}-{secrets.token_hex(4)}")
 
     def remove(self, path: Path) -> None:
-        """Delete an artifact; a reader that has a file of it open keeps that."""
+        """Delete an artifact. Processes that have its files open can still read them."""
         grave = path.with_name(f".{path.name[:16]}-{secrets.token_hex(4)}.dead")
         self._take_away(path, grave)
         shutil.rmtree(grave, ignore_errors=True)
 
     def _take_away(self, path: Path, grave: Path) -> None:
-        """Move an artifact, but keep what was asked and answered for it, so that nobody asks, and pays, again."""
+        """Move an artifact, but keep its response cache, so that no request is sent, or paid, twice."""
         try:
             if (path / RESPONSE_CACHE).is_file():
                 self.partial(path.name).mkdir(parents=True, exist_ok=True)
@@ -255,13 +254,13 @@ class Store:
                     )
             grave.parent.mkdir(parents=True, exist_ok=True)
             path.rename(grave)
-        except FileNotFoundError:  # somebody else did it just now
+        except FileNotFoundError:  # another process just moved it
             return
         except OSError as error:
             raise unwritable(path, error) from error
 
     def sweep(self) -> None:
-        """Remove what killed processes left behind. Whoever makes an artifact holds its lock, and loses nothing."""
+        """Remove files that killed processes left. Artifacts in progress are locked, and stay."""
         for path in (self.root / "artifacts").glob("*/.*"):
             if path.suffix == ".dead":
                 shutil.rmtree(path, ignore_errors=True)
@@ -270,29 +269,29 @@ class Store:
             if not any(locks.is_held(lock) for lock in (self.root / "locks").glob(f"{key}*.lock")):
                 shutil.rmtree(path, ignore_errors=True)
         for path in self.partials():
-            if self.place(path.name).is_dir():  # the kill came right after it was finished
+            if self.place(path.name).is_dir():  # killed right after it was finished
                 with locks.held(self.lock(path.name), wait=False) as mine:
                     if mine and self.find(path.name) is not None:
                         shutil.rmtree(path, ignore_errors=True)
 
     def forget_attempts(self, key: str) -> None:
-        """Remove what killed makers of an artifact left in the making; for whoever holds its lock."""
+        """Remove staging directories that killed workers left for this key. The caller holds its lock."""
         for path in self.place(key).parent.glob(f".{key[:16]}-*.tmp"):
             shutil.rmtree(path, ignore_errors=True)
 
 
 def directory_bytes(path: Path) -> int:
-    """The size of all files in a directory."""
+    """Total size of the files below a directory in bytes."""
     return sum(found.st_size for file in path.rglob("*") if (found := _stat(file)) and stat.S_ISREG(found.st_mode))
 
 
 def seal(manifest: Mapping[str, Any]) -> str:
-    """Hash of a manifest without its seal."""
+    """Hash of a manifest without its own hash."""
     return digest({name: value for name, value in manifest.items() if name != "seal"})
 
 
 def _stat(path: Path) -> os.stat_result | None:
-    """What the system says of a file; None if it is not there, which any other error leaves open."""
+    """The status of a file; None if it does not exist. Other errors leave that open, and are raised."""
     try:
         return path.stat()
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""What a recorded cell read and wrote, from the store: for a person at a terminal, never for a board."""
+"""Reads prompts, references and responses of a recorded cell from the store, for display in a terminal only."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ def read(store: Store, record: Record, teacher: Record | None, count: int) -> li
     """The first prompts by id, each with its reference, the teacher's response and the cell's own.
 
     Args:
-        store: where the cell was computed.
-        record: of the cell.
-        teacher: of the teacher's baseline; without it, or its responses, no teacher is shown.
-        count: of prompts.
+        store: the store that computed the cell.
+        record: the cell's record.
+        teacher: the teacher's record; without it, or without its responses, no teacher is shown.
+        count: number of prompts.
 
     Raises:
         MissingError: if the cell's responses, or their prompts, are not in the store.
     """
-    remedy = "Give the --store it was made in, or make it again: its record's command with --board NAME."
+    remedy = "Give the --store that computed it, or compute it again: its record's command with --board NAME."
     responses = store.find(record.key) if record.key else None
     if responses is None:
         raise MissingError(f"the responses of {record.cell} are not in the store", remedy)

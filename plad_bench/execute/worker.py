@@ -1,8 +1,8 @@
-"""One stage in one clean process, or in several that share it: read a job file, compute, seal the artifact.
+"""One stage in a fresh process, or in several ranks: reads a job file, computes, and seals the artifact.
 
 A job is a JSON file: {store, shipped, stage, document, key, inputs, job, plugins, device, threads, ranks,
-rendezvous_file, commits, spent, max_cost}. The result is the artifact in the store, which the first rank puts there, or
-`<job>.error` with what went wrong. Nothing else crosses.
+rendezvous_file, commits, spent, max_cost}. The result is the artifact, which the first rank puts into the store, or
+`<job>.error` with the reason of the failure. Workers and driver share nothing else.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _MODULES = {"signals": "teacher_logprobs"}
 
 @dataclass
 class Context:
-    """What an operation is given, and where it reports."""
+    """The inputs of an operation, and its outputs besides files."""
 
     spec: Mapping[str, Any]
     job: Mapping[str, Any]
@@ -48,30 +48,30 @@ class Context:
     out: Path
     """Files written here become the artifact."""
     partial: Path
-    """Survives a kill."""
+    """Files written here survive a kill."""
     device: str
     registry: Registry
     counts: dict[str, float]
-    """Kept in the manifest: what was dropped, cut, counted."""
+    """For the manifest: numbers of items dropped, truncated, ..."""
     cost: dict[str, float]
-    """Kept in the manifest: tokens, bytes."""
+    """For the manifest: tokens, bytes, ..."""
     notes: dict[str, Any]
-    """Kept in the manifest: what a reader should know, such as a fall-back taken."""
+    """For the manifest: facts for a reader, such as a fallback."""
     _progress: Path
     memory_policy: MemoryPolicy = field(default_factory=MemoryPolicy)
-    """How the device's memory is spared; the stage finds out."""
+    """The stage's memory policy, which it adapts as it runs."""
     budget: Budget = field(default_factory=Budget)
-    """What the run may spend."""
+    """The budget of the run."""
     rank: int = 0
-    """Which of the processes that share the stage this is. The first alone writes and tells."""
+    """The rank of this process. Only the first writes and reports."""
     ranks: int = 1
-    """How many there are."""
+    """The number of processes that share the stage."""
     rendezvous_file: Path | None = None
-    """The file through which they find each other."""
+    """The file by which ranks connect."""
     _last: float = 0.0
 
     def chosen(self, role: str, values: Mapping[str, Any] | None = None) -> Chosen:
-        """The component the job names in a role, with its parameters."""
+        """The component of the job in a role, with its parameters."""
         from plad_bench.plan.chosen import Chosen
 
         named = values if values is not None else self.job[role]
@@ -79,13 +79,13 @@ class Context:
         return Chosen(named["kind"], registered, self.registry.configure(registered.component, named["params"]))
 
     def progress(self, step: int, total: int, **values: float) -> None:
-        """Tell whoever watches; at most five times a second."""
+        """Report progress, at most five times a second."""
         now = time.monotonic()
         if self.rank or (now - self._last < 0.2 and step < total):
             return
         self._last = now
         line = json.dumps({"step": step, "total": total, **{k: round(v, 5) for k, v in values.items()}})
-        # Renamed into place so that a reader never sees half a line; losing it in a crash costs nothing.
+        # Written by renaming, so that no reader sees half a line. Losing it in a crash costs nothing.
         temporary = self._progress.with_suffix(".tmp")
         temporary.write_text(line)
         temporary.replace(self._progress)
@@ -118,12 +118,12 @@ def _run(job: Mapping[str, Any], progress: Path, rank: int) -> None:
     hub.pin(job["commits"])
     store = Store(Path(job["store"]), [Path(p) for p in job["shipped"]])
     key = job["key"]
-    if rank:  # it waits for the first, which has the lock, and makes nothing of its own
+    if rank:  # it waits for the first rank, which holds the lock, and writes no artifact
         with tempfile.TemporaryDirectory() as nothing:
             _compute(job, store, Path(nothing), progress, rank)
         return
     with locks.held(store.lock(key)):
-        if store.find(key) is not None:  # another run made it while this one waited
+        if store.find(key) is not None:  # another run computed it while this one waited
             return
         store.forget_attempts(key)
         staging = store.stage_directory(key)
@@ -144,7 +144,7 @@ def _compute(job: Mapping[str, Any], store: Store, staging: Path, progress: Path
     for role, input_key in job["inputs"].items():
         artifact = store.find(input_key)
         if artifact is None:
-            raise StageError(f"its input {role} is gone from the store", "Run the same command again.")
+            raise StageError(f"its input {role} is no longer in the store", "Run the same command again.")
         inputs[role] = artifact
     operation = job["document"]["operation"]
     partial = store.partial(job["key"])
@@ -171,7 +171,7 @@ def _compute(job: Mapping[str, Any], store: Store, staging: Path, progress: Path
     _set_threads(job["threads"], operation)
     run(context)
     seconds, cpu_seconds = time.perf_counter() - began, _processor_time() - cpu
-    # A share of a CPU is busy for its processor time: what else the machine did meanwhile is no cost of ours.
+    # Processor time of a CPU slot: other work on the machine does not count.
     busy = cpu_seconds / job["threads"] if job["device"] == "cpu" else seconds
     made = {"code": provenance.code_hash(), "packages": provenance.packages()}
     return {
@@ -193,7 +193,7 @@ def _compute(job: Mapping[str, Any], store: Store, staging: Path, progress: Path
 
 
 def _processor_time() -> float:
-    """Seconds of this process and of children that have ended."""
+    """Seconds of this process and of its finished children."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime
 
@@ -213,13 +213,13 @@ def _set_threads(threads: int, operation: str) -> None:
 
 
 def _disk_is_full(error: Exception) -> bool:
-    """Whether a library says, in its own kind of error, that a file could not be written for want of space."""
+    """Whether a library's own kind of error means that the disk is full."""
     codes = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
     return any(f"(os error {code})" in str(error) for code in codes)
 
 
 def _report(path: Path, error: PladBenchError) -> None:
-    if path.exists():  # the rank that failed first has said why; the others only lost it
+    if path.exists():  # the rank that failed first has reported; the others only lost it
         return
     kinds = {MissingError: "missing", BudgetError: "budget"}
     kind = next((kind for error_class, kind in kinds.items() if isinstance(error, error_class)), "failed")

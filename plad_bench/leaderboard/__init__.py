@@ -1,1 +1,1 @@
-"""From valid records to a board: which count, statistics, ranks, comparisons, several boards as one. Needs no torch."""
+"""From valid records to a board: statistics, ranks, comparisons, and several boards as one. Needs no torch."""

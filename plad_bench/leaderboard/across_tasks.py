@@ -1,7 +1,7 @@
-"""Several boards as one: the mean rank of a method over tasks, where boards can be taken together.
+"""Several boards as one: the mean rank of a method over tasks.
 
-Boards go together if teacher, student and the number of seeds are the same and the tasks are not. Only methods that all
-of them have complete are ranked, anew and among themselves: a rank means nothing without those it is among.
+Boards can be joined if they have the same teacher, student and number of seeds, and different tasks. Only methods
+that are complete on all of them are ranked, anew among themselves: a rank depends on the other methods.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Standing:
 
     row: Row
     ranks: tuple[int, ...]
-    """The place of its mean on each task, among the methods of the panel."""
+    """The rank of its mean on each task, among the methods of the panel."""
     mean: float | None
-    """Of the primary metric over the tasks; None unless all tasks rank by the same metric."""
+    """Mean of the primary metric over the tasks; None unless all tasks rank by the same metric."""
 
     @property
     def rank(self) -> float:
@@ -35,9 +35,9 @@ class Standing:
         return sum(self.ranks) / len(self.ranks)
 
     def interval(self, methods: int) -> tuple[float, float] | None:
-        """Student's t interval of the mean rank, tasks being the sample, within 1 and the number of methods.
+        """Student's t interval of the mean rank, with tasks as the sample, within 1 and the number of methods.
 
-        None for one task, and where all tasks agree: how much others would differ is then not known to be nothing.
+        None for one task, and where all tasks agree, since their spread then says nothing about other tasks.
         """
         if len(set(self.ranks)) < 2:
             return None
@@ -48,7 +48,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Panel:
-    """Boards that can be taken together."""
+    """Boards that are joined."""
 
     teacher: str
     student: str
@@ -56,15 +56,15 @@ class Panel:
     boards: tuple[tuple[str, str], ...]
     """Board and task."""
     metric: MetricInfo | None
-    """The one that all of them rank by, if there is one."""
+    """The primary metric of all of them, if they share one."""
     standings: tuple[Standing, ...]
-    """By mean rank, then by name."""
+    """Sorted by mean rank, then by name."""
     partial: tuple[tuple[str, int], ...]
-    """Methods that not all boards have complete, with the number that have."""
+    """Methods that are incomplete on some board, with the number of boards where they are complete."""
 
 
 def panels(boards: Iterable[Board]) -> list[Panel]:
-    """Every set of two boards or more that go together."""
+    """Every set of two or more boards that can be joined."""
     together: dict[tuple[str, str, int, int], dict[str, tuple[str, Group]]] = defaultdict(dict)
     for board in boards:
         for group in board.groups:
@@ -73,7 +73,7 @@ def panels(boards: Iterable[Board]) -> list[Panel]:
             tuning = group.rows[0].tuning
             of_task = together[group.teacher, group.student, group.rows[0].asked, len(tuning.trials) if tuning else 0]
             before = of_task.get(group.task)
-            # Of two boards of one task the one with more methods counts: a task is not counted twice.
+            # Of two boards of one task the one with more methods counts, so that no task counts twice.
             if before is None or len(group.rows) > len(before[1].rows):
                 of_task[group.task] = (board.name, group)
     found = [_panel(key, [of_task[task] for task in sorted(of_task)]) for key, of_task in sorted(together.items())]
@@ -114,5 +114,5 @@ def _panel(key: tuple[str, str, int, int], found: Sequence[tuple[str, Group]]) -
 
 
 def _ranks(group: Group, wanted: Sequence[str]) -> dict[str, int]:
-    """Places of some of a group's rows among themselves, by their means."""
+    """Ranks of some rows of a group among themselves, by their means."""
     return {row.identity: place for place, row in enumerate((r for r in group.rows if r.identity in wanted), start=1)}

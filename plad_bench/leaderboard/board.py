@@ -1,6 +1,6 @@
-"""A board: what the records in a directory say, as data. It is a function of the committed files alone.
+"""A board: the records in a directory as data. It depends on the committed files alone.
 
-A record that is corrupt, foreign or edited is named among the problems and left out; it never stops a board.
+A corrupt, foreign or edited record is listed among the problems and left out; it never stops a board.
 """
 
 from __future__ import annotations
@@ -27,39 +27,39 @@ from plad_bench.records.storage import at, is_prompt
 from plad_bench.records.validation import Complain, LoadedRecord, Problem, consistent, found, matrix, with_scores
 
 Shares: TypeAlias = Counter[tuple[str, float]]
-"""How many cells of a group each shared expense is an expense of."""
+"""(name, seconds) of a shared expense -> number of cells of a group that share it."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Means over the cells of a row; None where no record says."""
+    """Means over the cells of a row; None where no record has the value."""
 
     train_seconds: float | None
     """Device-seconds of training."""
     teacher_seconds: float | None
-    """Device-seconds of the teacher, were this cell alone to need them."""
+    """Device-seconds of the teacher that this cell would need alone."""
     teacher_share: float | None
-    """The same, divided among the cells of the group that share the stage (those that record the same seconds)."""
+    """The same, divided among the cells of the group that share the stage, which record equal seconds."""
     tokens_trained: float | None
     tokens_generated: float | None
     peak_memory: float | None
-    """Bytes; the largest, not the mean."""
+    """Bytes; the maximum, not the mean."""
     money: float | None = None
-    """See Prices.of; None where the board has no prices."""
+    """See Prices.of; None if the board has no prices."""
 
     @property
     def total_seconds(self) -> float | None:
-        """Device-seconds of training with its share of the teacher's; None where training is not known."""
+        """Device-seconds of training with its share of the teacher's; None if training is unknown."""
         return None if self.train_seconds is None else self.train_seconds + (self.teacher_share or 0.0)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A method, or a baseline, with its estimates by metric."""
+    """A method or a baseline, with its estimates by metric."""
 
     label: str
     identity: str
-    """The same on every board for the same method with the same parameters."""
+    """Equal on every board for the same method with the same parameters."""
     method: str
     plugin: str
     """Name and version of the package that the method came from."""
@@ -68,17 +68,17 @@ class Row:
     lr: float
     lr_shared: bool
     seeds: tuple[int, ...]
-    """Done, of those asked."""
+    """Number of requested seeds that are done."""
     asked: int
     estimates: Mapping[str, Estimate]
     cost: Cost
     cells: tuple[str, ...]
     rank: tuple[int, int] | None = None
-    """The first and the last rank that it may have; None where nothing is ranked."""
+    """The first and the last possible rank; None where nothing is ranked."""
     best: bool = False
     """Whether it may be the best: no other method is significantly better."""
     gap: Estimate | None = None
-    """Share of the primary metric's gap between SFT initialisation and teacher that is closed."""
+    """Share of the gap between SFT initialisation and teacher that it closes, by the primary metric."""
     tally: tuple[int, int, int] = (0, 0, 0)
     """Wins, ties and losses against the other ranked rows."""
     tuning: TuningPart | None = None
@@ -89,7 +89,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Unranked:
-    """Cells that no number of the board rests on, and why."""
+    """Cells that do not contribute to the board, and why."""
 
     label: str
     status: str
@@ -100,7 +100,7 @@ class Unranked:
 
 @dataclass(frozen=True)
 class Absent:
-    """A metric that some methods do without, and why."""
+    """A metric that some methods lack, and why."""
 
     metric: str
     reason: str
@@ -109,7 +109,7 @@ class Absent:
 
 @dataclass(frozen=True)
 class Group:
-    """One task, teacher and student: what may be compared."""
+    """One task, teacher and student, within which methods are compared."""
 
     task: str
     teacher: str
@@ -121,63 +121,63 @@ class Group:
     baselines: tuple[Row, ...]
     """Baselines: teacher, student, SFT initialisation, and the controls that are complete."""
     rows: tuple[Row, ...]
-    """Complete methods, by mean."""
+    """Complete methods, sorted by mean."""
     pairs: Pairwise | None
-    """Of `rows`, in their order, on the primary metric; positive is better. None if that metric has no direction, or
-    there is one seed alone, which says nothing of others."""
+    """Comparisons of `rows`, in their order, by the primary metric; positive is better. None if that metric has no
+    direction, or if there is a single seed, which does not generalise."""
     unranked: tuple[Unranked, ...]
     prices: Prices | None = None
-    """What the rows' money was reckoned with."""
+    """The prices behind the rows' money."""
     absent: tuple[Absent, ...] = ()
     data: Mapping[str, float] = field(default_factory=dict)
-    """Counts of the data stage, by their names there."""
+    """Counts of the data stage by name."""
     samples: tuple[Shown, ...] = ()
-    """What baselines and rows, in this order, wrote to a few prompts, where the task's text may be shown."""
+    """Responses of baselines and rows, in this order, to some prompts, if the task's text may be shown."""
     thinking: Mapping[str, str] = field(default_factory=dict)
-    """What happens to the thinking text of teacher and student, if they are models that think: off, strip or keep."""
+    """The handling of thinking text of teacher and student, if they are thinking models: off, strip or keep."""
 
 
 @dataclass(frozen=True)
 class OtherVersion:
-    """Stages that records rest on and that another version made than the evaluated models."""
+    """Stages behind records that were made by another version than the evaluated models."""
 
     code: str
     older: bool
-    """Whether the models were made from what these stages made; else they came after."""
+    """Whether the models rest on these stages; otherwise the stages came after the models."""
     only_packages: bool
-    """Whether the code is that of the models, and a package was another."""
+    """Whether the code is that of the models, and only a package differs."""
     stages: tuple[str, ...]
     records: int
 
 
 @dataclass(frozen=True)
 class Board:
-    """All that a page shows."""
+    """The data of a page."""
 
     name: str
     settings: BoardFile
     groups: tuple[Group, ...]
     problems: tuple[Problem, ...]
     code: Mapping[str, int]
-    """Records by the version of the code that made them."""
+    """Version of the code -> number of records."""
     commands: tuple[str, ...]
     others: tuple[OtherVersion, ...] = ()
     untold: int = 0
-    """Done records that do not say which versions made what they rest on."""
+    """Done records without a lineage."""
     used: tuple[Record, ...] = ()
-    """The records that count, failed, skipped and trial ones included, by their place."""
+    """Valid records, also failed, skipped and trial ones, sorted by path."""
     older: Mapping[str, int] = field(default_factory=dict)
-    """What records of older data rest on -> their number. They count nowhere."""
+    """Data of older records -> their number. They do not count."""
     older_files: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
-        """As board.toml has it, or the board's name."""
+        """From board.toml, or the board's name."""
         return self.settings.title or self.name
 
     @property
     def records(self) -> int:
-        """How many count."""
+        """Number of valid records."""
         return len(self.used)
 
 
@@ -291,7 +291,7 @@ def _group(cells: Sequence[LoadedRecord], settings: BoardFile, complain: Complai
 
 
 def _thinking(cells: Iterable[LoadedRecord]) -> dict[str, str]:
-    """What becomes of the thinking text of teacher and student, as the records of their responses say."""
+    """The handling of thinking text of teacher and student, from the records of their responses."""
     found = {}
     for cell in cells:
         how = at(cell.record.provenance, "notes", "generate", "prompts", "thinking")
@@ -301,7 +301,7 @@ def _thinking(cells: Iterable[LoadedRecord]) -> dict[str, str]:
 
 
 def _absent(cells: Iterable[LoadedRecord], named: Mapping[str, str]) -> tuple[Absent, ...]:
-    """The metrics that could not be had, by metric and reason."""
+    """Metrics without a value, by metric and reason."""
     found: dict[tuple[str, str], set[str]] = defaultdict(set)
     for cell in cells:
         for metric, reason in cell.record.absent.items():
@@ -310,7 +310,7 @@ def _absent(cells: Iterable[LoadedRecord], named: Mapping[str, str]) -> tuple[Ab
 
 
 def _counted(cells: list[LoadedRecord], asked: Sequence[int]) -> list[LoadedRecord]:
-    """Those of the seeds asked; a baseline with one record is fixed: it has no seed of its own."""
+    """The cells of requested seeds. A baseline with one record is fixed: it has no seed."""
     if len(cells) == 1 and cells[0].record.is_baseline:
         return cells
     return [cell for cell in cells if cell.record.seed in asked]
@@ -342,7 +342,7 @@ def _fits(cell: LoadedRecord, metric: MetricInfo) -> bool:
 
 
 def asked_seeds(cells: Iterable[LoadedRecord], settings: BoardFile) -> tuple[int, ...]:
-    """The seeds that make a method of a group complete."""
+    """The seeds that a method of a group needs to be complete."""
     if settings.seeds_asked:
         return tuple(range(settings.seeds_asked))
     done = (cell.record for cell in cells if cell.record.status == "done" and not cell.record.is_baseline)
@@ -350,7 +350,7 @@ def asked_seeds(cells: Iterable[LoadedRecord], settings: BoardFile) -> tuple[int
 
 
 def _estimates(cells: Sequence[LoadedRecord], metrics: Sequence[str]) -> dict[str, Estimate]:
-    """An estimate of each metric, those with as many examples at a time."""
+    """An estimate of each metric, computed together for metrics with equal numbers of examples."""
     alike: dict[int, dict[str, Array]] = defaultdict(dict)
     for name in metrics:
         scores = matrix(cells, name)
@@ -390,7 +390,7 @@ def _row(
 
 
 def _shared(cost: Mapping[str, float]) -> dict[str, float]:
-    """The seconds of a cost that other cells pay for, too."""
+    """The seconds of a cost that other cells share."""
     return {name: cost[name] for name in ("teacher_device_seconds", "signals_device_seconds") if name in cost}
 
 
@@ -420,7 +420,7 @@ def _ranked(
     baselines: Sequence[str],
     primary: MetricInfo | None,
 ) -> tuple[tuple[Row, ...], Pairwise | None]:
-    """The complete methods by mean, where the primary metric has a direction, and their comparisons."""
+    """The complete methods sorted by mean, if the primary metric has a direction, and their comparisons."""
     if primary is None or primary.better is None:
         return tuple(sorted((rows[key] for key in keys), key=lambda row: row.label)), None
     sign = 1.0 if primary.better == "higher" else -1.0
@@ -457,7 +457,7 @@ def _ranked(
 
 
 def _usable(row: Row, name: str, primary: MetricInfo) -> bool:
-    """Whether this is the baseline of that name with all the seeds asked; a fixed teacher needs only one."""
+    """Whether this is the baseline with that name and all requested seeds; a fixed teacher needs only one."""
     whole = len(row.seeds) == row.asked or (name == "teacher" and len(row.cells) == 1)
     return row.method == name and primary.name in row.estimates and whole
 
@@ -465,7 +465,7 @@ def _usable(row: Row, name: str, primary: MetricInfo) -> bool:
 def _unranked(
     cells: Iterable[LoadedRecord], ranked: Set[str], named: Mapping[str, str], asked: Sequence[int]
 ) -> tuple[Unranked, ...]:
-    """All the cells that are in no row, by method, status and reason."""
+    """The cells without a row, by method, status and reason."""
     done = Counter(c.method for c in cells if c.record.status == "done" and c.record.seed in asked)
     seeds: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for cell in cells:
@@ -475,11 +475,11 @@ def _unranked(
         status: str = r.status
         reason = r.reason
         if status == "done" and r.seed not in asked:
-            status, reason = "extra", "beyond the seeds asked"
+            status, reason = "extra", "beyond the requested seeds"
         elif status == "done" and done[cell.method] < len(asked):
             status, reason = "incomplete", f"{done[cell.method]} of {len(asked)} seeds are done"
         elif status == "done":
-            status, reason = "incomplete", "has no value of the metric that ranks"
+            status, reason = "incomplete", "has no value of the primary metric"
         elif status == "trial":
             reason = reason or "a run with --limit"
         seeds[named[cell.method], status, reason].append(r.seed)
@@ -487,5 +487,5 @@ def _unranked(
 
 
 def _commonness(counted: tuple[tuple[str, str | None, str], int]) -> tuple[int, str]:
-    """Puts the commonest last."""
+    """Sorts the most frequent last."""
     return counted[1], repr(counted[0])

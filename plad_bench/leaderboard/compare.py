@@ -37,7 +37,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One metric of one task, teacher and student. Values are as recorded: a share is 0 to 1."""
+    """The difference by one metric on one task, teacher and student. Values as recorded: a share is 0 to 1."""
 
     task: str
     teacher: str
@@ -49,18 +49,18 @@ class Comparison:
     """a - b."""
     low: float
     high: float
-    """Of the interval of the difference at the level of its test, 95 % for one; NaN where the data cannot give one."""
+    """Interval of the difference at the level of its test, 95 % for a single one; NaN if the data gives none."""
     p: float
     p_holm: float
-    """Adjusted over all the comparisons made together."""
+    """Adjusted over all comparisons made together."""
     minimum: float
-    """Minimum detectable difference, of a test among all those made together."""
+    """Minimum detectable difference of a test among all those made together."""
     seeds: int
     examples: int
 
     @property
     def verdict(self) -> str:
-        """Of a: better, worse, different (the metric has no direction), tie, or undecided: one seed is a trial."""
+        """Of a: better, worse, different (the metric has no direction), tie, or undecided (a single seed: a trial)."""
         if self.seeds < 2:
             return "undecided"
         if not self.p_holm < 1 - statistics.LEVEL:
@@ -102,7 +102,7 @@ def side(directory: Path, label: str) -> Side:
             f"board {directory.name} has no finished method {label!r}",
             suggestion(near_matches(label, known), sorted(known))
             if known or not cells
-            else "Nothing on it is finished: trials, of runs with --limit, are not compared.",
+            else "It has no finished method: trials, from runs with --limit, are not compared.",
         )
     return Side(directory.name, label, groups, settings, tuple(sorted(problems, key=lambda p: (p.file, p.reason))))
 
@@ -110,17 +110,17 @@ def side(directory: Path, label: str) -> Side:
 def compare(
     a: Side, b: Side, metrics: Sequence[str], complain: Callable[[LoadedRecord, str], None], task: str | None = None
 ) -> list[Comparison]:
-    """The difference a - b on every task, teacher and student that both were run on.
+    """The difference a - b on every task, teacher and student that both have.
 
     Args:
         a: one method.
         b: the other, of the same board or another.
-        metrics: what to compare; none for the metric that ranks a's board.
-        complain: called for a cell whose scores cannot be used; its seed is left out.
-        task: only this one.
+        metrics: the metrics to compare; without any, the one that ranks a's board.
+        complain: called for a cell with unusable scores; its seed is left out.
+        task: the only task to compare on.
 
     Raises:
-        UsageError: if nothing is common to both, if their examples or a metric's meaning differ, or one has no value.
+        UsageError: if both share nothing, their examples or a metric's meaning differ, or one has no value.
     """
     shared = sorted(
         key for key in a.groups.keys() & b.groups.keys() if task in {None, a.groups[key][0].record.task.selector}
@@ -128,7 +128,7 @@ def compare(
     if not shared:
         where = f" of task {task}" if task is not None else ""
         raise UsageError(
-            f"{a.board}:{a.label} and {b.board}:{b.label} were not both run on any one teacher and student{where}",
+            f"{a.board}:{a.label} and {b.board}:{b.label} have no teacher and student{where} in common",
             "Compare methods of one task, teacher and student.",
         )
     asked: list[tuple[list[LoadedRecord], list[LoadedRecord], MetricInfo]] = []
@@ -147,7 +147,7 @@ def compare(
 
 
 def protocols(a: Side, b: Side) -> dict[str, tuple[object, object]]:
-    """Protocol values in which the two differ, of any task, with both values."""
+    """Protocol settings in which the two differ, on any task, with both values."""
     differing: dict[str, tuple[object, object]] = {}
     for key in sorted(a.groups.keys() & b.groups.keys()):
         ours, theirs = (of.groups[key][0].record.protocol for of in (a, b))
@@ -158,7 +158,7 @@ def protocols(a: Side, b: Side) -> dict[str, tuple[object, object]]:
 
 
 def _fixed(cells: Sequence[LoadedRecord]) -> bool:
-    """Whether these are a baseline with one record, which has no seed of its own."""
+    """Whether these cells are a baseline with one record, which has no seed."""
     return len(cells) == 1 and cells[0].record.is_baseline
 
 
@@ -187,13 +187,13 @@ def _paired(a: list[LoadedRecord], b: list[LoadedRecord]) -> tuple[list[LoadedRe
 
 
 def _alike(a: list[LoadedRecord], b: list[LoadedRecord]) -> tuple[list[LoadedRecord], list[LoadedRecord]]:
-    """The same cells with their examples in one order, if those are the same."""
+    """The same cells with their examples in one order, if the examples are the same."""
     order = a[0].ids
     for cell in (*a, *b):
         if differing := sum(map(is_prompt, set(order) ^ set(cell.ids))):
             raise UsageError(
                 f"{a[0].record.cell} and {cell.record.cell} were scored on different examples: "
-                f"{differing} belong to one of them alone",
+                f"{differing} examples belong to only one of them",
                 "Only scores of the same examples can be compared.",
             )
     first, second = ([aligned(cell, order) for cell in cells] for cells in (a, b))
@@ -201,18 +201,18 @@ def _alike(a: list[LoadedRecord], b: list[LoadedRecord]) -> tuple[list[LoadedRec
 
 
 def _primary(cells: Sequence[LoadedRecord], settings: BoardFile) -> str:
-    """The metric that ranks on a board with these cells."""
+    """The primary metric of a board with these cells."""
     if settings.primary:
         return settings.primary
     recorded = cells[0].record.metrics
     names = [name for name in settings.metrics or sorted(recorded) if name in recorded and recorded[name].better]
     if not names:
-        raise UsageError("no metric of this board has a direction", "Name one with --metric.")
+        raise UsageError("no metric of this board has a direction", "Choose one with --metric.")
     return names[0]
 
 
 def _metric(cells: Sequence[LoadedRecord], name: str) -> MetricInfo:
-    """The metric of that name, which all cells have and mean the same by."""
+    """The metric with that name, which all cells have with the same meaning."""
     for cell in cells:
         if name not in cell.scores or np.isnan(cell.scores[name]).all():
             have = sorted(cell.scores)
@@ -229,7 +229,7 @@ def _metric(cells: Sequence[LoadedRecord], name: str) -> MetricInfo:
 def _comparison(  # noqa: PLR0917  two numbers of tests
     a: Sequence[LoadedRecord], metric: MetricInfo, pairs: Pairwise, p_holm: float, tests: int, level: float
 ) -> Comparison:
-    """What one pair of methods says, its interval at the level of the test among the `tests` made together."""
+    """The difference of one pair of methods, its interval at the level of the test among the `tests` made together."""
     difference, half = float(pairs.difference[0, 1]), pairs.half_width(0, 1, level)
     record = a[0].record
     return Comparison(

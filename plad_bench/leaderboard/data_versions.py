@@ -1,8 +1,8 @@
-"""Which records of a board are of its newest data: those of older files and older versions are listed and not shown.
+"""Separates records of a board's newest data from those of older files and versions, which are listed, not shown.
 
-A run writes into board.toml which versions of local files it read (`[versions]`). Of records whose task, teacher and
-student differ in nothing but such versions, those of the latest run count, and of those the ones with the highest
-version of data and components. Where board.toml says nothing of a file, all its versions count.
+A run writes into board.toml which versions of local files it read (`[versions]`). Among records whose task, teacher
+and student differ only in such versions, those of the latest run count, and of those the ones with the highest version
+of data and components. If board.toml has no entry for a file, all its versions count.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from plad_bench.records.schema import Named, Record
 from plad_bench.records.validation import LoadedRecord
 
 Latest = Mapping[str, Sequence[str]]
-"""Selector without the versions of local files -> selectors with those that the latest run read."""
+"""Selector without the versions of local files -> selectors with the versions that the latest run read."""
 
 
 def newest(cells: Iterable[LoadedRecord], latest: Latest) -> tuple[list[LoadedRecord], list[LoadedRecord]]:
-    """Split cells into those of the newest version and those of older ones, each in their order."""
+    """Split cells into those of the newest version and older ones, each in their order."""
     cells = list(cells)
     highest: dict[tuple[str, ...], tuple[int, ...]] = defaultdict(tuple)
     for cell in cells:
@@ -32,7 +32,7 @@ def newest(cells: Iterable[LoadedRecord], latest: Latest) -> tuple[list[LoadedRe
 
 
 def described(older: Iterable[LoadedRecord], latest: Latest) -> dict[str, int]:
-    """What older cells are called, by what makes them older, with their number."""
+    """Description of the older data -> number of cells."""
     return dict(sorted(Counter(_description(cell.record, latest) for cell in older).items()))
 
 

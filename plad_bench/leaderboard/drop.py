@@ -1,4 +1,4 @@
-"""Remove records from a board: those of older data, those of a status, or those of a task, a method or a cell."""
+"""Removes records from a board: those of older data, of a status, or of a task, a method or a cell."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _BESIDE = (".json", ".scores.parquet", ".samples.jsonl", ".curve.csv")
 
 
 def chosen(board: Board, directory: Path, what: Sequence[str]) -> list[Path]:
-    """The record files that are meant.
+    """The record files selected by names.
 
     Args:
-        board: what is to lose records.
-        directory: where it lies.
-        what: each is `older`, the status failed, skipped or trial, or the name of a cell or its beginning, whole parts
-            of it: TASK, TASK/STUDENT+TEACHER and so on.
+        board: the board.
+        directory: its directory.
+        what: each is `older`, the status failed, skipped or trial, or a cell's name or whole parts of its beginning:
+            TASK, TASK/STUDENT+TEACHER and so on.
 
     Raises:
-        UsageError: if a name is that of no record.
+        UsageError: if a name selects no record.
     """
     cells = directory / "cells"
     files = sorted(cells.glob("**/*.json"))
@@ -42,14 +42,14 @@ def chosen(board: Board, directory: Path, what: Sequence[str]) -> list[Path]:
             if not matching:
                 raise UsageError(
                     f"board {directory.name} has no record {one!r}",
-                    f"Say {OLDER}, {', '.join(STATUSES)}, or the name of a cell or its beginning, as below {cells}.",
+                    f"Use {OLDER}, {', '.join(STATUSES)}, or a cell's name or its beginning, as below {cells}.",
                 )
         found |= dict.fromkeys(matching)
     return list(found)
 
 
 def remove(records: Sequence[Path], cells: Path) -> None:
-    """Delete these record files with what lies beside them, and the directories below `cells` that are then empty."""
+    """Delete these record files with the files beside them, and directories below `cells` that become empty."""
     for record in records:
         for ending in _BESIDE:
             record.with_suffix(ending).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The garbage collector, kept from walking a growing board again and again: what a board is made of has no cycles."""
+"""Pauses the garbage collector, which would traverse a growing board again and again; boards have no cycles."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def paused() -> Iterator[None]:
-    """Without the collector of reference cycles; whatever is dropped is freed at once as always."""
+    """Without the collector of reference cycles; unreferenced objects are freed at once as always."""
     was = gc.isenabled()
     gc.disable()
     try:

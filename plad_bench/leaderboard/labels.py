@@ -1,4 +1,4 @@
-"""What the methods of a board are called."""
+"""Labels of the methods of a board."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from plad_bench.records.validation import LoadedRecord, canonical
 
 
 def labels(cells: Iterable[LoadedRecord]) -> dict[str, str]:
-    """What each method is called: as it was typed, with whatever else tells it from another typed the same."""
+    """The label of each method: as the user wrote it, with the values that distinguish it from an equal label."""
     typed: dict[str, list[Record]] = defaultdict(list)
     for cell in cells:
         typed[cell.method].append(cell.record)

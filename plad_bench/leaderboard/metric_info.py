@@ -15,5 +15,5 @@ class MetricInfo:
 
     @property
     def scale(self) -> float:
-        """What a value is multiplied by to be shown."""
+        """Factor of displayed values."""
         return 100.0 if self.unit == "%" else 1.0

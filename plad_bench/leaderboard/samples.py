@@ -1,7 +1,6 @@
-"""What the rows of a board wrote to the same prompts, from the samples beside their records.
+"""Samples of a board's rows: responses to the same prompts, from the files beside their records.
 
-A file of samples that is not what its record says is named among the problems; no number rests on it, so the record
-stays.
+A file that differs from its record's hash is listed among the problems. No number depends on it, so the record counts.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ if TYPE_CHECKING:
     from plad_bench.leaderboard.metric_info import MetricInfo
 
 MOST = 40
-"""Rows whose samples are shown, from the top."""
+"""Number of rows, from the top, whose samples are shown."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """A response, and its score by the metric that ranks; None where it has none."""
+    """A response, and its score by the primary metric; None if it has none."""
 
     text: str
     score: float | None
@@ -32,7 +31,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Shown:
-    """A prompt with what each row wrote to it; None for a row without a sample."""
+    """A prompt with the response of each row; None for a row without a sample."""
 
     prompt: str
     reference: str
@@ -42,12 +41,12 @@ class Shown:
 def side_by_side(
     rows: Sequence[Sequence[LoadedRecord]], metric: MetricInfo | None, complain: Complain
 ) -> tuple[Shown, ...]:
-    """The prompts that the first row with samples has, by id. Under the same id, a sample of another prompt is none.
+    """The prompts of the first row with samples, sorted by id. A sample of another prompt with the same id is dropped.
 
     Args:
         rows: the cells of each row of a board.
-        metric: the one that ranks.
-        complain: is told of files that cannot be used.
+        metric: the primary metric.
+        complain: called for unusable files.
     """
     found = [_of(cells, complain) for cells in rows[:MOST]]
     first = next(filter(None, found), {})
@@ -60,14 +59,14 @@ def side_by_side(
 
 
 def _of(cells: Sequence[LoadedRecord], complain: Complain) -> dict[str, tuple[LoadedRecord, Sample]]:
-    """The samples of the first of some cells that has any, by example."""
+    """The samples of the first cell that has any, by example."""
     for cell in cells:
         named = cell.record.samples
         if named is None:
             continue
         beside = replace(cell, file=f"{cell.file.rpartition('/')[0]}/{named.file}")
         if not cell.record.task.redistributable:
-            complain(beside, "holds text of a task whose text may not be given on")
+            complain(beside, "holds text of a task whose text may not be redistributed")
             continue
         try:
             return {s.example: (cell, s) for s in storage.read_samples(cell.directory / named.file, named.sha256)}

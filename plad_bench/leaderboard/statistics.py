@@ -1,4 +1,4 @@
-"""Statistics of a board: intervals, paired tests, ranks, detectable differences, and the gap that is closed.
+"""Statistics of a board: intervals, paired tests, ranks, minimum detectable differences, and the gap closed.
 
 The scores of one method are a matrix [S seeds, E examples] of the same examples for every seed, so seeds and examples
 are crossed: score = mean + seed + example + residual, all random. Every number here comes from the mean squares of
@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 Array: TypeAlias = NDArray[np.float64]
 
 LEVEL = 0.95
-"""Of every interval; 1 - LEVEL is the error of a family of tests."""
+"""Confidence level of every interval; 1 - LEVEL is the error of a family of tests."""
 POWER = 0.80
-"""Chance to find a difference of the minimum detectable size."""
+"""Probability of detecting a difference of the minimum detectable size."""
 FLOOR = 0.05
-"""Least mean square of seeds, as a share of the residual's: seeds that agree by luck do not make a mean certain."""
+"""Minimum mean square of seeds, as a share of the residual's: seeds that agree by chance make no mean certain."""
 
 MODERATED = 8
-"""From so many methods on, the mean squares of seeds of their differences borrow strength from each other."""
+"""With at least this many methods, the mean squares of seeds of their differences share a prior."""
 BORROWED = 4
-"""At most so many times their own degrees of freedom: the differences of few methods are not independent."""
+"""Maximum weight of the prior, relative to their own degrees of freedom: differences of few methods are dependent."""
 
 BOTH = "seeds and examples"
 EXAMPLES_ONLY = "examples only"
@@ -34,39 +34,39 @@ EXAMPLES_ONLY = "examples only"
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its 95 % interval; the interval is NaN where the data cannot give one."""
+    """A mean with its 95 % interval; the interval is NaN if the data gives none."""
 
     value: float
     low: float
     high: float
     n_seeds: int
     label: str
-    """What the interval generalises over: "seeds and examples", or "examples only" for a single seed."""
+    """The scope of the interval: "seeds and examples", or "examples only" for a single seed."""
 
     @property
     def half_width(self) -> float:
-        """Of the interval, which is symmetric except for a gap closed."""
+        """Half width of the interval, which is symmetric except for a gap closed."""
         return (self.high - self.low) / 2
 
 
 @dataclass(frozen=True)
 class Prior:
-    """What the mean squares of seeds of all paired differences have in common (Smyth 2004)."""
+    """The prior of the mean squares of seeds of all paired differences (Smyth 2004)."""
 
     square: float
     """Their typical value."""
     df: float
-    """How many degrees of freedom it is worth."""
+    """Its degrees of freedom."""
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean squares and products of K methods over S seeds and E examples: all that the statistics need."""
+    """Mean squares and products of K methods over S seeds and E examples, which are sufficient statistics."""
 
     mean: Array
     """[K]"""
     seed: Array
-    """[K, K]; the diagonal has the mean squares, S - 1 degrees of freedom."""
+    """[K, K]; the diagonal has the mean squares, with S - 1 degrees of freedom."""
     example: Array
     """[K, K]; E - 1 degrees of freedom."""
     residual: Array
@@ -74,10 +74,10 @@ class Moments:
     seeds: int
     examples: int
     prior: Prior | None = None
-    """Of paired differences; None leaves each to its own seeds."""
+    """For paired differences; None leaves each to its own seeds."""
 
     def only(self, methods: Sequence[int] | slice) -> Moments:
-        """Those of some of the methods; of a slice without a copy."""
+        """The moments of some methods; of a slice without a copy."""
         index = (methods, methods) if isinstance(methods, slice) else np.ix_(methods, methods)
         mean = self.mean[methods if isinstance(methods, slice) else list(methods)]
         seed, example, residual = (product[index] for product in (self.seed, self.example, self.residual))
@@ -88,7 +88,7 @@ class Moments:
         with np.errstate(over="ignore", invalid="ignore"):
             difference = self.mean[i] - self.mean[k]
             scale = np.maximum(np.abs(self.mean[i]), np.abs(self.mean[k]))
-            difference = np.where(np.abs(difference) <= 1e-12 * scale, 0.0, difference)  # equal, but for rounding
+            difference = np.where(np.abs(difference) <= 1e-12 * scale, 0.0, difference)  # equal up to rounding
             seed, example, residual = (np.maximum(s[i, i] + s.diagonal()[k] - 2 * s[i, k], 0) for s in self._products)
             return difference, *_error(seed, example, residual, self.seeds, self.examples, self.prior)
 
@@ -107,8 +107,8 @@ class Moments:
         """Standard error of a mean and its degrees of freedom, from its three mean squares, elementwise.
 
         The variance of the mean of S x E scores is (seed + example - residual) / (S E). The example component,
-        example - residual, is not let below 0. The degrees of freedom are those of the two components, averaged
-        harmonically with their shares of the variance as weights.
+        example - residual, is at least 0. The degrees of freedom are the harmonic mean of those of the two components,
+        weighted by their shares of the variance.
         """
         return _error(seed, example, residual, self.seeds, self.examples)
 
@@ -144,13 +144,13 @@ class Pairwise:
     p_holm: Array
     """[K, K], two-sided, adjusted over all K (K - 1) / 2 pairs."""
     tests: Array
-    """[K, K], among how many pairs Holm's procedure tested this one: its interval is at the level of that test."""
+    """[K, K], the number of pairs among which Holm's procedure tested this one, which sets its interval's level."""
     best: NDArray[np.bool_]
-    """[K], whether it may be the best: no other method beats it, one-sided, over the K - 1 comparisons with it (Hsu
-    1984), which count as two at least, so that of two methods the pair's own test decides."""
+    """[K], whether it may be the best: no other method is better by one-sided tests over the K - 1 comparisons with it
+    (Hsu 1984), which count as at least two, so that of two methods the pair's own test decides."""
 
     def half_width(self, i: int, k: int, level: float = 0.0) -> float:
-        """Of the interval of the difference, which leaves out 0 exactly where the pair is a win, or at a level."""
+        """Half width of the difference's interval, which excludes 0 exactly if the pair is a win, or at a level."""
         _, stderr, df = self.moments.contrast(i, k)
         return float(quantile(df, level or 1 - (1 - LEVEL) / self.tests[i, k]) * stderr)
 
@@ -159,12 +159,12 @@ class Pairwise:
         return float(p_value(*self.moments.contrast(i, k)))
 
     def minimum(self, i: int, k: int, tests: int | None = None) -> float:
-        """Minimum detectable difference, where so many tests are made together; None for all pairs."""
+        """Minimum detectable difference if this many tests are made together; None for all pairs."""
         _, stderr, df = self.moments.contrast(i, k)
         return float(minimum_detectable(stderr, df, tests or self._pairs))
 
     def rank_interval(self, i: int) -> tuple[int, int]:
-        """The ranks that method i may have: behind all that are better for certain, before all that are worse.
+        """The possible ranks of method i: after all that are significantly better, before all that are worse.
 
         Simultaneous over all methods, by Holm's tests of all pairs (Mogstad, Romano, Shaikh and Wilhelm 2024).
         """
@@ -173,13 +173,13 @@ class Pairwise:
         return 1 + better, len(self.best) - worse
 
     def seeds_to_separate(self, i: int, k: int, most: int = 200) -> int | None:
-        """The least number of seeds at which a difference as large as this one would be found in 80 % of boards.
+        """The least number of seeds with which 80 % of boards would detect a difference of this size.
 
-        None if even `most` would not do: then it takes more examples.
+        None if `most` seeds are not enough; then it takes more examples.
         """
         m, apart = self.moments, abs(float(self.difference[i, k]))
         squares = [max(float(s[i, i] + s[k, k] - 2 * s[i, k]), 0.0) for s in (m.seed, m.example, m.residual)]
-        of_examples = max(squares[1] - squares[2], 0.0) / m.seeds  # of one seed: it does not shrink with more
+        of_examples = max(squares[1] - squares[2], 0.0) / m.seeds  # independent of the number of seeds
 
         def found(seeds: int) -> bool:
             stderr, df = _error(squares[0], squares[2] + of_examples * seeds, squares[2], seeds, m.examples, m.prior)
@@ -193,11 +193,11 @@ class Pairwise:
 
 
 def fill(matrix: Array) -> Array:
-    """Scores [..., S, E] with NaN where an example has none -> full tables whose row means are those of what is there.
+    """Scores [..., S, E] with NaN for missing ones -> full tables whose row means are those of the existing scores.
 
-    A mean over the examples that have a score is a ratio of two means. This is its linearisation, mean + (score - mean)
-    x E / n in row s with n scores and the mean itself where there is none, so that the spread of the matrix has the
-    sampling error of that ratio. A row without any score stays NaN.
+    A mean over the examples with a score is a ratio of two means. This is its linearisation: mean + (score - mean) x
+    E / n in a row with n scores, and the mean itself for missing ones, so that the matrix has the sampling error of
+    that ratio. A row without any score stays NaN.
     """
     missing = np.isnan(matrix)
     if not missing.any():
@@ -261,7 +261,7 @@ def estimates(tables: Array) -> list[Estimate]:
 
 
 def of_examples(mean: float | None, stderr: float | None, n: int) -> Estimate | None:
-    """What `estimate` says of one seed, from mean, standard error and count over its examples; None without a mean."""
+    """The estimate of one seed from mean, standard error and count over its examples; None without a mean."""
     if mean is None:
         return None
     half = np.nan if stderr is None else float(quantile(n - 1, LEVEL) * stderr)
@@ -269,10 +269,10 @@ def of_examples(mean: float | None, stderr: float | None, n: int) -> Estimate | 
 
 
 def moderated(m: Moments) -> Moments:
-    """The same with a prior of the mean squares of seeds, where there are enough methods to estimate one.
+    """The moments with a prior of the mean squares of seeds, if there are enough methods to estimate one.
 
-    Smyth (2004), section 6.2: the logarithms of the mean squares of all paired differences spread by what their
-    degrees of freedom explain, and by what truly differs.
+    Smyth (2004), section 6.2: the spread of the logarithms of the mean squares of all paired differences has two
+    parts, one from their degrees of freedom, and one from true differences.
     """
     from scipy.optimize import brentq
     from scipy.special import digamma, polygamma
@@ -329,7 +329,7 @@ def better(m: Moments, methods: int) -> NDArray[np.bool_]:
 
 
 def p_value(difference: Array | float, stderr: Array | float, df: Array | float) -> Array:
-    """Two-sided p of a mean difference being 0, elementwise; 1 where the data cannot give one."""
+    """Two-sided p of a mean difference being 0, elementwise; 1 if the data gives none."""
     from scipy.special import stdtr
 
     difference, stderr = np.asarray(difference, float), np.asarray(stderr, float)
@@ -347,10 +347,10 @@ def quantile(df: Array | float, level: float) -> Array:
 
 
 def minimum_detectable(stderr: Array | float, df: Array | float, tests: int = 1) -> Array:
-    """The true difference that one of a family of tests finds with a chance of 80 %, whatever the others find.
+    """The true difference that one of a family of tests detects with probability 80 %, whatever the others detect.
 
-    (t.975 + t.80) standard errors for a single two-sided test at 5 %; of several, Holm's first step asks the best for
-    5 % / tests.
+    (t.975 + t.80) standard errors for a single two-sided test at 5 %. With several tests, Holm's first step requires
+    5 % / tests of the best.
     """
     from scipy.special import stdtrit
 
@@ -361,9 +361,8 @@ def holm(p: Array) -> tuple[Array, Array]:
     """Holm's step-down procedure on p-values [M].
 
     Returns:
-        The adjusted p-values, to reject below the error of the whole family, and among how many hypotheses each was
-        tested: M for the smallest, one less for each that was rejected before, and for all that are not rejected as
-        many as for the first of these.
+        The adjusted p-values, to reject below the error of the whole family, and the number of hypotheses among which
+        each was tested: M for the smallest, one less after each rejection, and the same for all that are not rejected.
 
     """
     order = np.argsort(p, kind="stable")
@@ -379,8 +378,8 @@ def holm(p: Array) -> tuple[Array, Array]:
 def gap_closed(m: Moments) -> Estimate | None:
     """(method - start) / (teacher - start) with Fieller's interval; None unless teacher and start differ significantly.
 
-    `m` has the moments of method, start and teacher, in this order, oriented so that higher is better; None also where
-    the teacher is the worse. The interval holds every g for which the paired test does not reject
+    `m` has the moments of method, start and teacher, in this order, oriented so that higher is better; None also if
+    the teacher is worse. The interval holds every g for which the paired test does not reject
     method - start = g (teacher - start); it is bounded because the denominator differs from 0.
     """
     from scipy.optimize import brentq
@@ -395,7 +394,7 @@ def gap_closed(m: Moments) -> Estimate | None:
         return float(abs(distance) - quantile(freedom, LEVEL) * error)
 
     def end(direction: float) -> float:
-        if not excess(value) < 0:  # no error at all, or none that can be known
+        if not excess(value) < 0:  # no error, or an unknown one
             return value
         step = direction
         while excess(value + step) < 0 and abs(step) < 1e9:

@@ -1,7 +1,7 @@
-"""Low-rank adapters (LoRA, Hu et al. 2021, arXiv 2106.09685): train little, then add it to the weights.
+"""Low-rank adapters (LoRA, Hu et al. 2021, arXiv 2106.09685), trained and then merged into the weights.
 
-The model stays the one it was, with adapted layers in place of its linear ones, so nothing else knows of them. What a
-stage hands on has them merged: a checkpoint is always a whole model.
+The model stays the same object, with adapted layers in place of its linear ones, so no other module handles adapters.
+A stage's checkpoint has them merged: it is always a whole model.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from plad_bench.contract.errors import MissingError
 from plad_bench.learn.seeds import derive
 
 SCALE = 2
-"""Adapters are multiplied by alpha / rank. A choice of ours; published recipes use 1 or 2."""
+"""Adapters are multiplied by alpha / rank; published recipes use 1 or 2."""
 
 
 def adapt(model: PreTrainedModel, rank: int, seed: int) -> Any:
-    """Put adapters of a rank into all linear layers but the head, freeze the rest, and return what merges them.
+    """Put adapters into all linear layers but the head, freeze the rest, and return the object that merges them.
 
     Raises:
         MissingError: if peft is not installed.
@@ -42,6 +42,6 @@ def adapt(model: PreTrainedModel, rank: int, seed: int) -> Any:
 
 
 def merge(adapted: Any) -> PreTrainedModel:
-    """The model with its adapters added to its weights."""
+    """The model with its adapters merged into its weights."""
     merged: PreTrainedModel = adapted.merge_and_unload()
     return merged.requires_grad_(True)  # noqa: FBT003  torch's own signature

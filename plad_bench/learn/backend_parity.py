@@ -1,4 +1,4 @@
-"""Whether the backends generate the same text: both are given a model that is made on the spot."""
+"""Checks that the backends generate the same text, with a small model made here."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from plad_bench.learn.generation import Decoding, generate
 from plad_bench.learn.models import load, save
 
 PROMPTS = tuple("A walk along the river and over the old bridge."[: 3 * n] for n in range(1, 17))
-"""Of several lengths: the one backend pads a batch of them, the other packs it."""
+"""Of different lengths: transformers pads a batch of them, vLLM packs it."""
 DECODING = Decoding(max_new_tokens=24)
 _ENDS = {"bos_token": "<s>", "eos_token": "</s>"}
 
 
 def main() -> None:
-    """Print as the last line what `compare` finds, as JSON, or {error}."""
+    """Print the result of `compare` as the last line, as JSON, or {error}."""
     threading.Thread(target=vllm_process.end_with_parent, daemon=True).start()
     try:
         found = compare("cuda:0" if torch.cuda.is_available() else "cpu")
     except PladBenchError as error:
         found = {"error": error.message}
     print(json.dumps(found), flush=True)  # noqa: T201  what the caller reads
-    os._exit(0)  # a thread that waits for input would be in the way of an orderly end
+    os._exit(0)  # a thread that waits for input would block an orderly exit
 
 
 def compare(device: str) -> dict[str, Any]:
-    """{device, prompts, differing}: for each prompt that is answered otherwise, its text and how many tokens agree.
+    """{device, prompts, differing}: for each prompt whose responses differ, its text and the number of equal tokens.
 
     Greedy text, in float32. Raises:
         StageError: if vLLM fails.
@@ -56,7 +56,7 @@ def compare(device: str) -> dict[str, Any]:
 
 
 def _agreeing(one: tuple[int, ...], other: tuple[int, ...]) -> int:
-    """How many tokens two responses have in common before they part."""
+    """The number of tokens that two responses share at the beginning."""
     parting: Iterator[int] = (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
     return next(parting, min(len(one), len(other)))
 
@@ -75,7 +75,7 @@ def _make(path: Path) -> None:
         num_attention_heads=2,
         num_key_value_heads=1,
         max_position_embeddings=128,
-        initializer_range=0.2,  # ten times the usual, so that rounding never decides which token is the likeliest
+        initializer_range=0.2,  # ten times the usual, so that rounding never changes the most likely token
         bos_token_id=0,
         eos_token_id=1,
     )

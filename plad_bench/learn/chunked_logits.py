@@ -1,9 +1,9 @@
-"""The logits of response tokens, made all at once or, where they would not fit, chunk by chunk from hidden states.
+"""The logits of response tokens, computed at once or, where they exceed the memory budget, in chunks.
 
-Logits of N tokens over V words are the largest thing in a training step by far: a loss and its gradient hold some
-eight tensors [N, V]. Where these exceed a budget no tensor [B, T, V] is made. The model's body gives hidden states [N,
-D], and its output head turns a chunk of them at a time into logits, whose loss and gradient are taken before the next
-chunk.
+Logits of N tokens over V words are by far the largest tensors of a training step: a loss and its gradient hold some
+eight tensors [N, V]. Where these exceed the budget, no tensor [B, T, V] is created. The model's body computes hidden
+states [N, D], and its output head turns them into logits chunk by chunk; loss and gradient of a chunk are computed
+before the next chunk.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from plad_bench.learn.divergences import cross_entropy
 from plad_bench.learn.sequences import IGNORED, Batch
 
 COPIES = 8
-"""Tensors [N, V] in float32 that a divergence and its gradient hold at a time, about."""
+"""Tensors [N, V] in float32 that a divergence and its gradient hold at the same time, approximately."""
 CPU_BUDGET = 512 * 2**20
-"""Bytes for those on a CPU. A constant, so that results do not depend on what else the machine does."""
+"""Budget in bytes on a CPU. A constant, so that results do not depend on other work of the machine."""
 GPU_SHARE = 16
-"""On a GPU they may take this fraction of its memory."""
+"""Budget on a GPU: its memory divided by this."""
 CHUNKS = 4
-"""Where they would take more, a chunk takes this fraction of the budget, to stay near the processor, or has as many
-tokens as hidden states are wide: with fewer, adding up the gradients of the head would take longer than making them."""
+"""A chunk takes this fraction of the budget, which suits processor caches, or has as many tokens as hidden states
+are wide: with fewer, summing the gradients of the head would take longer than computing them."""
 PARITY_TOKENS = 8
-"""Predictions on which a head is compared with the model's own logits."""
+"""Predictions used to compare a head with the model's own logits."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of N response tokens."""
+    """A model's predictions of N response tokens."""
 
     states: Tensor
     """[N, D] hidden states, or the logits themselves, [N, V]."""
     head: Callable[[Tensor], Tensor]
     """Any n of the states -> their logits [n, V]."""
     chunk: int
-    """How many may be turned into logits at a time."""
+    """Maximum number of tokens per chunk."""
     parameters: tuple[nn.Parameter, ...] = ()
-    """What the head trains."""
+    """The head's trained parameters."""
 
     def logits(self, part: slice) -> Tensor:
         """The logits of some of the tokens."""
@@ -55,17 +55,17 @@ class Predictions:
 
 
 class Predictor:
-    """Reads a batch with a model, and knows whether its logits fit."""
+    """Reads a batch with a model, and decides whether its logits are computed in chunks."""
 
     def __init__(self, model: nn.Module, rows: int = 0) -> None:
-        """Wrap a model; `rows`, if not 0, says how many tokens may have logits at a time."""
+        """Wrap a model; `rows`, unless 0, is the number of tokens per chunk."""
         self.model, self.rows = model, rows
         self.agreed: bool | None = None
-        """Whether the head here gives the model's own logits; None until that was asked."""
+        """Whether this module's head reproduces the model's own logits; None before the comparison."""
 
     @torch.no_grad()
     def constant(self, batch: Batch) -> Predictions:
-        """Predictions through which no gradient flows."""
+        """Predictions without gradient."""
         return self(batch)
 
     def __call__(self, batch: Batch) -> Predictions:
@@ -85,12 +85,12 @@ class Predictor:
         return int(torch.cuda.get_device_properties(device).total_memory) // GPU_SHARE
 
     def _head_is_known(self, batch: Batch) -> bool:
-        """Compare the head with the model once. If they differ, say so and keep to the model's own logits."""
+        """Compare the head with the model's logits once. If they differ, log it and use the model's logits."""
         if self.agreed is None:
             self.agreed = agrees(self.model, batch)
             if not self.agreed:
                 kind = type(self.model).__name__
-                _log.warning("the output head of %s is none that is known here: logits are made at once", kind)
+                _log.warning("unrecognised LM head of %s; using full logits", kind)
         return self.agreed
 
 
@@ -98,7 +98,7 @@ class Predictor:
 
 
 class Head:
-    """A model's output head: a linear map with or without a bias, scaled, and soft-capped where its config says so."""
+    """A model's output head: a linear map, optionally with bias, scaling and soft-capping."""
 
     def __init__(self, model: nn.Module) -> None:
         inner = _inner(model)
@@ -114,12 +114,12 @@ class Head:
         return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
 
     def trained(self) -> tuple[nn.Parameter, ...]:
-        """Its parameters that take a gradient."""
+        """Its trained parameters."""
         return tuple(p for p in self.linear.parameters() if p.requires_grad)
 
 
 def response_logits(model: nn.Module, batch: Batch) -> Tensor:
-    """Logits of the N response predictions of a batch, row by row, [N, V], as the model makes them."""
+    """Logits of the N response predictions of a batch, row by row, [N, V], from the model itself."""
     if is_encoder_decoder(model):
         return _decoded(model, batch)
     extra: dict[str, Any] = {}
@@ -130,12 +130,12 @@ def response_logits(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def is_encoder_decoder(model: nn.Module) -> bool:
-    """Whether one half of the model reads the prompt and the other writes the response."""
+    """Whether the model has an encoder for the prompt and a decoder for the response."""
     return bool(_inner(model).config.is_encoder_decoder)
 
 
 def _decoded(model: nn.Module, batch: Batch) -> Tensor:
-    """The logits of an encoder-decoder: its encoder reads the prompts, its decoder what stands before each label."""
+    """The logits of an encoder-decoder: the encoder reads the prompts, the decoder the tokens before each label."""
     valid = batch.labels != IGNORED
     lengths = valid.int().argmax(1) + 1
     prompts = torch.arange(int(lengths.max()), device=valid.device) < lengths[:, None]
@@ -167,7 +167,7 @@ def vocabulary_size(model: nn.Module) -> int:
 
 
 def agrees(model: nn.Module, batch: Batch) -> bool:
-    """Whether head and body give the model's own logits, and gradients, on a few predictions of a batch's first row."""
+    """Whether head and body reproduce the model's own logits and gradients for some predictions of the first row."""
     mask = batch.valid[0].nonzero()[:PARITY_TOKENS, 0]
     if not len(mask):
         return True
@@ -188,7 +188,7 @@ def agrees(model: nn.Module, batch: Batch) -> bool:
 
 
 def _same_gradients(model: nn.Module, ours: Tensor, theirs: Tensor, *, exact: bool) -> bool:
-    """Compare gradients of the logits' squares in the first and the last parameters: of embeddings and head."""
+    """Compare gradients of the squared logits in the first and the last parameters: embeddings and head."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     ends = parameters[:1] + parameters[-1:]
     if not ends:
@@ -207,7 +207,7 @@ def _close(ours: Tensor, theirs: Tensor, *, exact: bool) -> bool:
 
 
 def _inner(model: nn.Module) -> Any:
-    """The model itself, without adapters around it."""
+    """The model without adapters around it."""
     get: Any = getattr(model, "get_base_model", None)
     return model if get is None else get()
 
@@ -220,7 +220,7 @@ def _same(states: Tensor) -> Tensor:
 
 
 def parts(count: int, size: int) -> Iterator[slice]:
-    """Slices of `size` that cover `count` rows, one at least."""
+    """Slices of `size` that cover `count` rows; at least one slice."""
     for start in range(0, max(1, count), size):
         yield slice(start, min(start + size, count))
 
@@ -228,8 +228,8 @@ def parts(count: int, size: int) -> Iterator[slice]:
 def summed(function: Callable[[slice, Tensor], Tensor], predictions: Predictions, size: int) -> Tensor:
     """The sum over chunks of a function of (rows, their states) that gives a scalar, differentiable.
 
-    With more than one chunk the gradient is taken with the value, chunk by chunk, so that no more than one chunk's
-    logits are held and none are made twice.
+    With several chunks the gradient is computed together with the value, chunk by chunk, so that only one chunk's
+    logits are held and none are computed twice.
     """
     states = predictions.states
     if len(states) <= size:
@@ -241,7 +241,7 @@ def summed(function: Callable[[slice, Tensor], Tensor], predictions: Predictions
 
 
 def label_logprobs(predictions: Predictions, labels: Tensor) -> Tensor:
-    """Log-probability of each label, [N]. Logits of a chunk are made again for its gradient."""
+    """Log-probability of each label, [N]. Logits of a chunk are recomputed for its gradient."""
 
     def of(part: slice, states: Tensor) -> Tensor:
         return -cross_entropy(predictions.head(states), labels[part])
@@ -254,7 +254,7 @@ def label_logprobs(predictions: Predictions, labels: Tensor) -> Tensor:
 
 
 class _Summed(torch.autograd.Function):
-    """A scalar of every chunk, added up; its gradient is taken on the way forward."""
+    """Sums a scalar over chunks, and computes its gradient in the forward pass."""
 
     @staticmethod
     def forward(ctx: Any, function: Any, size: int, states: Tensor, *parameters: Tensor) -> Tensor:
@@ -269,7 +269,7 @@ class _Summed(torch.autograd.Function):
 
 
 class _Rows(torch.autograd.Function):
-    """A value of every row; what its gradient needs is computed again, since that depends on all the values."""
+    """A value of every row. The gradient depends on all values, so a chunk is recomputed for it."""
 
     @staticmethod
     def forward(ctx: Any, function: Any, size: int, states: Tensor, *parameters: Tensor) -> Tensor:

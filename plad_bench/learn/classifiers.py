@@ -1,4 +1,4 @@
-"""Sequence-classification models, such as reward models. Safetensors only; remote code never runs."""
+"""Sequence-classification models, such as reward models. Weights come from safetensors; remote code never runs."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Classifier:
         *,
         memory_policy: MemoryPolicy | None = None,
     ) -> None:
-        """Load it, downloading it if need be.
+        """Load a classifier, downloading it if needed.
 
         Raises:
-            MissingError: if it cannot be had, has no safetensors, or no trained classification head.
+            MissingError: if it is not available, or has no safetensors or no trained classification head.
         """
         resolved = resolve(model_id, revision)
         source = hub.located(model_id, resolved["revision"]) or Path(model_id)
@@ -47,12 +47,12 @@ class Classifier:
         if info["missing_keys"]:
             missing = ", ".join(sorted(info["missing_keys"])[:2])
             raise MissingError(
-                f"{Path(model_id).name} is no sequence classifier: it has no weights {missing}",
-                "Name a reward model, or another model saved with a trained classification head.",
+                f"{Path(model_id).name} is not a sequence classifier: it has no weights {missing}",
+                "Choose a reward model, or another model saved with a trained classification head.",
             )
         self.model = model.to(device).eval()
         self.counts, self.memory_policy = counts, memory_policy or MemoryPolicy()
-        # The last token is found by looking for padding; where that is the end token, or there is none, texts go alone.
+        # Models look for padding to find the last token. If it is the end token or absent, texts are read one by one.
         pad, rows = self.tokenizer.pad_token_id, embedded(model)
         self.alone = pad is None or pad == self.tokenizer.eos_token_id or 0 < rows <= pad
         self.model.config.get_text_config().pad_token_id = None if self.alone else pad
@@ -64,7 +64,7 @@ class Classifier:
     def logits(
         self, texts: Sequence[tuple[str, str]], progress: Callable[[int, int], None] = lambda done, total: None
     ) -> list[list[float]]:
-        """The logits of each (prompt, response), by the chat template or as a pair, cut at the prompt's beginning."""
+        """The logits of each (prompt, response), by the chat template or as a pair; long prompts lose their start."""
         encoded = [self._encode(*text) for text in texts]
         ordered = sorted(range(len(texts)), key=lambda i: len(encoded[i]["input_ids"]))
         found: dict[int, list[float]] = {}

@@ -3,10 +3,10 @@
 Every function takes student and teacher logits [N, V] and returns [N], in float32 or, for float64 logits, float64.
 p is the teacher, q the student, m a mixture of both. The student's logits carry the gradient.
 
-How these are kept exact. For distributions KL(a||b) = sum_v (a log a/b - a + b), since both sum to one. Written so,
-every summand is non-negative and its gradient vanishes wherever a_v = b_v, so that a loss is 0 with a gradient of
-exactly 0 where student and teacher agree, in any precision. Tokens that neither can say (logits of -inf, as in padded
-vocabularies) contribute nothing.
+Precision: for distributions, KL(a||b) = sum_v (a log a/b - a + b), since both sum to one. Written this way,
+every summand is non-negative and its gradient vanishes wherever a_v = b_v, so a loss is 0 with a gradient of
+exactly 0 where student and teacher agree, in any precision. Tokens that are impossible for both (logits of -inf, as
+in padded vocabularies) contribute nothing.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from torch.nn import functional
 
 
 def soften(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """The logits / T, in at least float32, so that no precision is lost to the division."""
+    """The logits / T in at least float32, so that the division loses no precision."""
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return wide if temperature == 1 else wide / temperature
 
 
 def finite(logits: Tensor) -> Tensor:
-    """The logits in at least float32, an impossible token's being the lowest finite number instead of -inf."""
+    """The logits in at least float32, with the lowest finite number for impossible tokens instead of -inf."""
     wide = soften(logits)
     return wide.clamp_min(torch.finfo(wide.dtype).min)
 
@@ -77,19 +77,19 @@ def skew_reverse_kl(student: Tensor, teacher: Tensor, alpha: float) -> Tensor:
 
 
 def jsd_teacher_term(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
-    """The expectation under p in JSD_beta: beta KL(p||m); at beta = 0, where the whole is KL(p||q), all of it."""
+    """The expectation under p in JSD_beta: beta KL(p||m); KL(p||q) at beta = 0."""
     return _jsd_term(log_softmax(teacher), log_softmax(student), beta)
 
 
 def jsd_student_term(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
-    """The expectation under q in JSD_beta: (1 - beta) KL(q||m); at beta = 1, where the whole is KL(q||p), all of it."""
+    """The expectation under q in JSD_beta: (1 - beta) KL(q||m); KL(q||p) at beta = 1."""
     return _jsd_term(log_softmax(student), log_softmax(teacher), 1 - beta)
 
 
 def jsd(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
     """JSD_beta = beta KL(p||m) + (1 - beta) KL(q||m), m = beta p + (1 - beta) q.
 
-    At 0 and 1, where that is 0 whatever p and q are, it is defined as KL(p||q) and KL(q||p): the limits of
+    At 0 and 1, where this is 0 for any p and q, it is defined as KL(p||q) and KL(q||p): the limits of
     JSD_beta / (beta (1 - beta)).
     """
     log_q, log_p = log_softmax(student), log_softmax(teacher)
@@ -97,7 +97,7 @@ def jsd(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
 
 
 def _jsd_term(log_a: Tensor, log_b: Tensor, share: float) -> Tensor:
-    """The expectation under a: share KL(a || share a + (1 - share) b); KL(a||b) where its share is 0."""
+    """The expectation under a: share KL(a || share a + (1 - share) b); KL(a||b) if its share is 0."""
     return share * kl(log_a, log_mixture(log_a, log_b, share)) if share else kl(log_a, log_b)
 
 
@@ -109,9 +109,9 @@ def total_variation(student: Tensor, teacher: Tensor) -> Tensor:
 def adaptive_kl(student: Tensor, teacher: Tensor, mu: float) -> Tensor:
     """The mix w KL(p||q) + (1 - w) KL(q||p), w the share of sum |p - q| that lies in the teacher's head.
 
-    The head: the teacher's likeliest tokens while their mass stays within mu, and always the likeliest. Tokens as
-    likely as its last belong to it too, so that the order of the vocabulary does not matter. w is a constant for the
-    gradient, and 1/2 where p = q.
+    The head: the teacher's most likely tokens while their mass is at most mu, and at least one. Tokens as likely as
+    its last one belong to it too, so that the order of the vocabulary does not matter. w is constant for the gradient,
+    and 1/2 where p = q.
     """
     log_q, log_p = log_softmax(student), log_softmax(teacher)
     with torch.no_grad():
@@ -128,8 +128,8 @@ def adaptive_kl(student: Tensor, teacher: Tensor, mu: float) -> Tensor:
 def alpha_beta(student: Tensor, teacher: Tensor, alpha: float, beta: float) -> Tensor:
     """-1/(ab) sum_v [p^a q^b - a/(a+b) p^(a+b) - b/(a+b) q^(a+b)], and its limits where a or b is 0; a, b >= 0.
 
-    Evaluated as sum_v [(p^s - q^s)/s - q^b (p^a - q^a)/a] / b with s = a + b, which is the same, has (p^a - q^a)/a ->
-    log p/q at a = 0, and cancels only where both exponents are small. There it is taken in float64; where both are
+    Evaluated as the equal sum_v [(p^s - q^s)/s - q^b (p^a - q^a)/a] / b with s = a + b, in which (p^a - q^a)/a ->
+    log p/q at a = 0, and which cancels only if both exponents are small. Then it is computed in float64; if both are
     below 1e-6 it is its limit 1/2 (log p/q)^2.
     """
     log_q, log_p = log_softmax(student), log_softmax(teacher)
@@ -144,7 +144,7 @@ def alpha_beta(student: Tensor, teacher: Tensor, alpha: float, beta: float) -> T
     total = alpha + beta
     first = _power_difference(log_p, log_q, total)
     second = (beta * log_q).exp() * _power_difference(log_p, log_q, alpha)
-    # Where p_v = q_v both value and gradient are 0; rounding must not say otherwise.
+    # Where p_v = q_v both value and gradient are 0; this keeps rounding from changing them.
     return ((first - second) / beta).masked_fill(ratio == 0, 0).sum(-1).to(dtype)
 
 
@@ -165,7 +165,7 @@ def interpolated_kl(student: Tensor, teacher: Tensor, t: float) -> Tensor:
 
 
 def sorted_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """sum_i |sort(q)_i - sort(p)_i|, for vocabularies of different sizes: the smaller is filled up with zeros."""
+    """sum_i |sort(q)_i - sort(p)_i| for vocabularies of different sizes: the smaller is padded with zeros."""
     q, p = log_softmax(student).exp(), log_softmax(teacher).exp()
     width = max(q.shape[-1], p.shape[-1])
     q, p = (functional.pad(x, (0, width - x.shape[-1])).sort(-1, descending=True).values for x in (q, p))

@@ -1,4 +1,4 @@
-"""A model as metrics use it: numbers at the tokens of given texts, and samples of its own."""
+"""A model for metrics: functions of its logits at the tokens of texts, and samples from it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BATCH = 32
 
 
 class Evaluated(LanguageModel):
-    """A model of the store."""
+    """A model from the store."""
 
     def __init__(  # noqa: PLR0917  what a stage knows of it
         self,
@@ -64,7 +64,7 @@ class Evaluated(LanguageModel):
         return [measured[i] for i in range(len(items))]
 
     def _items(self, texts: Sequence[tuple[str, Response]], beside: LanguageModel | None) -> list[Tokens]:
-        """The texts, cut to what both models can read, and counted where they are."""
+        """The texts, truncated to the shorter context of both models; truncated texts are counted."""
         encoder = self.encoder
         if beside is not None:
             theirs = models.encoder(beside.model, beside.tokenizer)
@@ -77,7 +77,7 @@ class Evaluated(LanguageModel):
     def _rows(
         self, predictors: Sequence[Predictor], items: Sequence[Tokens], function: Callable[..., Tensor]
     ) -> list[NDArray[np.float64]]:
-        """The function at the response tokens of a few texts, [T, K] for each."""
+        """The function's values at the response tokens of some texts, [T, K] for each."""
         batch = collate(items, self.tokenizer.pad_token_id, str(self.model.device))
         labels = batch.labels[:, batch.start :][batch.valid]
         read = [batch, batch.teacher or batch]
@@ -87,7 +87,7 @@ class Evaluated(LanguageModel):
             with torch.inference_mode():
                 logits = [p.logits(part).float() for p in predictions]
                 logits[1:] = [exchanged(z, batch.ends) for z in logits[1:]]
-                shared = min(z.shape[-1] for z in logits)  # vocabularies that differ only in padding
+                shared = min(z.shape[-1] for z in logits)  # vocabularies may differ in padding
                 values.append(function(*(z[:, :shared] for z in logits), labels[part]))
         return [row.numpy() for row in torch.cat(values).double().cpu().split(batch.valid.sum(1).tolist())]
 

@@ -33,7 +33,7 @@ BATCH = 128
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """How to decode: greedily at temperature 0, else by sampling from the top k."""
+    """Greedy decoding at temperature 0, otherwise sampling from the top k."""
 
     max_new_tokens: int
     temperature: float = 0.0
@@ -54,10 +54,10 @@ def generate(
 ) -> list[Response]:
     """One response for each prompt, in their order.
 
-    `counts` is told of texts that spell control tokens.
+    `counts` receives the number of control tokens that texts spell.
 
     Raises:
-        StageError: if a prompt leaves no room for the response in the model's context, or the device none for one.
+        StageError: if a prompt leaves too little context for the response, or a single response exceeds the memory.
     """
     memory_policy = memory_policy or MemoryPolicy()
     encoder = encoder_of(model, tokenizer, counts)
@@ -87,7 +87,7 @@ def generate(
 
 
 def response_of(encoder: Encoder, ids: Sequence[int], ends: set[int]) -> Response:
-    """The response that ends at the first end token, or was cut; without thinking text, unless that is kept."""
+    """The response up to the first end token, or truncated; without thinking text, unless that is kept."""
     end = next((n for n, token in enumerate(ids) if token in ends), None)
     kept = list(ids[:end])
     answer = encoder.answer(kept)
@@ -105,7 +105,7 @@ def _batch(  # noqa: PLR0917  what a batch depends on
     seed: int,
     size: int,
 ) -> list[list[int]]:
-    """Token ids of a response to each prompt, `size` of them at a time, which changes none but by rounding."""
+    """Token ids of a response to each prompt, `size` at a time, which changes nothing but rounding."""
     apart, made = model.config.is_encoder_decoder, []
     for rows in slices(range(len(prompts)), size):
         ids, mask = padded([prompts[i] for i in rows], tokenizer.pad_token_id, model.device, left=not apart)
@@ -117,10 +117,10 @@ def _batch(  # noqa: PLR0917  what a batch depends on
 
 
 class _Draws(LogitsProcessor):
-    """Makes the likeliest token a sampled one: the very one that `do_sample` would draw for the row in a whole batch.
+    """Makes the most likely token the one that `do_sample` would draw for the row in the whole batch.
 
-    torch.multinomial divides probabilities by exponential numbers and takes the largest. These are drawn here for all
-    rows of the batch, whichever of them are at hand.
+    torch.multinomial divides probabilities by exponential numbers and takes the largest. These numbers are drawn here
+    for all rows of the whole batch, and used for the rows at hand.
     """
 
     def __init__(self, decoding: Decoding, seed: int, count: int, rows: list[int], device: torch.device) -> None:
@@ -137,7 +137,7 @@ class _Draws(LogitsProcessor):
 
 
 def check_room(encoder: Encoder, prompts: Sequence[list[int]], max_new_tokens: int, context: str = "a context") -> None:
-    """See that every prompt leaves room for a response.
+    """Check that every prompt leaves room for a response.
 
     Raises:
         StageError: if one does not.
@@ -148,12 +148,12 @@ def check_room(encoder: Encoder, prompts: Sequence[list[int]], max_new_tokens: i
         raise StageError(
             f"{len(too_long)} prompts are longer than the {room} tokens that {context} of {encoder.context} leaves "
             f"beside {max_new_tokens} new tokens; the first begins {beginning!r}",
-            "Lower --max-new-tokens, or take a model with a longer context.",
+            "Lower --max-new-tokens, or use a model with a longer context.",
         )
 
 
 def padded(prompts: Sequence[list[int]], pad: int, device: torch.device, *, left: bool = True) -> tuple[Tensor, Tensor]:
-    """Token ids and attention mask of B prompts, [B, T] each, that all end in the last column or begin in the first."""
+    """Token ids and attention mask of B prompts, [B, T] each, padded on the left or on the right."""
     longest = max(map(len, prompts))
     rows = []
     for prompt in prompts:

@@ -1,13 +1,13 @@
-"""Reading a batch of texts token by token, with whatever state a model keeps between tokens.
+"""Reads a batch of texts token by token, with the state that a model keeps between tokens.
 
-A reader can drop texts from its batch and, where the state allows it, take back tokens that it has read:
+A reader can drop texts from its batch and, if the state allows it, take back tokens that it has read:
 
 | reader | models | state | takes tokens back | prompts of several lengths |
 | :-- | :-- | :-- | :-- | :-- |
 | `Attention` | decoders whose layers attend, with sliding windows too | keys and values of every token | yes | yes |
 | `Decoder` | encoder-decoders | the same, and the encoded prompt | no | yes |
 | `Recurrent` | recurrent and convolutional layers, alone or among others | transformers' own cache | no | no |
-| `Rereading` | models with a cache of their own kind | none: it reads each text again for each token | no | no |
+| `Rereading` | models with a cache of their own kind | none: each text is read again for each token | no | no |
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from plad_bench.learn.teacher_cache import exchanged
 
 
 class Reader(ABC):
-    """A model part of the way through B texts."""
+    """A model that has read a part of B texts."""
 
     takes_back = False
-    """Whether `keep` can take tokens back; a reader that cannot must be given one token at a time."""
+    """Whether `keep` can take tokens back; a reader that cannot is given one token at a time."""
     pads = True
     """Whether the prompts of a batch may differ in length."""
 
     last: Tensor
-    """The token of each text that the model is to read next, [B, 1]."""
+    """The next token to read of each text, [B, 1]."""
 
     def __init__(
         self, model: PreTrainedModel, temperature: float, vocabulary: int, ends: tuple[int, int] | None = None
@@ -45,8 +45,8 @@ class Reader(ABC):
         Args:
             model: in eval mode.
             temperature: divides logits before the softmax.
-            vocabulary: logits beyond this many are left out.
-            ends: of a teacher that ends responses with a token of its own, as in `signals.exchanged`.
+            vocabulary: logits beyond this index are dropped.
+            ends: the end tokens of student and teacher, for a teacher's reader whose end token differs.
 
         """
         self.model, self.temperature, self.vocabulary, self.ends = model, temperature, vocabulary, ends
@@ -62,14 +62,14 @@ class Reader(ABC):
 
     @abstractmethod
     def select(self, rows: Tensor) -> None:
-        """Keep the state of some texts only, given their places in the batch, [R]."""
+        """Keep the state of some texts, given their rows in the batch, [R]."""
 
     def read(self, tokens: Tensor) -> Tensor:
         """Read tokens [B, N] and return the softened distribution after each, [B, N, V]."""
         return self.softened(self.logits(tokens)).softmax(-1)
 
     def softened(self, logits: Tensor) -> Tensor:
-        """Logits of the vocabulary that is read, [..., V], softened."""
+        """Softened logits of the vocabulary, [..., V]."""
         return exchanged(logits[..., : self.vocabulary].float() / self.temperature, self.ends)
 
     def keep(self, kept: Tensor, read: int) -> None:
@@ -78,17 +78,17 @@ class Reader(ABC):
             raise NotImplementedError
 
     def drop(self, rows: Tensor) -> None:
-        """Keep some texts only, [R]."""
+        """Keep some texts, [R]."""
         self.last = self.last[rows]
         self.select(rows)
 
     def _call(self, **arguments: Any) -> Any:
-        """The model's output, of those arguments that it knows."""
+        """The model's output for the arguments that it accepts."""
         return self.model(**{name: value for name, value in arguments.items() if name in self.known})
 
 
 def reader(model: Any, temperature: float, vocabulary: int, ends: tuple[int, int] | None = None) -> Reader:
-    """The reader that suits a transformers model (see `Reader` for the arguments); call its `begin` first."""
+    """The reader for a transformers model (arguments: see `Reader`); call its `begin` first."""
     kind: type[Reader]
     if model.config.is_encoder_decoder:
         kind = Decoder
@@ -102,17 +102,17 @@ def reader(model: Any, temperature: float, vocabulary: int, ends: tuple[int, int
 
 
 _CACHES = {"past_key_values", "cache_params"}
-"""What models call the argument that takes their cache."""
+"""Names of the argument for a model's cache."""
 _ATTENDING = {DynamicLayer, DynamicSlidingWindowLayer}
-"""transformers' layers of keys and values alone. A window is in the attention mask, so that all of them can be kept."""
+"""transformers' layers with keys and values alone. Windows are in the attention mask, so all layers can be kept."""
 
 
 class Attention(Reader):
-    """Keeps keys and values of every token, in memory that is there from the beginning.
+    """Keeps keys and values of every token, in memory that is allocated at the start.
 
-    Every text ends in the last place, the longest begins in the first, and padding stands before the others. Where a
-    text keeps fewer tokens than another one its keys move to the right, so that places differ as positions do: a
-    sliding window then sees what it should.
+    Every text ends in the last column, the longest begins in the first, and padding precedes the others. When a text
+    keeps fewer tokens than another, its keys move to the right, so that distances between columns equal those between
+    positions, as sliding windows need.
     """
 
     takes_back = True
@@ -159,14 +159,14 @@ class Attention(Reader):
         self._align(self.end - back)
 
     def select(self, rows: Tensor) -> None:
-        """Keep the state of some texts only, given their places in the batch, [R]."""
+        """Keep the state of some texts, given their rows in the batch, [R]."""
         self.count, self.mask = self.count[rows], self.mask[rows]
         for layer in self.layers:
             layer.select(rows, self.end)
         self._align(torch.full_like(self.count, self.end))
 
     def _align(self, ends: Tensor) -> None:
-        """Move texts that end before these places, [B, 1], to where they belong."""
+        """Move texts that end before these columns, [B, 1], to the end."""
         least, self.end = (int(value) for value in self.count.aminmax())
         self.padding = least < self.end
         span = torch.arange(self.room, device=ends.device)
@@ -179,14 +179,14 @@ class Attention(Reader):
 
 
 class _Layer(DynamicLayer):
-    """Keys and values of a layer, [B, H, T, D] of a store that has room for more."""
+    """Keys and values of a layer, [B, H, T, D], within larger allocated memory."""
 
     def __init__(self, room: int) -> None:
         super().__init__()
         self.room, self.end = room, 0
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Add keys and values [B, H, N, D], and return all, [B, H, T, D]."""
+        """Append keys and values [B, H, N, D], and return all, [B, H, T, D]."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             self.stores = [s.new_zeros(*s.shape[:2], self.room, s.shape[3]) for s in (key_states, value_states)]
@@ -200,7 +200,7 @@ class _Layer(DynamicLayer):
         return keys, values
 
     def move(self, rows: Tensor, source: Tensor) -> None:
-        """Set the end of all texts to T, and fill rows [R, 1] with what they have in the places `source`, [R, T]."""
+        """Set the end of all texts to T, and fill rows [R, 1] from their columns `source`, [R, T]."""
         self.end = source.shape[1]
         if self.is_initialized:
             for store in self.stores:
@@ -209,7 +209,7 @@ class _Layer(DynamicLayer):
             self._show()
 
     def select(self, rows: Tensor, end: int) -> None:
-        """Keep some texts, [R], up to a place."""
+        """Keep some texts, [R], up to a column."""
         if self.is_initialized:
             stores, self.stores = self.stores, [s.new_zeros(len(rows), *s.shape[1:]) for s in self.stores]
             for store, old in zip(self.stores, stores, strict=True):
@@ -217,7 +217,7 @@ class _Layer(DynamicLayer):
 
 
 class Decoder(Reader):
-    """The second half of an encoder-decoder, whose first has read the prompts."""
+    """The decoder of an encoder-decoder, whose encoder has read the prompts."""
 
     def begin(self, prompts: Sequence[list[int]], pad: int, new: int) -> None:
         """Encode B prompts."""
@@ -240,16 +240,16 @@ class Decoder(Reader):
         return logits
 
     def select(self, rows: Tensor) -> None:
-        """Keep the state of some texts only, given their places in the batch, [R]."""
+        """Keep the state of some texts, given their rows in the batch, [R]."""
         self.mask = self.mask[rows]
         self.encoded.last_hidden_state = self.encoded.last_hidden_state[rows]
         self.cache.reorder_cache(rows)  # type: ignore[arg-type]  # integers are all that it asks for
 
 
 class Recurrent(Reader):
-    """Keeps what transformers keeps of a model's layers, some of which have a state that no token can be taken from.
+    """Keeps transformers' own cache, whose state of some layers cannot be taken back.
 
-    Such layers also differ in what padding does to them, so that all prompts of a batch are of one length.
+    Padding changes such layers' state, so all prompts of a batch have one length.
     """
 
     pads = False
@@ -272,17 +272,17 @@ class Recurrent(Reader):
         return logits
 
     def select(self, rows: Tensor) -> None:
-        """Keep the state of some texts only, given their places in the batch, [R]."""
+        """Keep the state of some texts, given their rows in the batch, [R]."""
         self.cache.reorder_cache(rows)  # type: ignore[arg-type]  # integers are all that it asks for
 
 
 class Rereading(Reader):
-    """Reads the whole text again for every token: slow, and right for any model."""
+    """Reads the whole text again for every token: slow, and correct for any model."""
 
     pads = False
 
     def begin(self, prompts: Sequence[list[int]], pad: int, new: int) -> None:
-        """Take B prompts of one length."""
+        """Start with B prompts of one length."""
         ids = torch.tensor(list(prompts), device=self.model.device)
         self.text, self.last = ids[:, :-1], ids[:, -1:]
 
@@ -294,5 +294,5 @@ class Rereading(Reader):
         return logits[:, -tokens.shape[1] :]
 
     def select(self, rows: Tensor) -> None:
-        """Keep the state of some texts only, given their places in the batch, [R]."""
+        """Keep the state of some texts, given their rows in the batch, [R]."""
         self.text = self.text[rows]

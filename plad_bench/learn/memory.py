@@ -1,4 +1,4 @@
-"""Work in batches under the memory there is: what does not fit is done again with half as many sequences at a time."""
+"""Fits batched work into the memory: work that exceeds it is repeated with half as many sequences at a time."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from plad_bench.contract.memory_policy import MemoryPolicy
 T = TypeVar("T")
 
 SMALL = 4
-"""Below this micro-batch a device is idle for much of a step, so activations are computed twice before."""
+"""Activations are recomputed before the micro-batch falls below this size, which would leave a device mostly idle."""
 
 _SIGNS = ("out of memory", "DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
-"""What says so in a bare RuntimeError."""
+"""Texts of RuntimeErrors that mean a lack of memory."""
 
 
 def fit(
@@ -28,20 +28,19 @@ def fit(
     recompute: Callable[[], None] | None = None,
     what: str = "",
 ) -> T:
-    """The result of work that takes `most` sequences at a time, or as many as there is memory for.
+    """Do work with at most `most` sequences at a time, or as many as fit into the memory.
 
-    What one piece of work learns holds for the next ones of the stage: a pass that fails may have cost as much as one
-    that does not.
+    The size found holds for later work of the stage, since a failed attempt may cost as much as a successful one.
 
     Args:
-        work: given how many sequences to take at a time, does all of it, from the beginning if it is called again.
-        most: how many it would take at once; the first attempt does, unless `memory_policy` knows better.
-        memory_policy: what the stage has learned; what is found out here is put there.
-        recompute: makes later calls compute activations again for their gradients, where the work has any.
+        work: (sequences at a time) -> result; it does all of the work, from the beginning each time.
+        most: the size of the first attempt, unless `memory_policy` has a smaller one.
+        memory_policy: the sizes that the stage has found; updated here.
+        recompute: makes later calls recompute activations for their gradients, if the work has gradients.
         what: the work, for the error.
 
     Raises:
-        StageError: if one sequence alone does not fit.
+        StageError: if a single sequence exceeds the memory.
     """
     while True:
         size = min(most, memory_policy.micro_batch or most)
@@ -51,8 +50,8 @@ def fit(
             if not is_short(error):
                 raise
             if size <= 1 and (recompute is None or memory_policy.checkpointing):
-                raise _too_small(f"{what or 'one sequence'} does not fit, a single sequence at a time", error) from None
-        _free()  # not before the error is gone, whose frames hold the tensors
+                raise _too_small(f" at micro-batch size 1{f': {what}' if what else ''}", error) from None
+        _free()  # after the except block: the error's frames hold the tensors
         if recompute is not None and not memory_policy.checkpointing and size // 2 < SMALL:
             memory_policy.checkpointing = True
             recompute()
@@ -68,31 +67,31 @@ def slices(batch: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 @contextmanager
 def room_for(what: str) -> Iterator[None]:
-    """Say what it was that did not fit, where less of it cannot be done.
+    """Name the work in the error if it exceeds the memory and cannot be divided.
 
     Raises:
-        StageError: if it does not.
+        StageError: if it exceeds the memory.
     """
     try:
         yield
     except Exception as error:
         if not is_short(error):
             raise
-        raise _too_small(f"{what} does not fit", error) from None
+        raise _too_small(f": {what}", error) from None
 
 
 def is_short(error: Exception) -> bool:
-    """Whether it says that a device, or the machine, has too little memory."""
+    """Whether an error means that the device, or the machine, lacks memory."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
 
 
-def _too_small(what: str, error: Exception) -> StageError:
+def _too_small(where: str, error: Exception) -> StageError:
     said = (str(error).splitlines() or [type(error).__name__])[0]
     return StageError(
-        f"out of memory: {what} ({said})",
-        "Take a smaller model, --precision bf16, or a lower --max-new-tokens; on a CPU have fewer --workers.",
+        f"out of memory{where} ({said})",
+        "Use a smaller model, --precision bf16, or a lower --max-new-tokens; on a CPU, fewer --workers.",
     )
 
 

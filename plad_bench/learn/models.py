@@ -1,4 +1,4 @@
-"""Making, loading and saving models and tokenizers. Safetensors only; remote code never runs."""
+"""Creates, loads and saves models and tokenizers. Weights are read from safetensors only; remote code never runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from plad_bench.learn.seeds import derive
 from plad_bench.learn.sequences import Encoder
 
 POINTER = "pointer.json"
-"""Stands in a model directory for a published model: {id, revision}."""
+"""A file in a model directory that refers to a published model: {id, revision}."""
 
 _FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
@@ -59,10 +59,10 @@ def from_scratch(tokenizer_path: Path, spec: Mapping[str, Any]) -> tuple[PreTrai
 
 
 def resolve(model_id: str, revision: str | None) -> dict[str, Any]:
-    """Where a published model is, downloading it if need be: {id, revision} with the revision the hub resolved.
+    """Download a published model if needed; {id, revision} with the revision that the hub resolved.
 
     Raises:
-        MissingError: if it cannot be had, or has no safetensors.
+        MissingError: if it is not available, or has no safetensors.
     """
     if Path(model_id).is_dir():
         path, what = Path(model_id), f"model {Path(model_id).name}"
@@ -74,7 +74,7 @@ def resolve(model_id: str, revision: str | None) -> dict[str, Any]:
 
 
 def _download(model_id: str, revision: str | None) -> Path:
-    """The hub's cache of a model, whole."""
+    """The hub's cached directory of a model, complete."""
     from huggingface_hub import snapshot_download
 
     with hub.asking(f"model {model_id}", model_id, revision):
@@ -82,18 +82,17 @@ def _download(model_id: str, revision: str | None) -> Path:
 
 
 def load(path: Path, device: str, precision: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model of a model directory in eval mode on a device, weights in the precision, and its tokenizer.
+    """The model of a model directory, in eval mode on a device in the given precision, and its tokenizer.
 
-    Of the published generation settings only the end tokens stay: whoever generates with the model, decodes greedily
-    unless told otherwise.
+    Of the published generation settings only the end tokens are kept, so generation is greedy unless told otherwise.
 
     Raises:
-        MissingError: if the tokenizer has no end token, or one that the model has no embedding for.
-        StageError: if the device has no room for the model.
+        MissingError: if the tokenizer has no end token, or the model has no embedding for it.
+        StageError: if the model exceeds the device's memory.
     """
     source, name = located(path)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    with room_for(f"the model {name}"):
+    with room_for(f"loading the model {name}"):
         with _loading(f"model {name}", source):
             config = _without_padding_beyond(AutoConfig.from_pretrained(source, trust_remote_code=False))
             kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
@@ -106,7 +105,7 @@ def load(path: Path, device: str, precision: str) -> tuple[PreTrainedModel, PreT
                 output_loading_info=True,
             )
         if absent := sorted(info["missing_keys"] & {parameter for parameter, _ in model.named_parameters()}):
-            raise MissingError(f"model {name} has no weights {absent[0]}", "Give a model with a trained language head.")
+            raise MissingError(f"model {name} has no weights {absent[0]}", "Use a model with a trained language head.")
         move: Any = model.to
         model = move(device).eval()
     tokenizer = load_tokenizer(source, name, format_of(path), rows=embedded(model))
@@ -120,7 +119,7 @@ def load(path: Path, device: str, precision: str) -> tuple[PreTrainedModel, PreT
 
 
 def _without_padding_beyond(config: PreTrainedConfig) -> PreTrainedConfig:
-    """The configuration without a padding token that the embedding has no row for: torch refuses such a model."""
+    """The configuration, without a padding token that has no embedding: torch refuses such a model."""
     part = config.get_text_config()
     pad = getattr(part, "pad_token_id", None)
     if isinstance(pad, int) and pad >= part.vocab_size:
@@ -130,29 +129,29 @@ def _without_padding_beyond(config: PreTrainedConfig) -> PreTrainedConfig:
 
 @contextmanager
 def _loading(what: str, source: Path) -> Iterator[None]:
-    """Turn whatever transformers says of files that it cannot load into a MissingError."""
+    """Turn transformers' errors about files that it cannot load into a MissingError."""
     try:
         yield
-    except Exception as error:  # transformers and the libraries under it raise many kinds
+    except Exception as error:  # transformers and its dependencies raise many types
         if is_short(error):
             raise
         text = str(error).strip().replace(str(source), source.name) or "nothing"
         said = f"{type(error).__name__}: {text.splitlines()[0][:300]}"
         if "trust_remote_code" in text:
-            said = "it needs code that comes with it, which is never run"
+            said = "it needs code of its repository, which is never executed"
         elif "ignore_mismatched_sizes" in text:
-            said = "its weights have other shapes than its config.json says"
+            said = "the shapes of its weights differ from its config.json"
         raise MissingError(
             f"{what} cannot be loaded: {said}",
-            "Download or save it again, or give a language model that this version of transformers knows.",
+            "Download or save it again, or choose a language model that this version of transformers supports.",
         ) from error
 
 
 def located(path: Path) -> tuple[Path, str]:
-    """The directory with the files of a model directory, and what to call it.
+    """The directory with the files of a model directory, and its display name.
 
     Raises:
-        MissingError: if it points to a directory that is gone.
+        MissingError: if it refers to a directory that no longer exists.
     """
     if not (path / POINTER).is_file():
         return path, path.parent.name[:12]
@@ -160,10 +159,10 @@ def located(path: Path) -> tuple[Path, str]:
     name = Path(pointer["id"]).name
     if Path(pointer["id"]).is_absolute() and not Path(pointer["id"]).is_dir():
         raise MissingError(
-            f"the model directory {name} is no longer where it was",
-            f"Put it back, or remove {path.parent.name[:12]} from the store's artifacts and run again.",
+            f"the model directory {name} was moved or deleted",
+            f"Restore it, or remove {path.parent.name[:12]} from the store's artifacts and run again.",
         )
-    # From the directory of its files: loading by id asks the hub again, which may be down by now.
+    # From the directory of its files: loading by id would contact the hub again, which may be unavailable.
     here = hub.located(pointer["id"], pointer["revision"])
     whole = here is not None and not hub.lacking(here, f"model {name}")
     return here if here and whole else _download(pointer["id"], pointer["revision"]), name
@@ -172,13 +171,13 @@ def located(path: Path) -> tuple[Path, str]:
 def load_tokenizer(
     source: Path, name: str, format_: PromptFormat | None = None, rows: int = 0
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer there; a prompt format replaces the one it keeps.
+    """The tokenizer of a directory; a prompt format replaces the saved one.
 
-    One without a pad token, or whose pad token is none of the `rows` tokens that the model has an embedding for, pads
-    with its end token; masks never come from ids, so the two can be one.
+    If it has no pad token, or the pad token is none of the `rows` tokens with an embedding, it pads with its end token.
+    Masks never depend on ids, so both may be the same token.
 
     Raises:
-        MissingError: if it has no end token, or the model has no embedding for that, or there is no template as asked.
+        MissingError: if it has no end token or no requested template, or the model has no embedding for the end token.
     """
     with _loading(f"the tokenizer of {name}", source):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
@@ -194,13 +193,13 @@ def load_tokenizer(
 
 
 def format_of(path: Path) -> PromptFormat | None:
-    """The prompt format that a model directory asks for; None where its tokenizer keeps one."""
+    """The prompt format of a model directory; None if the tokenizer stores it."""
     pointer = path / POINTER
     return PromptFormat(**json.loads(pointer.read_text()).get("prompts", {})) if pointer.is_file() else None
 
 
 def end_tokens(config: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """What ends a response: the end of the chat template's turn, the tokenizer's end token, and what is published."""
+    """The tokens that end a response: the chat template's end of turn, the tokenizer's end token, published ones."""
     published = config.eos_token_id if config else None
     more = published if isinstance(published, list) else [published]
     return {Encoder(tokenizer, 0).end, tokenizer.eos_token_id, *(token for token in more if token is not None)}
@@ -215,21 +214,21 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path)
 def encoder(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, counts: dict[str, float] | None = None
 ) -> Encoder:
-    """What turns text into the model's tokens, counting what does not fit."""
+    """The encoder of a model; it counts texts that do not fit."""
     rows = embedded(model)
     counts = {} if counts is None else counts
     return Encoder(tokenizer, context_length(model), counts, model.config.is_encoder_decoder, rows)
 
 
 def embedded(model: PreTrainedModel) -> int:
-    """For how many tokens a model has an embedding; 0 where it does not say."""
+    """The number of tokens with an embedding; 0 if the model does not say."""
     return int(getattr(model.get_input_embeddings(), "num_embeddings", 0))
 
 
 def encoder_of_files(
     source: Path, name: str, format_: PromptFormat | None, counts: dict[str, float] | None = None
 ) -> Encoder:
-    """What turns text into a model's tokens, from its configuration and tokenizer alone; errors as load_tokenizer."""
+    """The encoder of a model, from its configuration and tokenizer alone. Errors as load_tokenizer."""
     with _loading(f"model {name}", source):
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     rows = int(getattr(config.get_text_config(), "vocab_size", 0))
@@ -238,9 +237,9 @@ def encoder_of_files(
 
 
 def checkpoint(model: PreTrainedModel) -> None:
-    """Have a model in train mode keep its layers' inputs only, and compute the rest again for the gradient.
+    """Make a model in train mode keep only the inputs of its layers and recompute activations for the gradient.
 
-    In eval mode nothing changes, so that sampling has its cache. A model that cannot do this stays as it is.
+    Eval mode is unaffected, so sampling can use the cache. Models without support stay unchanged.
     """
     if model.supports_gradient_checkpointing:
         # Renamed in transformers 5.23.
@@ -249,18 +248,18 @@ def checkpoint(model: PreTrainedModel) -> None:
 
 
 def context_length(model: PreTrainedModel) -> int:
-    """Tokens the model can attend to."""
+    """The model's context length in tokens."""
     return context_of(model.config)
 
 
 def context_of(config: PreTrainedConfig) -> int:
-    """Tokens that a model of this configuration can attend to."""
+    """The context length in tokens of a model with this configuration."""
     config = config.get_text_config()
     return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2048)
 
 
 def peak_memory(device: str) -> int:
-    """Most bytes in use so far: of the device's allocator, or of this process."""
+    """Peak memory in bytes: of the device's allocator, or of this process."""
     if device.startswith("cuda"):
         return int(torch.cuda.max_memory_allocated(device))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

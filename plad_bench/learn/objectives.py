@@ -1,7 +1,7 @@
-"""From a method's formula to a number: which logits it needs, over which tokens, and how they are averaged.
+"""The loss modules: from a method's formula to a loss and the required logits.
 
 A loss is divided by the count of the whole global batch (tokens for token losses, pairs for pair losses), so the sum
-over micro-batches and ranks is the same whatever their number. No logits are made for prompts.
+over micro-batches and ranks does not depend on their number. No logits are computed for prompts.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ def sequence_logprobs(predictor: Predictor, batch: Batch) -> tuple[Tensor, Tenso
 def token_losses(  # noqa: PLR0917  a loss's own arguments
     term: Term, student: Tensor, teacher: Tensor | None, labels: Tensor, params: Any, advantage: Tensor | None = None
 ) -> Tensor:
-    """What each of N response tokens adds to a term's average, [N].
+    """The contribution of each of N response tokens to a term's average, [N].
 
     Args:
         term: the term.
         student: logits of the N tokens, row by row, [N, V].
-        teacher: the teacher's, or None where the objective needs none.
+        teacher: the teacher's logits, or None if the objective needs none.
         labels: the tokens, [N].
         params: the method's parameters.
-        advantage: what multiplies -log q of each token in a policy gradient, [N].
+        advantage: factor of -log q of each token in a policy gradient, [N].
 
     """
     losses = student.new_zeros(len(labels)) if term.loss is None else term.loss(student, teacher, labels, params)
@@ -53,7 +53,7 @@ def token_losses(  # noqa: PLR0917  a loss's own arguments
 
 @torch.no_grad()
 def sampled_logprobs(student: Tensor, teacher: Tensor, labels: Tensor, sampling: Sampling) -> Tensor:
-    """Log-probabilities of N sampled tokens under student, teacher, and what they were sampled from: [3, N]."""
+    """Log-probabilities of N sampled tokens under student, teacher, and sampling distribution: [3, N]."""
     log_q, log_p = -cross_entropy(student, labels), -cross_entropy(teacher, labels)
     warm_q, warm_p = (-cross_entropy(soften(z, sampling.temperature), labels) for z in (student, teacher))
     return torch.stack([log_q, log_p, log_mixture(warm_p, warm_q, sampling.teacher_mix)])
@@ -61,7 +61,7 @@ def sampled_logprobs(student: Tensor, teacher: Tensor, labels: Tensor, sampling:
 
 @torch.no_grad()
 def advantages(term: Term, logprobs: Tensor, valid: Tensor, params: Any) -> Tensor:
-    """The term's advantage of each sampled token, [N], from sampled_logprobs; valid [B, T] says where they are."""
+    """The term's advantage of each sampled token, [N], from sampled_logprobs; valid [B, T] marks the tokens."""
     assert term.advantage is not None  # noqa: S101  asked for only where there is one
     spread = [values.new_zeros(valid.shape).masked_scatter(valid, values) for values in logprobs]
     student, teacher, behaviour = spread
@@ -70,7 +70,7 @@ def advantages(term: Term, logprobs: Tensor, valid: Tensor, params: Any) -> Tens
 
 
 def expect_shape(losses: Tensor, shape: torch.Size, what: str) -> None:
-    """Refuse the result of a method's loss that has averaged already: the engine does that, over the global batch.
+    """Refuse a method's loss that is averaged already: the loss module averages over the global batch.
 
     Raises:
         StageError: naming both shapes.
@@ -82,23 +82,23 @@ def expect_shape(losses: Tensor, shape: torch.Size, what: str) -> None:
 
 
 class TokenLoss(nn.Module):
-    """The student with one or more token losses. Its forward is what data parallelism wraps."""
+    """The student with one or more token losses. Data parallelism wraps its forward."""
 
     def __init__(
         self, student: PreTrainedModel, teacher: PreTrainedModel | None, params: Any, *, rows: int = 0
     ) -> None:
         super().__init__()
         self.student = student
-        self.params = params  # a schedule may replace them from step to step
-        # Hidden from nn.Module: the teacher is neither trained, moved, saved nor put in train mode with the student.
+        self.params = params  # a schedule may replace them at every step
+        # Hidden from nn.Module, so that the teacher is not trained, moved, saved or put in train mode with the student.
         self._read = (Predictor(student, rows), None if teacher is None else Predictor(teacher, rows))
 
     def forward(
         self, term: Term, batch: Batch, total: int, known: Whole | Events | None = None
     ) -> tuple[Tensor, dict[str, float]]:
-        """The term's loss of a micro-batch over `total` tokens of the global batch, and what to log of it.
+        """The term's loss of a micro-batch divided by `total`, the tokens of the global batch, and values to log.
 
-        `known` is what the teacher says of the batch, where that need not be computed.
+        `known` has the precomputed teacher log-probabilities of the batch, if there are any.
         """
         labels = batch.labels[:, batch.start :][batch.valid]
         student, target = self._read[0](batch), known or self._teacher(batch)
@@ -129,7 +129,7 @@ class TokenLoss(nn.Module):
 
     @property
     def has_teacher(self) -> bool:
-        """Whether the teacher is here to be asked."""
+        """Whether the teacher runs in this process."""
         return self._read[1] is not None
 
     def _teacher(self, batch: Batch) -> Whole | Aligned | None:

@@ -1,8 +1,8 @@
-"""What a model is given for a prompt: its chat template, and text in which nothing acts as a control token.
+"""Formats prompts for a model: by its chat template, and so that text never acts as a control token.
 
-A control token is a special token of the tokenizer, or an added token such as `<think>` that the chat template itself
-writes. Text of a data set or of a teacher may spell one ("<|im_end|>", "<s>"); it is then encoded as the characters
-that are there. Only the chat template, and the frame that a tokenizer puts around a text, give control tokens.
+A control token is a special token of the tokenizer, or an added token such as `<think>` that the chat template
+writes. Text of a data set or of a teacher may spell one ("<|im_end|>", "<s>"); it is then encoded as ordinary
+characters. Only the chat template, and the frame that a tokenizer puts around a text, produce control tokens.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from plad_bench.contract.errors import StageError
 from plad_bench.contract.models import PromptFormat
 
 SETTINGS = "plad_bench_prompts"
-"""Where tokenizer_config.json keeps a prompt format, so that every checkpoint goes on with that of its base model."""
+"""The key of tokenizer_config.json for the prompt format, which every checkpoint inherits from its base model."""
 THOUGHT, ANSWER = "<think>", "</think>"
-"""What thinking models put around their thinking text."""
+"""The marks around the thinking text of thinking models."""
 
 Messages = Sequence[Mapping[str, str]]
 _TAG = re.compile(r"[<\[].+[>\]]")
@@ -35,10 +35,10 @@ _DATE = re.compile(r"""strftime_now\(\s*(?:'([^']*)'|"([^"]*)")\s*\)""")
 
 
 def apply_format(tokenizer: PreTrainedTokenizerBase, format_: PromptFormat, name: str) -> None:
-    """Have a tokenizer keep a prompt format.
+    """Store a prompt format in a tokenizer.
 
     Raises:
-        MissingError: if the format asks for the chat template of a tokenizer that has none; `name` is the model's.
+        MissingError: if the format requires a chat template and the tokenizer of the model `name` has none.
     """
     if format_.template == "chat" and not tokenizer.chat_template:
         raise hub.no_template(name)
@@ -48,7 +48,7 @@ def apply_format(tokenizer: PreTrainedTokenizerBase, format_: PromptFormat, name
 
 
 def format_of(tokenizer: PreTrainedTokenizerBase) -> PromptFormat:
-    """The prompt format that a tokenizer keeps, but for its template, which is the tokenizer's own."""
+    """The prompt format stored in a tokenizer, without the template, which is the tokenizer's own."""
     kept = tokenizer.init_kwargs.get(SETTINGS) or {}
     return PromptFormat(**{f.name: kept[f.name] for f in fields(PromptFormat) if f.name in kept})
 
@@ -60,10 +60,10 @@ class Chat:
     """A tokenizer's chat template under a prompt format."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, format_: PromptFormat) -> None:
-        """Take the tokenizer's template.
+        """Use the tokenizer's template.
 
         Raises:
-            StageError: if the template asks for today's date in a way that cannot be answered with the format's date.
+            StageError: if the template asks for today's date in a form that the format's date cannot replace.
         """
         self.tokenizer, self.format = tokenizer, format_
         published = tokenizer.get_chat_template()
@@ -71,21 +71,21 @@ class Chat:
         self.dated = self.template != published
         if re.search(r"strftime_now\s*\(", self.template):
             raise StageError(
-                "the chat template asks for today's date in a form that cannot be fixed, so that prompts would differ "
+                "the chat template asks for today's date in a form that cannot be fixed, so prompts would differ "
                 "from day to day",
-                "Give template_file=FILE, a copy that calls strftime_now with a literal format.",
+                "Pass template_file=FILE, a copy that calls strftime_now with a literal format.",
             )
 
     def _dated(self, call: re.Match[str]) -> str:
         return json.dumps(date.fromisoformat(self.format.date).strftime(call[1] or call[2] or ""))
 
     def messages(self, prompt: str) -> list[dict[str, str]]:
-        """The turns before the model's: a system prompt, if the format has one, and the user's."""
+        """The turns before the response: a system prompt, if the format has one, and the user's."""
         system = [{"role": "system", "content": self.format.system}] if self.format.system else []
         return [*system, {"role": "user", "content": self.format.instructed(prompt)}]
 
     def render(self, messages: Messages, *, reply: bool = True) -> str:
-        """The text of some turns, with the beginning of the model's reply if asked for.
+        """The text of some turns, with the beginning of the response if requested.
 
         Raises:
             StageError: if the template refuses them.
@@ -103,16 +103,16 @@ class Chat:
                 thinking=thinks,
             )
         except (TemplateError, TypeError, ValueError) as error:
-            remedy = "Give the text as instruction= instead of system=." if self.format.system else ""
+            remedy = "Pass the text as instruction= instead of system=." if self.format.system else ""
             raise StageError(
-                f"the chat template fails: {error}", remedy or "Give template_file=FILE, or template=none."
+                f"the chat template fails: {error}", remedy or "Pass template_file=FILE, or template=none."
             ) from error
         if self.format.system and messages[0]["role"] == "system" and messages[0]["content"].strip() not in text:
-            raise StageError("the chat template leaves out the system prompt", "Give the text as instruction= instead.")
+            raise StageError("the chat template leaves out the system prompt", "Pass the text as instruction= instead.")
         return str(text)
 
     def after_reply(self) -> str:
-        """What the template writes after the model's reply; empty where it writes no replies."""
+        """The text that the template writes after a response; empty if it writes no responses."""
         reply = f"reply {secrets.token_hex(8)}"
         try:
             text = self.render([*self.messages("prompt"), {"role": "assistant", "content": reply}], reply=False)
@@ -125,7 +125,7 @@ class Chat:
 
 
 class Spelling:
-    """Encodes text for a tokenizer: what looks like a control token in it is text like any other."""
+    """Encodes text so that spelled control tokens are ordinary characters."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
@@ -140,10 +140,10 @@ class Spelling:
         self.control = {token.content: number for number, token in added.items() if controls(token)}
         self._ids = frozenset(self.control.values())
         self._frames: dict[tuple[str, ...], list[int]] = {}
-        """The control tokens around contents that spell none, by the roles of the turns."""
+        """The control tokens of the template around plain contents, by the roles of the turns."""
 
     def text(self, text: str, *, framed: bool = False) -> tuple[list[int], int]:
-        """Token ids of a text, with the tokenizer's frame if asked for, and how many control tokens it spells."""
+        """Token ids of a text, with the tokenizer's frame if requested, and the number of control tokens it spells."""
         ids = self._encode(text, framed=framed)
         if self.controls(ids) == (self._frame((), lambda: self._encode("", framed=True)) if framed else []):
             return ids, 0
@@ -154,7 +154,7 @@ class Spelling:
         return safe, max(0, len(self.controls(ids)) - len(self.controls(safe)))
 
     def pair(self, one: str, other: str) -> tuple[dict[str, list[int]], int]:
-        """What the tokenizer makes of a pair of texts, by name, and how many control tokens they spell."""
+        """The tokenizer's output for a pair of texts, by name, and the number of control tokens they spell."""
         usual: Any = self.tokenizer(one, other)
         found = self.controls(usual["input_ids"])
         if found == self._frame(("pair",), lambda: self.tokenizer("", "")["input_ids"]):
@@ -168,10 +168,10 @@ class Spelling:
         return safe, max(0, len(found) - len(self.controls(safe["input_ids"])))
 
     def chat(self, render: Callable[[Messages], str], messages: Messages) -> tuple[list[int], int]:
-        """Token ids of rendered turns, and how many control tokens their contents spell.
+        """Token ids of rendered turns, and the number of control tokens that their contents spell.
 
         Raises:
-            StageError: if they spell some, and the tokenizer cannot tell them from the template's.
+            StageError: if contents spell some, and the tokenizer cannot distinguish them from the template's.
         """
         ids = self._encode(render(messages))
         roles = tuple(m["role"] for m in messages)
@@ -180,11 +180,11 @@ class Spelling:
             return ids, 0
         if self._apart is None:
             raise StageError(
-                "a text spells a control token, and this tokenizer cannot tell it from the chat template's own",
+                "a text spells a control token, and this tokenizer cannot distinguish it from the chat template's",
                 "Save the tokenizer as tokenizer.json, or leave out such text.",
             )
         apart, names = self._apart
-        # The contents' control tokens are hidden from the template, then the template's own get their other names.
+        # The contents' control tokens are hidden from the template; then the template's own are renamed.
         hidden = {token: f"\ue000{secrets.token_hex(8)}\ue001" for token in names}
         text = render([{**m, "content": _replaced(m["content"], hidden)} for m in messages])
         shown = _replaced(_replaced(text, names), {other: token for token, other in hidden.items()})
@@ -192,7 +192,7 @@ class Spelling:
         return safe, max(0, len(self.controls(ids)) - len(self.controls(safe)))
 
     def controls(self, ids: Sequence[int]) -> list[int]:
-        """Those of some ids that are control tokens."""
+        """The control tokens among some ids."""
         return [token for token in ids if token in self._ids]
 
     def _frame(self, roles: tuple[str, ...], encode: Callable[[], list[int]]) -> list[int]:
@@ -206,16 +206,16 @@ class Spelling:
 
     @functools.cached_property
     def _splitting(self) -> Any:
-        """A tokenizer of Python's, which spells control tokens itself if asked."""
+        """A tokenizer in Python, which can encode control tokens as plain text itself."""
         same = copy.copy(self.tokenizer)
         same.split_special_tokens = True
         return same
 
     @functools.cached_property
     def _apart(self) -> tuple[Tokenizer, dict[str, str]] | None:
-        """The tokenizer with other names for its control tokens, which no text can guess, and these names.
+        """The tokenizer with random names for its control tokens, which no text can spell, and these names.
 
-        None where the tokenizer has no `tokenizers` backend.
+        None if the tokenizer has no `tokenizers` backend.
         """
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         if backend is None:
@@ -226,7 +226,7 @@ class Spelling:
 
 
 def _renamed(backend: Tokenizer, names: Mapping[str, str]) -> Tokenizer:
-    """A copy of a tokenizer in which some tokens have other names, and the same ids."""
+    """A copy of a tokenizer in which some tokens have other names and the same ids."""
     settings = json.loads(backend.to_str())
     settings |= {"truncation": None, "padding": None}
     for added in settings["added_tokens"]:
@@ -247,10 +247,9 @@ def _renamed(backend: Tokenizer, names: Mapping[str, str]) -> Tokenizer:
 
 
 def behaviour(backend: Tokenizer) -> str:
-    """What decides which ids a tokenizer gives a text.
+    """The settings that decide how a tokenizer encodes text.
 
-    That is all its settings, without how it cuts and pads and without special tokens beyond its vocabulary, which no
-    text is encoded as here.
+    All settings but truncation, padding, and special tokens outside its vocabulary, which are not used here.
     """
     settings = json.loads(backend.to_str())
     own = backend.get_vocab(with_added_tokens=False)
@@ -271,7 +270,7 @@ def _replaced(text: str, names: Mapping[str, str]) -> str:
 
 
 class Thinking:
-    """How a model marks thinking text off from its answer: by tokens of its own, or by text that its template knows."""
+    """How a model separates thinking text from its answer: by tokens, or by text that its template knows."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
@@ -281,7 +280,7 @@ class Thinking:
         self.known = self.marks[1] is not None or ANSWER in template
 
     def answer(self, ids: Sequence[int], *, begun: bool = False) -> str | None:
-        """The text after the thinking text; None where there is none. `begun` says that the prompt begins one."""
+        """The text after the thinking text; None if there is none. `begun`: the prompt begins thinking text."""
         begin, end = self.marks
         if end is None:
             text = self._text(ids)

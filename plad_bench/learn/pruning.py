@@ -1,6 +1,6 @@
-"""Depth pruning: a smaller student made of some of the layers of a bigger model, with their weights.
+"""Depth pruning: a smaller student from some of the layers of a bigger model, with their weights.
 
-It is the initialisation that papers use where no smaller sibling is published (DistilBERT, arXiv:1910.01108, takes
+Papers initialise students this way if no smaller sibling is published (DistilBERT, arXiv:1910.01108, takes
 every other layer of its teacher; arXiv:2403.03853 drops those that change the hidden states least).
 """
 
@@ -16,8 +16,8 @@ def chosen(layers: str, total: int) -> list[int]:
     """Indices of the layers to keep, ascending.
 
     Args:
-        layers: how many, or the indices themselves joined by "+", from 0. Of a number, first and last are kept and
-            the others are evenly spaced.
+        layers: their number, or their indices joined by "+", from 0. Of a number, the first and the last are kept, and
+        the others are evenly spaced.
         total: layers of the model.
 
     Raises:
@@ -29,17 +29,17 @@ def chosen(layers: str, total: int) -> list[int]:
         count = int(layers)
         kept = sorted({round(i * (total - 1) / max(count - 1, 1)) for i in range(min(count, total))})
         if count > total:
-            raise StageError(f"layers={layers}: the model has {total}", "Keep fewer.")
+            raise StageError(f"layers={layers}: the model has {total} layers", "Keep fewer.")
     if kept[-1] >= total:
-        raise StageError(f"layers={layers}: the model's last layer is {total - 1}", "Layers count from 0.")
+        raise StageError(f"layers={layers}: the index of the last layer is {total - 1}", "Count layers from 0.")
     return kept
 
 
 def prune(model: PreTrainedModel, layers: str) -> list[int]:
-    """Keep only these layers of a decoder, in place; the indices kept.
+    """Keep only these layers of a decoder, in place; return the kept indices.
 
     Raises:
-        StageError: if its layers are not one list that the configuration counts, as in an encoder-decoder.
+        StageError: if its layers are not a single list with a length in the configuration, as in an encoder-decoder.
     """
     config = model.config
     total = config.num_hidden_layers

@@ -1,7 +1,7 @@
-"""The processes that share one training: each takes its part of a step's work, and all hold the same weights.
+"""The ranks of a training: processes that divide each step's work and hold equal weights.
 
-Every rank knows the whole step, so what is drawn, counted and remembered is the same on all. Only gradients, losses and
-sampled text cross. In a single process all of this is nothing.
+Every rank knows the whole step, so draws, counts and state are equal on all ranks. Only gradients, losses and sampled
+text are exchanged. In a single process these functions do nothing.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from torch import distributed, nn
 
 T = TypeVar("T")
 _PATIENCE = timedelta(days=365)
-"""The first may wait long for another run's lock. Who starts the ranks sees when one has died, and ends the others."""
+"""The first rank may wait long for another run's lock. The driver sees when a rank dies, and stops the others."""
 
 
 @contextmanager
 def together(rank: int, count: int, rendezvous_file: Path | None, device: str) -> Iterator[None]:
-    """Be one of several, which find each other through a file that was not there before; alone, nothing happens."""
+    """Connect this rank with the others through a new file; a single process needs no connection."""
     if count == 1:
         yield
         return
     distributed.init_process_group(
         "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl",
-        store=distributed.FileStore(str(rendezvous_file), count),  # type: ignore[attr-defined]  # exported without saying so
+        store=distributed.FileStore(str(rendezvous_file), count),  # type: ignore[attr-defined]  # exported implicitly
         rank=rank,
         world_size=count,
         timeout=_PATIENCE,
@@ -39,32 +39,32 @@ def together(rank: int, count: int, rendezvous_file: Path | None, device: str) -
 
 
 def rank() -> int:
-    """Which of them this is."""
+    """The rank of this process."""
     return distributed.get_rank() if _several() else 0
 
 
 def count() -> int:
-    """How many there are."""
+    """The number of ranks."""
     return distributed.get_world_size() if _several() else 1
 
 
 def own() -> tuple[int, ...]:
-    """What tells this rank's random numbers from the first's; nothing for the first."""
+    """A scope that separates this rank's random numbers from the first rank's; empty for the first."""
     return (rank(),) if rank() else ()
 
 
 def even(size: int, total: int) -> int:
-    """How many of `total` to do at a time, at most `size` if that is not 0, so that every rank has work."""
+    """The micro-batch size for `total` sequences, at most `size` unless that is 0, so that every rank has work."""
     return max(1, min(size or total, -(-total // count())))
 
 
 def share(work: Sequence[T]) -> Sequence[T]:
-    """This rank's part of some work."""
+    """This rank's share of some work."""
     return work[rank() :: count()]
 
 
 def gather(mine: list[T]) -> list[T]:
-    """The whole of what `share` divided, in its order."""
+    """Join the shares of all ranks, in the order of the whole."""
     if not _several():
         return mine
     parts: list[list[T]] = [[] for _ in range(count())]
@@ -76,7 +76,7 @@ def gather(mine: list[T]) -> list[T]:
 
 
 def least(size: int) -> int:
-    """The smallest of the ranks' sizes, 0 meaning no limit."""
+    """The smallest of the ranks' sizes; 0 means no limit."""
     if not _several():
         return size
     sizes: list[int] = [0] * count()
@@ -85,7 +85,7 @@ def least(size: int) -> int:
 
 
 def add_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Make every gradient the sum over ranks. A rank that had no work has gradients of zero."""
+    """Sum every gradient over ranks. A rank without work contributes zeros."""
     if not _several():
         return
     for parameter in parameters:
@@ -96,7 +96,7 @@ def add_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def add(values: dict[str, float]) -> dict[str, float]:
-    """Make every value the sum over ranks. A name that this rank does not know is another's."""
+    """Sum every value over ranks. A rank without a name contributes zero."""
     if not _several():
         return values
     everyones: list[dict[str, float]] = [{} for _ in range(count())]

@@ -1,10 +1,9 @@
-"""Sampling responses from the student that is being trained, with or without the teacher's hand in it.
+"""Samples on-policy text from the student during training, with or without the teacher.
 
-One loop for all: the student proposes tokens, drawn from its distribution or from a mixture with the teacher's, and
-where asked the teacher verifies every few of them and replaces the first that it would not have said. Texts that have
-ended leave the batch. No gradient flows through it, and torch's own random numbers are neither read nor moved: a token
-is the inverse of its distribution function at a number that belongs to (seed, step, example, position), whatever else
-is in the batch.
+One loop for all: the student proposes tokens from its distribution or from a mixture with the teacher's; if requested,
+the teacher verifies every few of them and replaces the first one that it rejects. Finished texts leave the batch. No
+gradient flows, and torch's random state is neither read nor changed: a token is the inverse of its distribution
+function at a number that depends on (seed, step, example, position), whatever else is in the batch.
 """
 
 from __future__ import annotations
@@ -29,18 +28,18 @@ from plad_bench.learn.models import encoder, end_tokens
 from plad_bench.learn.seeds import derive
 
 _LOOK_EVERY = 16
-"""After how many tokens the host looks which texts have ended, where it has to wait for a device."""
+"""Tokens between two checks for finished texts, if the host has to wait for a device."""
 _LEAVE = 8
-"""Texts that have ended leave the batch once they are one in so many."""
+"""Finished texts leave the batch when they are one in this many."""
 _SUMMED = 128
-"""Probabilities that `draw` adds up before it looks for a number among their sums, where there are many."""
+"""Probabilities that `draw` sums at a time before it searches the sums, for large vocabularies."""
 
 
 class Sampler(Protocol):
-    """Samples responses of the student as it is at a step of its training."""
+    """Samples responses from the student's current weights."""
 
     def check(self, prompts: Sequence[list[int]]) -> None:
-        """See that every prompt leaves room for a response.
+        """Check that every prompt leaves room for a response.
 
         Raises:
             StageError: if one does not.
@@ -49,7 +48,7 @@ class Sampler(Protocol):
     def sample(
         self, prompts: Sequence[list[int]], examples: Sequence[str], step: int, sampling: Sampling
     ) -> list[list[int]]:
-        """A response to each prompt as token ids, with its end token unless it was cut.
+        """A response to each prompt as token ids, with its end token unless it was truncated.
 
         Args:
             prompts: token ids.
@@ -62,7 +61,7 @@ class Sampler(Protocol):
 
 @dataclass
 class Rollouts:
-    """The sampler that runs the student itself in the process that trains it, and counts what that takes."""
+    """A sampler that runs the student in the training process and counts tokens."""
 
     student: PreTrainedModel
     teacher: PreTrainedModel | None
@@ -73,20 +72,20 @@ class Rollouts:
     cost: dict[str, float] = field(default_factory=dict)
     """Counts tokens_generated and teacher_tokens_scored."""
     memory_policy: MemoryPolicy = field(default_factory=MemoryPolicy)
-    """How memory is spared."""
+    """How to reduce memory."""
     teacher_prompts: Mapping[tuple[int, ...], list[int]] | None = None
-    """The token ids of a prompt -> those of the same prompt as the teacher is given it, where that is otherwise."""
+    """Token ids of a prompt -> the teacher's token ids of it, if they differ."""
     ends: tuple[int, int] | None = None
-    """The tokens that end a response of the student's and of the teacher's, where these differ."""
+    """The end tokens of student and teacher, if they differ."""
     checked: set[tuple[bool, bool]] = field(default_factory=set, init=False)
-    """For which uses of the teacher the first texts were compared with what the models say without a cache."""
+    """The uses of the teacher for which the first texts were checked against the models without a cache."""
 
     @functools.cached_property
     def _ends(self) -> set[int]:
         return end_tokens(self.student.generation_config, self.tokenizer)
 
     def check(self, prompts: Sequence[list[int]]) -> None:
-        """See that every prompt leaves room for a response, in the student and in a teacher that reads it.
+        """Check that every prompt leaves room for a response, in the student and in the teacher if it reads texts.
 
         Raises:
             StageError: if one does not.
@@ -97,16 +96,16 @@ class Rollouts:
                 check_room(encoder(model, self.tokenizer), given, self.max_new_tokens, f"the {role}'s context")
 
     def _for_teacher(self, prompts: Sequence[list[int]]) -> Sequence[list[int]]:
-        """Prompts as the teacher is given them."""
+        """The teacher's prompts."""
         return prompts if self.teacher_prompts is None else [self.teacher_prompts[tuple(prompt)] for prompt in prompts]
 
     @torch.no_grad()
     def sample(
         self, prompts: Sequence[list[int]], examples: Sequence[str], step: int, sampling: Sampling
     ) -> list[list[int]]:
-        """A response to each prompt as token ids, with its end token unless it was cut.
+        """A response to each prompt as token ids, with its end token unless it was truncated.
 
-        The first texts are compared with what the models say of them without a cache (`learn/sampling_check.py`).
+        The first texts are checked against the models without a cache (`learn/sampling_check.py`).
 
         Args:
             prompts: token ids.
@@ -115,7 +114,7 @@ class Rollouts:
             sampling: how to sample.
 
         Raises:
-            StageError: if they differ, or the device has no room for one response.
+            StageError: if that check fails, or a single response exceeds the memory.
         """
         prompts, examples = ranks.share(prompts), ranks.share(examples)
         before = dict(self.cost)
@@ -143,12 +142,12 @@ class Rollouts:
         self.student.eval()
         try:
             with torch.autocast(self.student.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                return fit(responses, len(prompts), self.memory_policy, what="sampling of one response")
+                return fit(responses, len(prompts), self.memory_policy, what="sampling one response")
         finally:
             self.student.train(training)
 
     def _batches(self, prompts: Sequence[list[int]], size: int, sampling: Sampling) -> list[Sequence[int]]:
-        """Places of prompts that are sampled together, `size` at a time, of one length where a model needs that."""
+        """Indices of prompts that are sampled together, `size` at a time, of equal length if a model requires that."""
         pads = all(one.pads for one in self._readers(sampling))
         alike: dict[tuple[int, ...], list[int]] = {}
         for i, both in enumerate(zip(prompts, self._for_teacher(prompts), strict=True)):
@@ -156,14 +155,14 @@ class Rollouts:
         return [rows for group in alike.values() for rows in slices(group, size)]
 
     def _readers(self, sampling: Sampling) -> list[Reader]:
-        """The student and, where it has a hand in it, the teacher."""
+        """The student and, if the sampling uses it, the teacher."""
         readers = [reader(self.student, sampling.temperature, len(self.tokenizer))]
         if self.teacher is not None and (sampling.teacher_mix or sampling.verify_top_k):
             readers.append(reader(self.teacher, sampling.temperature, len(self.tokenizer), self.ends))
         return readers
 
     def _noise(self, step: int, example: str) -> Tensor:
-        """Two numbers in [0, 1) for every position: one for the student's proposal, one for the teacher's own token."""
+        """Two numbers in [0, 1) per position: for the student's proposal, and for the teacher's replacement."""
         generator = torch.Generator().manual_seed(derive(self.seed, "rollout", step, example))
         return torch.rand(self.max_new_tokens, 2, dtype=torch.float64, generator=generator)
 
@@ -205,7 +204,7 @@ class Rollouts:
         responses: Sequence[list[int]],
         traces: Mapping[int, Tensor],
     ) -> None:
-        """See that the first texts were drawn from the models' own distributions.
+        """Check that the first texts were drawn from the models' own distributions.
 
         Raises:
             StageError: if they were not.
@@ -221,22 +220,22 @@ class Rollouts:
 
 
 class _Texts:
-    """Responses on their way: those in the batch, B of them, and what those said that have left it."""
+    """Responses in progress: B in the batch, and the finished ones."""
 
     def __init__(self, noise: Tensor, ends: set[int], traced: int) -> None:
-        """Begin P responses.
+        """Start P responses.
 
         Args:
-            noise: the numbers to draw their tokens by, [P, T, 2] for at most T tokens.
+            noise: the random numbers of their tokens, [P, T, 2] for at most T tokens.
             ends: tokens that end a response.
-            traced: how many models' probabilities of each token to remember.
+            traced: number of models whose probabilities of each token are kept.
 
         """
         self.most = noise.shape[1]
         self.rows = list(range(len(noise)))
-        """Which response each row of the batch is."""
+        """The response of each row of the batch."""
         self.longest = 0
-        """Tokens of the longest response that goes on; it may be shorter only where one has ended meanwhile."""
+        """Tokens of the longest unfinished response, or an upper bound if one has finished since."""
         self.made: dict[int, list[int]] = {}
         self.traces: dict[int, Tensor] = {}
         self._noise, self._ends = noise, torch.tensor(sorted(ends), device=noise.device)
@@ -244,23 +243,23 @@ class _Texts:
         self._trace = noise.new_full((*noise.shape[:2], traced), float("nan"), dtype=torch.float32)
         self._lengths = torch.zeros(len(noise), 1, dtype=torch.long, device=noise.device)
         self.open = torch.ones(len(noise), 1, dtype=torch.bool, device=noise.device)
-        """Which go on, [B, 1]."""
+        """The unfinished rows, [B, 1]."""
 
     def numbers(self, size: int) -> Tensor:
-        """The numbers of the next tokens, [B, size, 2]."""
+        """The random numbers of the next tokens, [B, size, 2]."""
         return self._noise.gather(1, self._places(size)[..., None].expand(-1, -1, 2))
 
     def _places(self, size: int) -> Tensor:
         return self._lengths if size == 1 else self._lengths + torch.arange(size, device=self._lengths.device)
 
     def add(self, block: Tensor, kept: Tensor, trace: Tensor | None) -> None:
-        """Add the first `kept` [B, 1] of the tokens in `block` [B, D], up to an end; `trace` is [B, D, models]."""
+        """Append the first `kept` [B, 1] of the tokens in `block` [B, D], up to an end; `trace` is [B, D, models]."""
         places = self._places(block.shape[1])
         self._tokens.scatter_(1, places, block)
         if trace is not None:
             self._trace.scatter_(1, places[..., None].expand_as(trace), trace)
         ending = (block[..., None] == self._ends).any(-1)
-        if block.shape[1] > 1:  # up to the end token, or the last that is kept
+        if block.shape[1] > 1:  # up to the end token, or the last kept one
             ending &= places < self._lengths + kept
             ended = ending.any(1, keepdim=True)
             kept = torch.where(ended, ending.int().argmax(1, keepdim=True) + 1, kept)
@@ -270,10 +269,10 @@ class _Texts:
         self.longest += block.shape[1]
 
     def leave(self, share: int = 0) -> Tensor | None:
-        """Have those that ended leave, once they are one in `share`. Return the rows that stay, or None if all do."""
+        """Remove finished rows once they are one in `share`. Return the remaining rows, or None if all remain."""
         going = self.open[:, 0].tolist()
         ended = [n for n, goes in enumerate(going) if not goes]
-        if not share:  # texts grow at their own pace
+        if not share:  # texts may grow by different numbers of tokens
             self.longest = int((self._lengths * self.open).max())
         if not ended or (share and len(ended) < len(going) and len(ended) * share < len(going)):
             return None
@@ -293,10 +292,10 @@ def _block(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The next tokens of B texts, [B, D], how many of them count, [B, 1], and each model's probability of each.
 
-    The last is [B, D, models], NaN where a proposal of the student's was replaced, and None unless it is asked for.
+    The last is [B, D, models], NaN at replaced proposals, and None unless requested.
 
     Args:
-        readers: the student and, where it has a hand in it, the teacher; both have read all but the last token.
+        readers: the student and, if used, the teacher; both have read all but the last token.
         numbers: in [0, 1), [B, D, 2].
         sampling: how to sample.
         traced: whether to return probabilities.
@@ -346,7 +345,7 @@ def draw(distribution: Tensor, numbers: Tensor) -> Tensor:
 
 
 def _draw_in_parts(distribution: Tensor, numbers: Tensor) -> Tensor:
-    """As `draw`, without V numbers in float64: sums of some probabilities each say where to look."""
+    """As `draw`, with fewer numbers in float64: it searches partial sums first."""
     if missing := -distribution.shape[-1] % _SUMMED:
         distribution = nn.functional.pad(distribution, (0, missing))
     parts = distribution.unflatten(-1, (-1, _SUMMED))
@@ -355,6 +354,6 @@ def _draw_in_parts(distribution: Tensor, numbers: Tensor) -> Tensor:
     part = torch.searchsorted(sums, places, right=True).clamp_max(sums.shape[-1] - 1)
     chosen = parts.take_along_dim(part[..., None], -2)[..., 0, :].cumsum(-1, dtype=torch.float64)
     before = nn.functional.pad(sums, (1, 0)).gather(-1, part)
-    # By another order of adding up, a number may lie at a part's very end: its last token that is possible has it.
+    # Rounding may place a number at the very end of a part: then its last possible token is drawn.
     inside = (places - before).minimum(chosen[..., -1:].nextafter(chosen.new_zeros(())))
     return (part * _SUMMED + torch.searchsorted(chosen, inside, right=True))[..., 0]

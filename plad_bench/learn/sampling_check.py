@@ -1,4 +1,4 @@
-"""Whether sampled text was drawn from what a model says of it without a cache, without padding and in one piece."""
+"""Checks that sampled text was drawn from the model's own distribution: without cache and padding, in one pass."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ from plad_bench.contract.errors import StageError
 from plad_bench.learn.incremental import Reader
 
 LIMITS = {torch.float32: 5e-3, torch.bfloat16: 0.2}
-"""By how many nats log-probabilities of sampled tokens may differ on average, which is ten times what rounding does."""
+"""Maximum mean difference of log-probabilities of sampled tokens in nats: ten times that of rounding."""
 CHECKED = 3
-"""At most so many texts are compared, the shortest and the longest prompt's among them."""
+"""Maximum number of texts that are compared, with the shortest and the longest prompt's among them."""
 
 
 def chosen(prompts: Sequence[list[int]]) -> list[int]:
-    """Which of some prompts' texts to compare."""
+    """The indices of the texts to compare."""
     by_length = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     return sorted({0, by_length[0], by_length[-1]})[:CHECKED]
 
 
 def check(reader: Reader, role: str, texts: Sequence[tuple[list[int], list[int], Tensor]], dtype: torch.dtype) -> None:
-    """Compare the probabilities that tokens had when they were sampled with the model's own.
+    """Compare the probabilities of tokens when they were sampled with the model's own.
 
     Args:
-        reader: what read them while they were sampled.
-        role: what its model is in the training: student or teacher.
-        texts: prompt, response, and the probability of each token of the response, [T], NaN where it is not known.
-        dtype: what the model computes with.
+        reader: the reader that was used for sampling.
+        role: of its model in the training: student or teacher.
+        texts: prompt, response, and the probability of each token of the response, [T], NaN if unknown.
+        dtype: of the model's computation.
 
     Raises:
-        StageError: naming the model, if they differ by more than rounding.
+        StageError: naming the model, if the difference exceeds rounding.
     """
     gap = torch.cat([(then.log() - own_logprobs(reader, prompt, response)).abs() for prompt, response, then in texts])
     gap = gap[~gap.isnan()].clamp_max(100.0)
     if len(gap) and float(gap.mean()) > LIMITS[dtype]:
         raise StageError(
-            f"{type(reader.model).__name__} cannot be sampled from while training: log-probabilities of {len(gap)} "
-            f"sampled tokens under the {role} differ by {float(gap.mean()):.2g} nats on average from those that it "
-            "gives the same text without a cache",
+            f"{type(reader.model).__name__} cannot be sampled from during training: log-probabilities of {len(gap)} "
+            f"sampled tokens under the {role} differ by {float(gap.mean()):.2g} nats on average from those "
+            "without a cache",
             "Use methods that train on fixed text with this model, and report its config.json as a bug.",
         )
 
 
 def own_logprobs(reader: Reader, prompt: list[int], response: list[int]) -> Tensor:
-    """The log-probability of each token of a response, [T], as the reader's model gives it in one pass."""
+    """The log-probability of each token of a response, [T], in one pass of the reader's model."""
     model, known = reader.model, reader.known
     if model.config.is_encoder_decoder:
         begin = [model.config.decoder_start_token_id]

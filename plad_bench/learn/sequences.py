@@ -1,4 +1,4 @@
-"""From text to batches: encoding prompts and responses, the order of training, collation."""
+"""From text to batches: encoding of prompts and responses, order of training, collation."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from plad_bench.learn import prompts
 from plad_bench.learn.seeds import derive
 
 IGNORED = -100
-"""Label of a position that no loss sees."""
+"""Label of positions without a loss."""
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """One prompt and response as token ids; the response ends in the end token unless it was cut."""
+    """A prompt and a response as token ids. The response ends with the end token unless it was truncated."""
 
     prompt: list[int]
     response: list[int]
     teacher: Tokens | None = None
-    """The same text as the teacher reads it, where its tokenizer or its way of being given prompts is another."""
+    """The teacher's token ids of the same text, if its tokenizer or its prompts differ."""
     ends: tuple[int, int] | None = None
-    """Where `teacher` has the same tokens after another prompt: the student's end token and the teacher's."""
+    """(student's, teacher's) end token, if `teacher` has the same response tokens after another prompt."""
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.response)
 
     @property
     def empty(self) -> bool:
-        """Whether the response has no token, as one has that was cut before its first word: a mean over it is none."""
+        """Whether the response has no tokens, as when it was truncated before its first word."""
         return not self.response or (self.teacher is not None and self.teacher.empty)
 
 
@@ -52,42 +52,42 @@ class Batch:
     attention_mask: Tensor
     """[B, T]"""
     labels: Tensor
-    """[B, T]: the next token where that belongs to the response, IGNORED elsewhere."""
+    """[B, T]: the next token if it belongs to the response, else IGNORED."""
     start: int
-    """The first position with a label in any row: logits before it are not needed."""
+    """The first position with a label in any row. No logits before it are needed."""
     teacher: Batch | None = None
-    """The same texts as the teacher reads them, where its tokenizer or its way of being given prompts is another."""
+    """The teacher's batch of the same texts, if its tokenizer or its prompts differ."""
     ends: tuple[int, int] | None = None
     """As in Tokens."""
 
     @property
     def valid(self) -> Tensor:
-        """[B, T - start], True where there is a label."""
+        """[B, T - start], True at labels."""
         return self.labels[:, self.start :] != IGNORED
 
 
 @dataclass
 class Encoder:
-    """Turns prompts and responses into token ids, counting whatever does not fit."""
+    """Encodes prompts and responses as token ids, and counts texts that do not fit."""
 
     tokenizer: PreTrainedTokenizerBase
     context: int
     counts: dict[str, float] = field(default_factory=dict)
     encoder_decoder: bool = False
-    """Whether a prompt is a text of its own, with an end, rather than what the response goes on from."""
+    """Whether a prompt is a text of its own with an end token, which an encoder reads."""
     rows: int = 0
-    """For how many tokens the model has an embedding; 0: nobody said."""
+    """The number of tokens with an embedding in the model; 0: unknown."""
 
     @functools.cached_property
     def hash(self) -> str:
-        """Equal for tokenizers that give every text the same ids."""
+        """Equal for tokenizers that encode every text as the same ids."""
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         text = repr(sorted(self.tokenizer.get_vocab().items())) if backend is None else prompts.behaviour(backend)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @functools.cached_property
     def format(self) -> PromptFormat:
-        """How prompts are given."""
+        """How prompts are formatted."""
         return prompts.format_of(self.tokenizer)
 
     @functools.cached_property
@@ -97,14 +97,14 @@ class Encoder:
 
     @functools.cached_property
     def spelling(self) -> prompts.Spelling:
-        """What turns text into token ids."""
+        """Encodes text that may spell control tokens."""
         return prompts.Spelling(self.tokenizer)
 
     @functools.cached_property
     def end(self) -> int:
-        """The token that ends a response: the first control token that the chat template writes after a reply.
+        """The token that ends a response: the first control token that the chat template writes after a response.
 
-        Without a template, or where that writes none, the tokenizer's end token.
+        Without a template, or without such a token, the tokenizer's end token.
         """
         after = self.chat.after_reply() if self.chat else ""
         ids: Any = self.tokenizer(after, add_special_tokens=False)["input_ids"] if after else []
@@ -112,11 +112,11 @@ class Encoder:
 
     @functools.cached_property
     def thinking(self) -> prompts.Thinking:
-        """How the model marks thinking text off from its answers."""
+        """How the model marks thinking text."""
         return prompts.Thinking(self.tokenizer)
 
     def prompt(self, text: str) -> list[int]:
-        """Token ids of a prompt, ready for the response to follow: the chat template, or the text and a line break."""
+        """Token ids of a prompt, to be followed by the response: the chat template, or the text and a line break."""
         if self.chat:
             return self._counted(*self.spelling.chat(self.chat.render, self.chat.messages(text)))
         text = self.format.instructed(text)
@@ -131,7 +131,7 @@ class Encoder:
     def response(self, response: Response) -> list[int]:
         """Token ids of a response, with the end token if it is finished.
 
-        Ids that this tokenizer made are taken as they are; text is encoded otherwise, and counted.
+        Ids from this tokenizer are used unchanged. Otherwise the text is encoded, and counted.
         """
         if response.ids is not None and response.tokenizer == self.hash:
             ids = list(response.ids)
@@ -142,22 +142,22 @@ class Encoder:
         return [*ids, self.end] if response.finished else ids
 
     def answer(self, ids: Sequence[int]) -> str | None:
-        """A generated text without its thinking text; None where nothing is to be taken away."""
+        """A generated text without its thinking text; None if there is nothing to remove."""
         if not self.thinking.known or self.format.thinking == "keep":
             return None
         return self.thinking.answer(ids, begun=self._begins_to_think)
 
     @functools.cached_property
     def _begins_to_think(self) -> bool:
-        """Whether the template itself writes the mark that begins thinking text."""
+        """Whether the chat template itself begins thinking text."""
         return self.chat is not None and self.chat.render(self.chat.messages("a")).rstrip().endswith(prompts.THOUGHT)
 
     def described(self) -> dict[str, Any]:
-        """What the model is given for a prompt, for the record: text and token ids of the prompt "{prompt}"."""
+        """The text and token ids of the prompt "{prompt}", for the record."""
         return self.shown("{prompt}")
 
     def shown(self, prompt: str) -> dict[str, Any]:
-        """What the model is given for a prompt: text, token ids, and what decides how they are made."""
+        """The text and token ids that the model is given for a prompt, and the settings that decide them."""
         ids = replace(self, counts={}).prompt(prompt)
         dated = {"date": self.format.date} if self.chat and self.chat.dated else {}
         return {
@@ -170,7 +170,7 @@ class Encoder:
         }
 
     def _counted(self, ids: list[int], control: int) -> list[int]:
-        """Ids of a text that spells so many control tokens.
+        """Return the ids of a text, and count the control tokens that it spells.
 
         Raises:
             StageError: if the model has no embedding for one of them.
@@ -180,13 +180,13 @@ class Encoder:
         if self.rows and ids and max(ids) >= self.rows:
             token = self.tokenizer.convert_ids_to_tokens(max(ids))
             raise StageError(
-                f"a text holds the token {token!r}, number {max(ids)}, and the model has embeddings for {self.rows}",
-                "Take the tokenizer that belongs to the model.",
+                f"a text holds the token {token!r} with id {max(ids)}, and the model has {self.rows} embeddings",
+                "Use the tokenizer that belongs to the model.",
             )
         return ids
 
     def sequence(self, prompt: list[int], response: list[int]) -> Tokens:
-        """Prompt and response together, cut to the context: the response's end first, then the prompt's beginning."""
+        """A prompt and a response, truncated to the context: the response at its end, then the prompt at its start."""
         if len(prompt) + len(response) > self.context:
             self._count("truncated_sequences")
             response = response[: max(1, self.context - len(prompt))]
@@ -194,16 +194,16 @@ class Encoder:
         return Tokens(prompt, response)
 
     def prompts_like(self, other: Encoder) -> bool:
-        """Whether another encoder of the same tokens gives prompts, and ends responses, as this one does."""
+        """Whether another encoder with the same tokenizer encodes prompts, and ends responses, as this one does."""
         probes = ("a", "b c\nd.")
         quiet = [replace(of, counts={}) for of in (self, other)]
         mine, theirs = ([of.end, *(of.prompt(probe) for probe in probes)] for of in quiet)
         return mine == theirs
 
     def beside(self, prompt: list[int], response: list[int], teacher: Encoder, teacher_prompt: list[int]) -> Tokens:
-        """A prompt and a response, and the same response after the prompt as a teacher of the same tokens is given it.
+        """A prompt and a response, with the same response after a teacher's prompt; both have the same tokenizer.
 
-        Both are cut to what both can read, as `sequence` cuts.
+        Both are truncated to the shorter context, as in `sequence`.
         """
         sides = ((self, prompt), (teacher, teacher_prompt))
         room = max(1, min(of.context - len(ids) for of, ids in sides))
@@ -219,11 +219,11 @@ class Encoder:
 
 
 def order(lengths: Sequence[int], batch: int, steps: int, seed: int) -> list[list[int]]:
-    """The prompts of every step: `steps` lists of `batch` indices, a function of prompt lengths and seed alone.
+    """The prompts of every step: `steps` lists of `batch` indices, which depend on prompt lengths and seed alone.
 
-    Every epoch is shuffled; within windows of 16 batches (fewer where an epoch has fewer) prompts of like length share
-    a batch, so that little of a batch is padding, and the batches of a window are shuffled again. What an epoch leaves
-    over begins the next window. It never looks at responses: all methods see the same prompts in the same order.
+    Every epoch is shuffled. Within windows of 16 batches (fewer if an epoch has fewer) prompts of similar length share
+    a batch, which saves padding, and the batches of a window are shuffled again. The rest of an epoch begins the next
+    window. Responses play no part, so all methods see the same prompts in the same order.
     """
     window, epoch = batch * min(16, max(1, len(lengths) // batch)), 0
     batches: list[list[int]] = []
@@ -244,18 +244,18 @@ def order(lengths: Sequence[int], batch: int, steps: int, seed: int) -> list[lis
 
 
 def pick(count: int, seed: int, step: int, example: str) -> int:
-    """Which of an example's responses a step trains on."""
+    """The index of the response that a step trains on, of an example's `count`."""
     return derive(seed, "pick", step, example) % count
 
 
 def micro_batches(sequences: Sequence[Tokens], size: int) -> list[list[int]]:
-    """Indices of the sequences in micro-batches of like length."""
+    """Indices of the sequences in micro-batches of similar length."""
     ordered = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
     return [ordered[i : i + size] for i in range(0, len(ordered), size)]
 
 
 def collate(sequences: Sequence[Tokens], pad: int, device: str = "cpu") -> Batch:
-    """Pad sequences on the right into a batch. Labels come from positions, never from ids, so pad may equal eos."""
+    """Pad sequences on the right into a batch. Labels depend on positions, not on ids, so pad may equal eos."""
     longest = max(map(len, sequences))
     ids = torch.full((len(sequences), longest), pad)
     mask = torch.zeros((len(sequences), longest), dtype=torch.long)
@@ -268,5 +268,5 @@ def collate(sequences: Sequence[Tokens], pad: int, device: str = "cpu") -> Batch
         labels[row, first : first + len(sequence.response)] = tokens[len(sequence.prompt) :]
     start = min(len(s.prompt) for s in sequences) - 1
     others = [s.teacher for s in sequences if s.teacher is not None]
-    teacher = collate(others, 0, device) if others else None  # padding is masked, so that any token will do
+    teacher = collate(others, 0, device) if others else None  # padding is masked, so any token will do
     return Batch(ids.to(device), mask.to(device), labels.to(device), start, teacher, sequences[0].ends)

@@ -1,10 +1,10 @@
-"""Teacher distributions that were computed once: how they are written, and how a loss reads them.
+"""Precomputed teacher log-probabilities: how they are written, and how a loss reads them.
 
-For each of N response tokens a file holds either all log-probabilities or those of k + 2 events that together are
-certain: the k likeliest tokens, the token that was said if it is none of these, and everything else (the tail). A loss
-then sees the student's distribution over the same events. That is a coarser view of both, never an approximation of
-one: a divergence of it is that of the events, at most the full one and never negative, and with k = V it is the full
-one. A softmax temperature, where a method has one, acts on the events.
+For each of N response tokens a file holds either all log-probabilities or those of k + 2 events that together have
+probability 1: the k most likely tokens, the label if it is none of these, and everything else (the tail). A loss then
+reads the student's distribution over the same events. This is a coarser view of both distributions and approximates
+neither: a divergence over the events is at most the full one and never negative, and with k = V it is the full one.
+The softmax temperature of a method acts on the events.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from plad_bench.learn.memory import fit, slices
 from plad_bench.learn.sequences import Batch, Tokens, collate, micro_batches
 
 TOKENIZER = "tokenizer"
-"""The directory beside the files that holds the teacher's tokenizer, with how it is given prompts."""
+"""The directory beside the files with the teacher's tokenizer and prompt format."""
 BATCH = 64
 """Sequences that the teacher reads at a time."""
 _ABOUT, _OFFSETS, _HASHES, _LOGPROBS, _IDS = "signals.json", "offsets.npy", "hashes.npy", "logprobs.npy", "ids.npy"
@@ -41,9 +41,9 @@ _ABOUT, _OFFSETS, _HASHES, _LOGPROBS, _IDS = "signals.json", "offsets.npy", "has
 
 
 def exchanged(values: Tensor, ends: tuple[int, int] | None) -> Tensor:
-    """A teacher's values of all tokens, [..., V], with those of the student's and of the teacher's end token exchanged.
+    """A teacher's values of all tokens, [..., V], with the end tokens of student and teacher exchanged.
 
-    So the two mean the same event, the end of the response.
+    Then both models have the same token for the end of a response.
 
     Raises:
         StageError: if the teacher has no value for one of them.
@@ -52,8 +52,8 @@ def exchanged(values: Tensor, ends: tuple[int, int] | None) -> Tensor:
         return values
     if max(ends) >= values.shape[-1]:
         raise StageError(
-            f"the teacher has {values.shape[-1]} tokens, and the student ends its responses with token {ends[0]}",
-            "Give both the same template: template_file=FILE, or template=none.",
+            f"the teacher has {values.shape[-1]} tokens, and the student ends responses with token {ends[0]}",
+            "Use the same template for both: template_file=FILE, or template=none.",
         )
     values = values.clone()
     values[..., list(ends)] = values[..., list(reversed(ends))]
@@ -70,13 +70,13 @@ class Whole:
 
     @property
     def chunk(self) -> int:
-        """How many tokens may be met at a time."""
+        """Maximum number of tokens per chunk."""
         return self.predictions.chunk
 
     def meet(self, part: slice, student: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Student logits, teacher logits and labels of some tokens, over what both vocabularies share.
+        """Student logits, teacher logits and labels of some tokens, over the vocabulary that both share.
 
-        Vocabularies that differ only in padding share a beginning; what lies beyond it is never a label.
+        Vocabularies that differ only in padding begin alike; labels are never in the rest.
         """
         with torch.no_grad():
             teacher = exchanged(self.predictions.logits(part).to(student.device), self.ends)
@@ -86,21 +86,21 @@ class Whole:
 
 @dataclass(frozen=True)
 class Aligned:
-    """The logits of a teacher that spells text with other tokens, of which the t-th goes with the student's t-th."""
+    """The logits of a teacher with another tokenizer; its t-th response token is compared with the student's t-th."""
 
     predictions: Predictions
     places: Tensor
-    """[N], which of the teacher's tokens goes with each of the student's; -1 where its spelling is shorter."""
+    """[N], the teacher's token for each of the student's; -1 if the teacher has fewer tokens."""
 
     @property
     def chunk(self) -> int:
-        """How many tokens may be met at a time."""
+        """Maximum number of tokens per chunk."""
         return self.predictions.chunk
 
     def meet(self, part: slice, student: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Student logits [n, V], teacher logits [n, V'] with V' >= V, and labels of some tokens.
 
-        Where the teacher has no token left it is the student itself: there is no distance between them.
+        Where the teacher has no token left, the student takes its place, so that the distance is zero.
         """
         places = self.places[part]
         with torch.no_grad():
@@ -113,7 +113,7 @@ class Aligned:
 
 
 def aligned(student: Tensor, teacher: Tensor) -> Tensor:
-    """Places of Aligned, [N], from where the response tokens of B texts are in both spellings, [B, T] and [B, T']."""
+    """Indices for Aligned, [N], from the response positions of B texts under both tokenizers, [B, T] and [B, T']."""
     position, lengths = student.cumsum(1) - 1, teacher.sum(1)
     places = (lengths.cumsum(0) - lengths)[:, None] + position
     return torch.where(position < lengths[:, None], places, -1)[student]
@@ -124,21 +124,21 @@ class Events:
     """A teacher's log-probabilities of k + 2 events for each of N tokens."""
 
     logprobs: Tensor
-    """[N, k + 2]: the likeliest tokens, the label (-inf where it is one of them), the tail."""
+    """[N, k + 2]: the most likely tokens, the label (-inf if it is one of them), the tail."""
     ids: Tensor
-    """[N, k], the likeliest tokens."""
+    """[N, k], the most likely tokens."""
     vocabulary: int = 0
-    """Of how many tokens the tail has the rest; 0: of all that the student knows."""
+    """Size of the vocabulary that the tail completes; 0: the student's."""
 
     @property
     def chunk(self) -> int:
-        """How many tokens may be met at a time."""
+        """Maximum number of tokens per chunk."""
         return max(1, len(self.ids))
 
     def meet(self, part: slice, student: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Student and teacher log-probabilities of the events, [n, k + 2], and the labels' places among them, [n].
+        """Student and teacher log-probabilities of the events, [n, k + 2], and the labels' indices among them, [n].
 
-        The padding of neither vocabulary is in the tail. A token beyond the student's is no event of either.
+        The tail excludes the padding of both vocabularies. Tokens beyond the student's vocabulary are no events.
         """
         student = student[:, : self.vocabulary or None]
         ids = self.ids[part]
@@ -152,11 +152,11 @@ class Events:
 
 
 def of_events(logprobs: Tensor, ids: Tensor, labels: Tensor) -> Tensor:
-    """Log-probabilities of the events of Signals, [N, k + 2], from those of all tokens, [N, V]."""
+    """Log-probabilities of the events, [N, k + 2], from those of all tokens, [N, V]."""
     lowest = torch.finfo(logprobs.dtype).min
     label = logprobs.gather(1, labels[:, None])
     label = label.masked_fill((ids == labels[:, None]).any(-1, keepdim=True), -torch.inf)
-    # Not -inf: where nothing is left over the sum would have no gradient but NaN.
+    # Not -inf: an empty tail's sum would have NaN as its gradient.
     rest = logprobs.scatter(1, ids, lowest).scatter(1, labels[:, None], lowest)
     return torch.cat([logprobs.gather(1, ids), label, rest.logsumexp(-1, keepdim=True)], 1)
 
@@ -165,33 +165,33 @@ def of_events(logprobs: Tensor, ids: Tensor, labels: Tensor) -> Tensor:
 
 
 Put = Callable[[np.ndarray, np.ndarray, np.ndarray | None], None]
-"""Takes what is said of n response tokens: their places [n] among those of all sequences; log-probabilities, [n, V], or
-those of the events of `Events`, [n, k + 2]; and then the k likeliest tokens, [n, k]."""
+"""Receives n response tokens: their indices [n] among those of all sequences; log-probabilities, [n, V], or those of
+the events of `Events`, [n, k + 2]; and the k most likely tokens, [n, k]."""
 
 
 class TeacherReader(Protocol):
-    """A teacher that reads text and says what it would have said."""
+    """A teacher that reads text and gives log-probabilities of its tokens."""
 
     @property
     def vocabulary(self) -> int:
-        """How many tokens it tells apart."""
+        """Size of its vocabulary."""
 
     def read(self, sequences: Sequence[Tokens], k: int, put: Put, progress: Callable[[int, int], None]) -> None:
-        """Put down every response token, be it more than once, in any order; tell of sequences read and of all."""
+        """Store every response token, in any order, repeated ones too; report the sequences read and their total."""
 
 
 @dataclass(frozen=True)
 class LoadedTeacher:
-    """A teacher that is loaded here."""
+    """A teacher that runs in this process."""
 
     predictor: Predictor
     pad: int
-    """A token to pad with."""
+    """The padding token."""
     device: str
     memory_policy: MemoryPolicy = field(default_factory=MemoryPolicy)
-    """How memory is spared."""
+    """How to reduce memory."""
     words: int = 0
-    """How many tokens its tokenizer knows: logits beyond are padding, and in no distribution. 0: all that it has."""
+    """Tokens of its tokenizer: logits beyond are padding and left out. 0: all logits count."""
 
     @property
     def vocabulary(self) -> int:
@@ -203,7 +203,7 @@ class LoadedTeacher:
         """As in TeacherReader.
 
         Raises:
-            StageError: if the device has no room for one sequence.
+            StageError: if a single sequence exceeds the memory.
         """
         offsets, done = offsets_of(sequences), 0
         for indices in micro_batches(sequences, BATCH):
@@ -213,7 +213,7 @@ class LoadedTeacher:
                     places = np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in some])
                     self._read(collate([sequences[i] for i in some], self.pad, self.device), places, k, put)
 
-            fit(work, len(indices), self.memory_policy, what="the teacher's reading of one text")
+            fit(work, len(indices), self.memory_policy, what="the teacher reading one text")
             done += len(indices)
             progress(done, len(sequences))
 
@@ -229,13 +229,13 @@ class LoadedTeacher:
 
 
 def words(tokenizer: PreTrainedTokenizerBase, sequences: Sequence[Tokens]) -> int:
-    """How many tokens a tokenizer knows, or texts say beside: these are no padding."""
+    """The number of tokens that a tokenizer has or texts use: these are no padding."""
     said = (token for sequence in sequences for token in sequence.response)
     return max([*tokenizer.get_vocab().values(), *said]) + 1
 
 
 def offsets_of(sequences: Sequence[Tokens]) -> np.ndarray:
-    """Where the response tokens of each sequence begin among those of all, and their number."""
+    """The index of each sequence's first response token among those of all sequences, and their number."""
     return np.cumsum([0, *(len(sequence.response) for sequence in sequences)])
 
 
@@ -248,19 +248,19 @@ def write(  # noqa: PLR0917  what a teacher says of which sequences, to where
     progress: Callable[[int, int], None],
     context: int = 0,
 ) -> dict[str, float]:
-    """Write the teacher's signals of all the sequences, each once, and return their number of tokens and bytes.
+    """Write the teacher's log-probabilities of all sequences, each once; return the number of tokens and bytes.
 
     Args:
-        directory: where.
-        teacher: who reads them.
-        sequences: what it reads.
-        k: how many of the likeliest tokens are kept; 0 keeps the log-probability of every token.
-        tokenizer: hash of the tokenizer that the sequences belong to.
-        progress: told of sequences done and of all.
-        context: to how many tokens the sequences were cut; 0 says nothing of it.
+        directory: the directory to write to.
+        teacher: the reader of the sequences.
+        sequences: the sequences.
+        k: number of most likely tokens to keep; 0 keeps the log-probability of every token.
+        tokenizer: hash of the sequences' tokenizer.
+        progress: (sequences done, sequences in total).
+        context: the context to which sequences were truncated; 0: unknown.
 
     Raises:
-        StageError: if the disk has no room for the files, or the teacher cannot read.
+        StageError: if the disk is too small for the files, or the teacher cannot read a sequence.
     """
     k = min(k, teacher.vocabulary)
     unique = {digest(sequence): sequence for sequence in sequences}
@@ -288,28 +288,28 @@ def write(  # noqa: PLR0917  what a teacher says of which sequences, to where
 
 
 class Signals:
-    """The signals of many sequences, read from memory-mapped files."""
+    """Precomputed teacher log-probabilities of many sequences, in memory-mapped files."""
 
     def __init__(self, directory: Path, tokenizer: str) -> None:
         """Open a directory.
 
         Raises:
-            StageError: if the teacher's tokenizer is another than this one.
+            StageError: if the teacher's tokenizer differs from this one.
         """
         about = json.loads((directory / _ABOUT).read_text())
         if about["tokenizer"] != tokenizer:
-            raise StageError("the teacher's signals are of another tokenizer than the student's")
+            raise StageError("the precomputed teacher log-probabilities belong to another tokenizer than the student's")
         self.k: int = about["k"]
         self.vocabulary: int = about["vocabulary"]
         self.context: int = about.get("context", 0)
-        """To how many tokens sequences were cut; 0 where nobody said."""
+        """The context to which sequences were truncated; 0: unknown."""
         self.logprobs = np.load(directory / _LOGPROBS, mmap_mode="r")
         self.ids = np.load(directory / _IDS, mmap_mode="r") if self.k else None
         offsets, hashes = np.load(directory / _OFFSETS), np.load(directory / _HASHES)
         self.offsets = {hashes[i].tobytes(): int(offsets[i]) for i in range(len(hashes))}
 
     def target(self, sequences: Sequence[Tokens]) -> Whole | Events | None:
-        """What the teacher says of the response tokens of some sequences; None if any of them is not here."""
+        """The teacher's distributions at the response tokens of some sequences; None if any sequence is missing."""
         ends = sequences[0].ends
         starts = [self.offsets.get(digest(s.teacher if s.ends and s.teacher else s)) for s in sequences]
         spans = [
@@ -340,6 +340,6 @@ def _expect_room(directory: Path, needed: int) -> None:
     free = shutil.disk_usage(directory).free
     if needed > free:
         raise StageError(
-            f"the teacher's signals take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free in the store",
-            "Choose --teacher-logprobs top-64 or live, or another --store.",
+            f"the teacher's log-probabilities take {needed / 1e9:.1f} GB, and the store has {free / 1e9:.1f} GB left",
+            "Use --teacher-logprobs top-64 or live, or another --store.",
         )

@@ -139,7 +139,7 @@ def train(
         # Clipping and update. Without data there are no gradients, and the optimiser changes nothing.
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(number, steps, lr)
-        with room_for("an update of the weights"):
+        with room_for("updating the weights"):
             if step.largest:
                 ranks.add_gradients(module.parameters())
                 values["gradient_norm"] = float(accelerator.clip_grad_norm_(module.parameters(), CLIP_NORM))

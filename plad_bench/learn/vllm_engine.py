@@ -1,4 +1,4 @@
-"""vLLM's offline engine, in a process of its own that ends with this one: it generates responses, and scores text."""
+"""vLLM's offline engine in a child process, which ends with this one: it generates responses, and scores text."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from plad_bench.learn.teacher_cache import Put
 from plad_bench.learn.vllm_process import FILES
 
 ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # it has a process of its own already
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # stages in other slots would be bound to the same cores
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # it has its own process already
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # otherwise stages in other slots are bound to the same cores
     "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",  # a text that fills the context is read with one token more, never used
+    "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",  # a text that fills the context is read with one extra, unused token
     "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_NO_USAGE_STATS": "1",
 }
-"""Unless the user's environment says otherwise."""
+"""Defaults that the user's environment overrides."""
 _PART = 65536
-"""Tokens whose signals are copied at a time."""
+"""Tokens whose log-probabilities are copied at a time."""
 
 
 def generate(
@@ -46,9 +46,9 @@ def generate(
     logprobs: bool = False,
     counts: dict[str, float] | None = None,
 ) -> tuple[list[list[Response]], int]:
-    """For each round one response to each prompt, in their order, and the most bytes in use.
+    """For each round one response to each prompt, in their order, and the peak memory in bytes.
 
-    Responses have log-probabilities if these are asked for. Raises:
+    Responses have log-probabilities if requested. Raises:
         StageError: if a prompt leaves no room for the response, or vLLM fails.
     """
     source, encoder = described(path, counts)
@@ -84,16 +84,16 @@ def _response(encoder: Encoder, ids: Sequence[int], logprobs: Sequence[float] | 
 
 @dataclass
 class Served:
-    """A teacher whose text the engine reads: a Reader of learn/signals.py that is never loaded here."""
+    """A teacher that reads text in the engine: a TeacherReader of learn/teacher_cache.py."""
 
     path: Path
     device: str
     precision: str
     directory: Path
-    """For what the engine hands back; emptied again."""
+    """Directory for the engine's output, emptied after use."""
     counts: dict[str, float]
     peak_memory_bytes: int = 0
-    """Once it has read."""
+    """Set when it has read."""
 
     def __post_init__(self) -> None:
         self.source, self.encoder = described(self.path, self.counts)
@@ -104,7 +104,7 @@ class Served:
         return int(AutoConfig.from_pretrained(self.source, trust_remote_code=False).get_text_config().vocab_size)
 
     def read(self, sequences: Sequence[Tokens], k: int, put: Put, progress: Callable[[int, int], None]) -> None:
-        """As in Reader, k being at least 1. The tail is what the events' probabilities leave of one.
+        """As in TeacherReader, with k >= 1. The tail has the remaining probability.
 
         Raises:
             StageError: if vLLM fails.
@@ -114,7 +114,7 @@ class Served:
                 Path(directory),
                 {
                     **_engine(self.source, self.device, self.precision),
-                    "context": max(map(len, sequences)) + 1,  # it always generates a token
+                    "context": max(map(len, sequences)) + 1,  # the engine always generates a token
                     "sequences": [(sequence.prompt, sequence.response) for sequence in sequences],
                     "k": k,
                     "whole": k == self.vocabulary,
@@ -129,7 +129,7 @@ class Served:
 
 
 def described(path: Path, counts: dict[str, float] | None = None) -> tuple[Path, Encoder]:
-    """The directory with a model's files, and what encodes text for it."""
+    """The directory with a model's files, and the model's encoder."""
     source, name = models.located(path)
     return source, models.encoder_of_files(source, name, models.format_of(path), counts)
 
@@ -145,14 +145,14 @@ def _published(source: Path) -> GenerationConfig | None:
 
 
 def _run(directory: Path, job: dict[str, Any]) -> dict[str, Any]:
-    """What the engine's process says of a job, whose files lie in a directory."""
+    """The output of the engine's process for a job whose files are in a directory."""
     asked, made = directory / "job.json", directory / "made.json"
     asked.write_text(json.dumps(job))
-    # The child watches its standard input, whose other end closes when this process ends, however it does.
+    # The child reads its standard input, whose other end closes when this process ends in any way.
     with subprocess.Popen(
         [sys.executable, "-m", "plad_bench.learn.vllm_process", str(asked), str(made)],
         stdin=subprocess.PIPE,
-        stdout=2,  # it talks there, and this process's standard output may be data
+        stdout=2,  # it logs there, and this process's standard output may carry data
         env={**ENVIRONMENT, **os.environ},
     ) as child:
         code = child.wait()
@@ -160,6 +160,6 @@ def _run(directory: Path, job: dict[str, Any]) -> dict[str, Any]:
     if "peak_memory_bytes" not in found:
         raise StageError(
             f"vLLM failed: {found.get('error', f'its process ended with code {code}')}",
-            "The log says more. --backend transformers does without it.",
+            "See the log, or use --backend transformers.",
         )
     return found

@@ -17,16 +17,16 @@ import numpy as np
 from plad_bench.learn.seeds import derive
 
 FILES = ("logprobs.npy", "ids.npy")
-"""What scoring writes: log-probabilities of events [N, k + 2] and the k likeliest tokens [N, k], as learn/signals.py
-has them, for the response tokens of all sequences in their order."""
+"""Output of scoring: log-probabilities of events [N, k + 2] and the k most likely tokens [N, k], as in
+learn/teacher_cache.py, for the response tokens of all sequences in their order."""
 SEQUENCES = 256
-"""How many are scored at a time: an object is held for each of their k + 1 log-probabilities of every token."""
+"""Sequences scored at a time: each of their tokens needs k + 1 objects."""
 SCORED_AT_ONCE = 2048
-"""Tokens whose logits over the whole vocabulary are in memory, which the engine does not plan for."""
+"""Tokens whose full logits are in memory at a time, which the engine does not plan for."""
 
 
 def main(asked: str, made: str) -> int:
-    """Do the job of the file `asked`; write what it made, with {peak_memory_bytes}, or {error}, to `made`."""
+    """Do the job in the file `asked`; write the result, with {peak_memory_bytes}, or {error}, to `made`."""
     threading.Thread(target=end_with_parent, daemon=True).start()
     job = json.loads(Path(asked).read_text())
     try:
@@ -53,10 +53,10 @@ def _generate(job: dict[str, Any]) -> dict[str, Any]:
                     temperature=decoding["temperature"],
                     top_k=decoding["top_k"] or -1,
                     max_tokens=decoding["max_new_tokens"],
-                    seed=derive(decoding["seed"], "vllm", number, i),  # no text depends on what runs beside it
+                    seed=derive(decoding["seed"], "vllm", number, i),  # no text depends on its batch
                     stop_token_ids=job["ends"],
                     detokenize=False,
-                    logprobs=0 if job["logprobs"] else None,  # of no more than the token that was taken
+                    logprobs=0 if job["logprobs"] else None,  # of the chosen token only
                 )
             )
     answers = [output.outputs[0] for output in engine.generate(prompts, sampling)]
@@ -68,7 +68,7 @@ def _generate(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _logprobs(answer: Any) -> list[float] | None:
-    """What the engine says of each token of an answer, if that was asked for."""
+    """The engine's log-probability of each token of a response, if requested."""
     if answer.logprobs is None:
         return None
     return [float(at[token].logprob) for at, token in zip(answer.logprobs, answer.token_ids, strict=True)]
@@ -92,7 +92,7 @@ def _score(job: dict[str, Any], directory: Path) -> dict[str, Any]:
 
 
 def _read(engine: Any, sequences: list[Any], k: int) -> Iterator[tuple[list[int], list[Mapping[int, Any]]]]:
-    """The response of each sequence, and vLLM's log-probabilities at each of its tokens."""
+    """The tokens of each response with vLLM's log-probabilities."""
     from vllm import SamplingParams
 
     scoring = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=k, detokenize=False)
@@ -104,13 +104,13 @@ def _read(engine: Any, sequences: list[Any], k: int) -> Iterator[tuple[list[int]
 
 
 def events(found: list[Mapping[int, Any]], labels: list[int], k: int, *, whole: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The k likeliest tokens [n, k], and the log-probabilities of them, the label and the tail, [n, k + 2].
+    """The k most likely tokens [n, k], and the log-probabilities of them, the label and the tail, [n, k + 2].
 
     Args:
-        found: at each token the likeliest ones and the label, each with `logprob` and `rank`.
-        labels: the tokens that were said.
-        k: how many to keep.
-        whole: whether k is the vocabulary, so that there is no tail.
+        found: for each token the most likely ones and the label, each with `logprob` and `rank`.
+        labels: the actual tokens.
+        k: number of tokens to keep.
+        whole: whether k is the vocabulary size, so that there is no tail.
     """
     ids = np.empty((len(labels), k), np.int32)
     logprobs = np.full((len(labels), k + 2), -np.inf, np.float32)
@@ -120,7 +120,7 @@ def events(found: list[Mapping[int, Any]], labels: list[int], k: int, *, whole: 
         logprobs[row, :k] = [at[token].logprob for token in likeliest]
         if label not in likeliest:
             logprobs[row, k] = at[label].logprob
-    # The parts are rounded, so that a tail below their rounding cannot be told from one as large as that.
+    # Parts are rounded, so a tail below their rounding error is indistinguishable from that error.
     rest = 1 - np.exp(logprobs[:, : k + 1].astype(np.float64)).sum(1)
     smallest = np.finfo(np.float32)
     logprobs[:, k + 1] = smallest.min if whole else np.log(np.maximum(rest, smallest.eps))
@@ -137,7 +137,7 @@ def _engine(job: dict[str, Any], **more: Any) -> Any:
         skip_tokenizer_init=True,
         load_format="safetensors",
         trust_remote_code=False,
-        enforce_eager=job["device"] == "cpu",  # compiling takes longer than a CPU's generation of any task here
+        enforce_eager=job["device"] == "cpu",  # on CPUs compiling takes longer than generating
         seed=0,
         **more,
     )
@@ -152,7 +152,7 @@ def _peak(*, cpu: bool) -> int:
 
 
 def end_with_parent() -> None:
-    """End this process when its standard input is closed, as the end of whoever holds the other end closes it."""
+    """Exit when standard input closes, which happens when the parent process ends."""
     sys.stdin.buffer.read()
     os._exit(1)
 
@@ -161,4 +161,4 @@ if __name__ == "__main__":
     code = main(*sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # an engine that hangs while it is torn down would keep its caller waiting
+    os._exit(code)  # an engine that hangs on shutdown would block its parent

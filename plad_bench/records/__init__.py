@@ -1,1 +1,1 @@
-"""The record of a cell: its schema, how it lies on disk, and which of a board's records are valid. Needs no torch."""
+"""The record of a cell: its schema, its files, and the checks of a board's records. Needs no torch."""

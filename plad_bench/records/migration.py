@@ -1,4 +1,4 @@
-"""Records and boards of older versions: what was renamed, in a record and in the places of its files."""
+"""Migrates records and boards of older versions: renames inside records, and of their files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from plad_bench.contract.renamed import COSTS, COUNTS, METRICS, STAGES, present
 
 
 def renamed(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A record of schema 1 as one of schema 2, which has the field's names for the same things."""
+    """A record of schema 1 as one of schema 2, which uses the field's names."""
     data = {
         **data,
         "schema": 2,
@@ -32,7 +32,7 @@ def renamed(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def moved(place: str) -> str:
-    """Where a record of that place, or a file beside one, lies now."""
+    """The present path of a record with that path, or of a file beside it."""
     parts = place.split("/")
     if len(parts) > 1:
         parts[-2] = STAGES.get(parts[-2], parts[-2])
@@ -40,12 +40,12 @@ def moved(place: str) -> str:
 
 
 def migrate(board: Path) -> int:
-    """Rewrite the records of schema 1 below a board's cells/ in place, with the files beside them; how many there were.
+    """Rewrite the records of schema 1 below a board's cells/ in place, with their files; return their number.
 
-    Other files, and records that cannot be read, stay as they are.
+    Other files, and unreadable records, stay unchanged.
     """
     count = 0
-    if not any(next((board / "cells").glob(f"**/{row}"), None) for row in STAGES):  # every complete board has that row
+    if not any(next((board / "cells").glob(f"**/{row}"), None) for row in STAGES):  # a complete board has that row
         return 0
     for path in sorted((board / "cells").glob("**/*.json")):
         try:

@@ -1,6 +1,6 @@
-"""The record of one cell: its schema.
+"""The schema of a cell's record.
 
-Keys that outsiders read, and that therefore stay: schema, cell, key, status, seed, task.name, teacher.name,
+Other programs read these keys, so they stay: schema, cell, key, status, seed, task.name, teacher.name,
 student.name, method.name, method.params, metrics.<name>.{value, better, n, stderr}, cost, timing, provenance.
 """
 
@@ -23,12 +23,12 @@ FileName = Annotated[str, StringConstraints(pattern=rf"\A{_PART}\z", max_length=
 """The plain name of a file: no directory, not hidden."""
 
 CellId = Annotated[str, StringConstraints(pattern=rf"\A{_PART}(/{_PART})*\z", max_length=1000)]
-"""A relative path with plain names only, so that no record can point outside its board."""
+"""A relative path with plain names only, so that no record can refer to a place outside its board."""
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"\A[0-9a-f]{64}\z")]
 
 Ids: TypeAlias = tuple[str, ...]
-"""Of the examples of a scores file, in its order."""
+"""Ids of the examples of a scores file, in its order."""
 
 
 class _Part(BaseModel):
@@ -36,25 +36,25 @@ class _Part(BaseModel):
 
 
 class Named(_Part):
-    """A component as it was resolved: name, version, every parameter, and the distribution it came from."""
+    """A resolved component: name, version, every parameter, and the distribution that provides it."""
 
     name: ShortText
     selector: str
-    """As it was typed."""
+    """As the user wrote it."""
     params: dict[str, Any]
     version: int
     plugin: str
 
 
 class MethodPart(Named):
-    """The method, with what a reader of a board must know of it."""
+    """The method, with facts for readers of a board."""
 
     access: str
     paper: str
     lr: float
-    """Peak learning rate it trained with."""
+    """Peak learning rate."""
     lr_shared: bool
-    """Whether that is the board's shared rate rather than the method's own."""
+    """Whether it is the board's shared rate rather than the method's own."""
     control: bool = False
     """Whether it is a control, which is never ranked."""
 
@@ -116,7 +116,7 @@ class MetricPart(_Part):
     """One metric of one cell."""
 
     value: float | None
-    """Mean over the examples that have a value; None if none has."""
+    """Mean over the examples with a value; None if there are none."""
     better: Literal["higher", "lower"] | None
     n: Annotated[int, Field(ge=0)]
     stderr: float | None
@@ -127,7 +127,7 @@ class MetricPart(_Part):
 
 
 class ScoresPart(_Part):
-    """Where the per-example values lie, and their hash."""
+    """The file of per-example values, and its hash."""
 
     file: FileName
     """Beside the record."""
@@ -136,7 +136,7 @@ class ScoresPart(_Part):
 
 
 class SamplesPart(_Part):
-    """Where the samples lie, and their hash."""
+    """The file of samples, and its hash."""
 
     file: FileName
     """Beside the record."""
@@ -144,7 +144,7 @@ class SamplesPart(_Part):
 
 
 class Sample(_Part):
-    """What a cell wrote to one prompt."""
+    """A cell's response to one prompt."""
 
     example: ShortText
     """The id of the prompt, as in the scores."""
@@ -160,10 +160,10 @@ class Record(_Part):
     cell: CellId
     """Readable id, also the path of the record below cells/ (without .json)."""
     key: str
-    """Key of the stage that made the evaluated responses; empty for a skipped cell."""
+    """Key of the stage that generated the evaluated responses; empty for a skipped cell."""
     status: Literal["done", "failed", "skipped", "trial"]
     reason: str = ""
-    """Why it failed or was skipped."""
+    """Why the cell failed or was skipped."""
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     task: TaskPart
     teacher: Named
@@ -175,14 +175,14 @@ class Record(_Part):
     """The board's controlled conditions: budget, decoding, split, precision."""
     metrics: dict[str, MetricPart] = {}
     absent: dict[str, str] = {}
-    """Why the cell has no value of a metric that was asked for, by the metric's label."""
+    """Label of a requested metric -> why the cell has no value of it."""
     scores: ScoresPart | None = None
     samples: SamplesPart | None = None
     counts: dict[str, float] = {}
-    """What was dropped, cut or retokenised on the way, and sizes of the data."""
+    """Numbers of items dropped, truncated or retokenised, and sizes of the data."""
     cost: dict[str, float] = {}
     timing: dict[str, float] = {}
-    """Seconds of every stage this cell rests on."""
+    """Seconds of every stage that the cell rests on."""
     provenance: dict[str, Any] = {}
 
     model_config = ConfigDict(
@@ -196,15 +196,15 @@ class Record(_Part):
 
     @property
     def lineage(self) -> list[dict[str, Any]]:
-        """Which versions made what the record rests on: entries with `code`, `packages`, `stages`, `older`, `kept`.
+        """Versions of code and packages behind the record: entries with `code`, `packages`, `stages`, `older`, `kept`.
 
-        Empty if nobody said, as in records of an older plad-bench. Entries that are none are left out.
+        Empty in records of an older plad-bench. Invalid entries are left out.
         """
         entries, packages = self.provenance.get("lineage"), self.provenance.get("packages")
         return [{"packages": packages, **e} for e in (entries if isinstance(entries, list) else []) if _is_lineage(e)]
 
     def essence(self) -> dict[str, Any]:
-        """All but cost, timing and provenance: two runs of the same thing agree on this exactly."""
+        """The record without cost, timing and provenance. It is equal for two runs of the same cell."""
         measured: Any = {"cost": True, "timing": True, "provenance": True, "tuning": {"trials": {"__all__": {"cost"}}}}
         return self.model_dump(mode="json", by_alias=True, exclude=measured)
 

@@ -1,4 +1,4 @@
-"""Records on disk: how a record, its per-example scores and its samples are written, read and checked."""
+"""Writes, reads and checks records, their per-example scores and their samples."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from plad_bench.records import migration
 from plad_bench.records.schema import SCHEMA, Ids, Record, Sample
 
 LARGEST = 16 * 2**20
-"""Bytes of a record file beyond which it is not read."""
+"""Maximum bytes of a record file; larger files are not read."""
 
 LARGEST_SCORE = 1e100
-"""Its square is still a number, with room for sums."""
+"""Maximum of a score. Its square is finite, with room for sums."""
 
 LONGEST_SAMPLE = 2000
-"""Characters of a sample's texts that are kept."""
+"""Maximum characters of a sample's texts; longer ones are truncated."""
 
 
 class RecordError(PladBenchError):
@@ -36,19 +36,19 @@ class RecordError(PladBenchError):
 
 
 class UnreadableError(RecordError):
-    """A file under cells/ cannot be read for now, and may well be a record."""
+    """A file under cells/ cannot be read now, and may be a valid record."""
 
 
 def parse(text: str, origin: str) -> Record:
     """Read a record, migrating an older schema.
 
     Raises:
-        RecordError: naming the file and the first thing wrong with it.
+        RecordError: naming the file and its first error.
     """
     remedy = "Delete the file or restore it from version control."
     try:
         data = json.loads(text, parse_constant=_refuse, parse_float=_finite)
-        if r"\ud" in text.lower():  # half of a surrogate pair is no text: no page could show it
+        if r"\ud" in text.lower():  # half of a surrogate pair is not text: no page could show it
             json.dumps(data, ensure_ascii=False).encode()
         return Record.model_validate(migrate(data), strict=True)
     except ValidationError as error:
@@ -64,18 +64,18 @@ def migrate(data: Any) -> Any:
 
     Raises:
         TypeError: if it is not an object.
-        ValueError: for a schema newer than this version knows.
+        ValueError: for a schema newer than this version's.
     """
     if not isinstance(data, dict):
         msg = "not a JSON object"
         raise TypeError(msg)
-    if data.get("schema") == 0:  # before the first release `protocol` was called `budget`
+    if data.get("schema") == 0:  # before the first release `protocol` was named `budget`
         data = {**data, "schema": 1, "protocol": data.get("protocol", data.get("budget", {}))}
         data.pop("budget", None)
     if data.get("schema") == 1:
         data = migration.renamed(data)
     if data.get("schema") != SCHEMA:
-        msg = f"schema {str(data.get('schema'))[:40]} is not known to this version (it knows up to {SCHEMA})"
+        msg = f"schema {str(data.get('schema'))[:40]} is unknown to this version, which reads schemas up to {SCHEMA}"
         raise ValueError(msg)
     return data
 
@@ -84,7 +84,7 @@ def read(path: Path) -> Record:
     """Read one record file.
 
     Raises:
-        RecordError: if there is none, or it is not a record; an UnreadableError if nobody can tell.
+        RecordError: if there is no valid record; UnreadableError if the file cannot be read.
     """
     remedy = "Restore it from version control."
     try:
@@ -95,15 +95,15 @@ def read(path: Path) -> Record:
     except OSError as error:
         raise UnreadableError(f"{path.name}: cannot be read: {error}", "Make it readable, and try again.") from None
     if len(text) > LARGEST:
-        raise RecordError(f"{path.name}: is larger than any record", "Delete the file.")
+        raise RecordError(f"{path.name}: exceeds the maximum size of a record", "Delete the file.")
     return parse(text, path.name)
 
 
 def dumps(record: Record) -> str:
-    """The record as it lies on disk: sorted keys, two spaces, no NaN.
+    """The content of a record's file: sorted keys, two spaces, no NaN.
 
     Raises:
-        RecordError: if a parameter or a note of provenance is no JSON value.
+        RecordError: if a parameter or a provenance note is not a JSON value.
     """
     try:
         data = record.model_dump(mode="json", by_alias=True)
@@ -113,19 +113,19 @@ def dumps(record: Record) -> str:
 
 
 def write(path: Path, record: Record) -> None:
-    """Write a record so that it appears whole or not at all."""
+    """Write a record atomically."""
     write_atomically(path, dumps(record).encode())
 
 
 def at(value: Any, *names: str) -> Any:
-    """What lies under these names in nested tables; None where there is nothing, or no table."""
+    """The value at these keys in nested tables; None if there is none."""
     for name in names:
         value = value.get(name) if isinstance(value, dict) else None
     return value
 
 
 def is_prompt(example: str) -> bool:
-    """Whether an example is a prompt of the task, rather than one that a metric brings, named "metric:example"."""
+    """Whether an example is a prompt of the task, rather than a metric's own, which is named "metric:example"."""
     return ":" not in example
 
 
@@ -143,7 +143,7 @@ def scores_bytes(ids: list[str], columns: dict[str, np.ndarray]) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    # From buffers: pa.array would import pandas, which takes longer than all the rest.
+    # From buffers: pa.array would import pandas, which takes longer than the rest together.
     encoded = [example.encode() for example in ids]
     offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
     examples = pa.StringArray.from_buffers(len(ids), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded)))
@@ -154,15 +154,15 @@ def scores_bytes(ids: list[str], columns: dict[str, np.ndarray]) -> bytes:
 
     table = pa.table({"example": examples, **{name: floats(columns[name]) for name in sorted(columns)}})
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="snappy")  # opens three times faster than zstd
+    pq.write_table(table, sink, compression="snappy")  # read three times faster than zstd
     return sink.getvalue()
 
 
 def read_scores(path: Path, sha256: str, examples: int | None = None) -> tuple[Ids, dict[str, np.ndarray]]:
-    """Example ids and the columns of a scores file, after checking its hash and, where given, its count of examples.
+    """Example ids and columns of a scores file, after checking its hash and, if given, its number of examples.
 
     Raises:
-        RecordError: if the file is missing, or is not the one the record speaks of, or is not a table of scores.
+        RecordError: if the file is missing, differs from the record's hash, or is not a table of scores.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -175,9 +175,9 @@ def read_scores(path: Path, sha256: str, examples: int | None = None) -> tuple[I
     except OSError as error:
         raise UnreadableError(f"{path.name}: cannot be read: {error}", "Make it readable, and try again.") from None
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise RecordError(f"{path.name}: is not the file its record names (the hash differs)", remedy)
+        raise RecordError(f"{path.name}: differs from the file that its record names (the hash differs)", remedy)
     try:
-        with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False) as file:  # it is all there
+        with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False) as file:  # all of it is in memory
             if examples is not None and file.metadata.num_rows != examples:
                 raise RecordError(
                     f"{path.name}: has {file.metadata.num_rows} examples, its record says {examples}", remedy
@@ -191,14 +191,14 @@ def read_scores(path: Path, sha256: str, examples: int | None = None) -> tuple[I
     except (pa.ArrowException, KeyError, ValueError, TypeError, OSError, OverflowError, MemoryError) as error:
         raise RecordError(f"{path.name}: is not a table of scores: {error}", remedy) from None
     if ids is None:
-        raise RecordError(f"{path.name}: an example has no id, or one id stands for several", remedy)
+        raise RecordError(f"{path.name}: an example has no id, or several have the same id", remedy)
     if not numbers or (np.abs(values) > LARGEST_SCORE).any():
-        raise RecordError(f"{path.name}: not all scores are numbers of at most {LARGEST_SCORE:g}", remedy)
+        raise RecordError(f"{path.name}: a score is not a number of at most {LARGEST_SCORE:g}", remedy)
     return ids, {METRICS.get(name, name): column for name, column in zip(names, values, strict=True)}
 
 
 def _ids(table: Any) -> Ids | None:
-    """The strings of a table's only column; None if it holds others, or one is missing or there twice."""
+    """The strings of a table's only column; None if there are other types, missing values or duplicates."""
     import pyarrow as pa
 
     if table.schema.types != [pa.string()] or table[0].null_count:
@@ -209,7 +209,7 @@ def _ids(table: Any) -> Ids | None:
 
 @lru_cache(maxsize=8)
 def _distinct(batch: bytes) -> Ids | None:
-    """The strings of a serialised column, which nearly all cells of a board share; None if one is there twice."""
+    """The strings of a serialised column, which most cells of a board share; None if there are duplicates."""
     import pyarrow as pa
 
     ids = tuple(pa.ipc.read_record_batch(pa.py_buffer(batch), pa.schema([("", pa.string())]))[0].to_pylist())
@@ -217,7 +217,7 @@ def _distinct(batch: bytes) -> Ids | None:
 
 
 def _matrix(table: Any) -> np.ndarray:
-    """The columns of a table of float64 as the rows of an array, NaN for null; ten times quicker than one by one."""
+    """The columns of a table of float64 as the rows of an array, NaN for null; ten times faster than one by one."""
     batches = table.combine_chunks().to_batches()
     if not batches:
         return np.empty((table.num_columns, 0))
@@ -226,7 +226,7 @@ def _matrix(table: Any) -> np.ndarray:
 
 
 def samples_bytes(samples: Iterable[Sample]) -> bytes:
-    """Samples as JSON lines, in ASCII, long texts cut."""
+    """Samples as JSON lines in ASCII, with long texts truncated."""
 
     def cut(text: str) -> str:
         text = text if len(text) <= LONGEST_SAMPLE else f"{text[:LONGEST_SAMPLE]}…"
@@ -240,7 +240,7 @@ def read_samples(path: Path, sha256: str) -> list[Sample]:
     """The samples of a file, after checking its hash.
 
     Raises:
-        RecordError: if the file is missing, is not the one the record speaks of, or does not hold samples.
+        RecordError: if the file is missing, differs from the record's hash, or does not hold samples.
     """
     remedy = "Restore it from version control, or delete the record and run the cell again."
     try:
@@ -248,7 +248,7 @@ def read_samples(path: Path, sha256: str) -> list[Sample]:
     except OSError:
         raise RecordError("the samples of the record beside it are missing", remedy) from None
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise RecordError("is not the file its record names (the hash differs)", remedy)
+        raise RecordError("differs from the file that its record names (the hash differs)", remedy)
     try:
         return [Sample.model_validate_json(line, strict=True) for _, line in numbered(io.BytesIO(data))]
     except ValueError as error:
@@ -264,6 +264,6 @@ def _refuse(constant: str) -> None:
 def _finite(digits: str) -> float:
     value = float(digits)
     if math.isinf(value):
-        msg = f"{digits[:40]} is larger than any number here"
+        msg = f"{digits[:40]} exceeds the largest number of a record"
         raise ValueError(msg)
     return value

@@ -1,4 +1,4 @@
-"""How text and numbers read on a page: text of records is never markup, and a number's last bit never shows."""
+"""Formats text and numbers for pages: text of records is never markup, and rounding errors never show."""
 
 from __future__ import annotations
 
@@ -8,51 +8,51 @@ import unicodedata
 from collections.abc import Iterable
 
 NONE = "—"
-"""For what there is no value of."""
+"""Placeholder for a missing value."""
 
 _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;", "|": "&#124;"}
 _UNSEEN = {"Cc", "Cf", "Cs", "Co"}
 _KEPT = "\n\t\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
-"""Unseen, but some scripts cannot be read without."""
+"""Invisible, but some scripts need them."""
 _PLAIN = re.compile(r"[\w .,=\[\]()+/-]+", re.ASCII)
 
 
 def clean(text: object, limit: int = 200) -> str:
-    """One line of printable text: no control, format or unpaired characters, at most `limit` long."""
+    """One line of printable text without control, format or unpaired characters, at most `limit` long."""
     line = printable(" ".join(str(text)[: 4 * limit].split()))
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def printable(text: object) -> str:
-    """Text as it is, lines included, but for characters that are not seen or could steer a terminal."""
+    """Text with its lines, without invisible characters and those that could control a terminal."""
     shown = str(text)
-    if shown.isprintable():  # nearly all is, and the rest of this is slow
+    if shown.isprintable():  # true of nearly all texts; the rest is slow
         return shown
     hidden = (unicodedata.category(c) in _UNSEEN and c not in _KEPT for c in shown)
     return "".join("\N{REPLACEMENT CHARACTER}" if hide else c for c, hide in zip(shown, hidden, strict=True))
 
 
 def escape(text: object, limit: int = 300) -> str:
-    """Text for any place within a line of markdown, a table included: it stays text, whatever it holds."""
+    """Text for any place within a line of Markdown, a table included, with all markup escaped."""
     marked = re.sub(r"[\\`*_{}\[\]()#!~$^]|:(?=\S)", r"\\\g<0>", clean(text, limit))
     marked = "".join(_HTML.get(c, c) for c in marked)
-    marked = re.sub(r"(?i)(?<!\w)www\.", lambda m: m[0][:-1] + "\\.", marked)  # or GitHub makes it a link
-    return marked.replace("@", "@\N{ZERO WIDTH NON-JOINER}")  # and this a mail address
+    marked = re.sub(r"(?i)(?<!\w)www\.", lambda m: m[0][:-1] + "\\.", marked)  # GitHub would make it a link
+    return marked.replace("@", "@\N{ZERO WIDTH NON-JOINER}")  # GitHub would make it a mail address
 
 
 def code(text: object, limit: int = 120) -> str:
-    """A name in a line of markdown, a table included: a code span where nothing in it needs escaping."""
+    """A name in a line of Markdown, a table included: a code span if nothing in it needs escaping."""
     name = clean(text, limit)
     return f"`{name}`" if _PLAIN.fullmatch(name) and name.strip() else escape(text, limit)
 
 
 def rounded(value: float) -> float:
-    """The value to 10 significant digits, so that what is printed does not hang on a machine's order of summation."""
+    """The value to 10 significant digits, so that output does not depend on a machine's order of summation."""
     return float(f"{value:.10g}")
 
 
 def number(value: float | None, decimals: int) -> str:
-    """A number with a fixed count of decimals; huge ones in powers of ten."""
+    """A number with a fixed count of decimals; very large ones in powers of ten."""
     if value is None or not math.isfinite(value):
         return NONE
     text = f"{rounded(value):.{decimals}f}" if abs(value) < 1e6 else f"{rounded(value):.3g}"
@@ -73,7 +73,7 @@ def value(number: float) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """A duration in the unit that suits it."""
+    """A duration in a suitable unit."""
     for limit, unit in ((120.0, "s"), (7200.0, "min"), (math.inf, "h")):
         if value is None or not math.isfinite(value) or value < 0:
             break

@@ -1,6 +1,6 @@
-"""Which records of a board count: those that are whole, lie where they say, and were made under its conditions.
+"""Selects the valid records of a board: intact, at their own path, and made under its conditions.
 
-A record that is corrupt, foreign or edited is named among the problems and left out; it never stops a board.
+A corrupt, foreign or edited record is listed among the problems and left out; it never stops a board.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class LoadedRecord:
-    """A record that is used, and where it was found."""
+    """A record that counts, and its location."""
 
     file: str
     record: Record
@@ -45,16 +45,16 @@ class LoadedRecord:
     group: str
     """Identity of task, teacher and student."""
     method: str
-    """Identity of the method: everything of it that is resolved."""
+    """Identity of the method with everything that is resolved."""
     scores: Mapping[str, Array] = field(default_factory=dict)
     ids: schema.Ids = ()
 
     @classmethod
     def of(cls, path: Path, file: str) -> LoadedRecord:
-        """The cell whose record lies there.
+        """The cell of a record file.
 
         Raises:
-            RecordError: if it is no record.
+            RecordError: if the file is not a valid record.
         """
         r = storage.read(path)
         pairs = [r.pairs.name, r.pairs.params, r.pairs.version] if r.pairs else None
@@ -68,7 +68,7 @@ class LoadedRecord:
 
     @property
     def identity(self) -> str:
-        """The same for all boards: without a learning rate that its board shares, and without what was tuned."""
+        """Equal on all boards: without a learning rate that its board shares, and without tuned values."""
         r = self.record
         pairs = [r.pairs.name, r.pairs.params, r.pairs.version] if r.pairs else None
         rate = None if r.method.lr_shared or r.tuning else r.method.lr
@@ -81,7 +81,7 @@ Complain = Callable[[LoadedRecord, str], None]
 
 
 def found(root: Path, problems: list[Problem]) -> Iterable[LoadedRecord]:
-    """Every record below a directory that is one and lies where it says."""
+    """Every valid record below a directory that is at its own path."""
     for path in sorted(root.glob("**/*.json")):
         place = path.relative_to(root).as_posix()
         file = clean(place, 1000)
@@ -92,9 +92,9 @@ def found(root: Path, problems: list[Problem]) -> Iterable[LoadedRecord]:
             continue
         said = re.search(r"/seed-(\d+)$", cell.record.cell)
         if place != f"{cell.record.cell}.json" and migration.moved(place) != f"{cell.record.cell}.json":
-            problems.append(Problem(file, f"says that it is cell {cell.record.cell}"))
+            problems.append(Problem(file, f"belongs to cell {cell.record.cell}"))
         elif said and int(said[1]) != cell.record.seed:
-            problems.append(Problem(file, f"was edited: it says that its seed is {cell.record.seed}"))
+            problems.append(Problem(file, f"was edited: its seed is {cell.record.seed}"))
         else:
             yield cell
 
@@ -102,9 +102,9 @@ def found(root: Path, problems: list[Problem]) -> Iterable[LoadedRecord]:
 def consistent(
     cells: Iterable[LoadedRecord], conditions: Callable[[str], Mapping[str, Any]], complain: Complain
 ) -> list[LoadedRecord]:
-    """Those made under the board's conditions, and one for each method and seed.
+    """The cells made under the board's conditions, one for each method and seed.
 
-    `conditions` maps the name of a task to what the board fixes; where that is nothing, the commonest protocol counts.
+    `conditions` maps a task to the settings that the board fixes; without any, the most frequent protocol counts.
     """
     cells = list(cells)
     protocols: dict[str, Counter[str]] = defaultdict(Counter)
@@ -137,7 +137,7 @@ def consistent(
 
 
 def _alone(cells: list[LoadedRecord], reason: str, complain: Complain) -> list[LoadedRecord]:
-    """The cells, if there is only one; which of several is right nobody can know."""
+    """The cells, if there is only one. Of several, none can be trusted."""
     if len(cells) == 1:
         return cells
     for cell in cells:
@@ -147,9 +147,9 @@ def _alone(cells: list[LoadedRecord], reason: str, complain: Complain) -> list[L
 
 
 def with_scores(cells: Iterable[LoadedRecord], complain: Complain) -> list[LoadedRecord]:
-    """Done cells with their verified scores, on the prompts that most of them share, in one order.
+    """Done cells with verified scores, on the prompts that most of them share, in one order.
 
-    Examples that metrics bring themselves are those of any cell, and NaN where a cell has not been scored on them.
+    The own examples of metrics come from any cell, and are NaN for cells without them.
     """
     read: list[LoadedRecord] = []
     for cell in cells:
@@ -172,24 +172,24 @@ def with_scores(cells: Iterable[LoadedRecord], complain: Complain) -> list[Loade
             kept.append(aligned(cell, order))
         else:
             n = len(sets[cell.ids] & usual)
-            complain(cell, f"was scored on other examples: shares {n} of the {len(usual)} that the others have")
+            complain(cell, f"was scored on other examples: it shares {n} of the {len(usual)} examples of the others")
     return kept
 
 
 def aligned(cell: LoadedRecord, order: tuple[str, ...]) -> LoadedRecord:
-    """The same cell with its examples in another order, and NaN for those that it does not have."""
+    """The same cell with its examples in another order, and NaN for missing ones."""
     if cell.ids == order:
         return cell
     place = {example: k for k, example in enumerate(cell.ids)}
-    index = [place.get(example, len(place)) for example in order]  # beyond the last: the NaN that is appended
+    index = [place.get(example, len(place)) for example in order]  # beyond the last is the appended NaN
     scores = {name: np.append(values, np.nan)[index] for name, values in cell.scores.items()}
     return replace(cell, scores=scores, ids=order)
 
 
 def matrix(cells: Sequence[LoadedRecord], metric: str) -> Array:
-    """Scores [S, E] of a metric that every cell has, on the prompts or on the examples that the metric brings."""
+    """Scores [S, E] of a metric that every cell has, on the prompts or on the metric's own examples."""
     rows = _rows(cells[0].ids, metric.partition("[")[0])
-    return np.array([cell.scores[metric][rows] for cell in cells])  # quicker than np.stack
+    return np.array([cell.scores[metric][rows] for cell in cells])  # faster than np.stack
 
 
 @lru_cache(maxsize=256)
@@ -199,22 +199,22 @@ def _rows(ids: tuple[str, ...], metric: str) -> NDArray[np.intp]:
 
 
 def scored(cell: LoadedRecord) -> LoadedRecord:
-    """A done cell with its scores, which the values in its record must be the means of.
+    """A done cell with its scores, after checking that the values of its record are their means.
 
     Raises:
-        RecordError: if they are not, or are not there.
+        RecordError: if they are not, or the scores are missing.
     """
     record = cell.record
     if record.scores is None:
-        raise RecordError("is done but names no scores")
+        raise RecordError("is done but names no scores file")
     ids, scores = storage.read_scores(cell.directory / record.scores.file, record.scores.sha256, record.scores.examples)
     if absent := sorted(record.metrics.keys() - scores.keys()):
         raise RecordError(f"{record.scores.file}: has no column {absent[0]}")
     for (name, metric), (value, n, stderr) in zip(record.metrics.items(), _summaries(record, scores), strict=True):
         if n != metric.n or not _close(metric.value, value):
-            raise RecordError(f"was edited: {name} is {metric.value} over {metric.n}, its scores give {value} over {n}")
+            raise RecordError(f"was edited: {name} is {metric.value} over {metric.n}; by its scores {value} over {n}")
         if not _close(metric.stderr, stderr, scale=abs(value or 0.0)):
-            raise RecordError(f"was edited: the error of {name} is {metric.stderr}, its scores give {stderr}")
+            raise RecordError(f"was edited: the error of {name} is {metric.stderr}; by its scores {stderr}")
     return replace(cell, scores=scores, ids=ids)
 
 
@@ -233,12 +233,12 @@ def _summaries(record: Record, scores: Mapping[str, Array]) -> Iterable[tuple[fl
 
 
 def _close(a: float | None, b: float | None, scale: float = 0.0) -> bool:
-    """Whether two numbers are equal but for rounding, which is as large as that of numbers of a scale."""
+    """Whether two numbers are equal up to the rounding of numbers of a scale."""
     if a is None or b is None:
         return a is b
     return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12 * max(scale, 1.0))
 
 
 def canonical(value: Any) -> str:
-    """JSON that is the same for equal values."""
+    """JSON that is equal for equal values."""
     return json.dumps(value, sort_keys=True)

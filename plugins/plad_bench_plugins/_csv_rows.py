@@ -1,4 +1,4 @@
-"""CSV and TSV, row by row: what is broken is refused by line, and takes no other row with it."""
+"""Reads CSV and TSV row by row; a broken row is refused by its line, and affects no other row."""
 
 from __future__ import annotations
 
@@ -12,29 +12,28 @@ from plad_bench import StageError
 
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _SWALLOWED = 5
-"""Lines in one row, each of which would be a row of its own, that show a quote which was never meant to open a text."""
+"""If one row spans this many lines that are rows by themselves, its quote was not meant to open a text."""
 
 
 @dataclass
 class CsvTable:
-    """The rows of a file, and what is to be said of it."""
+    """The rows of a file, and remarks about it."""
 
     name: str
     delimiter: str
-    """What separates columns where nothing in the header says otherwise."""
+    """The separator of columns, unless the header shows another."""
     remarks: list[str] = field(default_factory=list)
     spaced: bool = False
-    """Whether a space follows each separator that is no part of the text."""
+    """Whether a space after each separator belongs to the separator."""
 
     def rows(self, text: Iterable[str]) -> Iterator[tuple[int, dict[str, str | None] | str]]:
-        """Every row as (line it begins at, its values by column), or (line, why it is refused).
+        """Every row as (first line, its values by column), or (line, why it is refused).
 
         Args:
-            text: the file's lines, with their ends as they are in the file.
+            text: the file's lines with their original ends.
 
         Raises:
-            StageError: for a header that cannot be read, and where it cannot be told whether a quoted text of several
-                lines is one or is many rows.
+            StageError: for an unreadable header, and if a quoted text of several lines may be one row or many.
         """
         csv.field_size_limit(sys.maxsize)
         lines = _Lines(text)
@@ -49,7 +48,7 @@ class CsvTable:
             except StopIteration:
                 return
             except csv.Error as error:
-                # Only the line that opens the quote is refused; those that the quote would swallow are read anew.
+                # Only the line with the opening quote is refused; the lines up to its end are read again.
                 doubtful = max(doubtful, lines.number)
                 swallowed = len(lines.taken) > 1
                 lines.give_back()
@@ -61,7 +60,7 @@ class CsvTable:
             if first <= doubtful and len(lines.taken) == 1 and _has_stray_quote(lines.taken[0], values):
                 yield first, "a quote is closed that was not opened in this line"
             elif len(values) > len(header):
-                yield first, "more columns than the header has"
+                yield first, "more columns than the header"
             else:
                 self._check_swallowed(first, lines.taken, len(header))
                 yield first, dict(zip(header, [*values, *[None] * (len(header) - len(values))], strict=True))
@@ -70,7 +69,7 @@ class CsvTable:
         return csv.reader(lines, strict=True, delimiter=self.delimiter, skipinitialspace=self.spaced, quoting=quoting)
 
     def _header(self, lines: _Lines) -> list[str]:
-        """The names of the columns; finds out how they are separated."""
+        """Read the names of the columns, and detect their separator."""
         first = next(lines, "")
         lines.give_back(all_of_them=True)
         if self.delimiter not in first:
@@ -88,11 +87,11 @@ class CsvTable:
             ) from None
         if len(names) > 1 and all(name.startswith(" ") for name in names[1:]):
             self.spaced = True
-            self.remarks.append("the space after each separator is taken as a part of it")
+            self.remarks.append("the space after each separator belongs to the separator")
         stripped = [name.strip() for name in names]
         if stripped != names and not self.spaced:
             spaced = ", ".join(f'"{name}"' for name in names if name != name.strip())
-            self.remarks.append(f"spaces around the names of columns are ignored: {spaced}")
+            self.remarks.append(f"spaces around column names are ignored: {spaced}")
         twice = sorted({name for name in stripped if name and stripped.count(name) > 1})
         if twice:
             raise StageError(
@@ -101,27 +100,27 @@ class CsvTable:
         return stripped
 
     def _check_swallowed(self, first: int, taken: list[str], columns: int) -> None:
-        """Refuse a row of several lines each of which is a whole row when its quotes are read as text."""
+        """Refuse a row of several lines if each of them is a complete row when quotes are ordinary text."""
         if columns < 2 or len(taken) < _SWALLOWED:
             return
         if all(len(values) == columns for values in self._reader(taken, csv.QUOTE_NONE)):
             raise StageError(
-                f"{self.name}: the quote opened in line {first} closes in line {first + len(taken) - 1} only, and all "
-                f"{len(taken)} lines from the one to the other would be rows of {columns} columns",
-                "Close the quote where its text ends, or give the file as JSON Lines if all this is one text.",
+                f"{self.name}: the quote opened in line {first} is closed in line {first + len(taken) - 1}, and all "
+                f"{len(taken)} lines between them would be rows of {columns} columns",
+                "Close the quote where its text ends, or use JSON Lines if this is a single text.",
             )
 
 
 class _Lines(Iterator[str]):
-    """Lines of a text, of which those of the row under way can be read again."""
+    """Lines of a text, with the possibility to read those of the current row again."""
 
     def __init__(self, text: Iterable[str]) -> None:
         self._text = iter(text)
         self._again: list[str] = []
         self.number = 0
-        """Of the last line that was taken, from 1."""
+        """Number of the last line read, from 1."""
         self.taken: list[str] = []
-        """Since this list was cleared."""
+        """Lines read since this list was cleared."""
 
     def __next__(self) -> str:
         line = self._again.pop() if self._again else next(self._text)
@@ -130,7 +129,7 @@ class _Lines(Iterator[str]):
         return line
 
     def give_back(self, *, all_of_them: bool = False) -> None:
-        """Have the lines that were taken come again, but for the first."""
+        """Put the lines of the current row back, except the first."""
         back = self.taken[0 if all_of_them else 1 :]
         self._again.extend(reversed(back))
         self.number -= len(back)

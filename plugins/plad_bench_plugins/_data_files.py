@@ -1,4 +1,4 @@
-"""Files with rows: which there are in a directory, and every row of each, read or refused."""
+"""Finds data files in a directory, and reads their rows."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from plad_bench_plugins._csv_rows import CsvTable
 
 KINDS = "JSON Lines, JSON, CSV, TSV, Parquet or Arrow, also as .gz, .bz2, .xz or .zst"
 _BESIDE = ("readme", "license", "licence", "copying", "notice", "citation", "changelog", "sha256sums", "md5sums")
-"""What the names of files begin with that may lie beside data and hold no rows."""
+"""Beginnings of names of files that may be beside data and hold no rows."""
 _ABOUT = {"dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json", "_success"}
-"""Files in which the package `datasets` and Spark say something of the data beside them."""
+"""Files of the package `datasets` and of Spark with facts about the data beside them."""
 _NAMED = 5
-"""How many files a message names."""
+"""Number of files that a message names."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataRow:
-    """One row as it was read."""
+    """A row of a data file."""
 
     where: str
     values: Mapping[str, Any]
@@ -42,26 +42,26 @@ Rows: TypeAlias = Iterator[DataRow | BadRow]
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """The files of a place."""
+    """The files at a path."""
 
     data: tuple[Path, ...]
-    """In the order of their names."""
+    """Sorted by name."""
     beside: tuple[Path, ...] = ()
-    """Files that say something of the data and are not read."""
+    """Files about the data, which are not read."""
     root: Path
 
     def name(self, file: Path) -> str:
-        """A file's path below its directory, or its name if the place is the file itself."""
+        """A file's path below its directory, or its name if the path is the file itself."""
         return file.name if file == self.root else file.relative_to(self.root).as_posix()
 
 
 def listed(path: Path) -> Listing:
-    """The data files of a place: a file, or all below a directory, which may hold nothing else.
+    """The data files at a path: a file, or all files below a directory, which may hold no others.
 
-    Hidden files and directories are none. A place that does not exist, or a file of another kind, has no data file.
+    Hidden files and directories are ignored. A path that does not exist, or a file of another kind, has no data files.
 
     Raises:
-        UsageError: for a directory that holds other things than data.
+        UsageError: for a directory that holds files other than data.
         MissingError: for a directory that cannot be listed.
     """
     if not path.is_dir():
@@ -80,18 +80,18 @@ def listed(path: Path) -> Listing:
     if others:
         names = ", ".join(file.relative_to(path).as_posix() for file in others)
         raise UsageError(
-            f"{path} holds other things than data files, among them {names}",
-            f"Name a file, or a directory that holds data alone ({KINDS}).",
+            f"{path} holds files other than data, among them {names}",
+            f"Choose a file, or a directory that holds data only ({KINDS}).",
         )
     return Listing(root=path, data=tuple(sorted(data)), beside=tuple(sorted(beside)))
 
 
 def _usable(path: Path) -> Path:
-    """A path as it may be hashed and read: with the home directory in place of ~.
+    """A path for hashing and reading, with the home directory in place of ~.
 
     Raises:
-        UsageError: as `listed`, or for a place that belongs to a board.
-        MissingError: if the file system refuses to say what is there.
+        UsageError: as `listed`, or for a path inside a board.
+        MissingError: if the file system denies access.
     """
     try:
         path = path.expanduser()
@@ -104,22 +104,22 @@ def _usable(path: Path) -> Path:
     for above in (path.absolute(), *path.absolute().parents):
         if (above / "board.toml").is_file():
             raise UsageError(
-                f"{path} belongs to the board {above.name}, which a run writes to", "Give the data a place of its own."
+                f"{path} belongs to the board {above.name}, which runs write to", "Move the data outside of boards."
             )
     listed(path)
     return path
 
 
 DataPath: TypeAlias = Annotated[Path, AfterValidator(_usable)]
-"""The type of a parameter that names a file with rows, or a directory of them."""
+"""The type of a parameter with a data file, or a directory of data files."""
 
 
 def rows(listing: Listing) -> Iterator[DataRow | BadRow | Source]:
-    """Every row of every file, and after those of each file how many there were.
+    """Every row of every file, with the number of rows after each file.
 
     Raises:
-        StageError: for a file that is broken as a whole.
-        MissingError: for one that may not be read.
+        StageError: for a file that cannot be parsed at all.
+        MissingError: for a file without read permission.
     """
     for file in listing.data:
         name, reader = listing.name(file), _READERS[_kind(file.name)]
@@ -133,7 +133,7 @@ def rows(listing: Listing) -> Iterator[DataRow | BadRow | Source]:
         except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
             raise _broken(name, count, error) from None
         except OSError as error:
-            if error.errno is None:  # a library's, of the content
+            if error.errno is None:  # raised by a library about the content
                 raise _broken(name, count, error) from None
             raise unreadable(name, error) from error
         yield Source(name=name, rows=count, remark="; ".join(remarks))
@@ -142,7 +142,7 @@ def rows(listing: Listing) -> Iterator[DataRow | BadRow | Source]:
 
 
 def _walk(directory: Path) -> Iterator[Path]:
-    """Whatever lies below a directory and is no directory, in the order of names; a link to a directory is one."""
+    """All files below a directory, sorted by name; a link to a directory counts as a file."""
 
     def refuse(error: OSError) -> None:
         raise unreadable(str(error.filename), error)
@@ -155,7 +155,7 @@ def _walk(directory: Path) -> Iterator[Path]:
 
 
 def _opened(file: Path) -> IO[bytes]:
-    """A file as a stream of its uncompressed bytes."""
+    """A file as a stream of uncompressed bytes."""
     suffix = file.suffix.lower()
     if suffix in _OPENERS:
         return io.BufferedReader(_OPENERS[suffix](file))
@@ -172,18 +172,18 @@ _OPENERS: dict[str, Any] = {".gz": gzip.GzipFile, ".bz2": bz2.BZ2File, ".xz": lz
 def _broken(name: str, count: int, error: Exception) -> StageError:
     said = " ".join(str(error).split())[:200] or type(error).__name__
     return StageError(
-        f"{name} is not what its name says, or is cut short, after {count} rows: {said}", "Correct the file."
+        f"{name} does not match its suffix, or is truncated, after {count} rows: {said}", "Correct the file."
     )
 
 
 # ------------------------------------------------------------------------------------------------------------ formats
 
 _Reader: TypeAlias = Callable[[str, IO[bytes], list[str]], Rows]
-"""(name, uncompressed bytes, remarks to add to) -> rows."""
+"""(name, uncompressed bytes, list for remarks) -> rows."""
 
 
 def _kind(name: str) -> str:
-    """The suffix of a file's name before it was compressed."""
+    """The suffix of a file's name without the compression's."""
     stem = name.lower()
     for compressed in (*_OPENERS, ".zst"):
         stem = stem.removesuffix(compressed)
@@ -200,7 +200,7 @@ def _json_lines(name: str, stream: IO[bytes], remarks: list[str]) -> Rows:
 
 
 def _json(name: str, stream: IO[bytes], remarks: list[str]) -> Rows:
-    """A list of objects, or JSON Lines under another name."""
+    """A list of objects, or JSON Lines under another suffix."""
     data = stream.read()
     try:
         whole = jsonlines.parse(data) if data.strip(b"\xef\xbb\xbf \t\r\n") else []
@@ -212,7 +212,7 @@ def _json(name: str, stream: IO[bytes], remarks: list[str]) -> Rows:
     if isinstance(whole, dict) and b"\n" in data.strip():
         raise StageError(
             f"{name} is one JSON object, with the fields {', '.join(f'{k!r}' for k in list(whole)[:_NAMED])}",
-            "Give a list of objects, or JSON Lines: an object for each row.",
+            "Use a list of objects, or JSON Lines with an object for each row.",
         )
     for number, item in enumerate(whole if isinstance(whole, list) else [whole], 1):
         yield _object(f"{name}, item {number}", item)
@@ -225,7 +225,7 @@ def _object(where: str, value: Any) -> DataRow | BadRow:
 
 
 def _csv(name: str, stream: IO[bytes], remarks: list[str]) -> Rows:
-    # what is not UTF-8 comes through as lone surrogates, so that `text` refuses the row and not the whole file
+    # Invalid UTF-8 becomes lone surrogates, so that `text` refuses the row and not the whole file.
     with io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
         table = CsvTable(name, "\t" if _kind(name) == ".tsv" else ",", remarks)
         for line, row in table.rows(text):

@@ -1,7 +1,7 @@
-"""The client of OpenAI-compatible endpoints: many requests at a time, retried, rate-limited, each answer kept at once.
+"""A client of OpenAI-compatible endpoints: concurrent requests with retries, a rate limit and a response cache.
 
-The key comes from the environment and goes into one HTTP header and nowhere else. Every answer is appended to a file
-as it arrives: asked again with the same response cache, `ask` sends only what is not answered yet.
+The key comes from the environment and is used in one HTTP header only. Every response is appended to a file as it
+arrives: called again with the same response cache, `ask` sends only the remaining requests.
 """
 
 from __future__ import annotations
@@ -34,37 +34,37 @@ if TYPE_CHECKING:
     import httpx2
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0
-"""Back-off after the first failed try, doubled after each; no wait is longer, unless the endpoint asks for it."""
+"""Back-off after the first failed try, doubled after each, and its maximum, unless the endpoint requests more."""
 PATIENCE_S = 900.0
-"""An endpoint that asks for a longer wait is given up."""
+"""Maximum wait requested by an endpoint; a longer one is an error."""
 GIVE_UP_AFTER = 5
-"""Requests in a row that get no answer, after which nothing more is asked."""
+"""Consecutive requests without a response after which no more are sent."""
 
 _RETRIED = {408, 409, 425, 429}
 _ENDED = {"stop", "stop_sequence", "end_turn", "eos", "eos_token", "complete"}
-"""Why an answer ended that is whole, as OpenAI, Anthropic, TGI, Cohere and others name it. Any other reason (length,
-model_length, max_tokens, content_filter, error, abort, ...) means that it is not."""
+"""Reasons for the end of a complete response, as OpenAI, Anthropic, TGI, Cohere and others name them. Any other reason
+(length, model_length, max_tokens, content_filter, error, abort, ...) means that it is incomplete."""
 
 
 class EndpointParams(Params):
-    """Where to ask, which model, how fast, and what it costs."""
+    """The endpoint, its model, limits and prices."""
 
     model: str = param("", source="ours")
     """The model's name at the endpoint."""
     base_url: str = param("https://api.openai.com/v1", private=True, source="ours")
-    """Address of the endpoint, up to and without /chat/completions. Keys and records see its hash."""
+    """Address of the endpoint, up to and without /chat/completions. Keys and records contain its hash."""
     api: Literal["chat", "completions"] = param("chat", source="ours")
     """chat sends messages; completions sends the prompt and a line break."""
     key_env: str = param("OPENAI_API_KEY", keyed=False, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", source="ours")
-    """The environment variable with the key; an endpoint on this machine may do without."""
+    """The environment variable with the key, which an endpoint on this machine may not need."""
     concurrency: int = param(8, ge=1, le=512, keyed=False, source="ours")
-    """Requests under way at a time."""
+    """Concurrent requests."""
     rpm: float = param(0.0, ge=0, keyed=False, source="ours")
-    """Most requests per minute; 0 sets no limit."""
+    """Maximum requests per minute; 0: no limit."""
     timeout: float = param(120.0, gt=0, keyed=False, source="ours")
-    """Seconds to wait for an answer."""
+    """Seconds to wait for a response."""
     retries: int = param(6, ge=0, keyed=False, source="ours")
-    """Further tries of a request that failed for a passing reason."""
+    """Further tries of a request after a temporary failure."""
     price_in: float | None = param(None, ge=0, keyed=False, source="ours")
     """Price of a million prompt tokens, in any currency."""
     price_out: float | None = param(None, ge=0, keyed=False, source="ours")
@@ -80,7 +80,7 @@ class EndpointParams(Params):
             msg = "base_url must begin with http:// or https:// and a host"
             raise ValueError(msg)
         if url.username or url.password or url.query or url.fragment:
-            msg = "base_url must hold no user, password or query: the key comes from the environment"
+            msg = "base_url must contain no user, password or query: the key comes from the environment"
             raise ValueError(msg)
         if (self.price_in is None) != (self.price_out is None):
             msg = "give price_in and price_out together"
@@ -89,7 +89,7 @@ class EndpointParams(Params):
 
     @property
     def price(self) -> Price | None:
-        """What tokens cost, if that was said."""
+        """The price of tokens, if it is known."""
         if self.price_in is None or self.price_out is None:
             return None
         return Price(per_million_in=self.price_in, per_million_out=self.price_out)
@@ -98,18 +98,18 @@ class EndpointParams(Params):
         """The key; empty for an endpoint on this machine without one.
 
         Raises:
-            MissingError: if another endpoint is meant and the variable is not set.
+            MissingError: if the variable is not set and the endpoint is not on this machine.
         """
         found = os.environ.get(self.key_env, "").strip()
         if not found and urlsplit(self.base_url).hostname not in {"localhost", "127.0.0.1", "::1"}:
             raise MissingError(
                 f"the endpoint of {self.model} needs a key, and {self.key_env} is not set",
-                f"Set {self.key_env} in the environment, or name another variable with key_env=.",
+                f"Set {self.key_env} in the environment, or choose another variable with key_env=.",
             )
         return found
 
     def body(self, text: str, *, system: str = "", **options: Any) -> dict[str, Any]:
-        """What is posted to ask for the continuation of a text; options, such as max_tokens, are passed on."""
+        """The body of a request to continue a text, with options such as max_tokens."""
         if self.api == "completions":
             asked: dict[str, Any] = {"prompt": f"{system}\n{text}\n" if system else f"{text}\n"}
         else:
@@ -120,19 +120,19 @@ class EndpointParams(Params):
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back for a request."""
+    """The response to a request."""
 
     text: str
-    """As it came; empty if the model said nothing."""
+    """The unchanged text; empty if the model wrote nothing."""
     finish: str
-    """As the endpoint names it: stop, length, content_filter, ..."""
+    """The endpoint's reason for its end: stop, length, content_filter, ..."""
     prompt_tokens: int | None = None
-    """None where the endpoint does not say."""
+    """None if the endpoint does not report it."""
     completion_tokens: int | None = None
 
     @property
     def finished(self) -> bool:
-        """Whether the model came to an end of its own: for no other reason than those that servers give for that."""
+        """Whether the model ended the response itself, by its reported reason."""
         return self.finish.lower() in _ENDED
 
 
@@ -145,20 +145,20 @@ def ask(
     progress: Callable[[int, int], None] = lambda done, total: None,
     counts: dict[str, float] | None = None,
 ) -> dict[str, Answer]:
-    """The answer to every request, in their order; those in the response cache are not asked for again.
+    """The responses to all requests, in their order; requests in the response cache are not sent again.
 
     Args:
         params: the endpoint.
         requests: id -> the body to post (see `EndpointParams.body`).
-        response_cache: JSON lines, one for each answer, flushed as it arrives. Needs no cleaning after a kill.
-        budget: what may be spent; without one nothing is counted.
-        progress: told (answered, all).
-        counts: gets `retried_requests`, if any.
+        response_cache: JSON lines, one per response, flushed as it arrives. Needs no cleaning after a kill.
+        budget: the limit of spending; without one nothing is counted.
+        progress: called with (responses, requests).
+        counts: receives `retried_requests`, if any.
 
     Raises:
-        MissingError: no key, a refused key, an unknown model, no endpoint there.
-        BudgetError: the budget is empty. StageError: requests stayed without an answer, with the reason of the first.
-        In every case the answers that came are in the response cache.
+        MissingError: no key, a refused key, an unknown model, no endpoint at the address.
+        BudgetError: the budget is spent. StageError: requests without a response, with the reason of the first.
+        In every case the received responses are in the response cache.
     """
     answers = dict(_read(response_cache, requests))
     waiting = {id_: body for id_, body in requests.items() if id_ not in answers}
@@ -183,7 +183,7 @@ def _digest(body: Mapping[str, Any]) -> str:
 
 
 def _read(response_cache: Path, requests: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Answer]]:
-    """The answers of an earlier try to these very requests: whole lines, which nothing has altered since."""
+    """The responses of an earlier run to the same requests, from complete and unaltered lines."""
     if not response_cache.is_file():
         return
     for _, line in numbered(io.BytesIO(response_cache.read_bytes())):
@@ -201,7 +201,7 @@ def _append(response_cache: Path, id_: str, body: Mapping[str, Any], answer: Ans
     said = {"id": id_, "asked": _digest(body), "answer": asdict(answer)}
     row = json.dumps({**said, "check": _digest(said)}, ensure_ascii=False)
     with response_cache.open("ab") as stream:
-        # A line break before as well as after: half a line that a kill left must not swallow this one.
+        # A line break before as well as after: half a line left by a kill must not merge with this one.
         stream.write(f"\n{row}\n".encode())
         stream.flush()
         os.fsync(stream.fileno())
@@ -211,7 +211,7 @@ def _append(response_cache: Path, id_: str, body: Mapping[str, Any], answer: Ans
 
 
 class _NoAnswer(Exception):  # noqa: N818  a signal between two functions of this file
-    """A try that came to nothing."""
+    """A try without a response."""
 
     def __init__(
         self, reason: str, *, billed: bool = False, again: bool = True, wait: float = 0.0, reached: bool = True
@@ -219,16 +219,16 @@ class _NoAnswer(Exception):  # noqa: N818  a signal between two functions of thi
         super().__init__(reason)
         self.reason, self.wait = reason, wait
         self.billed = billed
-        """It may have to be paid for all the same."""
+        """It may be charged nevertheless."""
         self.again = again
-        """It may go well the next time."""
+        """A retry may succeed."""
         self.reached = reached
-        """Something was there to connect to."""
+        """A server accepted the connection."""
 
 
 @dataclass
 class _Session:
-    """One call of `ask`: what its threads share."""
+    """A call of `ask`: the state that its threads share."""
 
     params: EndpointParams
     budget: Budget
@@ -239,12 +239,12 @@ class _Session:
     _next: float = 0.0
     """No request starts before this moment of time.monotonic."""
     _promised: int = 0
-    """Requests under way whose cost is not known yet."""
+    """Requests in progress whose cost is not known yet."""
     _in_a_row: int = 0
     _failed: dict[str, _NoAnswer] = field(default_factory=dict)
 
     def run(self, requests: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Answer]]:
-        """Ask, and yield (id, answer) as they come."""
+        """Send the requests, and yield (id, response) as they arrive."""
         import httpx2
 
         key = self.params.key()
@@ -277,16 +277,16 @@ class _Session:
 
     def _unanswered(self, asked: int) -> PladBenchError:
         id_, first = next(iter(self._failed.items()))
-        kept = "What was answered is kept: run the same command again to ask for the rest."
+        kept = "The received responses are kept: run the same command again for the rest."
         if not first.reached:
             return MissingError(f"the endpoint of {self.params.model} cannot be reached: {first.reason}", kept)
         return StageError(
-            f"{len(self._failed)} of {asked} requests to {self.params.model} got no answer; {id_}: {first.reason}",
+            f"{len(self._failed)} of {asked} requests to {self.params.model} got no response; {id_}: {first.reason}",
             kept,
         )
 
     def _answer(self, client: httpx2.Client, id_: str, body: Mapping[str, Any]) -> Answer | None:
-        """The answer, written to the response cache; None if there is none, or nothing more is to be asked."""
+        """The response, written to the response cache; None if there is none, or no more requests may be sent."""
         most = self._most(body)
         for attempt in range(self.params.retries + 1):
             if not (self._wait_for_turn() and self._reserve(most)):
@@ -302,11 +302,11 @@ class _Session:
         raise AssertionError
 
     def _paid(self, client: httpx2.Client, id_: str, body: Mapping[str, Any], most: float) -> Answer:
-        """One try: the answer, in the response cache before anything else happens to it."""
+        """One try: the response, written to the response cache at once."""
         cost = 0.0
         try:
             answer = self._post(client, body)
-            cost = self._cost(answer, most)  # due, even if the response cache cannot be written
+            cost = self._cost(answer, most)  # due even if the response cache cannot be written
             with self._state:
                 _append(self.response_cache, id_, body, answer)
                 self._in_a_row = 0
@@ -325,7 +325,7 @@ class _Session:
                 self._stop.set()
 
     def _wait_for_turn(self) -> bool:
-        """Wait until the rate limit, and what the endpoint asked for, let a request start; False to start none."""
+        """Wait until the rate limit and the endpoint's requested waits allow a request; False to start none."""
         with self._state:
             now = time.monotonic()
             begin = max(now, self._next)
@@ -334,7 +334,7 @@ class _Session:
         return not self._stop.wait(begin - now)
 
     def _hold(self, wait: float) -> None:
-        """Keep every thread waiting, as the endpoint asked."""
+        """Delay all threads as the endpoint requested."""
         with self._state:
             self.retried += 1
             self._next = max(self._next, time.monotonic() + wait)
@@ -342,7 +342,7 @@ class _Session:
     # ------------------------------------------------------------------------------------------------------ money
 
     def _reserve(self, most: float) -> bool:
-        """Promise the money, waiting for what is under way where that may leave enough; False to ask no more."""
+        """Reserve money, waiting for requests in progress if they may leave enough; False to send no more."""
         with self._state:
             while not self._stop.is_set():
                 try:
@@ -363,7 +363,7 @@ class _Session:
             self._state.notify_all()
 
     def _most(self, body: Mapping[str, Any]) -> float:
-        """The most that a request can cost: a token is at least one byte."""
+        """The maximum cost of a request: a token has at least one byte."""
         price = self.params.price
         asked = len(json.dumps(body, ensure_ascii=False).encode())
         return price.of(asked, int(body.get("max_tokens") or body.get("max_completion_tokens") or 0)) if price else 0.0
@@ -385,18 +385,18 @@ class _Session:
         except httpx2.ConnectError as error:
             raise _NoAnswer(f"no connection ({error})", reached=False) from None
         except httpx2.TimeoutException:
-            raise _NoAnswer(f"no answer within {self.params.timeout:g} s", billed=True) from None
+            raise _NoAnswer(f"no response within {self.params.timeout:g} s", billed=True) from None
         except httpx2.HTTPError as error:
             raise _NoAnswer(f"the connection broke ({type(error).__name__})", billed=True) from None
         if response.status_code == 200:
             try:
                 return _read_answer(json.loads(response.content.decode("utf-8-sig", "replace")))
             except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
-                raise _NoAnswer("a reply that is not a completion in JSON", billed=True) from None
+                raise _NoAnswer("a response that is not a completion in JSON", billed=True) from None
         raise self._refusal(response)
 
     def _refusal(self, response: httpx2.Response) -> Exception:
-        """What a status other than 200 means: a _NoAnswer, or the error that ends it all."""
+        """The error of a status other than 200: a _NoAnswer, or one that ends the call."""
         status, model = response.status_code, self.params.model
         said = self._said(response)
         if status in {401, 403}:
@@ -415,23 +415,23 @@ class _Session:
             wait = retry_after(response.headers.get("retry-after", ""), datetime.now(UTC))
             if wait > PATIENCE_S:
                 return MissingError(
-                    f"the endpoint of {model} asks to wait {wait:.0f} s (HTTP {status}){said}", "Run again later."
+                    f"the endpoint of {model} requests a wait of {wait:.0f} s (HTTP {status}){said}", "Run again later."
                 )
             return _NoAnswer(f"HTTP {status}{said}", wait=wait)
         return _NoAnswer(f"HTTP {status}{said}", again=False)
 
     def _said(self, response: httpx2.Response) -> str:
-        """The endpoint's own words, short, on one line, without the key should it repeat it."""
+        """The endpoint's own message, short, on one line, and without the key if it repeats it."""
         text, key = response.text, os.environ.get(self.params.key_env, "").strip()
         text = text.replace(key, "[key]") if key else text
-        text = " ".join(text.split())[:300]  # not before: half a key is no key that `replace` finds
+        text = " ".join(text.split())[:300]  # only after removing the key: `replace` cannot find half of one
         return f": {text}" if text else ""
 
 
 def _read_answer(data: Any) -> Answer:
-    """The answer in a reply. It may have no content, or null, or parts, of which those of text count.
+    """The response in a reply. Its content may be absent, null, or a list of parts, of which text parts count.
 
-    An answer whose reason to end is not said is taken for a whole one, as of servers that know none.
+    A response without a reported reason counts as complete, since some servers report none.
     """
     choice, usage = data["choices"][0], data.get("usage") or {}
     if not {"message", "text", "finish_reason"} & set(choice):
@@ -447,7 +447,7 @@ def _read_answer(data: Any) -> Answer:
 
 
 def _valid(text: str) -> str:
-    """A text in which U+FFFD stands for what is no Unicode, such as half of a surrogate pair: no file can hold that."""
+    """A text with U+FFFD in place of invalid Unicode, such as half of a surrogate pair, which no file can hold."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -457,7 +457,7 @@ def backoff(attempt: int, luck: float) -> float:
 
 
 def retry_after(header: str, now: datetime) -> float:
-    """Seconds that a Retry-After header (a number of seconds, or a date) asks for; 0 for none or nonsense."""
+    """Seconds requested by a Retry-After header (a number of seconds, or a date); 0 for none or an invalid one."""
     try:
         return max(0.0, float(header))
     except ValueError:

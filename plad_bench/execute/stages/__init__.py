@@ -1,1 +1,1 @@
-"""What each operation computes, one module each with a `run(context)`; only workers import them."""
+"""The computation of each operation, one module each with a `run(context)`. Only workers import them."""

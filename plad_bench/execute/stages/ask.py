@@ -1,4 +1,4 @@
-"""The ask stage: the responses, to the prompts of a split, of a teacher that is no model of ours."""
+"""The ask stage: responses of a teacher that does not run here, such as an endpoint, to the prompts of a split."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from plad_bench.execute.worker import Context
 from plad_bench.plan.chosen import Chosen
 
 LISTED = 100
-"""How many empty responses are listed by the id of their prompt."""
+"""Empty responses that are listed, by the id of their prompt."""
 
 
 def run(context: Context) -> None:
@@ -57,12 +57,12 @@ def run(context: Context) -> None:
 
 
 def check(teacher: Chosen, spec: Mapping[str, Any], prompts: Sequence[Prompt]) -> RequestContext:
-    """See that a teacher which answers at once has the responses that a stage will ask it for; its counts and notes.
+    """Check that a teacher which responds immediately has the responses that a stage will need; its counts and notes.
 
     Args:
-        teacher: one whose component is `immediate`.
-        spec: the stage's.
-        prompts: those that the stage asks about.
+        teacher: a teacher with an `immediate` component.
+        spec: of the stage.
+        prompts: of the stage.
 
     Raises:
         StageError: as `run`.
@@ -76,7 +76,7 @@ def check(teacher: Chosen, spec: Mapping[str, Any], prompts: Sequence[Prompt]) -
         cost={},
         notes={},
     )
-    with contextlib.redirect_stdout(io.StringIO()):  # what it logs belongs to the stage's log
+    with contextlib.redirect_stdout(io.StringIO()):  # its output belongs to the stage's log
         _asked(teacher, prompts, context)
     return context
 
@@ -94,11 +94,11 @@ def _how(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _asked(teacher: Chosen, prompts: Sequence[Prompt], context: RequestContext) -> list[tuple[Response, ...]]:
-    """The responses to each prompt, none only where the teacher says that it goes without."""
+    """The responses to each prompt; none only if the teacher declares that some prompts have none."""
     requests = [Request(id=p.id, prompt=p.prompt) for p in prompts]
     responses = [tuple(r) for r in resolve(teacher.component.responses)(requests, teacher.params, context)]
     if len(responses) != len(prompts):
-        raise StageError(f"teacher {teacher.label} answered {len(responses)} of {len(prompts)} prompts")
+        raise StageError(f"teacher {teacher.label} gave responses to {len(responses)} of {len(prompts)} prompts")
     missing = [p.id for p, found in zip(prompts, responses, strict=True) if not found]
     if len(missing) > context.counts.get("without_response", 0) or (missing and len(missing) == len(prompts)):
         raise StageError(
@@ -106,5 +106,5 @@ def _asked(teacher: Chosen, prompts: Sequence[Prompt], context: RequestContext) 
             f"{context.split}, among them {', '.join(missing[:3])}"
         )
     if prompts and not any(r.text.strip() for found in responses for r in found):
-        raise StageError(f"every response of teacher {teacher.label} is empty", "Look at its parameters.")
+        raise StageError(f"every response of teacher {teacher.label} is empty", "Check its parameters.")
     return responses

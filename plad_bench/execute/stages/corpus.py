@@ -115,8 +115,6 @@ def count(context: Context, name: str, number: int) -> None:
 def _shuffled(by_id: Mapping[str, tuple[Response, ...]], ids: Sequence[str]) -> dict[str, tuple[Response, ...]]:
     """The responses of every prompt replaced by those of the next one by id. Ids are hashes, so the order is random."""
     if len(ids) < 2:
-        raise StageError(
-            "there is a single training prompt, and no other one's response", "Provide more data, or raise --limit."
-        )
+        raise StageError("the only training prompt has no other's response", "Provide more data, or raise --limit.")
     order = sorted(ids)
     return {id_: by_id[other] for id_, other in zip(order, [*order[1:], order[0]], strict=True)}

@@ -1,4 +1,4 @@
-"""The data stage: pool a task's examples, group them by prompt, split them by hash, audit the splits."""
+"""The data stage: pools a task's examples, groups them by prompt, splits them by hash, and audits the splits."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from plad_bench.execute.worker import Context
 from plad_bench.plan.chosen import Chosen
 
 SHARES = {"train": 80, "validation": 8, "test": 12}
-"""Percent of the prompts that each split gets."""
+"""Percentage of the prompts in each split."""
 
 
 @dataclass
 class Prepared:
-    """A task's prompts, and what became of its rows."""
+    """A task's prompts, and counts and notes about its rows."""
 
     prompts: list[Prompt] = field(default_factory=list)
     counts: dict[str, float] = field(default_factory=dict)
@@ -46,8 +46,8 @@ def prepare(task: Chosen) -> Prepared:
     """Read a task, group and split its prompts, and audit the splits.
 
     Raises:
-        MissingError: if the data cannot be had.
-        StageError: for data that cannot be used: too many bad rows, an empty split, a prompt in two splits.
+        MissingError: if the data is not available.
+        StageError: for unusable data: too many bad rows, an empty split, a prompt in two splits.
     """
     made = Prepared()
     examples = _usable(made, task.label, resolve(task.component.load)(task.params))
@@ -68,14 +68,14 @@ def prepare(task: Chosen) -> Prepared:
 
 
 def preview(task: Chosen) -> Prepared:
-    """What `prepare` gives, for a plan: without the log of a stage. Errors as `prepare`."""
+    """The result of `prepare` for a plan, without logging. Errors as `prepare`."""
     task.component.require(task.params)
     with contextlib.redirect_stdout(io.StringIO()):
         return prepare(task)
 
 
 def _usable(made: Prepared, task: str, rows: Iterable[Loaded]) -> list[Example]:
-    """The examples; the rows that are none are left out. Errors as `Account.close`."""
+    """The examples without bad rows. Errors as `Account.close`."""
     examples: list[Example] = []
     account = Account(f"task {task}")
     for row in rows:
@@ -91,7 +91,7 @@ def _usable(made: Prepared, task: str, rows: Iterable[Loaded]) -> list[Example]:
 
 
 def _count_merged(made: Prepared, examples: Sequence[Example]) -> None:
-    """Count the rows that became part of another row's prompt, and the prompts that only share their split."""
+    """Count the rows merged into another row's prompt, and the prompts that share their split with another prompt."""
     groups: dict[str, int] = defaultdict(int)
     for prompt in made.prompts:
         groups[signature(prompt.prompt)] += 1
@@ -105,7 +105,7 @@ def _count_merged(made: Prepared, examples: Sequence[Example]) -> None:
 
 
 def _look_for_near_duplicates(made: Prepared, *, drop: bool) -> None:
-    """Count and name the prompts that nearly repeat one of a later split, and leave them out if asked to."""
+    """Count and list the prompts that nearly repeat one of a later split; drop them if the task says so."""
     found = near_duplicates(made.prompts)
     if not found:
         return
@@ -123,7 +123,7 @@ def _look_for_near_duplicates(made: Prepared, *, drop: bool) -> None:
 
 
 def _empty(task: str, splits: Sequence[str], made: Prepared) -> StageError:
-    """The error of data that fills not all splits, with what its rows became."""
+    """The error of data with an empty split, with counts of its rows."""
     groups = len({signature(p.prompt) for p in made.prompts})
     facts = [f"{len(made.prompts)} distinct prompts in all"]
     if groups < len(made.prompts):
@@ -131,19 +131,19 @@ def _empty(task: str, splits: Sequence[str], made: Prepared) -> StageError:
     if merged := made.counts.get("rows_merged"):
         facts.append(f"{merged:.0f} more rows repeat one of these prompts")
     if dropped := made.counts.get("near_duplicates_dropped"):
-        facts.append(f"{dropped:.0f} near-duplicates were left out, as near_duplicates=drop says")
+        facts.append(f"{dropped:.0f} near-duplicates were dropped (near_duplicates=drop)")
     return StageError(
-        f"task {task}: the {' and '.join(splits)} split is empty ({'; '.join(facts)})", "Give it more distinct prompts."
+        f"task {task}: the {' and '.join(splits)} split is empty ({'; '.join(facts)})", "Provide more distinct prompts."
     )
 
 
 def split(examples: Iterable[Example]) -> list[Prompt]:
-    """Make one prompt of the examples that have the same text, with all their references, and split the prompts.
+    """Merge examples with the same prompt, keeping all references, and split the prompts.
 
-    Texts are the same if they are equal once normalised (NFC), whatever their white space. Prompts with the same words,
-    in any order and whatever their case and punctuation, share a split, which the hash of these words decides; each
-    keeps its own references. A prompt's id is that hash, or the hash of its text where others have the same words.
-    Where examples name their splits, these hold, and an example of an earlier split is left out. Sorted by id.
+    Prompts are the same if their texts are equal once normalised (NFC), white space aside. Prompts with the same words,
+    in any order, case and punctuation, share a split, which the hash of these words decides; each keeps its own
+    references. A prompt's id is that hash, or the hash of its text if others have the same words. Splits that examples
+    name take precedence, and an example whose prompt is also in a later split is left out. Sorted by id.
     """
     given = given_splits(examples, signature)
     shares = given.shares(SHARES)
@@ -168,12 +168,12 @@ def split(examples: Iterable[Example]) -> list[Prompt]:
 
 
 def signature(prompt: str) -> str:
-    """What prompts of one split have in common: their words, sorted, without case and punctuation; else their text."""
+    """The common key of prompts that share a split: their sorted words without case and punctuation, or the text."""
     return " ".join(sorted(tokens(prompt))) or canonical(prompt)
 
 
 def leaks(prompts: Sequence[Prompt]) -> list[str]:
-    """Prompts whose words are those of a prompt in another split: one line each, naming both."""
+    """Prompts with the same words as a prompt of another split: one line each, naming both."""
     home: dict[str, Prompt] = {}
     found = []
     for prompt in prompts:

@@ -61,10 +61,10 @@ def response_of(row: Mapping[str, Any]) -> Response:
 
 
 def read_responses(artifact: Artifact, prompts: Sequence[Prompt]) -> dict[str, tuple[Response, ...]]:
-    """Responses by example id; none where the teacher was allowed to have none (`without_response`).
+    """Responses by example id; an empty tuple for prompts that the teacher skipped (`without_response`).
 
     Raises:
-        StageError: naming a prompt that is not there.
+        StageError: naming a prompt without an entry.
     """
     by_id = {
         row["id"]: tuple(response_of(r) for r in row["responses"]) for row in read_lines(artifact.path / RESPONSES)
@@ -77,7 +77,7 @@ def read_responses(artifact: Artifact, prompts: Sequence[Prompt]) -> dict[str, t
 
 
 def scored(prompt: Prompt, response: str, teacher: str | None = None) -> Scored:
-    """What a metric sees of a prompt and a response to it."""
+    """A prompt with a response, as a metric receives it."""
     return Scored(
         id=prompt.id,
         prompt=prompt.prompt,

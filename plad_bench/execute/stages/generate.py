@@ -1,4 +1,4 @@
-"""The generate stage: a model's responses to the prompts of a split, one or several for each."""
+"""The generate stage: a model's responses to the prompts of a split, one or several for each prompt."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def run(context: Context) -> None:
-    """Write responses.jsonl: for each prompt its responses, as text and as the token ids they were generated as."""
+    """Write responses.jsonl: for each prompt its responses, as text and as the generated token ids."""
     from plad_bench.learn.generation import Decoding
     from plad_bench.learn.seeds import derive
 
@@ -27,7 +27,7 @@ def run(context: Context) -> None:
             max_new_tokens=spec["max_new_tokens"],
             temperature=spec.get("temperature", 0.0),
             top_k=spec.get("top_k", 0),
-            seed=derive(seed, "again", number) if number else seed,  # the first is what a single one would be
+            seed=derive(seed, "again", number) if number else seed,  # the first equals that of a single response
         )
         for number in range(spec.get("samples", 1))
     ]
@@ -55,7 +55,7 @@ def _with_transformers(context: Context, prompts: Sequence[str], rounds: Sequenc
         def progress(done: int, _: int, before: int = before, total: int = total) -> None:
             context.progress(before + done, total)
 
-        counts = context.counts if not made else {}  # the prompts of every round are the same
+        counts = context.counts if not made else {}  # every round has the same prompts
         made.append(
             generate(model, tokenizer, prompts, decoding, progress, memory_policy=context.memory_policy, counts=counts)
         )

@@ -1,4 +1,4 @@
-"""Splits that the data itself names: what they decide, and what they leave to the hash of a prompt."""
+"""Splits named by the data itself, and the splits left to the hash of a prompt."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from plad_bench.contract.errors import StageError
 from plad_bench.contract.examples import Example
 
 ORDER = ("train", "validation", "test")
-"""A prompt that is in several splits belongs to the last of them."""
+"""A prompt in several splits belongs to the last of them."""
 
 
 @dataclass(frozen=True)
 class GivenSplits:
-    """Which prompts belong to which split, by what their words have in common; and which examples remain."""
+    """The splits of prompts, by the common key of their words, and the remaining examples."""
 
     examples: Sequence[Example]
     by_words: dict[str, str] = field(default_factory=dict)
     left_out: int = 0
-    """Examples of an earlier split whose prompt is one of a later split, too."""
+    """Examples left out because their prompt is also in a later split."""
 
     def shares(self, shares: dict[str, int]) -> dict[str, int]:
-        """The shares of those splits that nobody named: they are taken from the training examples."""
+        """The shares of the splits that the data does not name; they are taken from the training examples."""
         return {name: share for name, share in shares.items() if name not in set(self.by_words.values())}
 
 
 def given_splits(examples: Iterable[Example], words: Callable[[str], str]) -> GivenSplits:
-    """Read the splits that examples name.
+    """Read the splits named by examples.
 
     Args:
-        examples: those of a task.
-        words: a prompt -> what it has in common with all that must not be in another split.
+        examples: of a task.
+        words: prompt -> common key of prompts that must share a split.
 
     Raises:
         StageError: for a split that does not exist.

@@ -1,7 +1,4 @@
-"""The init stage: a model before any training of ours.
-
-New weights from a seed, some layers of a published model, or a pointer to one.
-"""
+"""The init stage: a model before training. New weights from a seed, layers of a published model, or a pointer to it."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from plad_bench.execute.worker import Context
 
 
 def run(context: Context) -> None:
-    """Write model/: a Hugging Face directory, or pointer.json to one that is not ours to copy."""
+    """Write model/: a Hugging Face directory, or pointer.json to one that is used in place."""
     from plad_bench.learn import models, pruning
 
     target = context.out / MODEL

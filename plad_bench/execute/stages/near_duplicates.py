@@ -1,9 +1,9 @@
-"""Near-duplicates across splits: prompts that mostly say what an evaluated prompt says.
+"""Near-duplicates across splits: prompts that mostly repeat an evaluated prompt.
 
-Prompts are compared by their sets of three consecutive words, the ends of the text counted as words. What many prompts
-have in common, such as an instruction or a template, says nothing of one of them: a triple that more prompts have than
-`template_size` says does not count. Two prompts are near-duplicates if the Jaccard similarity of their sets reaches the
-threshold, of the triples that count and of all triples.
+Prompts are compared by their sets of three consecutive words, with the ends of the text counted as words. Triples that
+many prompts share come from an instruction or a template, and distinguish no prompt: a triple in more prompts than
+`template_size` does not count. Two prompts are near-duplicates if the Jaccard similarity of their sets reaches the
+threshold, both for the triples that count and for all triples.
 
 The search is exact. Two sets that reach the threshold share one of their rarest members, so only those are indexed
 (prefix filtering, Chaudhuri et al. 2006, ICDE).
@@ -22,13 +22,13 @@ from plad_bench.contract.words import tokens
 from plad_bench.execute.stages.files import Prompt
 
 THRESHOLD = 0.5
-"""Similarity from which prompts count as near-duplicates. One changed word is found in a text of seven words or more;
-in a shorter one it makes another question as often as not."""
+"""Similarity threshold of near-duplicates. It finds one changed word in a text of seven words or more; in a shorter
+text a changed word often makes a different question."""
 ORDER = ("train", "validation", "test")
 """A prompt is compared with those of later splits."""
 
 _BITS = 21
-"""A word's number has this many, so that three fit into one integer; exact up to two million different words."""
+"""The range of word numbers: three numbers fit into one integer, exactly for up to two million different words."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Near:
     prompt: Prompt
     other: Prompt
     similarity: float
-    """The smaller one: of the triples that count, or of all."""
+    """The smaller of the similarities of the triples that count and of all triples."""
 
     def __str__(self) -> str:
         return (
@@ -48,30 +48,30 @@ class Near:
 
 
 def template_size(prompts: int) -> int:
-    """How many prompts may share a triple before it counts as part of a template: 1 % of them, but 20 at the least.
+    """The maximum number of prompts that share a triple before it counts as part of a template.
 
-    Of fewer than 200 prompts it is a tenth, and 2 at the least.
+    1 % of the prompts, and at least 20; of fewer than 200 prompts 10 %, and at least 2.
     """
     return max(2, min(20, prompts // 10), prompts // 100)
 
 
 @dataclass(frozen=True)
 class _Triples:
-    """Of one prompt: all its triples, numbered from the rarest to the commonest, and those of them that count."""
+    """The triples of a prompt, numbered from the rarest to the commonest: all of them, and those that count."""
 
     every: NDArray[np.int64]
     telling: NDArray[np.int64]
 
     def prefix(self, threshold: float) -> list[int]:
-        """As many of those that count, the rarest first, as one that reaches the threshold can't lack all of."""
+        """The rarest triples that count, as many as a similar prompt cannot lack all of."""
         kept = len(self.telling) - math.ceil(threshold * len(self.telling)) + 1
         return self.telling[:kept].tolist()
 
 
 def near_duplicates(prompts: Sequence[Prompt], threshold: float = THRESHOLD) -> list[Near]:
-    """Every prompt that nearly repeats one of a later split, with the first such one.
+    """Every prompt that nearly repeats one of a later split, with the first such prompt.
 
-    Memory is about thirty bytes for each word of the prompts; time is mostly that of reading them.
+    Memory is about thirty bytes per word of the prompts; most of the time is spent reading them.
     """
     if not prompts:
         return []

@@ -1,4 +1,4 @@
-"""Which of a builder's pairs are kept, and for which reason each of the others is not."""
+"""Filters pairs by the method's parameters, and counts the dropped ones by reason."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from plad_bench.contract.words import canonical, words
 
 
 def sift(pairs: Iterable[Pair], params: PairParams) -> tuple[list[Pair], Counter[str]]:
-    """The pairs that the parameters let through, in their order, and how many were dropped by the first such reason."""
+    """The kept pairs in their order, and the number of pairs dropped by each reason; the first reason counts."""
     kept: list[Pair] = []
     dropped: Counter[str] = Counter()
     of_prompt: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""The pairs stage: preference pairs from the responses there are, scored where the method reads scores."""
+"""The pairs stage: builds preference pairs from responses, and scores them if the method reads scores."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run(context: Context) -> None:
         why = ", ".join(f"{count} {reason}" for reason, count in dropped.most_common())
         raise StageError(
             f"{builder.label} made no pair out of {len(prompts)} prompts" + (f" (dropped: {why})" if why else ""),
-            "Loosen its filters, or have more samples (--samples)." if why else "",
+            "Relax its filters, or sample more responses (--samples)." if why else "",
         )
     rows: list[dict[str, Any]] = [
         {"id": p.id, "chosen": response_row(p.chosen), "rejected": response_row(p.rejected)} for p in pairs
@@ -69,7 +69,7 @@ def run(context: Context) -> None:
 def _with_margins(
     pairs: Iterable[Pair], candidates: Mapping[str, Candidates], score: Callable[[Sequence[Scored]], Sequence[float]]
 ) -> list[Pair]:
-    """The pairs with their margins, those that have one already as they are."""
+    """The pairs with margins; those that have a margin keep it."""
     pairs = list(pairs)
     bare = [pair for pair in pairs if pair.margin is None]
     sides = [candidates[p.id].scored(r.text) for p in bare for r in (p.chosen, p.rejected)]

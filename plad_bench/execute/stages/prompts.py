@@ -1,4 +1,4 @@
-"""What each model of a run is given for a prompt, as `plan --show-prompt` tells it."""
+"""The text and token ids that each model of a run is given for a prompt, for `plan --show-prompt`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ Find = Callable[[str], Path | None]
 
 
 def given(cells: Iterable[Cell], find: Find, firsts: Mapping[str, str]) -> list[dict[str, Any]]:
-    """For each task, teacher and student of the cells: role, model, task, and text, ids and end, or the reason why not.
+    """For each task, teacher and student: role, model, task, and text, ids and end token, or why there are none.
 
-    The prompt is the first of the training split: of the data stage, or else of `firsts`, by task; "{prompt}" where
-    neither is there.
+    The prompt is the first training prompt: of the data stage, otherwise from `firsts` by task, otherwise "{prompt}".
     """
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for cell in cells:
@@ -38,7 +37,7 @@ def _given(cell: Cell, role: str, find: Find, first: str) -> dict[str, Any]:
     prompt = next(_first(find(cell.plan.data.key)), first or "{prompt}")
     chosen = cell.teacher if role == "teacher" else cell.student
     if chosen.component.model is None:
-        return {"reason": "it is asked for text, and what answers applies its own template"}
+        return {"reason": "its endpoint applies its own template"}
     source = chosen.component.model(chosen.params)
     init = cell.plan.init if role == "student" else next(s for s in cell.plan.teacher_model.walk() if s.name == "init")
     if isinstance(source, HubModel):
@@ -49,7 +48,7 @@ def _given(cell: Cell, role: str, find: Find, first: str) -> dict[str, Any]:
         if files is None:
             return {"template": "none", "text": f"{BOS}{prompt}\n"}
     if files is None:
-        return {"reason": "its files are not here yet"}
+        return {"reason": "its files are not available yet"}
     return _shown(files, source, format_, prompt)
 
 

@@ -1,4 +1,4 @@
-"""The reference stage: log-probabilities of every pair under the frozen initialised student."""
+"""The reference stage: log-probabilities of every pair under the reference model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run(context: Context) -> None:
         sums: list[float] = []
         for part in memory.slices(some, size):
             batch = sequences.collate(part, tokenizer.pad_token_id, context.device)
-            with torch.no_grad():  # not inference_mode, in which no head could be compared with its gradients
+            with torch.no_grad():  # not inference_mode, which would prevent the comparison of heads by their gradients
                 sums += sequence_logprobs(predictor, batch)[0].tolist()
         return sums
 
@@ -43,7 +43,7 @@ def run(context: Context) -> None:
     for side in ("chosen", "rejected"):
         for indices in sequences.micro_batches([row[side] for row in rows], BATCH):
             read = functools.partial(logprobs, [rows[i][side] for i in indices])
-            sums = memory.fit(read, len(indices), context.memory_policy, what="reading one text")
+            sums = memory.fit(read, len(indices), context.memory_policy, what="reading one response")
             for i, value in zip(indices, sums, strict=True):
                 facts[i][f"reference_{side}"] = value
     (context.out / LOGPROBS).write_text(json.dumps(facts))

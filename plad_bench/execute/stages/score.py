@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def run(context: Context) -> None:
-    """Write values.json: example -> value, null where the example has none."""
+    """Write values.json: example -> value, null if the example has none."""
     metric = context.chosen("metric")
     made = context.inputs["responses"].manifest["document"]["spec"]
     prompts = read_prompts(context.inputs["data"], made["split"], made.get("limit", 0))
@@ -45,25 +45,25 @@ def run(context: Context) -> None:
 def measure(
     context: Context, metric: Chosen, examples: Sequence[Scored], tools: Tools
 ) -> list[float] | dict[str, float]:
-    """The metric's values of the examples, or by name, "metric:name", of examples of its own.
+    """The metric's value by example id, or by "metric:name" for examples that the metric brings.
 
     Raises:
-        StageError: if it does not yield one finite number (or NaN) per example.
+        StageError: if the metric does not return one finite number or NaN per example.
     """
     given = resolve(metric.component.score)(examples, metric.params, tools)
     own = isinstance(given, Mapping)
     values = [float(v) for v in (given.values() if own else given)]
     if len(values) != len(examples) and not own:
-        raise StageError(f"metric {metric.label} gave {len(values)} values for {len(examples)} examples")
+        raise StageError(f"metric {metric.label} returned {len(values)} values for {len(examples)} examples")
     if any(math.isinf(v) for v in values):
-        raise StageError(f"metric {metric.label} gave an infinite value")
+        raise StageError(f"metric {metric.label} returned an infinite value")
     if own:
         return {f"{metric.component.name}:{name}": value for name, value in zip(given, values, strict=True)}
     return values
 
 
 class _Tools(Tools):
-    """What this stage has: its inputs, its device, its directories."""
+    """The tools of this stage: its inputs, its device, its directories."""
 
     def __init__(
         self,
@@ -125,11 +125,11 @@ def _first(responses: Mapping[str, tuple[Response, ...]], example: Scored, what:
 
 
 def _undeclared(what: str) -> StageError:
-    return StageError(f"a metric asked for {what}, which this stage does not have", "Declare it in the metric's needs.")
+    return StageError(f"a metric used {what}, which this stage does not have", "Declare it in the metric's needs.")
 
 
 def scorer_of(context: Context, named: Mapping[str, Any]) -> Scorer:
-    """The scorer that a job names."""
+    """The scorer named by the job."""
     return _oriented(context, context.chosen("scorer", named), _Tools(context))
 
 
@@ -141,7 +141,7 @@ def _oriented(context: Context, metric: Chosen, tools: Tools) -> Scorer:
     def score(examples: Sequence[Scored]) -> list[float]:
         values = measure(context, metric, examples, tools)
         if isinstance(values, dict):
-            raise StageError(f"metric {metric.label} has examples of its own, so it cannot serve as a scorer")
+            raise StageError(f"metric {metric.label} brings its own examples, so it cannot serve as a scorer")
         return [sign * value for value in values]
 
     return score

@@ -1,4 +1,4 @@
-"""The signals stage: what the teacher says of every token of a source of text, for all methods and seeds to read."""
+"""The signals stage: precomputes the teacher's log-probabilities of a source of text, for all methods and seeds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def run(context: Context) -> None:
-    """Write the files of learn/signals.py for every training sequence of the text."""
+    """Write the files of learn/teacher_cache.py for every training sequence of the text."""
     _BACKENDS[context.spec.get("backend", "transformers")](context)
 
 

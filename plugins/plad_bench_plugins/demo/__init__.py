@@ -1,1 +1,1 @@
-"""The embedded demo task: its words, its grammar, and the stage artifacts (a trained teacher) that ship with it."""
+"""The embedded demo task: its words, its grammar, and a trained teacher as a shipped artifact."""

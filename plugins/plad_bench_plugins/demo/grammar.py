@@ -1,8 +1,8 @@
-"""The demo task's data: meanings of guided walks, sentences that say them, and the exact reading back.
+"""The demo task's data: meanings of guided walks, sentences that state them, and an exact parser.
 
 A meaning is a name and two to six other slots. `realise` plans which slots go into which sentence and in which role,
-then picks frames and phrases, each with Zipf's weights; `read` finds every (slot, value) that a text states.
-All of it is our own; nothing is taken from any corpus.
+then picks frames and phrases with Zipf's weights; `read` finds every (slot, value) that a text states.
+All of it was written for this project; nothing comes from a corpus.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ MAX_ADJECTIVES = 2
 _KEY = re.compile(r"\[([^\]]*)\]")
 _WORD = re.compile(r"\w+")
 _EVENTS = {"terrain", "guide", "season", "start"}
-"""Slots whose verb phrase can take an adverbial of one of _ADVERBIALS."""
+"""Slots whose verb phrase can take one of the _ADVERBIALS."""
 _ADVERBIALS = {*_EVENTS, "food"}
 _FRONTABLE = {"season", "start", "terrain"}
 _ADJECTIVES = ("level", "price", "length", "dogs", "season", "guide", "terrain")
-"""The order in which English puts them before a noun."""
+"""English order of adjectives before a noun."""
 
 # ---------------------------------------------------------------------------------------------------- meanings
 
 
 def meanings(count: int = MEANINGS, seed: int = SEED) -> Iterator[dict[str, str]]:
-    """`count` different meanings: slot -> value, the name first, 3 to 7 slots each, common values more often."""
+    """`count` different meanings: slot -> value, the name first, 3 to 7 slots each; common values are more frequent."""
     rng = Random(seed)
     seen: set[str] = set()
     while len(seen) < count:
@@ -57,10 +57,10 @@ def linearise(meaning: Mapping[str, str]) -> str:
 
 
 def realise(meaning: Mapping[str, str], rng: Random) -> str:
-    """One English wording of a meaning. Same meaning and generator state, same text."""
+    """An English wording of a meaning, determined by the meaning and the generator's state."""
     order = {slot: i for i, slot in enumerate(LEXICON)}
     slots = [slot for slot in meaning if slot != NAME]
-    # people name things in roughly one order, seldom exactly
+    # people name things in roughly the same order, rarely exactly
     slots.sort(key=lambda slot: order[slot] + 6 * rng.random())
     first = min(len(slots), rng.choices((1, 2, 3, 4), (2, 4, 3, 1))[0])
     writer = _Writer(meaning, rng)
@@ -124,7 +124,7 @@ class _Writer:
         return f"{article} {words}"
 
     def _verbs(self, slots: Sequence[str]) -> str:
-        """Write a verb phrase about all the slots; an adverbial replaces a further verb where it can."""
+        """Write a verb phrase about all the slots; an adverbial replaces a further verb if possible."""
         parts: list[str] = []
         previous = ""
         for slot in slots:
@@ -169,7 +169,7 @@ def _capital(text: str) -> str:
 
 
 def _zipf(rng: Random, options: Sequence[T], exponent: float = 1.0) -> T:
-    """One of the options, the k-th with a probability proportional to k^-exponent."""
+    """One of the options, the k-th with probability proportional to k^-exponent."""
     return rng.choices(options, cum_weights=_cumulative(len(options), exponent))[0]
 
 
@@ -182,7 +182,7 @@ def _cumulative(count: int, exponent: float) -> tuple[float, ...]:
 
 
 def readings() -> Iterator[tuple[str, str, str]]:
-    """(key, slot, value) of every phrase, lower-case; a key comes as often as phrases have it."""
+    """(key, slot, value) of every phrase, lower-case; a key is repeated for each of its phrases."""
     for name in NAMES:
         yield name.lower(), NAME, name
     for slot, values in LEXICON.items():
@@ -198,7 +198,7 @@ def _all(phrases: Phrases) -> tuple[str, ...]:
 
 @lru_cache(maxsize=1)
 def _index() -> dict[str, list[tuple[str, tuple[str, str]]]]:
-    """First word of a key -> the keys that begin with it, the longest first, and what they mean."""
+    """First word of a key -> keys that begin with it, the longest first, and their meanings."""
     index: dict[str, dict[str, tuple[str, str]]] = {}
     for key, slot, value in readings():
         word = _WORD.match(key)
@@ -208,7 +208,7 @@ def _index() -> dict[str, list[tuple[str, tuple[str, str]]]]:
 
 
 def read(text: str) -> set[tuple[str, str]]:
-    """Every (slot, value) that the text states: the longest key at each word, from left to right."""
+    """Every (slot, value) that the text states, by the longest key at each word, from left to right."""
     text = text.lower()
     index = _index()
     found: set[tuple[str, str]] = set()
@@ -227,6 +227,6 @@ def read(text: str) -> set[tuple[str, str]]:
 
 
 def slot_errors(text: str, slots: Sequence[Sequence[str]]) -> tuple[int, int]:
-    """(slots of the meaning, as [slot, value], that the text does not state; statements that are not in it)."""
+    """(slots of the meaning, as [slot, value], missing in the text; statements that are not in the meaning)."""
     stated, meant = read(text), {(slot, value) for slot, value in slots}
     return len(meant - stated), len(stated - meant)

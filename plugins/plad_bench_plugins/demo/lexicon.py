@@ -1,7 +1,7 @@
-"""The words of the demo task: for every slot and value of a guided walk, the phrases that say it.
+"""The words of the demo task: phrases for every slot and value of a guided walk.
 
-A phrase has one key in square brackets. Keys are unambiguous, one key one value, so that a text can be read back
-exactly. Lists are ordered from common to rare: whoever draws from them does so with Zipf's weights.
+A phrase has one key in square brackets. Each key has one value, so that texts can be parsed exactly. Lists are ordered
+from common to rare and are sampled with Zipf's weights.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NOUNS = ("walk", "guided walk", "hike", "route", "outing", "ramble")
 
 @dataclass(frozen=True)
 class Phrases:
-    """The ways to say one value, by syntactic role. Empty where the value has no phrase of that role."""
+    """The phrases of a value, by syntactic role; empty if it has none for a role."""
 
     adjectives: tuple[str, ...] = ()
     """Before the noun: "a [hard] walk"."""
@@ -33,7 +33,7 @@ class Phrases:
 
 
 def _fill(frames: Sequence[str], words: Sequence[str]) -> tuple[str, ...]:
-    """Every frame with every word, those of two common parts first."""
+    """Every combination of frames and words, the common ones first."""
     ranked = sorted(((i + 1) * (j + 1), i, j) for i in range(len(frames)) for j in range(len(words)))
     return tuple(frames[i].format(words[j]) for _, i, j in ranked)
 

@@ -1,7 +1,7 @@
-"""Make the teacher that ships with the demo again: `python -m plad_bench_plugins.demo.remake [STORE]`.
+"""Makes the demo's shipped teacher again: `python -m plad_bench_plugins.demo.remake [STORE]`.
 
-It is nothing but the artifact of an ordinary teacher stage, with its training curve, and the scores of the teacher's
-row on the test split beside it. It takes about five minutes on one core.
+It is the artifact of an ordinary teacher stage, with its training curve, and with the scores of the teacher's row on
+the test split. It takes about five minutes on one core.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def teacher_cell(registry: Registry) -> Cell:
 
 
 def main(store: Path) -> None:
-    """Train, score, and put the artifact where the package ships it."""
+    """Train, score, and move the artifact to its place in the package."""
     import numpy as np
 
     registry = Registry.load()

@@ -1,1 +1,1 @@
-"""Distillation methods: a file each, holding the formula, its parameters and its citation."""
+"""Distillation methods, one file each, with the formula, its parameters and its citation."""

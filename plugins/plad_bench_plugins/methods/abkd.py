@@ -15,9 +15,9 @@ class ABKDParams(DivergenceParams):
     """Parameters of abkd."""
 
     alpha: float = param(0.5, ge=0, search=(0.1, 1.0), source="ours; arXiv:2505.04560 tunes it for each task")
-    """Exponent of p: how much the loss dwells on what the teacher finds likely."""
+    """Exponent of p: emphasis on tokens that the teacher finds likely."""
     beta: float = param(0.5, ge=0, search=(0.1, 1.0), source="ours; arXiv:2505.04560 tunes it for each task")
-    """Exponent of q: how much it dwells on what the student finds likely."""
+    """Exponent of q: emphasis on tokens that the student finds likely."""
 
 
 def loss(student: Tensor, teacher: Tensor, labels: Tensor, params: ABKDParams) -> Tensor:

@@ -1,4 +1,4 @@
-"""AKL: forward and reverse KL, weighted by where the student is furthest from the teacher."""
+"""AKL: forward and reverse KL, weighted by where student and teacher differ most."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class AKLParams(DivergenceParams):
     """Parameters of akl."""
 
     mu: float = param(0.5, ge=0, le=1, search=(0.1, 0.9), source="arXiv:2404.02657")
-    """Mass of the teacher's head: the likeliest tokens that together stay within it, and always the likeliest."""
+    """Mass of the teacher's head: the most likely tokens with at most this mass together, and at least one token."""
 
 
 def loss(student: Tensor, teacher: Tensor, labels: Tensor, params: AKLParams) -> Tensor:

@@ -1,4 +1,4 @@
-"""DistiLLM: skew KL, with student text from a replay buffer as often as validation asks for it."""
+"""DistiLLM: skew KL on fixed text and, depending on validation, on-policy text and a replay buffer."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class DistiLLMParams(TokenParams):
     kind: Literal["skl", "srkl"] = param("skl", source="arXiv:2402.03898 proposes both")
     """Skew forward or skew reverse KL."""
     alpha: float = param(0.1, ge=0, lt=1, search=(0.01, 0.5, "log"), source="arXiv:2402.03898")
-    """Share of a distribution that is mixed into the other one's place."""
+    """Share of the other distribution in the mixture."""
     buffer: int = param(1000, ge=1, source="arXiv:2402.03898")
-    """How many student responses the replay buffer holds."""
+    """Responses in the replay buffer."""
     raise_by: float = param(0.1, ge=0, le=1, source="arXiv:2402.03898")
-    """What a worse validation loss adds to the probability of student text."""
+    """Increase of the probability of student text after a worse validation loss."""
     student: float | None = param(None, ge=0, le=1, source="ours")
-    """Fixes the probability of student text instead; validation raises it from 0 in training."""
+    """Fixes the probability of student text; otherwise validation raises it from 0 during training."""
     replayed: float | None = param(None, ge=0, le=1, source="ours")
-    """Fixes how much of that is replayed instead; in training it grows from 0 to 1."""
+    """Fixes the replayed share of student text; otherwise it grows from 0 to 1 during training."""
 
 
 def loss(student: Tensor, teacher: Tensor, _labels: Tensor, params: DistiLLMParams) -> Tensor:
@@ -39,12 +39,12 @@ def loss(student: Tensor, teacher: Tensor, _labels: Tensor, params: DistiLLMPara
 
 
 def student_share(share: float, previous: float, validation: float, params: DistiLLMParams) -> float:
-    """The probability of student text after a validation: raised where the loss is worse than the previous one."""
+    """The probability of student text after a validation: raised if the loss is worse than the previous one."""
     return min(1.0, share + params.raise_by) if validation > previous else share
 
 
 def apply(params: DistiLLMParams, state: Mapping[str, float], progress: float) -> DistiLLMParams:
-    """Set the share of student text to the schedule's and that of replay within it to the progress of training."""
+    """Set the share of student text from the schedule, and the replayed share of it from the progress of training."""
     student = state["share"] if params.student is None else params.student
     replayed = progress if params.replayed is None else params.replayed
     return params.model_copy(update={"student": student, "replayed": replayed})
@@ -53,7 +53,7 @@ def apply(params: DistiLLMParams, state: Mapping[str, float], progress: float) -
 def update(
     params: DistiLLMParams, state: Mapping[str, float], _progress: float, _loss: float, validation: float | None
 ) -> Mapping[str, float]:
-    """Heed a validation loss."""
+    """Update the schedule with a validation loss."""
     if validation is None:
         return state
     previous = state.get("validation", validation)
@@ -61,7 +61,7 @@ def update(
 
 
 def text(params: DistiLLMParams) -> Mapping[Text, float]:
-    """Fixed text, or the student's: fresh, or replayed as long as there is something to replay."""
+    """Fixed text or the student's: on-policy, or from the replay buffer once it has entries."""
     student, replayed = params.student or 0.0, params.replayed or 0.0
     return {params.data: 1 - student, Text.STUDENT: student * (1 - replayed), Text.REPLAY: student * replayed}
 
@@ -69,7 +69,7 @@ def text(params: DistiLLMParams) -> Mapping[Text, float]:
 RECORDS = (
     Method(
         name="distillm",
-        summary="Skew KL, on student text as often as validation asks for it, more and more of it replayed.",
+        summary="Skew KL on fixed text and, as often as validation requires, on student text, increasingly replayed.",
         paper="arXiv:2402.03898",
         title="DistiLLM: Towards Streamlined Distillation for Large Language Models",
         equation="KL(p || alpha p + (1 - alpha) q), or KL(q || (1 - alpha) p + alpha q)",

@@ -1,4 +1,4 @@
-"""DistiLLM-2: pull the student towards the teacher on its text, push it off its own: PLaD's pairs with logits."""
+"""DistiLLM-2: raises the likelihood of the teacher's text and lowers that of the student's, with logits."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class DistiLLM2Params(MethodParams):
     """Parameters of distillm2."""
 
     alpha: float = param(0.1, ge=0, lt=1, search=(0.01, 0.5, "log"), source="arXiv:2503.07067")
-    """Share of a distribution that is mixed into the other one's place."""
+    """Share of the other distribution in the mixture."""
     beta: float = param(1.0, ge=0, le=2, search=(0.2, 2.0), source="arXiv:2503.07067")
-    """Weight of the student's text; the teacher's gets 2 - beta."""
+    """Weight of the student's text; the teacher's text has 2 - beta."""
 
 
 def teacher_term(student: Tensor, teacher: Tensor, _labels: Tensor, params: DistiLLM2Params) -> Tensor:
@@ -36,7 +36,7 @@ def student_term(student: Tensor, teacher: Tensor, _labels: Tensor, params: Dist
 RECORDS = (
     Method(
         name="distillm2",
-        summary="Skew KL on the teacher's text and skew reverse KL on the initial student's: PLaD's white-box twin.",
+        summary="Skew KL on the teacher's text and skew reverse KL on off-policy samples: PLaD's pairs, with logits.",
         paper="arXiv:2503.07067",
         title="DistiLLM-2: A Contrastive Approach Boosts the Distillation of LLMs",
         equation="(2 - beta) KL(p || alpha p + (1 - alpha) q) on y_T + beta KL(q || (1 - alpha) p + alpha q) on y_S",

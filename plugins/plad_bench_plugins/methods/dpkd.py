@@ -1,4 +1,4 @@
-"""DPKD: at every position, prefer the teacher's first choice to the student's by more than the teacher does."""
+"""DPKD: at every position, prefers the teacher's first choice to the student's by more than the teacher does."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class DPKDParams(TokenParams):
     beta: float = param(0.1, ge=0, search=(0.02, 2.0, "log"), source="arXiv:2406.19774")
     """Scale of the preference."""
     ce_weight: float = param(0.5, ge=0, le=1, search=(0.0, 0.9), source="ours")
-    """Weight of plain cross-entropy."""
+    """Weight of cross-entropy."""
 
 
 def loss(student: Tensor, teacher: Tensor, labels: Tensor, params: DPKDParams) -> Tensor:
     """-log sigmoid(beta [(log q(y_t) - log q(y_s)) - (log p(y_t) - log p(y_s))]), [N] (Li et al. 2024).
 
-    y_t and y_s are the likeliest tokens of teacher and student; where they are one, the loss is log 2 and teaches
-    nothing. A difference of log-probabilities is one of logits.
+    y_t and y_s are the most likely tokens of teacher and student. If they are equal, the loss is log 2 without
+    gradient. Differences of log-probabilities are computed from logits.
     """
     from torch.nn.functional import logsigmoid
 

@@ -1,4 +1,4 @@
-"""DPO: the student's own log-ratio to its frozen start is its reward, and the chosen response must get more of it."""
+"""DPO: the log-ratio of student and reference model is a reward, which the chosen response gets more of."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class DPOParams(MethodParams):
     """Parameters of dpo."""
 
     beta: float = param(0.1, ge=0, search=(0.01, 1.0, "log"), source="arXiv:2305.18290")
-    """Scale of the implicit reward: how dear it is to leave the initialised student."""
+    """Scale of the implicit reward: a larger beta keeps the student closer to the reference model."""
 
 
 def loss(pairs: PairBatch, params: DPOParams) -> Tensor:
@@ -31,13 +31,13 @@ def loss(pairs: PairBatch, params: DPOParams) -> Tensor:
 RECORDS = (
     Method(
         name="dpo",
-        summary="Direct preference optimisation of teacher over student, relative to the frozen initialised student.",
+        summary="Direct preference optimisation of teacher over student, relative to the reference model.",
         paper="arXiv:2305.18290",
         title="Direct Preference Optimization: Your Language Model is Secretly a Reward Model",
         equation="-log sigmoid(beta (log q/q0 (y+) - log q/q0 (y-)))",
         access=Access.TEXT,
         params=DPOParams,
         objective=PairObjective(loss=loss, reference=True),
-        step_cost="a second sequence per prompt; reference log-probabilities once per pair set",
+        step_cost="a second sequence per prompt; log-probabilities of the reference model once per pair set",
     ),
 )

@@ -1,4 +1,4 @@
-"""GKD: generalised Jensen-Shannon divergence, part of the time on the student's own text."""
+"""GKD: generalised Jensen-Shannon divergence, on on-policy text in some of the steps."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class GKDParams(TokenParams):
     beta: float = param(0.5, ge=0, le=1, search=(0.05, 0.95), source="arXiv:2306.13649")
     """The teacher's share of the mixture; 0 is defined as KL(p||q), 1 as KL(q||p)."""
     on_policy: float = param(0.5, ge=0, le=1, search=(0.1, 0.9), source="arXiv:2306.13649, where it is lambda")
-    """Probability that a step trains on fresh samples of the student."""
+    """Probability that a step trains on on-policy text."""
     temperature: float = param(1.0, gt=0, source="ours")
     """Softmax temperature of both distributions in the loss; no factor T^2."""
     sampling_temperature: float = param(0.9, gt=0, source="the default of a published implementation")
-    """Temperature of the student's samples; never enters the loss."""
+    """Temperature of the on-policy text. It has no effect on the loss."""
 
 
 def loss(student: Tensor, teacher: Tensor, _labels: Tensor, params: GKDParams) -> Tensor:
@@ -34,7 +34,7 @@ def loss(student: Tensor, teacher: Tensor, _labels: Tensor, params: GKDParams) -
 
 
 def text(params: GKDParams) -> Mapping[Text, float]:
-    """Student text with probability on_policy; a source that is never asked for is left out."""
+    """On-policy text with probability on_policy; a source of probability 0 is left out."""
     shares = {params.data: 1 - params.on_policy, Text.STUDENT: params.on_policy}
     return {source: share for source, share in shares.items() if share}
 
@@ -42,7 +42,7 @@ def text(params: GKDParams) -> Mapping[Text, float]:
 RECORDS = (
     Method(
         name="gkd",
-        summary="Generalised Jensen-Shannon divergence on fixed text or, as often, on the student's own.",
+        summary="Generalised Jensen-Shannon divergence, by default half on fixed and half on on-policy text.",
         paper="arXiv:2306.13649",
         title="On-Policy Distillation of Language Models: Learning from Self-Generated Mistakes",
         equation="beta KL(p || m) + (1 - beta) KL(q || m), m = beta p + (1 - beta) q, "

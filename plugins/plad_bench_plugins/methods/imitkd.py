@@ -1,4 +1,4 @@
-"""ImitKD: forward KL on prefixes that come ever more often from the student itself."""
+"""ImitKD: forward KL on fixed text and, increasingly, on on-policy text."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ class ImitKDParams(DivergenceParams):
     decay: float = param(200.0, ge=1, source="arXiv:2009.07253")
     """The share of fixed text at the end of training is 1 / decay."""
     fixed: float | None = param(None, ge=0, le=1, source="ours")
-    """Fixes the share of fixed text instead; the schedule sets it in training."""
+    """Fixes the share of fixed text; otherwise a schedule sets it during training."""
 
 
 def loss(student: Tensor, teacher: Tensor, labels: Tensor, params: ImitKDParams) -> Tensor:
-    """KL(p||q), [N] (Lin et al. 2020), with cross-entropy where asked for."""
+    """KL(p||q), [N] (Lin et al. 2020), with cross-entropy if its weight is not 0."""
     from plad_bench.learn.divergences import forward_kl
 
     return with_cross_entropy(forward_kl(student, teacher), student, labels, params.ce_weight)
 
 
 def fixed_share(progress: float, params: ImitKDParams) -> float:
-    """Probability decay^(-progress) that a sequence is fixed text; otherwise it is a fresh sample of the student."""
+    """Fixed text with probability decay^(-progress) per sequence; otherwise on-policy text."""
     return float(params.decay**-progress)
 
 
@@ -40,7 +40,7 @@ def apply(params: ImitKDParams, _state: Mapping[str, float], progress: float) ->
 
 
 def text(params: ImitKDParams) -> Mapping[Text, float]:
-    """Fixed text or the student's."""
+    """Fixed or on-policy text."""
     fixed = 1.0 if params.fixed is None else params.fixed
     return {params.data: fixed, Text.STUDENT: 1 - fixed}
 
@@ -48,13 +48,13 @@ def text(params: ImitKDParams) -> Mapping[Text, float]:
 RECORDS = (
     Method(
         name="imitkd",
-        summary="Forward KL on prefixes that are the student's own ever more often.",
+        summary="Forward KL on fixed text and, increasingly, on on-policy text.",
         paper="arXiv:2009.07253",
         title="Autoregressive Knowledge Distillation through Imitation Learning",
         equation="KL(p || q) on fixed text with probability decay^(-t/N), else on student text",
         access=Access.LOGITS,
         params=ImitKDParams,
         objective=TokenObjective(terms=(Term(loss=loss, text=text, draw="sequence"),), schedule=Schedule(apply=apply)),
-        step_cost="samples responses of the student for 0 to nearly all prompts as training goes on",
+        step_cost="samples responses of the student, first for no prompts and finally for nearly all",
     ),
 )

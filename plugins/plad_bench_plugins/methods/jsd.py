@@ -1,4 +1,4 @@
-"""JSD: the generalised Jensen-Shannon divergence, each expectation on text of its own distribution."""
+"""JSD: the generalised Jensen-Shannon divergence, each expectation on text from its own distribution."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def student_term(student: Tensor, teacher: Tensor, _labels: Tensor, params: JSDP
 RECORDS = (
     Method(
         name="jsd",
-        summary="Jensen-Shannon divergence: the teacher's term on its text, the student's on its own.",
+        summary="Jensen-Shannon divergence: the teacher's term on fixed text, the student's on on-policy text.",
         paper="arXiv:2307.15190",
         title="f-Divergence Minimization for Sequence-Level Knowledge Distillation",
         equation="beta KL(p || m) + (1 - beta) KL(q || m), m = beta p + (1 - beta) q",
@@ -43,7 +43,7 @@ RECORDS = (
         params=JSDParams,
         objective=TokenObjective(
             terms=(
-                # Where beta leaves nothing of an expectation, no text is sampled for it.
+                # An expectation of weight 0 needs no text.
                 Term(
                     loss=teacher_term,
                     text=lambda params: params.data,

@@ -17,7 +17,7 @@ class KDParams(TokenParams):
     ce_weight: float = param(
         0.5, ge=0, le=1, search=(0.0, 0.9), source="ours; published scripts use 0.5 or 0 under the same name"
     )
-    """Weight of plain cross-entropy, taken at temperature 1."""
+    """Weight of cross-entropy at temperature 1."""
     temperature: float = param(
         1.0, gt=0, search=(0.5, 8.0, "log"), source="ours; Hinton et al. (2015) vary it between 1 and 20"
     )

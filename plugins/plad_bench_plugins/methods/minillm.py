@@ -1,4 +1,4 @@
-"""MiniLLM: reverse KL of whole responses by policy gradient, its first step summed over the vocabulary."""
+"""MiniLLM: reverse KL of whole responses by policy gradient, with the first step summed over the vocabulary."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def loss(student: Tensor, teacher: Tensor, _labels: Tensor, _params: MiniLLMPara
 
 
 def advantage(trace: Trace, _params: MiniLLMParams) -> Tensor:
-    """What multiplies -log q(y_t) in the long-term part: w_t R_(t+1), [B, T].
+    """Factor of -log q(y_t) in the long-term part: w_t R_(t+1), [B, T].
 
     r = log p - log q of the sampled tokens, R_(t+1) the mean of r over the response after t, w = q / behaviour the
     importance weight of a token drawn from the mixture.
@@ -42,7 +42,7 @@ def advantage(trace: Trace, _params: MiniLLMParams) -> Tensor:
 RECORDS = (
     Method(
         name="minillm",
-        summary="Reverse KL of whole responses: policy gradient on what follows a token, exact for the token itself.",
+        summary="Reverse KL of whole responses: exact for each token, policy gradient for the tokens after it.",
         paper="arXiv:2306.08543",
         title="MiniLLM: Knowledge Distillation of Large Language Models",
         equation="KL(q || p) - sg(w_t mean_(s>t) log p(y_s)/q(y_s)) log q(y_t), y ~ a p + (1 - a) q, "

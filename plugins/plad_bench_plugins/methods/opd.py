@@ -1,4 +1,4 @@
-"""OPD: sample on-policy, and at every token reinforce what the teacher finds likelier than the student does."""
+"""OPD: samples on-policy, and reinforces tokens that the teacher finds more likely than the student."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def advantage(trace: Trace, _params: MethodParams) -> Tensor:
-    """A = -(log q - log p)(y), [B, T], y sampled from the student at this step; discount 0.
+    """A = -(log q - log p)(y), [B, T], y on-policy; discount 0.
 
-    The gradient of -A log q(y) is that of KL(q||p) in expectation over y, from the teacher's log-probability of one
-    token.
+    In expectation over y, the gradient of -A log q(y) is that of KL(q||p). It needs the teacher's log-probability of a
+    single token.
     """
     return trace.teacher - trace.student
 

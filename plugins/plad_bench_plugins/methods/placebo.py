@@ -1,4 +1,4 @@
-"""A control for on-policy methods: what training on one's own samples does where the teacher says nothing of them."""
+"""A control for on-policy methods: training on on-policy text without any information from the teacher."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class PlaceboParams(MethodParams):
-    """The constant that stands where OPD has the teacher's log-ratio."""
+    """The constant that replaces OPD's log-ratio of the teacher."""
 
     advantage: float = param(-1.0, lt=0, source="ours")
     """The reward of every sampled token, in nats."""
@@ -27,7 +27,7 @@ def loss(student: Tensor, _teacher: Tensor | None, labels: Tensor, params: Place
 RECORDS = (
     Method(
         name="placebo",
-        summary="Policy gradient on the student's own text with one constant negative reward; no teacher.",
+        summary="Policy gradient on on-policy text with one constant negative reward; no teacher.",
         paper="arXiv:2608.31046",
         title="On-policy distillation with a constant advantage",
         equation="-A log q(y), A = -1, y ~ q",

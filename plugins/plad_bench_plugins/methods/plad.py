@@ -1,4 +1,4 @@
-"""PLaD: the teacher's response is taken to be better than the student's own, and the student learns that order."""
+"""PLaD: ranks the teacher's response above the student's own, which is taken to be worse."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ CHOSEN = "unknown in the paper; chosen on the validation splits of demo and e2e 
 
 
 class PLaDParams(MethodParams):
-    """Parameters of plad. The paper's own values are not known to us: no default here is presented as the paper's."""
+    """Parameters of plad. We do not know the paper's own values, so no default here is presented as the paper's."""
 
     loss: Literal["rank", "margin"] = param("rank", source="ours: the variant that needs no scorer")
-    """rank: a constant margin. margin: in proportion to how much better a scorer finds the chosen response."""
+    """rank: a constant margin. margin: proportional to the difference of the scorer's values."""
     beta: float = param(10.0, ge=0, search=(1.0, 100.0, "log"), source=CHOSEN)
     """The margin (rank), or the scale of the score difference (margin), in nats."""
     logprob: Literal["sum", "mean"] = param("sum", source="arXiv:2406.02886: the formula is written with sums")
     """Log-probability of a response: summed over its tokens, or per token."""
     sft_weight: float = param(30.0, ge=0, search=(1.0, 100.0, "log"), source=CHOSEN)
-    """Weight of the anchor -log q(y+)/length(y+), which is per token where `logprob` is summed over about 30."""
+    """Weight of the anchor -log q(y+)/length(y+), which is per token even if `logprob` is summed over about 30."""
     scorer: str = param("rouge-l", min_length=1, source="unknown in the paper; ours")
-    """The metric that scores responses where loss=margin."""
+    """The metric that scores responses if loss=margin."""
 
 
 def loss(pairs: PairBatch, params: PLaDParams) -> Tensor:
     """max(0, margin - l(y+) + l(y-)) + sft_weight anchor, [B] (Zhang et al. 2024).
 
     l is the log-probability under the student, summed or per token. The margin is beta (rank) or
-    beta (s(y+) - s(y-)) (margin); it may be negative where the scorer prefers the student's response.
+    beta (s(y+) - s(y-)) (margin); it may be negative if the scorer prefers the student's response.
 
     Raises:
-        ValueError: if loss=margin and the pairs come without scores.
+        ValueError: if loss=margin and the pairs have no scores.
     """
     from plad_bench_plugins.methods._pairs import anchor, mean_logprobs
 

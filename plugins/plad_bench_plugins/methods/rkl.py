@@ -1,4 +1,4 @@
-"""RKL: reverse KL on what the student itself writes; it seeks the teacher's modes."""
+"""RKL: reverse KL on on-policy text; it is mode-seeking."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def student_term(student: Tensor, teacher: Tensor, _labels: Tensor, _params: FDi
 RECORDS = (
     Method(
         name="rkl",
-        summary="Reverse KL to the teacher on the student's own text.",
+        summary="Reverse KL to the teacher on on-policy text.",
         paper="arXiv:2307.15190",
         title="f-Divergence Minimization for Sequence-Level Knowledge Distillation",
         equation="KL(q || p)",

@@ -1,4 +1,4 @@
-"""RSO's hinge: as DPO, but a pair that is right by a margin teaches nothing more."""
+"""RSO's hinge: as DPO, without gradient for a pair that is ranked correctly by a margin."""
 
 from __future__ import annotations
 
@@ -36,6 +36,6 @@ RECORDS = (
         access=Access.TEXT,
         params=RSOHingeParams,
         objective=PairObjective(loss=loss, reference=True),
-        step_cost="a second sequence per prompt; reference log-probabilities once per pair set",
+        step_cost="a second sequence per prompt; log-probabilities of the reference model once per pair set",
     ),
 )

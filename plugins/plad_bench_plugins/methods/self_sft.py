@@ -1,4 +1,4 @@
-"""A control: what more fine-tuning does where the student has nothing to learn from but itself."""
+"""A control: further fine-tuning without any information from a teacher or from references."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from plad_bench_plugins.methods.sft import loss
 RECORDS = (
     Method(
         name="self-sft",
-        summary="Cross-entropy on responses that the initialised student sampled itself; no teacher.",
+        summary="Cross-entropy on off-policy samples of the student itself; no teacher.",
         paper="arXiv:2604.01193",
         title="Fine-tuning on the student's own samples (SSD), unfiltered",
         equation="-log q(y_q0)",

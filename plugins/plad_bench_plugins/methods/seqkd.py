@@ -1,4 +1,4 @@
-"""Sequence-level knowledge distillation: fine-tune on what the teacher wrote."""
+"""Sequence-level knowledge distillation: fine-tuning on the teacher's responses."""
 
 from __future__ import annotations
 

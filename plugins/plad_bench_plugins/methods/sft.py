@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on the references: what every distillation must beat."""
+"""Supervised fine-tuning on the references, which every distillation method should beat."""
 
 from __future__ import annotations
 

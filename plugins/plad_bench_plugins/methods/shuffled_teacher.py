@@ -1,4 +1,4 @@
-"""A control: the teacher's text without what it says of the prompt, so that only its style is left to learn."""
+"""A control: the teacher's responses to other prompts, from which only its style can be learnt."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from plad_bench_plugins.methods.seqkd import loss
 RECORDS = (
     Method(
         name="shuffled-teacher",
-        summary="Cross-entropy on the teacher's responses, every prompt with those to another one.",
+        summary="Cross-entropy on the teacher's responses, each paired with another prompt.",
         paper="no paper: ours",
         title="Sequence-level distillation of shuffled responses",
         equation="-log q(y_T'), y_T' the teacher's response to another prompt",

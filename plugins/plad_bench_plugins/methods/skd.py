@@ -14,9 +14,9 @@ class SKDParams(MethodParams):
     """Parameters of skd."""
 
     k: int = param(25, ge=1, search=(5, 100, "log"), source="arXiv:2410.11325")
-    """A proposed token is kept if it is among the teacher's k likeliest; else the teacher samples in its place."""
+    """A proposed token is kept if it is among the teacher's k most likely; otherwise the teacher samples a new one."""
     draft: int = param(5, ge=1, source="arXiv:2410.11325")
-    """How many tokens the student proposes before the teacher looks. It changes the cost and not the text."""
+    """Tokens that the student proposes before the teacher verifies them. This changes the cost, not the text."""
 
 
 def loss(student: Tensor, teacher: Tensor, _labels: Tensor, _params: SKDParams) -> Tensor:
@@ -29,7 +29,7 @@ def loss(student: Tensor, teacher: Tensor, _labels: Tensor, _params: SKDParams) 
 RECORDS = (
     Method(
         name="skd",
-        summary="Forward KL on text the student proposes, each token outside the teacher's top k replaced by it.",
+        summary="Forward KL on text that the student proposes; the teacher replaces tokens outside its top k.",
         paper="arXiv:2410.11325",
         title="Speculative Knowledge Distillation: Bridging the Teacher-Student Gap Through Interleaved Sampling",
         equation="KL(p || q) on interleaved text: y_t ~ q if in the top k of p, else y_t ~ p",

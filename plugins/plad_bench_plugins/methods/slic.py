@@ -1,4 +1,4 @@
-"""SLiC-HF: a hinge on the summed log-probabilities of a pair, and an anchor on the chosen response."""
+"""SLiC-HF: a hinge on the summed log-probabilities of a pair, with an anchor on the chosen response."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class SLiCParams(MethodParams):
     """Parameters of slic."""
 
     margin: float = param(1.0, ge=0, search=(0.1, 10.0, "log"), source="arXiv:2305.10425")
-    """How many nats likelier the chosen response must be."""
+    """Minimum difference of the log-probabilities in nats."""
     sft_weight: float = param(
         1.0, ge=0, search=(0.1, 10.0, "log"), source="ours; the paper's weight is not known to us"
     )

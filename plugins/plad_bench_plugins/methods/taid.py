@@ -1,4 +1,4 @@
-"""TAID: a teacher that starts near the student and moves away as fast as the student follows."""
+"""TAID: a target that starts near the student and moves to the teacher as fast as the student follows."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class TAIDParams(DivergenceParams):
     t_start: float = param(0.4, ge=0, le=1, search=(0.1, 0.7), source="arXiv:2501.16937")
     """The teacher's share of the target's logits at the first step."""
     t_end: float = param(1.0, ge=0, le=1, source="arXiv:2501.16937")
-    """Its greatest share."""
+    """Its maximum."""
     alpha: float = param(5e-4, ge=0, source="arXiv:2501.16937")
-    """How far one step may move it beyond the linear schedule."""
+    """Maximum increase per step beyond the linear schedule."""
     momentum: float = param(0.99, ge=0, lt=1, source="arXiv:2501.16937")
-    """Of the running mean of the relative fall of the loss."""
+    """Momentum of the running mean of the loss's relative decrease."""
     t: float | None = param(None, ge=0, le=1, source="ours")
-    """Fixes the share instead; the schedule sets it in training."""
+    """Fixes the share; otherwise a schedule sets it during training."""
 
 
 def loss(student: Tensor, teacher: Tensor, labels: Tensor, params: TAIDParams) -> Tensor:
@@ -38,7 +38,7 @@ def loss(student: Tensor, teacher: Tensor, labels: Tensor, params: TAIDParams) -
 
 
 def start(params: TAIDParams) -> Mapping[str, float]:
-    """The schedule before the first step: t, and the running mean of the loss's relative fall."""
+    """The schedule before the first step: t, and the running mean of the loss's relative decrease."""
     return {"t": params.t_start, "fall": 0.0}
 
 

@@ -1,4 +1,4 @@
-"""TVD: total variation distance, half of it on the teacher's text and half on the student's."""
+"""TVD: total variation distance, half on fixed and half on on-policy text."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def student_term(student: Tensor, teacher: Tensor, _labels: Tensor, _params: FDi
 RECORDS = (
     Method(
         name="tvd",
-        summary="Total variation distance, on the teacher's and the student's text alike.",
+        summary="Total variation distance, half on fixed and half on on-policy text.",
         paper="arXiv:2307.15190",
         title="f-Divergence Minimization for Sequence-Level Knowledge Distillation",
         equation="1/2 sum |p - q|",

@@ -1,4 +1,4 @@
-"""ULD: compare sorted probabilities, so that teacher and student need not share a vocabulary."""
+"""ULD: compares sorted probabilities, so teacher and student may have different vocabularies."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class ULDParams(TokenParams):
     """Parameters of uld."""
 
     weight: float = param(1.5, ge=0, search=(0.1, 10.0, "log"), source="arXiv:2402.12030")
-    """Weight of the distance of the sorted distributions."""
+    """Weight of the distance between the sorted distributions."""
 
 
 def loss(student: Tensor, teacher: Tensor, labels: Tensor, params: ULDParams) -> Tensor:
     """CE(y) + weight sum_i |sort(q)_i - sort(p)_i|, [N], from logits [N, V_student] and [N, V_teacher].
 
-    The closed form of the Wasserstein distance with a uniform cost (Boizard et al. 2024). Where the tokenizers differ,
-    the t-th token of a response goes with the t-th of the teacher's spelling of it; one beyond that has no distance.
+    The closed form of the Wasserstein distance with a uniform cost (Boizard et al. 2024). With different tokenizers,
+    the student's t-th response token is compared with the teacher's t-th; without a counterpart the distance is 0.
     """
     from plad_bench.learn.divergences import cross_entropy, sorted_distance
 
@@ -32,7 +32,7 @@ def loss(student: Tensor, teacher: Tensor, labels: Tensor, params: ULDParams) ->
 RECORDS = (
     Method(
         name="uld",
-        summary="Cross-entropy plus the distance of sorted distributions: works across tokenizers.",
+        summary="Cross-entropy plus the distance between sorted distributions: works across tokenizers.",
         paper="arXiv:2402.12030",
         title="Towards Cross-Tokenizer Distillation: the Universal Logit Distillation Loss for LLMs",
         equation="CE(y) + weight sum_i |sort(q)_i - sort(p)_i|",

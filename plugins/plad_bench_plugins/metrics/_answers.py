@@ -1,8 +1,8 @@
-r"""Where in a worked solution its answer stands, and which number it is.
+r"""Finds the answer of a worked solution, and its number.
 
-The first marked answer counts, since a model may go on and invent the next question. Marks are, in this order, a line
-"#### answer", \boxed{answer}, and "the answer is ..." or "Answer: ...". Without a mark the last number counts, and of a
-text that goes on with another question ("Question: ...") the last one before it.
+The first marked answer counts, since a model may continue with a new question. Marks are, in this order, a line
+"#### answer", \boxed{answer}, and "the answer is ..." or "Answer: ...". Without a mark the last number counts, or in a
+text that continues with another question ("Question: ...") the last one before it.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-_SIGN = r"(?:(?<![\w.)\]}%])[-\u2212+][^\S\n]?)?"  # behind a number or a bracket it subtracts
+_SIGN = r"(?:(?<![\w.)\]}%])[-\u2212+][^\S\n]?)?"  # after a number or a bracket it means subtraction
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+"
 _NUMBER = re.compile(rf"({_SIGN})(?:\\?[$€£¥])?[^\S\n]?({_DIGITS})(?:[^\S\n]?/[^\S\n]?(\d+)(?![\d/.]))?")
 _FRACTION = re.compile(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}")
 _HASHES = re.compile(r"####([^\n]*)")
 _LEADING = re.compile(rf"[^\w\n.$€£¥\\+\u2212-]*(?:{_NUMBER.pattern})(?![^\S\n]*[.)][^\S\n]+\w)")
-"""A number that begins a line, and does not count its items."""
+"""A number at the beginning of a line that does not number a list."""
 _BOXED = re.compile(r"\\boxed\s*\{")
 _SAID = re.compile(r"(?i)\banswer\b\W{0,4}(?:is\b|:|=)([^\n]*)")
 _NEXT = re.compile(
@@ -27,23 +27,23 @@ _NEXT = re.compile(
 
 @dataclass(frozen=True)
 class ExtractedAnswer:
-    """The part of a text that holds its answer."""
+    """The part of a text with its answer."""
 
     text: str
     marked: bool
-    """Whether the text says that this is the answer; if not, it is all that may hold it."""
+    """Whether the text marks it as the answer; otherwise it is all text that may hold the answer."""
 
     @property
     def number(self) -> Fraction | None:
-        """The first number of a marked answer, or the last one of another; None if there is none."""
+        """The first number of a marked answer, otherwise the last number; None if there is none."""
         found = numbers(self.text)
         return found[0 if self.marked else -1] if found else None
 
 
 def answer(text: str) -> ExtractedAnswer:
-    """The answer that a text gives: the first that is marked, or else whatever stands before an invented question."""
+    """The answer of a text: the first marked one, otherwise the text before an invented question."""
     own = _before_next_question(text)
-    apart = own.endswith("\n\n")  # a question on the next line may as well be the one that is being solved
+    apart = own.endswith("\n\n")  # a question on the next line may be the one being solved
     for part in (own,) if apart else (own, text):
         if (found := _marked(part)) is not None:
             return ExtractedAnswer(found, marked=True)
@@ -60,7 +60,7 @@ def numbers(text: str) -> list[Fraction]:
 def _value(sign: str, digits: str, below: str | None) -> Fraction | None:
     try:
         value = Fraction(digits.replace(",", "")) / (int(below or 1) or 1)
-    except ValueError:  # thousands of digits
+    except ValueError:  # it has thousands of digits
         return None
     return -value if sign.strip() in {"-", "\u2212"} else value
 
@@ -77,7 +77,7 @@ def _marked(text: str) -> str | None:
 
 
 def _inside(text: str, start: int) -> str:
-    """What stands in the braces that were opened just before; the rest of the text if they are never closed."""
+    """The text in the braces opened just before, or the rest of the text if they are never closed."""
     depth = 1
     for end in range(start, len(text)):
         depth += {"{": 1, "}": -1}.get(text[end], 0)
@@ -87,7 +87,7 @@ def _inside(text: str, start: int) -> str:
 
 
 def _before_next_question(text: str) -> str:
-    """A text up to the first question that follows a number; a question that it only repeats is its own."""
+    """A text up to the first question after a number; a repeated question is not a new one."""
     for match in _NEXT.finditer(text):
         if numbers(text[: match.start()]):
             return text[: match.start()]

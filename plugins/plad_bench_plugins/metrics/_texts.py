@@ -1,4 +1,4 @@
-"""What several metrics read: the references of examples as texts that a model can be measured on."""
+"""Measures a model on the references of examples, for several metrics."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ def on_references(
 
 
 def means(rows: Sequence[NDArray[np.float64]], column: int = 0) -> list[float]:
-    """The mean of a column over the tokens of each example; NaN where there are none."""
+    """The mean of a column over the tokens of each example; NaN without tokens."""
     return [float(row[:, column].mean()) if len(row) else float("nan") for row in rows]

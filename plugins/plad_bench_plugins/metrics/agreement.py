@@ -1,4 +1,4 @@
-"""How often the student says exactly what its teacher says."""
+"""Agreement: how often student and teacher give the same response."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from plad_bench.contract.words import canonical
 
 
 def score(examples: Sequence[Scored], params: Params, scorers: Scorers) -> list[float]:
-    """1 where response and teacher's response are equal up to white space, else 0; NaN without a teacher's response."""
+    """1 if the response equals the teacher's up to white space, else 0; NaN without a teacher's response."""
     return [math.nan if e.teacher is None else float(canonical(e.response) == canonical(e.teacher)) for e in examples]
 
 
@@ -22,7 +22,7 @@ RECORDS = (
         unit="%",
         needs=frozenset({"teacher"}),
         cost="text alone",
-        formula="1 if the words of response and teacher's response are the same, else 0",
+        formula="1 if the words of response and teacher's response are equal, else 0",
         score=score,
     ),
 )

@@ -1,4 +1,4 @@
-"""Sequence-level calibration: whether the student finds its better texts likelier. PLaD sets out to repair this."""
+"""Sequence-level calibration, which PLaD aims to improve: whether better texts are more likely under the student."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from plad_bench.contract.words import canonical
 
 
 class SampleParams(Params):
-    """How the student's own texts are sampled."""
+    """Parameters of sampling from the student."""
 
     temperature: float = param(0.7, gt=0, source="ours, as PLaD's samples here")
-    """Sampling temperature. Likelihoods are always those at temperature 1."""
+    """Sampling temperature. Likelihoods are always computed at temperature 1."""
     top_k: int = param(40, ge=0, source="ours, as PLaD's samples here")
-    """Tokens are drawn from the k likeliest; 0 draws from all."""
+    """Tokens are sampled from the k most likely; 0: from all."""
     seed: int = param(0, ge=0, source="ours")
-    """Of the sampling; the same for every cell."""
+    """Seed of the sampling, equal for every cell."""
 
 
 class CalibrationParams(SampleParams):
     """Parameters of calibration."""
 
     scorer: str = param("rouge-l", source="ours")
-    """Selector of the metric that says how good a text is."""
+    """Selector of the metric that measures the quality of a text."""
     samples: int = param(8, ge=2, source="ours")
     """Texts per prompt."""
     rank: Literal["kendall", "spearman"] = param("kendall", source="ours")
-    """Kendall's tau-b, or Spearman's rho; both take care of ties."""
+    """Kendall's tau-b, or Spearman's rho; both account for ties."""
 
 
 class PreferenceParams(SampleParams):
     """Parameters of preference-accuracy."""
 
     logprob: Literal["mean", "sum"] = param("mean", source="ours")
-    """Log-probabilities per token, or of the whole text."""
+    """Log-probability per token, or of the whole text."""
 
 
 def calibration(examples: Sequence[Scored], params: CalibrationParams, tools: Tools) -> list[float]:
     """Rank correlation of log q(y|x)/|y| and the scorer's value over the distinct samples of each prompt.
 
-    NaN where all samples are one text, or equally good: there is nothing to rank.
+    NaN if all samples are equal, or equally good.
     """
     model = tools.checkpoint()
     drawn = _samples(model, examples, params, params.samples)
@@ -54,7 +54,7 @@ def calibration(examples: Sequence[Scored], params: CalibrationParams, tools: To
 
 
 def correlation(points: Sequence[tuple[float, float]], rank: str) -> float:
-    """Kendall's tau-b or Spearman's rho of (x, y); points without a y are left out; NaN where x or y is constant."""
+    """Kendall's tau-b or Spearman's rho of (x, y) over points with a y; NaN if x or y is constant."""
     from scipy import stats
 
     points = [point for point in points if not any(map(math.isnan, point))]
@@ -65,9 +65,9 @@ def correlation(points: Sequence[tuple[float, float]], rank: str) -> float:
 
 
 def preference_accuracy(examples: Sequence[Scored], params: PreferenceParams, tools: Tools) -> list[float]:
-    """1 where the student finds the teacher's response likelier than a sample of its own, 0.5 on a tie, else 0.
+    """1 if the teacher's response is more likely under the student than a sample of its own, 0.5 on a tie, else 0.
 
-    NaN where the two are the same text, or one has no token: no pair is made of them.
+    NaN if both are the same text, or one has no tokens.
     """
     model = tools.checkpoint()
     own = [(e, drawn[0]) for e, drawn in zip(examples, _samples(model, examples, params, 1), strict=True)]
@@ -84,14 +84,14 @@ def preference_accuracy(examples: Sequence[Scored], params: PreferenceParams, to
 def _samples(
     model: LanguageModel, examples: Sequence[Scored], params: SampleParams, count: int
 ) -> list[list[Response]]:
-    """The distinct ones among `count` samples of each prompt."""
+    """The distinct samples among `count` for each prompt."""
     prompts = [e.prompt for e in examples for _ in range(count)]
     drawn = iter(model.sample(prompts, temperature=params.temperature, top_k=params.top_k, seed=params.seed))
     return [list({(y.text, y.finished): y for y in (next(drawn) for _ in range(count))}.values()) for _ in examples]
 
 
 def _likelihoods(model: LanguageModel, texts: Sequence[tuple[Scored, Response]], logprob: str) -> list[float]:
-    """Log-probability of each text, per token or summed; NaN without a token. An unfinished text has no end token."""
+    """Log-probability of each text, per token or summed; NaN without tokens. A truncated text has no end token."""
     rows = model.logprobs([(e.prompt, y) for e, y in texts])
     return [float(row.mean() if logprob == "mean" else row.sum()) if len(row) else math.nan for row in rows]
 
@@ -99,18 +99,18 @@ def _likelihoods(model: LanguageModel, texts: Sequence[tuple[Scored, Response]],
 RECORDS = (
     Metric(
         name="calibration",
-        summary="Rank correlation between the student's likelihood of its own samples and their quality.",
+        summary="Rank correlation between likelihood and quality of the student's own samples.",
         better="higher",
         cost="8 samples per prompt, and a forward pass over them",
-        formula="tau over the distinct samples y of the prompt, between log q(y|x)/|y| and scorer(y); NaN where there "
-        "is nothing to rank",
+        formula="tau over the distinct samples y of the prompt, between log q(y|x)/|y| and scorer(y); NaN if all are "
+        "equal or equally good",
         needs=frozenset({Need.CHECKPOINT}),
         params=CalibrationParams,
         score=calibration,
     ),
     Metric(
         name="preference-accuracy",
-        summary="Share of prompts whose teacher response the student finds likelier than a sample of its own.",
+        summary="Share of prompts whose teacher response is more likely under the student than a sample of its own.",
         better="higher",
         unit="%",
         cost="a sample per prompt, and a forward pass over two texts",

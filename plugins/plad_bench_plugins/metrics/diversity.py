@@ -1,4 +1,4 @@
-"""Diversity: how much a response repeats itself, and how much all responses repeat each other."""
+"""Diversity: repetition within a response, and between the responses of a student."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ class RepetitionParams(Params):
 
 
 def distinct(examples: Sequence[Scored], params: DistinctParams, tools: Tools) -> list[float]:
-    """Distinct n-grams per n-gram within each response; NaN where it has fewer than n words.
+    """Distinct n-grams per n-gram within each response; NaN if it has fewer than n words.
 
-    Distinct-n as published counts over all responses together, which is no mean over examples and falls with their
-    number; within a response it is one.
+    The published distinct-n counts over all responses together. It is not a mean over examples and decreases with their
+    number; this one is computed within each response.
     """
     grams = [_grams(e, params.n) for e in examples]
     return [len(set(own)) / len(own) if own else math.nan for own in grams]
 
 
 def self_repetition(examples: Sequence[Scored], params: RepetitionParams, tools: Tools) -> list[float]:
-    """Share of each response's n-grams that another response of the cell has too; NaN with fewer than n words.
+    """Share of each response's n-grams that another response of the cell also has; NaN with fewer than n words.
 
-    The source counts such n-grams; a share does not depend on the length of responses. It grows with their number,
-    which is the same for all cells of a board.
+    The source counts such n-grams, while a share does not depend on the length of responses. It increases with their
+    number, which is the same for all cells of a board.
     """
     grams = [_grams(e, params.n) for e in examples]
     users = Counter(gram for own in grams for gram in set(own))
@@ -58,13 +58,13 @@ RECORDS = (
         unit="%",
         cost="text alone",
         formula="distinct n-grams / n-grams of the response, in lower-case words. Not the corpus-wide distinct-n, "
-        "which is no mean over examples",
+        "which is not a mean over examples",
         params=DistinctParams,
         score=distinct,
     ),
     Metric(
         name="self-repetition",
-        summary="Share of a response's n-grams that other responses of the same student have too.",
+        summary="Share of a response's n-grams that other responses of the same student also have.",
         better=None,
         unit="%",
         cost="text alone",

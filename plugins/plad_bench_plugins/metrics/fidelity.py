@@ -1,4 +1,4 @@
-"""Fidelity: how close the student's next-token distributions are to the teacher's, on the references."""
+"""Fidelity: the distance between next-token distributions of student and teacher on the references."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def fidelity(examples: Sequence[Scored], params: Params, tools: Tools) -> list[f
 
 
 def top_1(examples: Sequence[Scored], params: Params, tools: Tools) -> list[float]:
-    """Share of the references' tokens where both find the same token likeliest; NaN without references."""
+    """Share of the references' tokens at which both have the same most likely token; NaN without references."""
     return means(on_references(examples, tools.checkpoint(), _same, tools.teacher()))
 
 
@@ -48,7 +48,7 @@ RECORDS = (
     ),
     Metric(
         name="fidelity-top1",
-        summary="Share of the references' tokens where student and teacher find the same token likeliest.",
+        summary="Share of the references' tokens at which student and teacher have the same most likely token.",
         better="higher",
         unit="%",
         cost=_COST,

@@ -1,4 +1,4 @@
-"""Whether a worked solution gives the right answer."""
+"""Correctness of the answer of a worked solution."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class FinalAnswerParams(Params):
     """Parameters of final-answer."""
 
     compare: Literal["number", "math-verify"] = param("number", source="ours")
-    """How answers are compared: as numbers, or as mathematical expressions by the package math-verify, which knows that
-    \\frac{1}{2} is 0.5 and x+1 is 1+x."""
+    """Compare answers as numbers, or as mathematical expressions with the package math-verify, which recognises that
+    \\frac{1}{2} equals 0.5 and x+1 equals 1+x."""
 
 
 def require(params: FinalAnswerParams) -> None:
-    """See that math-verify is installed if it is to compare.
+    """Check that math-verify is installed if it is needed.
 
     Raises:
-        MissingError: if not.
+        MissingError: if it is not.
     """
     if params.compare == "math-verify" and find_spec("math_verify") is None:
         raise MissingError(
@@ -34,7 +34,7 @@ def require(params: FinalAnswerParams) -> None:
 
 
 def score(examples: Sequence[Scored], params: FinalAnswerParams | None, scorers: Scorers) -> list[float]:
-    """1 where the response's answer is that of a reference, else 0; NaN if no reference has an answer to compare."""
+    """1 if the response's answer equals that of a reference, else 0; NaN if no reference has an answer to compare."""
     right = _same_expression if params is not None and params.compare == "math-verify" else _same_number
     return [right(example) for example in examples]
 
@@ -47,7 +47,7 @@ def _same_number(example: Scored) -> float:
 def _same_expression(example: Scored) -> float:
     from math_verify import verify
 
-    seconds = 5 if threading.current_thread() is threading.main_thread() else None  # its alarm rings there alone
+    seconds = 5 if threading.current_thread() is threading.main_thread() else None  # its alarm needs the main thread
     wanted = [parsed for reference in example.references if (parsed := _parsed(answer(reference), seconds))]
     given = _parsed(answer(example.response), seconds) if wanted else []
     found = any(verify(one, given, timeout_seconds=seconds) for one in wanted) if given else False
@@ -64,15 +64,15 @@ def _parsed(found: ExtractedAnswer, seconds: int | None) -> list[object]:
 RECORDS = (
     Metric(
         name="final-answer",
-        summary="Share of responses whose answer is a reference's.",
+        summary="Share of responses whose answer equals a reference's.",
         version=2,
         better="higher",
         unit="%",
         cost="text alone",
         needs=frozenset({Need.REFERENCES}),
-        formula="1 if the response's answer is that of a reference, else 0. The answer is the first that is marked: "
-        "after ####, in \\boxed{}, or after 'the answer is'; without a mark, the last number, before an invented next "
-        "question where there is one",
+        formula="1 if the response's answer equals that of a reference, else 0. The answer is the first marked one: "
+        "after ####, in \\boxed{}, or after 'the answer is'; without a mark, the last number before an invented next "
+        "question, if there is one",
         params=FinalAnswerParams,
         require=require,
         score=score,

@@ -1,4 +1,4 @@
-"""Length of a response. Calibrated students tend to write more, so a board reports it and never ranks it."""
+"""Length of a response. It is reported and not ranked: calibrated students tend to write more."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def score(examples: Sequence[Scored], params: Params, scorers: Scorers) -> list[
 RECORDS = (
     Metric(
         name="length",
-        summary="Words of the response.",
+        summary="Number of words of the response.",
         better=None,
         unit="words",
         cost="text alone",

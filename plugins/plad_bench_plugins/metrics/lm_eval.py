@@ -1,4 +1,4 @@
-"""Any task of the Language Model Evaluation Harness (lm-eval), built in or from local files, as a metric."""
+"""Tasks of the Language Model Evaluation Harness (lm-eval), built in or from local files, as a metric."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from plad_bench.contract.suggestions import near_matches, suggestion
 
 
 class LMEvalParams(Params):
-    """Which tasks, and what is read from them."""
+    """The tasks and their metric."""
 
     tasks: str = param("", source="ours")
     """Names of tasks, groups or tags, separated by commas (then in quotes) or by +."""
     include_path: Path | None = param(None, local=True, source="ours")
-    """Directory with task files of your own (YAML, with their data). Keys and records see the hash of its content."""
+    """Directory with your own task files (YAML, with their data). Keys and records contain the hash of its content."""
     metric: str = param("acc", source="ours")
-    """The tasks' metric that is taken, such as acc or exact_match: a number per document, higher is better."""
+    """The tasks' metric to use, such as acc or exact_match: a number per document, higher is better."""
     filter: str = param("", source="ours")
-    """The tasks' filter of answers whose metric is taken; the first one if not said."""
+    """The tasks' filter of responses whose metric is used; by default the first one."""
     num_fewshot: int | None = param(None, ge=0, source="the tasks' own")
-    """Examples in each prompt; unset is what the task says."""
+    """Examples in each prompt; unset uses the tasks' number."""
     limit: int = param(0, ge=0, source="ours")
-    """Use this many documents of each task; 0 uses all."""
+    """Use this many documents of each task; 0: all."""
     chat: bool = param(False, source="lm-eval")
     """Apply the model's chat template."""
 
@@ -42,12 +42,12 @@ class LMEvalParams(Params):
 
     @property
     def names(self) -> list[str]:
-        """The tasks, each on its own."""
+        """The tasks, one by one."""
         return [name.strip() for name in re.split(r"[,+]", self.tasks) if name.strip()]
 
 
 def require(params: LMEvalParams) -> None:
-    """See that lm-eval is installed and knows the tasks.
+    """Check that lm-eval is installed and has the tasks.
 
     Raises:
         MissingError: if not.
@@ -80,10 +80,10 @@ def score(examples: Sequence[Scored], params: LMEvalParams, tools: Tools) -> dic
         )
 
     try:
-        found = fit(evaluate, 16, tools.memory_policy, what="one request of lm-eval's")
+        found = fit(evaluate, 16, tools.memory_policy, what="one request of lm-eval")
     except (ConnectionError, FileNotFoundError) as error:
         said = str(error).splitlines()[0]
-        raise MissingError(f"the data of {params.tasks} cannot be had: {said}", "Connect to the hub, once.") from error
+        raise MissingError(f"the data of {params.tasks} is missing: {said}", "Connect to the hub once.") from error
     return dict(pair for task, rows in found["samples"].items() for pair in _values(task, rows, found, params))
 
 
@@ -96,26 +96,26 @@ def _values(
         raise StageError(f"task {task} has no filter {wanted!r}", f"There are: {_names(r['filter'] for r in rows)}.")
     names = kept[0]["metrics"]
     if params.metric not in names:
-        raise StageError(f"task {task} has no metric {params.metric!r}", f"There are: {_names(names)}; give metric=.")
+        raise StageError(f"task {task} has no metric {params.metric!r}", f"There are: {_names(names)}; set metric=.")
     if found["higher_is_better"].get(task, {}).get(params.metric) is False:
-        raise StageError(f"lower is better for {params.metric} of task {task}", "Take one where higher is better.")
+        raise StageError(f"lower is better for {params.metric} of task {task}", "Use one where higher is better.")
     for row in kept:
         try:
             value = float(row[params.metric])
         except (TypeError, ValueError):
             raise StageError(
-                f"{params.metric} of task {task} is no number for each document", "Take another metric=."
+                f"{params.metric} of task {task} is not a number per document", "Use another metric=."
             ) from None
         yield f"{task}/{row['doc_id']}", math.nan if math.isinf(value) else value
 
 
 def _manager(params: LMEvalParams) -> Any:
-    """lm-eval's index of tasks: of the directory alone if that has them all, since indexing its own takes a while."""
+    """lm-eval's index of tasks: of the directory alone if it has all tasks, since indexing lm-eval's own is slow."""
     from lm_eval.tasks import TaskManager
 
     directory = None if params.include_path is None else params.include_path.expanduser().resolve()
     if directory is not None and not directory.is_dir():
-        raise MissingError(f"no directory {directory}", "Give include_path= a directory that holds task files.")
+        raise MissingError(f"no directory {directory}", "Set include_path= to a directory that holds task files.")
     known: list[str] = []
     for defaults in (False, True) if directory is not None else (True,):
         manager = TaskManager(include_path=None if directory is None else str(directory), include_defaults=defaults)
@@ -124,7 +124,7 @@ def _manager(params: LMEvalParams) -> Any:
         if not missing:
             return manager
     near = near_matches(missing[0], known)
-    remedy = suggestion(near, []) if near else "`lm-eval ls tasks` lists its own; include_path= adds files of yours."
+    remedy = suggestion(near, []) if near else "`lm-eval ls tasks` lists its own; include_path= adds your own files."
     raise MissingError(f"lm-eval has no task {missing[0]!r}", remedy)
 
 
@@ -138,9 +138,9 @@ RECORDS = (
         summary="Tasks of the Language Model Evaluation Harness, by name, or from local task files.",
         better="higher",
         unit="%",
-        cost="what the tasks cost; needs the extra lm-eval",
-        formula="lm-eval's metric of each document of the tasks, whose documents are the examples: several tasks are "
-        "averaged over all their documents, so name them in metrics of their own to see each",
+        cost="the cost of the tasks; needs the extra lm-eval",
+        formula="lm-eval's metric of each document of the tasks; the documents are the examples. Several tasks are "
+        "averaged over all their documents; use one metric per task to see each",
         needs=frozenset({Need.CHECKPOINT}),
         require=require,
         params=LMEvalParams,

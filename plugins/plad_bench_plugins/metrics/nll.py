@@ -1,4 +1,4 @@
-"""Negative log-likelihood: how surprised the student is by the task's references."""
+"""Negative log-likelihood of the task's references under the student."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class NLLParams(Params):
     """Parameters of nll."""
 
     per: Literal["token", "byte"] = param("token", source="ours")
-    """What the surprise is divided by: the model's tokens (end token included), or UTF-8 bytes of the references, which
-    compares models with different tokenizers."""
+    """Divide by the number of the model's tokens (with the end token), or by UTF-8 bytes of the references, which makes
+    models with different tokenizers comparable."""
 
 
 def score(examples: Sequence[Scored], params: NLLParams, tools: Tools) -> list[float]:

@@ -1,4 +1,4 @@
-"""The reward by a sequence-classification model. As a scorer of win-teacher it makes a reward-model win rate."""
+"""The reward of a sequence-classification model. As a scorer of win-teacher it gives a reward-model win rate."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from plad_bench_plugins.students._sources import PlaceParams
 
 
 class RewardParams(PlaceParams):
-    """A sequence classifier, and what of it is the reward."""
+    """A sequence classifier, and its output that serves as reward."""
 
     label: int | None = param(None, ge=0, source="ours")
-    """Of a classifier with several labels: the number of the good one, whose log-odds are the reward."""
+    """For a classifier with several labels: the number of the good label, whose log-odds are the reward."""
 
 
 def require(params: RewardParams) -> None:
-    """See that the model is there, and is a sequence classifier.
+    """Check that the model is available, and is a sequence classifier.
 
     Raises:
         MissingError: if it is not.
@@ -36,13 +36,13 @@ def require(params: RewardParams) -> None:
     kinds = hub.settings(config, what).get("architectures") or []
     if not any(kind.endswith("ForSequenceClassification") for kind in kinds):
         raise MissingError(
-            f"{what} is no sequence classifier but {', '.join(kinds) or 'of no architecture that it names'}",
-            "Name a reward model, or another model whose architecture ends in ForSequenceClassification.",
+            f"{what} is not a sequence classifier but {', '.join(kinds) or 'names no architecture'}",
+            "Choose a reward model, or another model whose architecture ends in ForSequenceClassification.",
         )
 
 
 def score(examples: Sequence[Scored], params: RewardParams, tools: Tools) -> list[float]:
-    """The classifier's one logit, or the log-odds of the good label, for each response to its prompt."""
+    """The classifier's only logit, or the log-odds of the good label, for each response to its prompt."""
     from plad_bench.learn.classifiers import Classifier
 
     model = params.model()
@@ -50,7 +50,7 @@ def score(examples: Sequence[Scored], params: RewardParams, tools: Tools) -> lis
     labels = classifier.model.config.id2label
     if len(labels) > 1 and (params.label is None or params.label >= len(labels)):
         names = ", ".join(f"{number} {name}" for number, name in sorted(labels.items()))
-        raise StageError(f"the reward model has {len(labels)} labels: {names}", "Say which is the good one: label=.")
+        raise StageError(f"the reward model has {len(labels)} labels: {names}", "Set the good one: label=.")
     logits = classifier.logits([(e.prompt, e.response) for e in examples], tools.progress)
     return [_reward(row, params.label) for row in logits]
 
@@ -66,11 +66,11 @@ def _reward(logits: list[float], label: int | None) -> float:
 RECORDS = (
     Metric(
         name="reward",
-        summary="Reward by a sequence-classification model; win-teacher[scorer=reward[...]] is the win rate by it.",
+        summary="Reward of a sequence-classification model; win-teacher[scorer=reward[...]] is its win rate.",
         better="higher",
         cost="one forward pass of the reward model over the responses",
         formula="the model's logit for (prompt, response), by its chat template or as a pair of texts; with several "
-        "labels the log-odds of the one named",
+        "labels the log-odds of label=",
         hub=lambda params: params.model() if params.path is None else None,
         require=require,
         params=RewardParams,

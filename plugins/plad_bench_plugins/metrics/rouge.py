@@ -13,28 +13,28 @@ from plad_bench.contract.words import tokens
 class RougeParams(Params):
     """Parameters of the ROUGE metrics."""
 
-    use_stemmer: bool = param(True, source="scripts of the summarisation field; the rouge-score package says False")
-    """Compare the Porter stems of words longer than three letters."""
+    use_stemmer: bool = param(True, source="scripts of the summarisation field; the rouge-score package uses False")
+    """Compare the Porter stems of words with more than three letters."""
 
 
 class _Tokenizer:
-    """Words of any script, stemmed as the package does it; for English text these are the package's own tokens."""
+    """Words of any script, stemmed as in the package; for English text they equal the package's tokens."""
 
     def __init__(self, params: RougeParams) -> None:
         from nltk.stem.porter import PorterStemmer  # the package's
 
-        # each distinct word once: stemming is nine tenths of the time otherwise
+        # each distinct word once, since stemming takes nine tenths of the time otherwise
         self._stem: Callable[[str], str] = cache(PorterStemmer().stem) if params.use_stemmer else str
 
     def tokenize(self, text: str) -> list[str]:
-        """The words of a text, those of more than three letters stemmed."""
+        """The words of a text, stemmed if they have more than three letters."""
         return [self._stem(word) if len(word) > 3 else word for word in tokens(text)]
 
 
 def _score(kind: str, examples: Sequence[Scored], params: RougeParams) -> list[float]:
     """F-measure of 0 to 1, the best over the references (Lin 2004).
 
-    NaN for an example without references, and for one whose references have no word to compare (emojis, signs).
+    NaN for an example without references, or whose references have no words to compare (emojis, signs).
 
     Raises:
         UnmeasuredError: if there are references, and none of them has a word.

@@ -1,6 +1,6 @@
-"""Slot errors of data-to-text: what of the meaning a text leaves out, and what it makes up.
+"""Slot errors of data-to-text: parts of the meaning that a text omits, and additions to it.
 
-A task says through an example's `meta` how its texts are read: `slots` is the meaning, a list of [slot, value], and
+An example's `meta` defines how its texts are parsed: `slots` is the meaning, a list of [slot, value], and
 `matcher` names a function "module:function" (text, slots) -> (missing, added).
 """
 
@@ -20,7 +20,7 @@ _matcher: Callable[[str], Matcher] = lru_cache(resolve_name)
 
 
 def errors(example: Scored) -> tuple[float, float]:
-    """(missing, added) of the response, each per slot of the meaning; NaN where the example has no slots."""
+    """(missing, added) statements of the response, each per slot of the meaning; NaN if the example has no slots."""
     slots = example.meta.get("slots")
     if not slots:
         return math.nan, math.nan
@@ -39,7 +39,7 @@ def missing_slots(examples: Sequence[Scored], params: Any, scorers: Scorers) -> 
 
 
 def added_slots(examples: Sequence[Scored], params: Any, scorers: Scorers) -> list[float]:
-    """Statements of the response that the meaning does not hold, per slot of the meaning."""
+    """Statements of the response that are not in the meaning, per slot of the meaning."""
     return [errors(example)[1] for example in examples]
 
 
@@ -55,7 +55,7 @@ RECORDS = (
     ),
     Metric(
         name="missing-slots",
-        summary="Share of the meaning's slots that the response leaves out.",
+        summary="Share of the meaning's slots that the response omits.",
         better="lower",
         unit="%",
         cost="text alone",
@@ -64,7 +64,7 @@ RECORDS = (
     ),
     Metric(
         name="added-slots",
-        summary="Statements that the meaning does not hold, per slot of the meaning.",
+        summary="Statements that are not in the meaning, per slot of the meaning.",
         better="lower",
         unit="%",
         cost="text alone",

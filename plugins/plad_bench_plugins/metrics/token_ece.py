@@ -1,4 +1,4 @@
-"""Token-level calibration: whether the student's likeliest next token is right as often as its probability says."""
+"""Token-level calibration: whether the student's most likely next token is right as often as its probability says."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class ECEParams(Params):
     """Parameters of token-ece."""
 
     bins: int = param(15, ge=1, source="Guo et al. 2017 (arXiv:1706.04599)")
-    """Bins of equal width that the confidences of 0 to 1 are put in."""
+    """Number of equal-width bins for confidences of 0 to 1."""
 
 
 def score(examples: Sequence[Scored], params: ECEParams, tools: Tools) -> list[float]:
-    """Each example's share of the expected calibration error of the cell; NaN without references."""
+    """Each example's share of the cell's expected calibration error; NaN without references."""
     return shares(on_references(examples, tools.checkpoint(), _confidence), params.bins)
 
 
@@ -31,7 +31,7 @@ def shares(rows: Sequence[NDArray[np.float64]], bins: int) -> list[float]:
     """Values whose mean is ECE = sum over bins of n_b / N |accuracy_b - confidence_b|.
 
     With s_b the sign of accuracy_b - confidence_b over all N tokens of the E examples, ECE is the mean over tokens of
-    s_b (correct - confidence). An example's value is E / N times its tokens' sum of that; it can be negative.
+    s_b (correct - confidence). An example's value is E / N times the sum over its tokens; it can be negative.
 
     Args:
         rows: (confidence, correct) of every token of each example, [T, 2].
@@ -68,10 +68,10 @@ RECORDS = (
         better="lower",
         unit="%",
         cost="one forward pass over the references",
-        formula="ECE = sum over bins b of n_b/N |accuracy_b - confidence_b| (arXiv:1706.04599) is no mean over "
+        formula="ECE = sum over bins b of n_b/N |accuracy_b - confidence_b| (arXiv:1706.04599) is not a mean over "
         "examples. An example's value is E/N times the sum over its tokens of s_b (correct - confidence), with s_b the "
-        "sign of accuracy_b - confidence_b in the cell: the mean over the E examples is exactly ECE. Intervals take "
-        "the signs as given",
+        "sign of accuracy_b - confidence_b in the cell: the mean over the E examples is exactly ECE. Intervals treat "
+        "the signs as fixed",
         needs=frozenset({Need.CHECKPOINT, Need.REFERENCES}),
         params=ECEParams,
         score=score,

@@ -1,7 +1,7 @@
-"""Win rate by a language model that is asked which of two responses is better, over an OpenAI-compatible endpoint.
+"""Win rate by a language model that judges which of two responses is better, at an OpenAI-compatible endpoint.
 
-Each pair is judged in both orders, since judges prefer a place. Every answer is kept as it arrives, so that an
-interrupted stage asks nothing twice, and stays beside the values.
+Each pair is judged in both orders, since judges prefer a position. Verdicts are cached as they arrive, so an
+interrupted stage sends no request twice, and are kept beside the values.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ SYSTEM = (
 )
 TEXT = "Request:\n{prompt}\n\nResponse A:\n{a}\n\nResponse B:\n{b}\n\nWhich is better: A, B or tie?"
 VERDICT = re.compile(r"\W*(?:response\s+|a\s+(?=tie))?(a|b|tie)\W*", re.IGNORECASE)
-"""The whole of the last line: a word in a sentence is no verdict."""
+"""The complete last line: a word within a sentence is not a verdict."""
 
 
 class JudgeParams(EndpointParams):
-    """Who judges, and how."""
+    """The judge and its settings."""
 
     max_tokens: int = param(16, ge=1, source="ours")
-    """Length limit of a verdict; more for a judge that thinks aloud before, whose last line then counts."""
+    """Length limit of a verdict; raise it for a judge that reasons first, whose last line then counts."""
     max_unreadable: float = param(0.1, ge=0, le=1, keyed=False, source="ours")
-    """Largest share of verdicts that are none; beyond it the stage fails."""
+    """Maximum share of unreadable verdicts; beyond it the stage fails."""
 
 
 def require(params: JudgeParams) -> None:
-    """See that there is a key, and something that answers at the address.
+    """Check that there is a key, and a server at the address.
 
     Raises:
         MissingError: if not.
@@ -60,9 +60,9 @@ def asks(params: JudgeParams) -> Asks:
 
 
 def score(examples: Sequence[Scored], params: JudgeParams, tools: Tools) -> list[float]:
-    """Mean over both orders of 1 where the response wins, 0.5 on a tie, 0 where the teacher's does.
+    """Mean over both orders of 1 if the response wins, 0.5 on a tie, 0 if the teacher's wins.
 
-    NaN where either verdict cannot be read. Equal texts are a tie, and are not asked for.
+    NaN if either verdict is unreadable. Equal texts are a tie without a request.
     """
     named = list(zip(_names(examples), examples, strict=True))
     requests = {
@@ -80,15 +80,15 @@ def score(examples: Sequence[Scored], params: JudgeParams, tools: Tools) -> list
     if len(unreadable) > params.max_unreadable * len(wins):
         said = answers[unreadable[0]].text.strip()[:60]
         raise StageError(
-            f"{len(unreadable)} of {len(wins)} answers of judge {params.model} are none of A, B and tie, among them "
+            f"{len(unreadable)} of {len(wins)} verdicts of judge {params.model} are none of A, B and tie, among them "
             f"{said!r}",
-            "Raise max_tokens= for a judge that thinks aloud, take another judge, or raise max_unreadable=.",
+            "Raise max_tokens= for a judge that reasons first, choose another judge, or raise max_unreadable=.",
         )
     return [_value(name, e, wins) for name, e in named]
 
 
 def win(answer: Answer, *, first: bool) -> float:
-    """1, 0.5 or 0 for the response that was A if `first`, else B; NaN for an answer that is no verdict."""
+    """1, 0.5 or 0 for the response that was A if `first`, else B; NaN for an unreadable verdict."""
     lines: list[Any] = [VERDICT.fullmatch(line) for line in answer.text.strip().splitlines() if line.strip()]
     if not lines or lines[-1] is None:
         return math.nan
@@ -97,7 +97,7 @@ def win(answer: Answer, *, first: bool) -> float:
 
 
 def _names(examples: Sequence[Scored]) -> list[str]:
-    """What to call each pair: its example's id, numbered where a metric has several responses to one prompt judged."""
+    """An id for each pair: its example's, numbered if a metric has several responses to one prompt judged."""
     seen: Counter[str] = Counter()
     names = []
     for e in examples:
@@ -125,12 +125,12 @@ def _value(name: str, example: Scored, wins: Mapping[str, float]) -> float:
 RECORDS = (
     Metric(
         name="win-judge",
-        summary="Share of responses that a language model, asked in both orders, puts above the teacher's.",
+        summary="Share of responses that a language model, asked in both orders, prefers to the teacher's.",
         better="higher",
         unit="%",
         cost="two requests per prompt to an endpoint, which may cost money",
-        formula="mean over both orders of 1 if the judge names the response, 0.5 for a tie, else 0; NaN where a "
-        "verdict cannot be read; equal texts are a tie unasked",
+        formula="mean over both orders of 1 if the judge prefers the response, 0.5 for a tie, else 0; NaN if a "
+        "verdict is unreadable; equal texts are a tie without a request",
         needs=frozenset({Need.TEACHER}),
         require=require,
         asks=asks,

@@ -1,4 +1,4 @@
-"""Length-controlled win rate: what a win rate would be if both texts were equally long.
+"""Length-controlled win rate: an estimate of the win rate for texts of equal length.
 
 Dubois et al. 2024 (arXiv:2404.04475, AlpacaEval 2 LC) fit a logistic regression of the judge's preference with a term
 for the model, one for the difference of lengths and one for the difficulty of the instruction, and predict with the
@@ -17,21 +17,21 @@ from plad_bench import Metric, Need, Params, Scored, StageError, Tools, param
 from plad_bench.contract.words import words
 
 RIDGE = 1e-3
-"""Weight per example of the squared length coefficient: keeps it finite where length decides every win."""
+"""Weight per example of the squared length coefficient: keeps it finite if length decides every win."""
 
 
 class LengthControlledParams(Params):
     """Parameters of win-lc."""
 
     scorer: str = param("win-teacher", source="ours")
-    """Selector of the win rate against the teacher's responses that is controlled, such as win-judge[model=NAME]."""
+    """Selector of the win rate against the teacher's responses to control, such as win-judge[model=NAME]."""
 
 
 def score(examples: Sequence[Scored], params: LengthControlledParams, tools: Tools) -> list[float]:
-    """The wins, each less what the fit puts down to length; NaN where there is no win or loss."""
+    """The wins, each without the part that the fit attributes to length; NaN if there is no win or loss."""
     wins = np.array(tools.scores())
     if len(wins) != len(examples) or (wins < 0).any() or (wins > 1).any():
-        raise StageError(f"win-lc: {params.scorer} is no win rate of 0 to 1", "Name one, such as win-teacher.")
+        raise StageError(f"win-lc: {params.scorer} is not a win rate of 0 to 1", "Choose one, such as win-teacher.")
     difference = np.array([len(words(e.response)) - len(words(e.teacher or "")) for e in examples], dtype=float)
     return [float(value) for value in controlled(wins, difference)]
 
@@ -41,10 +41,10 @@ def controlled(wins: NDArray[np.float64], difference: NDArray[np.float64]) -> ND
 
     With z = tanh(difference / its standard deviation), theta and phi fit P(win) = sigmoid(theta + phi z). An example's
     value is win - (sigmoid(theta + phi z) - sigmoid(theta)). At the optimum the fitted probabilities average to the
-    wins, so that the values average to sigmoid(theta).
+    wins, so the values average to sigmoid(theta).
 
     Args:
-        wins: 0 to 1, NaN where there is none, [E].
+        wins: 0 to 1, NaN if there is none, [E].
         difference: length of the response less that of its opponent, [E].
     """
     known = ~np.isnan(wins)
@@ -59,7 +59,7 @@ def controlled(wins: NDArray[np.float64], difference: NDArray[np.float64]) -> ND
 
 
 def _fit(wins: NDArray[np.float64], z: NDArray[np.float64]) -> tuple[float, float]:
-    """The minimum of the mean cross-entropy with RIDGE phi^2; the mean alone where every game ended alike."""
+    """The minimum of the mean cross-entropy with RIDGE phi^2; the mean alone if every comparison ended alike."""
     from scipy import optimize
 
     if wins.min() == wins.max():
@@ -91,8 +91,8 @@ RECORDS = (
         cost="that of the win rate it controls, which is computed once",
         formula="w - (sigmoid(theta + phi z) - sigmoid(theta)), w the win of 0 to 1, z = tanh((|y| - |y_T|) / sd) in "
         "words, theta and phi a logistic regression of w on z over the cell; the mean is sigmoid(theta). After "
-        "AlpacaEval 2 LC (arXiv:2404.04475) without its term for the difficulty of instructions. Intervals take the "
-        "fit as given",
+        "AlpacaEval 2 LC (arXiv:2404.04475) without its term for the difficulty of instructions. Intervals treat the "
+        "fit as fixed",
         needs=frozenset({Need.TEACHER, Need.SCORES}),
         params=LengthControlledParams,
         score=score,
