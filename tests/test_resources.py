@@ -151,7 +151,7 @@ def test_plan_of_models_that_are_not_here_says_what_it_assumes(tmp_path, monkeyp
     on_gpu = plan(tmp_path, "--student", "llama-1b", "--methods", "kd", "--on", "H100")
     assert "precision bf16 (device)" in on_gpu.stderr
     assert "Estimate, a stage at a time (GPU: 80.0 GB):" in on_gpu.stdout
-    assert "assumed: prompts of tldr have 512 tokens, since its data is not here" in shown
+    assert "assumed: prompts of tldr have 512 tokens: its data is not available" in shown
 
 
 def test_a_gpu_is_known_by_its_name(monkeypatch):

@@ -1,4 +1,4 @@
-"""What a run will take, before it starts: memory of its device for each kind of stage, time, and disk."""
+"""Estimates a run's resources before it starts: device memory of each kind of stage, time, and disk."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     from plad_bench.plan.stages import Stage
 
 PROMPT_TOKENS = 512
-"""Of a task whose data nobody has looked at."""
+"""Default for a task whose data has not been read."""
 BYTES_PER_TOKEN = 4
-"""Where no tokenizer is here to count."""
+"""Default without a tokenizer to count with."""
 READ = 300
-"""Prompts whose tokens are counted."""
+"""Number of prompts whose tokens are counted."""
 START_UP = 4.0
-"""Seconds that a worker takes to import what it needs, and to load and save."""
+"""Seconds that a worker takes for imports, and for loading and saving."""
 CORES = {"avx512f": 45e9, "avx2": 25e9}
 """Instructions of a processor -> operations per second that a thread reaches in a training step; the first measured."""
 
 
 @dataclass(frozen=True)
 class StageWork:
-    """Stages of one kind, of which each takes the same."""
+    """Stages of one kind, with equal resources each."""
 
     name: str
     count: int
@@ -47,32 +47,32 @@ class StageWork:
 
 @dataclass(frozen=True)
 class Outlook:
-    """What the stages of a run that are not in the store will take."""
+    """The resources of a run's stages that are not in the store."""
 
     parts: tuple[StageWork, ...]
     seconds: float
-    """On all slots together; 0 if the device's speed is unknown."""
+    """With all slots in use; 0 if the device's speed is unknown."""
     disk: float
-    """Bytes that their results take."""
+    """Bytes of the results."""
     device: Device
     assumed: tuple[str, ...]
-    """What could not be looked at, in words."""
+    """Assumptions about unknown values, in words."""
 
     @property
     def too_large(self) -> tuple[StageWork, ...]:
-        """Those that do not fit the device."""
+        """Stages that exceed the device's memory."""
         return tuple(part for part in self.parts if not part.work.fits)
 
 
 def outlook(cells: Sequence[Cell], store: Store, data: Mapping[str, Prepared], device: Device, slots: int) -> Outlook:
-    """What the cells will take.
+    """The resources that cells need.
 
     Args:
-        cells: those that are to run.
-        store: what is in it is not made again.
-        data: by task label, what was read of its data.
-        device: what each stage runs on.
-        slots: how many stages run at a time.
+        cells: the cells to run.
+        store: its artifacts are not computed again.
+        data: task label -> data that was read.
+        device: the device of each stage.
+        slots: number of concurrent stages.
     """
     reader = _Reader(store, data, device)
     found: dict[str, list[Work]] = {}
@@ -108,7 +108,7 @@ class _Reader:
         self.assumed: list[str] = []
 
     def work(self, cell: Cell, stage: Stage) -> Work | None:
-        """What a stage takes; None if it takes next to nothing, or nobody can tell."""
+        """The work of a stage; None if it is negligible, or unknown."""
         if stage.operation == "train":
             return self._training(cell, stage)
         model = stage.inputs.get("model") or stage.inputs.get("teacher")
@@ -161,7 +161,7 @@ class _Reader:
         if shape is None and known and not config.get("is_encoder_decoder"):
             shape = resources.usual(known)
             size = f"{known / 1e9:.3g} B parameters"
-            self.assumed.append(f"{init.job['id']} has the usual shape for {size}, since its files are not here")
+            self.assumed.append(f"{init.job['id']} has the usual shape for {size}: its files are not available")
         layers = str(init.spec.get("layers", ""))
         if shape is None or not layers:
             return shape
@@ -177,15 +177,17 @@ class _Reader:
         return 0
 
     def _read(self, cell: Cell, stage: Stage, split: str, limit: int, new: int) -> tuple[Lengths, int]:
-        """Lengths of the prompts of a split and their responses, and how many prompts there are."""
+        """Lengths of the prompts of a split and of their responses, and the number of prompts."""
         key = (stage.inputs["data"].key, split, limit)
         of_split = replace(stage, spec={"split": split, "limit": limit})
         try:
             prompts = self._prompts.of(cell, of_split) if self._known(cell, stage) else ()
-        except PladBenchError:  # said where the data is looked at
+        except PladBenchError:  # reported where the data is read
             prompts = ()
         if not prompts:
-            self.assumed.append(f"prompts of {cell.task.label} have {PROMPT_TOKENS} tokens, since its data is not here")
+            self.assumed.append(
+                f"prompts of {cell.task.label} have {PROMPT_TOKENS} tokens, since its data is not available"
+            )
             assumed = Lengths(PROMPT_TOKENS, new, PROMPT_TOKENS + new, assumed=True)
             return assumed, limit or 1000
         if key not in self._lengths:
@@ -193,7 +195,7 @@ class _Reader:
         return self._lengths[key], len(prompts)
 
     def _known(self, cell: Cell, stage: Stage) -> bool:
-        """Whether reading the data asks nobody for it."""
+        """Whether reading the data needs no request."""
         return cell.task.label in self._data or self._store.find(stage.inputs["data"].key) is not None
 
     def _measure(self, cell: Cell, prompts: Sequence[Prompt], new: int) -> Lengths:
@@ -202,7 +204,7 @@ class _Reader:
         sizes = [(count(p.prompt), min(new, count(p.references[0])) if p.references else new) for p in some]
         batch = cell.protocol.batch
         whole = sorted(a + b for a, b in sizes)
-        # What the longest of a batch is, on average: of n values the largest is at the quantile n / (n + 1).
+        # The expected maximum of a batch: of n values the largest is at the quantile n / (n + 1).
         longest = whole[min(len(whole) - 1, round(len(whole) * batch / (batch + 1)))]
         return Lengths(
             prompt=sum(a for a, _ in sizes) / len(sizes),
@@ -228,7 +230,7 @@ class _Reader:
 
 
 def gpu(index: int) -> Device:
-    """A GPU of this machine, as its driver names it; its speed is 0 if the name is not known here."""
+    """A GPU of this machine, by its driver's name; its speed is 0 if the name is unknown."""
     asked = ["nvidia-smi", f"--id={index}", "--query-gpu=memory.total,name", "--format=csv,noheader,nounits"]
     try:
         said = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True).stdout
@@ -241,7 +243,7 @@ def gpu(index: int) -> Device:
 
 
 def cpu(threads: int) -> Device:
-    """A slot on this machine's processors, with the speed that is usual for their instructions."""
+    """A slot on this machine's processors, with the typical speed of their instruction set."""
     try:
         said = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
@@ -254,7 +256,7 @@ def cpu(threads: int) -> Device:
 
 
 def lines(found: Outlook) -> Iterator[str]:
-    """The outlook, to read."""
+    """The outlook as text."""
     if not found.parts:
         return
     kind = "GPU" if found.device.gpu else "machine"
