@@ -82,7 +82,7 @@ def test_every_format_is_read_and_compressed_as_well(tmp_path):
 @pytest.mark.parametrize("name", ["x.jsonl.gz", "x.jsonl.bz2", "x.jsonl.xz", "x.jsonl.zst", "x.arrow", "x.parquet"])
 def test_a_file_that_is_cut_short_or_is_another_kind_is_named(tmp_path, name):
     (tmp_path / name).write_bytes(b"not what it says")
-    with pytest.raises(StageError, match=f"{name} is not"):
+    with pytest.raises(StageError, match=f"{name} does not match its suffix"):
         read(tmp_path)
     if name.endswith("gz"):
         text = json_lines(*map(row, range(3000)))
@@ -233,7 +233,7 @@ def test_a_directory_holds_data_alone(registry, tmp_path):
     for name in ("jsonl", "tldr", "hh", "e2e"):
         with pytest.raises(UsageError, match=r"holds files other than data, among them notes\.txt") as told:
             chosen(registry, tmp_path, name)
-        assert "Name a file" in told.value.remedy
+        assert "Choose a file" in told.value.remedy
     with pytest.raises(UsageError, match="files other than data"):
         choose(registry, "teacher", f"recorded[path={tmp_path}]")
     assert chosen(registry, tmp_path / "mine.jsonl").label.startswith("jsonl[path=mine.jsonl-")

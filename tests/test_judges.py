@@ -106,7 +106,7 @@ def test_faults_lose_nothing_and_an_interrupted_stage_asks_nothing_twice(tmp_pat
         return next((fault for prompt, fault in kinds.items() if prompt in text and nth == 1), None)
 
     with endpoint(reply=better, faults=faults) as server:
-        with pytest.raises(StageError, match="2 of 10 requests to judge-1 got no answer"):
+        with pytest.raises(StageError, match="2 of 10 requests to judge-1 got no response"):
             score.run(context(tmp_path, "win-judge", **judge(server, retries=2)))
         broken["on"] = False
         made = context(tmp_path, "win-judge", **judge(server, retries=2))  # the same partial directory

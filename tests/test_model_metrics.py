@@ -201,7 +201,7 @@ def test_a_model_samples_the_same_again_and_reads_its_own_ids(world):
 
 
 def test_a_metric_gets_only_what_it_declares(world):
-    with pytest.raises(StageError, match="asked for checkpoint") as caught:
+    with pytest.raises(StageError, match="used checkpoint") as caught:
         scores(world, "nll")
     assert caught.value.remedy == "Declare it in the metric's needs."
 
