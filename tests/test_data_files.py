@@ -82,7 +82,7 @@ def test_every_format_is_read_and_compressed_as_well(tmp_path):
 @pytest.mark.parametrize("name", ["x.jsonl.gz", "x.jsonl.bz2", "x.jsonl.xz", "x.jsonl.zst", "x.arrow", "x.parquet"])
 def test_a_file_that_is_cut_short_or_is_another_kind_is_named(tmp_path, name):
     (tmp_path / name).write_bytes(b"not what it says")
-    with pytest.raises(StageError, match=f"{name} does not match its suffix"):
+    with pytest.raises(StageError, match=f"{name} (does not match its suffix|is not)"):
         read(tmp_path)
     if name.endswith("gz"):
         text = json_lines(*map(row, range(3000)))

@@ -547,14 +547,14 @@ def test_signals_of_a_teacher_with_its_own_prompts_are_what_it_says_live(apart, 
 def test_events_of_a_teacher_with_its_own_prompts_hold_its_own_end(apart):
     import torch
 
-    from plad_bench.learn.teacher_cache import Signals
+    from plad_bench.learn.teacher_cache import TeacherCache
 
     out = apart.run("signals", {"text": "reference", "k": 4, "precision": "float32"}).path
     student, teacher = Encoder(tiny.tokenizer(), 128), Encoder(tiny.tokenizer(template=OTHER_TURNS), 128)
     prompt, reference = tiny.sentence(0, 2), tiny.sentence(50, 3)  # the first of the world
     response = student.response(Response(text=reference))
     both = student.beside(student.prompt(prompt), response, teacher, teacher.prompt(prompt))
-    events = Signals(out, student.hash).target([both])
+    events = TeacherCache(out, student.hash).target([both])
     _, said, places = events.meet(slice(0, len(response)), torch.zeros(len(response), 300), torch.tensor(response))
     given = torch.tensor([both.teacher.prompt + both.teacher.response])
     logits = tiny.llama(seed=2)(given).logits[0, len(both.teacher.prompt) - 1 : -1].log_softmax(-1).detach()

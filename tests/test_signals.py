@@ -16,7 +16,7 @@ from plad_bench.learn.chunked_logits import Predictor
 from plad_bench.learn.evaluation import Evaluated
 from plad_bench.learn.objectives import TokenLoss, token_losses
 from plad_bench.learn.sequences import Tokens, collate
-from plad_bench.learn.teacher_cache import Events, LoadedTeacher, Signals, of_events
+from plad_bench.learn.teacher_cache import Events, LoadedTeacher, TeacherCache, of_events
 from plad_bench.plan.stages import kept_tokens
 
 V = 300
@@ -38,7 +38,7 @@ def written(directory, k, sequences=RAGGED, teacher=None, rows=0, tokenizer="min
     directory.mkdir(exist_ok=True)
     reader = LoadedTeacher(Predictor(teacher or tiny.llama(2), rows), 2, "cpu", words=words)
     cost = teacher_cache.write(directory, reader, sequences, k, tokenizer, lambda *_: None)
-    return Signals(directory, "mine"), cost
+    return TeacherCache(directory, "mine"), cost
 
 
 def loss(name, known, **params):
@@ -205,7 +205,7 @@ def test_writing_in_chunks_changes_nothing(tmp_path, k):
 def test_signals_of_another_tokenizer_are_refused(tmp_path):
     written(tmp_path, 0)
     with pytest.raises(StageError, match="another tokenizer"):
-        Signals(tmp_path, "other")
+        TeacherCache(tmp_path, "other")
 
 
 def test_a_disk_that_is_too_small_is_named_before_anything_is_written(tmp_path, monkeypatch):

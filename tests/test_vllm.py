@@ -23,7 +23,7 @@ from plad_bench.execute.stages.files import Prompt, read_lines, response_of, res
 from plad_bench.execute.store import Artifact
 from plad_bench.learn import models, vllm_engine, vllm_process
 from plad_bench.learn.sequences import Encoder, Tokens
-from plad_bench.learn.teacher_cache import Signals, of_events
+from plad_bench.learn.teacher_cache import TeacherCache, of_events
 from plad_bench.plan import backends, compatibility, matrix, requirements, spec
 from plad_bench.plan.spec import protocol_values
 from plad_bench_plugins.checks import backends as checks
@@ -119,7 +119,7 @@ def test_a_model_that_vllm_cannot_run_is_known_before_any_work(monkeypatch, tmp_
     for more, reason in (
         ({}, "has attention heads of size 16"),
         ({"head_dim": 128}, ""),
-        ({"is_encoder_decoder": True, "head_dim": 128}, "is an encoder-decoder"),
+        ({"is_encoder_decoder": True, "head_dim": 128}, "does not support the encoder-decoder"),
     ):
         (tmp_path / "config.json").write_text(json.dumps(told | more))
         assert reason in compatibility.not_for_vllm(cells(teacher=f"vllm[path={tmp_path}]")["teacher"])
@@ -268,7 +268,7 @@ def test_signals_of_the_engine_are_those_of_the_loaded_model(world, tmp_path, mo
         teacher_logprobs.run(made[-1])
         assert not list(made[-1].partial.iterdir())
     tokenizer = Encoder(tiny.tokenizer(), 256).hash
-    theirs, ours = (Signals(context.out, tokenizer) for context in made)
+    theirs, ours = (TeacherCache(context.out, tokenizer) for context in made)
     assert made[0].cost["teacher_tokens_scored"] == made[1].cost["teacher_tokens_scored"] > 20
     assert made[0].cost["peak_memory_bytes"] > 1e8
     assert theirs.offsets == ours.offsets

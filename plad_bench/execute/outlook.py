@@ -185,9 +185,7 @@ class _Reader:
         except PladBenchError:  # reported where the data is read
             prompts = ()
         if not prompts:
-            self.assumed.append(
-                f"prompts of {cell.task.label} have {PROMPT_TOKENS} tokens, since its data is not available"
-            )
+            self.assumed.append(f"prompts of {cell.task.label} have {PROMPT_TOKENS} tokens: its data is not available")
             assumed = Lengths(PROMPT_TOKENS, new, PROMPT_TOKENS + new, assumed=True)
             return assumed, limit or 1000
         if key not in self._lengths:

@@ -20,7 +20,7 @@ from plad_bench.learn.objectives import TokenLoss
 from plad_bench.learn.rollouts import Sampler
 from plad_bench.learn.seeds import derive
 from plad_bench.learn.sequences import Tokens
-from plad_bench.learn.teacher_cache import Events, Signals, Whole
+from plad_bench.learn.teacher_cache import Events, TeacherCache, Whole
 from plad_bench.learn.training import Step, Steps
 
 VALIDATIONS = 10
@@ -53,7 +53,7 @@ class TokenSteps(Steps):
     seed: int
     pad: int
     device: str
-    signals: Sequence[Signals] = ()
+    caches: Sequence[TeacherCache] = ()
     """Precomputed teacher log-probabilities."""
     memory_policy: MemoryPolicy = field(default_factory=MemoryPolicy)
     """For validation losses, which are computed outside the training loop."""
@@ -163,7 +163,7 @@ class TokenSteps(Steps):
         """The precomputed teacher log-probabilities of these sequences; None unless all of them have some."""
         if not self.objective.teacher_logits:
             return None
-        known = next((found for signals in self.signals if (found := signals.target(some))), None)
+        known = next((found for cache in self.caches if (found := cache.target(some))), None)
         count = "teacher_tokens_scored" if known is None else "teacher_tokens_cached"
         self.cost[count] = self.cost.get(count, 0) + sum(len(s.response) for s in some)
         if known is None and not self.module.has_teacher:

@@ -287,7 +287,7 @@ def write(  # noqa: PLR0917  what a teacher says of which sequences, to where
     return {"teacher_tokens_scored": float(tokens), "signals_bytes": float(size)}
 
 
-class Signals:
+class TeacherCache:
     """Precomputed teacher log-probabilities of many sequences, in memory-mapped files."""
 
     def __init__(self, directory: Path, tokenizer: str) -> None:

@@ -1,4 +1,4 @@
-"""The signals stage: precomputes the teacher's log-probabilities of a source of text, for all methods and seeds."""
+"""The stage `signals`: precomputes the teacher's log-probabilities of a source of text, for all methods and seeds."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from plad_bench.learn.steps import PairSteps, TokenSteps
 
 MOST_REPEATS = 64
-"""How often a step may train on the same prompt. More is a mistake, and takes very long."""
+"""Maximum number of times that a step trains on the same prompt. More is a mistake, and takes very long."""
 
 
 def run(context: Context) -> None:
@@ -84,19 +84,19 @@ def _tokens(
     from plad_bench.learn.objectives import TokenLoss
     from plad_bench.learn.rollouts import Rollouts
     from plad_bench.learn.steps import TokenSteps
-    from plad_bench.learn.teacher_cache import Signals
+    from plad_bench.learn.teacher_cache import TeacherCache
 
     spec, objective, tokenizer = context.spec, method.component.objective, corpus.encoder.tokenizer
     texts, teacher, rollouts = objective.texts(method.params), None, None
     roles = [role for text in texts if (role := f"signals-{text}") in context.inputs]
-    signals = [Signals(context.inputs[role].path, corpus.encoder.hash) for role in roles]
+    caches = [TeacherCache(context.inputs[role].path, corpus.encoder.hash) for role in roles]
     if "teacher" in context.inputs and objective.teacher_logits:
         teacher = _load_teacher(context, method, corpus)
     elif roles:
-        corpus.teacher = _encoder_of(context.inputs[roles[0]].path, signals[0].context, corpus.encoder)
+        corpus.teacher = _encoder_of(context.inputs[roles[0]].path, caches[0].context, corpus.encoder)
     if corpus.teacher is None:  # sequences are truncated to what both models can read
         read = [models.context_length(teacher)] if teacher is not None else []
-        read += [signal.context for signal in signals if signal.context]
+        read += [cache.context for cache in caches if cache.context]
         corpus.encoder.context = min([corpus.encoder.context, *read])
     if Text.STUDENT in texts:
         rollouts = Rollouts(
@@ -127,7 +127,7 @@ def _tokens(
         seed=spec["seed"],
         pad=tokenizer.pad_token_id,
         device=context.device,
-        signals=signals,
+        caches=caches,
         memory_policy=context.memory_policy,
         spell=corpus.sampled,
     )
