@@ -1,5 +1,6 @@
 """What a run says of its progress: which stages run, for whom, and an estimate of the time left."""
 
+import io
 import time
 from types import SimpleNamespace
 
@@ -116,3 +117,29 @@ def test_a_run_says_of_what_it_has_how_much_to_do(planned):
 def test_plan_says_what_the_stages_of_a_name_do(planned):
     (line,) = [line for line in planned[1].splitlines() if line.startswith("sample ")]
     assert line.split(maxsplit=3) == ["sample", "2", "0", "generate the student's off-policy samples"]
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_bars_fit_the_terminal_with_steps_and_time_left_in_sight(forecast, monkeypatch, width):
+    from rich.console import Console
+
+    def wide(**_):
+        return Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+
+    monkeypatch.setattr(progress, "Console", wide)
+    bars = progress.Bars(7)
+    bars.forecast = forecast
+    told = {"step": 40, "total": 300, "loss": 15.9, "logprob_chosen": -10.6, "logprob_rejected": -27.4, "margin": 16.8}
+    one = at_work("distill", 40, **told)
+    one.stage.label = "plad[beta=1,logprob=mean,sft_weight=3] (seed 0): train"
+    bars.stage_started(one)
+    bars.tick([one], [stage("distill")])
+    with bars.progress.console.capture() as captured:
+        bars.progress.console.print(bars.progress.get_renderable())
+    cells, training = captured.get().rstrip("\n").split("\n")
+    assert "2 stages left" in cells
+    assert "about 5 min left" in cells
+    assert "40/300 loss 15.9" in training
+    assert ("log q(y+) -10.6" in training) == (width > 80)
+    assert ("(seed 0): train" in training) == (width == 200)
+    assert max(len(cells), len(training)) <= width

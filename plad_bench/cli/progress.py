@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from plad_bench.cli.forecast import Forecast, in_words
@@ -18,6 +17,7 @@ from plad_bench.execute.runs import CellWatcher
 from plad_bench.execute.store import Artifact
 from plad_bench.plan.cell import Cell
 from plad_bench.plan.stages import Stage
+from plad_bench.records.text import clean
 
 _QUIET = {"score", "data", "tokenizer", "init", "pairs"}
 """Stages too short for a line of their own."""
@@ -29,6 +29,9 @@ _SHOWN = {
     "margin": "margin",
 }
 _PLAIN_EVERY_S = 15.0
+_BAR = 12
+_FIXED = 2 + (_BAR + 1) + 10 + 8
+"""Columns of a live line for spinner, bar, steps and time."""
 
 
 def watcher(cells: int) -> CellWatcher:
@@ -36,32 +39,42 @@ def watcher(cells: int) -> CellWatcher:
     return Bars(cells) if sys.stderr.isatty() else Lines(cells)
 
 
-def numbers(progress: dict[str, float]) -> str:
-    """The loss of a training stage and, for a method that trains on pairs, how well it orders them."""
-    return "  ".join(f"{word} {progress[name]:.3g}" for name, word in _SHOWN.items() if name in progress)
+def numbers(progress: Mapping[str, float], room: int = 200) -> str:
+    """The loss of a training stage and, for a method that trains on pairs, how well it orders them.
+
+    Args:
+        progress: what the stage reported.
+        room: characters there are; numbers that do not fit are left out.
+    """
+    shown = ""
+    for name, word in _SHOWN.items():
+        if name in progress and len(longer := f"{shown}  {word} {progress[name]:.3g}".lstrip()) <= room:
+            shown = longer
+    return shown
 
 
-def remaining(forecast: Forecast, running: Sequence[Running], waiting: Sequence[Stage]) -> str:
-    """How many stages are left, and the estimated time they will take."""
+def remaining(forecast: Forecast, running: Sequence[Running], waiting: Sequence[Stage]) -> tuple[str, str]:
+    """How many stages are left, and the estimated time they will take, which is empty as long as it is not known."""
     count = len(running) + len(waiting)
-    return ", ".join(
-        filter(None, [f"{count} stage{'s' if count != 1 else ''} left", in_words(forecast.left(running, waiting))])
-    )
+    return f"{count} stage{'s' if count != 1 else ''} left", in_words(forecast.left(running, waiting))
 
 
 class Bars(CellWatcher):
     """Live bars: one for the cells, and one for each running stage with its steps and loss."""
 
     def __init__(self, cells: int) -> None:
+        console = Console(stderr=True)
+        self.label_room = max(16, (console.width - _FIXED) * 3 // 5)
+        self.note_room = max(0, console.width - _FIXED - self.label_room - 1)
         columns = (
             SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=_BAR),
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
             TimeElapsedColumn(),
         )
-        self.progress = Progress(*columns, console=Console(stderr=True), transient=True)
+        self.progress = Progress(*columns, console=console, transient=True)
         self.cells = self.progress.add_task("cells", total=cells, note="")
         self.bars: dict[str, TaskID] = {}
         self.forecast = Forecast()
@@ -75,7 +88,7 @@ class Bars(CellWatcher):
 
     def stage_started(self, running: Running) -> None:
         if running.stage.name not in _QUIET:
-            label = escape(running.stage.label)
+            label = clean(running.stage.label, self.label_room)
             self.bars[running.stage.key] = self.progress.add_task(label, total=None, note="")
 
     def stage_retried(self, stage: Stage, failure: Failure) -> None:
@@ -104,10 +117,12 @@ class Bars(CellWatcher):
         for one in running:
             values = one.progress()
             if one.stage.key in self.bars and values:
+                note = numbers(values, self.note_room)
                 self.progress.update(
-                    self.bars[one.stage.key], completed=values["step"], total=values["total"], note=numbers(values)
+                    self.bars[one.stage.key], completed=values["step"], total=values["total"], note=note
                 )
-        self.progress.update(self.cells, note=remaining(self.forecast, running, waiting))
+        stages, left = remaining(self.forecast, running, waiting)
+        self.progress.update(self.cells, description=f"cells: {stages}", note=left)
 
     def cell_finished(self, cell: Cell, record: Any) -> None:
         self.progress.advance(self.cells)
@@ -134,7 +149,7 @@ class Lines(CellWatcher):
     def tick(self, running: Sequence[Running], waiting: Sequence[Stage]) -> None:
         if time.monotonic() - self.told < _PLAIN_EVERY_S:
             return
-        self._say(remaining(self.forecast, running, waiting))
+        self._say(", ".join(filter(None, remaining(self.forecast, running, waiting))))
         for one in running:
             if (values := one.progress()) and one.stage.name not in _QUIET:
                 self._say(f"{one.stage.label}: {values['step']:g}/{values['total']:g} {numbers(values)}".rstrip())
