@@ -29,6 +29,13 @@ def matrix_options(function: Callable[..., Any]) -> Callable[..., Any]:
             help="Also run the controls, which train without the teacher's information (docs/methods.md). A method "
             "that does not beat them has learnt nothing from its teacher.",
         ),
+        click.option(
+            "--checkpoint",
+            "checkpoints",
+            multiple=True,
+            metavar="NAME=DIR",
+            help="Also evaluate a model that was trained elsewhere, as the unranked row NAME. May be repeated.",
+        ),
         click.option("--student", help="Student selectors.  [default: the task's]"),
         click.option("--teacher", help="Teacher selectors.  [default: the student's]"),
         click.option(

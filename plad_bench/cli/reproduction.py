@@ -56,6 +56,7 @@ def arguments(
     }
     given = [part for file in registry.files for part in ("-p", str(file))]
     given.append("run")
+    given += [part for text in options["checkpoints"] for part in ("--checkpoint", text)]
     for name, (value, default) in values.items():
         if value != default or name in _OF_THE_DEVICE:
             given += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]

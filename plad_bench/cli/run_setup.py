@@ -257,6 +257,7 @@ def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> 
         task=task,
         methods=options["methods"],
         controls=options["controls"],
+        checkpoints=options["checkpoints"],
         student=options["student"],
         teacher=options["teacher"],
         pairs=options["pairs"],

@@ -6,6 +6,8 @@ from enum import StrEnum
 
 BASELINES = ("teacher", "student", "sft-init")
 """The rows of a board that are not methods and are never ranked."""
+OUTSIDE = "checkpoint"
+"""Method name in the record of a model that was trained elsewhere; never ranked either."""
 
 
 class Access(StrEnum):

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from plad_bench.contract import locks
+from plad_bench.contract.enums import OUTSIDE
 from plad_bench.contract.files import unreadable, unwritable, write_atomically
 from plad_bench.contract.jsonlines import read_lines
 from plad_bench.execute import lineage, provenance
@@ -226,9 +227,9 @@ def _identity(cell: Cell) -> dict[str, Any]:
     lr = getattr(cell.method.params, "lr", 0.0) if cell.method else 0.0
     if cell.method is None:
         method = schema.MethodPart(
-            name=cell.row,
+            name=cell.row if cell.outside is None else OUTSIDE,
             selector=cell.row,
-            params={},
+            params={"name": cell.row, **cell.outside.params.public()} if cell.outside else {},
             version=1,
             plugin="",
             access="",

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from plad_bench.contract.enums import BASELINES
+from plad_bench.contract.enums import BASELINES, OUTSIDE
 from plad_bench.leaderboard import gc_pause, samples, statistics
 from plad_bench.leaderboard.data_versions import described, newest
 from plad_bench.leaderboard.labels import labels
@@ -257,7 +257,7 @@ def _group(cells: Sequence[LoadedRecord], settings: BoardFile, complain: Complai
     complete = [key for key, record in whole.items() if not (record.is_baseline or record.method.control)]
     baselines = sorted(
         (key for key, of in by_method.items() if of[0].record.is_baseline),
-        key=lambda key: (BASELINES.index(made[key].method), made[key].label),
+        key=lambda key: ((*BASELINES, OUTSIDE).index(made[key].method), made[key].label),
     )
     baselines += sorted((key for key, record in whole.items() if record.method.control), key=lambda key: named[key])
     rows, pairs = _ranked(complete, made, by_method, baselines, primary)

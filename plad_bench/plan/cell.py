@@ -39,6 +39,8 @@ class Cell:
     registry: Registry
     skip: str = ""
     """Reason to skip the cell; empty if it can run."""
+    outside: Chosen | None = None
+    """The model of a baseline that was trained elsewhere, chosen like a student."""
     absent: Mapping[str, str] = field(default_factory=dict)
     """Reasons why metrics are absent, by metric label."""
     tuning: Tuning | None = None
@@ -55,6 +57,8 @@ class Cell:
         """The stage that produces the evaluated model, or the responses of a teacher without a local model."""
         if self.row == "teacher":
             return self.responses if self.teacher.component.model is None else self.plan.teacher_model
+        if self.outside is not None:
+            return self.plan.model(self.outside.component.model(self.outside.params), None, self.row)
         if self.method is None:
             return {"student": self.plan.init, "sft-init": self.plan.sft_init}[self.row]
         return self.plan.distill(self.method, self.pairs, self.scorer, self.orders)

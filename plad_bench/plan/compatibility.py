@@ -63,7 +63,7 @@ def absence_reason(cell: Cell, metric: Chosen) -> str:
     if reason := _absent_without_references(cell, metric):
         return reason
     if Need.TEACHER_LOGITS in needs and not is_teacher:
-        mine, other = (c.component.model(c.params) for c in (cell.student, teacher))
+        mine, other = (c.component.model(c.params) for c in (cell.outside or cell.student, teacher))
         if reason := _vocabulary_difference(mine, other):
             return f"{name} compares logits token by token, but {reason}"
     return ""

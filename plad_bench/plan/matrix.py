@@ -77,6 +77,9 @@ def _combinations(spec: RunSpec, registry: Registry) -> Iterator[Cell]:
                         if seed == 0 or row == "sft-init" or (row == "student" and _is_scratch(student)):
                             reference = cell(method=None, row=row)
                             yield replace(reference, skip=skip_reason(reference))
+                    for row, model in spec.checkpoints.items() if seed == 0 else ():
+                        trained_elsewhere = cell(method=None, row=row, outside=model)
+                        yield replace(trained_elsewhere, skip=skip_reason(trained_elsewhere))
                     for method in spec.methods:
                         uses_pairs = isinstance(method.component.objective, PairObjective)
                         for builder in spec.pairs if uses_pairs else (None,):

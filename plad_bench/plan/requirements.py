@@ -51,7 +51,7 @@ def check(cells: Iterable[Cell], made: Callable[[str], bool] = lambda key: False
         if teacher.label not in seen and any(not made(s.key) for s in cell.stages if s.operation == "ask"):
             seen.add(teacher.label)
             teacher.component.require(teacher.params)
-        for chosen in (cell.student, teacher):
+        for chosen in (cell.student, teacher, *([cell.outside] if cell.outside else [])):
             if chosen.component.model is None:
                 continue
             source = chosen.component.model(chosen.params)

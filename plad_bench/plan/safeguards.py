@@ -45,7 +45,7 @@ def _check_rates(cell: Cell) -> None:
 
 def _rates(cell: Cell) -> Iterator[tuple[str, float]]:
     """The learning rates of a cell's student, each with the option that sets it."""
-    if cell.row in {"teacher", "student"} and cell.method is None:
+    if cell.method is None and cell.row != "sft-init":
         return
     if cell.protocol.sft_steps:
         yield "--sft-lr", cell.protocol.sft_lr

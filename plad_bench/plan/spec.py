@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plad_bench.contract.components import Component
-from plad_bench.contract.errors import NothingSelectedError
+from plad_bench.contract.enums import BASELINES
+from plad_bench.contract.errors import MissingError, NothingSelectedError, UsageError
+from plad_bench.contract.names import BOARD_NAME
 from plad_bench.contract.protocol import Protocol
 from plad_bench.contract.registry import Registry
 from plad_bench.plan import recipes
@@ -39,6 +42,8 @@ class RunSpec:
     """By task label: the students' recipe; None if they are trained from scratch."""
     seeds: int
     threads: int = 1
+    checkpoints: Mapping[str, Chosen] = field(default_factory=dict)
+    """Models that were trained elsewhere, by the name of their row."""
 
 
 def build(
@@ -54,10 +59,11 @@ def build(
     threads: int = 1,
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     controls: bool = False,
+    checkpoints: Sequence[str] = (),
 ) -> RunSpec:
     """Resolve selector texts to a run specification; `overrides` is by task label. Errors as `choose`.
 
-    `controls` adds all control methods.
+    `controls` adds all control methods; `checkpoints` are models that were trained elsewhere, each as NAME=DIR.
 
     None or an empty text selects the default: the task's student and metrics, the student's teacher, the default pairs.
     """
@@ -80,7 +86,23 @@ def build(
         recipes=found,
         seeds=seeds,
         threads=threads,
+        checkpoints=dict(_checkpoint(registry, text) for text in checkpoints),
     )
+
+
+def _checkpoint(registry: Registry, text: str) -> tuple[str, Chosen]:
+    """The name and the model of NAME=DIR, or of NAME=ORG/NAME for a model on the hub."""
+    name, _, place = text.partition("=")
+    if not BOARD_NAME.fullmatch(name) or not place:
+        raise UsageError(f"--checkpoint {text!r} is not NAME=DIR", "Name the row: --checkpoint trl=runs/gkd.")
+    if name in BASELINES or name in registry.components("method"):
+        raise UsageError(f"--checkpoint {text!r}: {name} is the name of another row", "Choose another name.")
+    if not Path(place).expanduser().is_dir() and place.count("/") != 1:
+        raise MissingError(f"--checkpoint {name}: no directory {place}", "Give a directory in Hugging Face format.")
+    parameter = "path" if Path(place).expanduser().is_dir() else "id"
+    quote = '"' if "'" in place else "'"
+    (model,) = choose(registry, "student", f"hf[{parameter}={quote}{place}{quote}]")
+    return name, model
 
 
 def metrics_of(registry: Registry, task: Chosen, named: str | None) -> tuple[Chosen, ...]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from plad_bench.contract.enums import BASELINES
+from plad_bench.contract.enums import BASELINES, OUTSIDE
 
 SCHEMA = 2
 
@@ -192,7 +192,7 @@ class Record(_Part):
     @property
     def is_baseline(self) -> bool:
         """Whether this is a baseline."""
-        return self.method.name in BASELINES
+        return self.method.name in (*BASELINES, OUTSIDE)
 
     @property
     def lineage(self) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, TypeAlias
 
-from plad_bench.contract.enums import BASELINES
+from plad_bench.contract.enums import BASELINES, OUTSIDE
 from plad_bench.contract.protocol import settings
 from plad_bench.contract.words import NAMED
 from plad_bench.leaderboard.board import Board, Group, Row
@@ -371,6 +371,11 @@ def _reading(group: Group) -> Iterator[str]:
                 "Gap closed is empty: sft-init or the teacher lacks seeds, or the teacher is not significantly better "
                 "than sft-init."
             )
+    if outside := [text.clean(row.label) for row in group.baselines if row.method == OUTSIDE]:
+        yield (
+            f"Trained elsewhere: {', '.join(outside)}. Data, budget and tuning of that training are unknown here, so it "
+            "has no rank."
+        )
     if 1 < min(row.asked for row in (*group.rows, *group.baselines)) < 5:
         yield "With fewer than five seeds, intervals are wide."
 
@@ -558,7 +563,7 @@ def _method(row: Row, docs: str) -> Entry:
 
 def explained(row: Row, docs: str) -> str:
     """Where a method is explained: its page of the docs if it is built in and they are known, else its paper."""
-    if row.method in BASELINES:
+    if row.method in (*BASELINES, OUTSIDE):
         return ""
     if docs and row.plugin.startswith("plad-bench "):
         return documented(row.method, "methods", docs)
