@@ -373,8 +373,8 @@ def _reading(group: Group) -> Iterator[str]:
             )
     if outside := [text.clean(row.label) for row in group.baselines if row.method == OUTSIDE]:
         yield (
-            f"Trained elsewhere: {', '.join(outside)}. Data, budget and tuning of that training are unknown here, so it "
-            "has no rank."
+            f"Trained elsewhere: {', '.join(outside)}. Data, budget and tuning of that training are unknown here, so "
+            "it has no rank."
         )
     if 1 < min(row.asked for row in (*group.rows, *group.baselines)) < 5:
         yield "With fewer than five seeds, intervals are wide."
