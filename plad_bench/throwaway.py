@@ -30,7 +30,8 @@ def run(plugin: ModuleType, store: Path, boards: Path, options: dict[str, Any]) 
         plugin: its module; one that no installed package names as a plugin is loaded with `-p`.
         store: directory of artifacts. What another run left there is used.
         boards: directory that the board is made in.
-        options: those of `run`, by name: `{"methods": "my-method", "seeds": 2}`. The task is `tiny-task` unless given.
+        options: those of `run`, by name: `{"methods": "my-method", "seeds": 2, "controls": True}`. The task is
+            `tiny-task` unless given.
 
     Raises:
         AssertionError: if the command fails; the message has what it printed.
@@ -41,7 +42,9 @@ def run(plugin: ModuleType, store: Path, boards: Path, options: dict[str, Any]) 
     files = [tiny.__file__] if installed_as(plugin) else [tiny.__file__, _shim(plugin, boards)]
     named = {"task": tiny.TASK.name, **options}
     command = [sys.executable, "-m", "plad_bench", *(part for file in files for part in ("-p", str(file))), "run"]
-    command += [f"--{name.replace('_', '-')}={value}" for name, value in named.items()]
+    for name, value in named.items():
+        option = f"--{name.replace('_', '-')}"
+        command.append(option if value is True else f"{option}={value}")
     command += [f"--store={store}", f"--boards-dir={boards}", f"--board={_BOARD}"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PLAD_BENCH_")}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))

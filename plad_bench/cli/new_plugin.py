@@ -14,6 +14,7 @@ from string import Template
 import click
 
 from plad_bench.cli.state import State
+from plad_bench.contract.api import API_VERSION
 from plad_bench.contract.errors import UsageError
 from plad_bench.contract.files import write_atomically
 
@@ -85,7 +86,7 @@ def new_plugin(ctx: click.Context, /, *, name: str, kind: str, parent: Path) -> 
             "Choose another name or another parent directory (--in).",
         )
     title = "".join(part.capitalize() for part in module.split("_"))
-    words = {"name": name, "module": module, "title": title, "kind": chosen.name}
+    words = {"name": name, "module": module, "title": title, "kind": chosen.name, "api": str(API_VERSION)}
     words["options"] = Template(chosen.options).substitute(words)
     for path, template in chosen.files.items():
         file = target / Template(path).substitute(words)
