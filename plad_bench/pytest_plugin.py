@@ -1,4 +1,4 @@
-"""Fixtures for the tests of plugins. pytest loads this module wherever plad-bench is installed (docs/plugins.md).
+"""Fixtures for the tests of plugins. pytest loads this module wherever plad-bench is installed (docs/add-a-method.md).
 
 What a fixture needs is imported when a test asks for it: nobody else's tests wait for plad-bench.
 """

@@ -73,6 +73,14 @@ def test_an_older_name_is_the_present_one_and_warns(former, now):
         exec(f"from plad_bench import {former}")
 
 
+def test_an_older_name_in_its_former_module_works_too():
+    from plad_bench.contract import records
+
+    with pytest.warns(DeprecationWarning, match="import RequestContext from plad_bench") as seen:
+        assert records.Asking is plad_bench.RequestContext
+    assert [w.filename for w in seen] == [__file__]
+
+
 def context(**given):
     values = {"split": "train", "max_new_tokens": 4, "temperature": 0.0, "top_k": 0, "seed": 0, "same": str}
     report = {"progress": print, "counts": {}, "cost": {}, "notes": {}}
