@@ -23,11 +23,11 @@ class DistiLLMParams(TokenParams):
     buffer: int = param(1000, ge=1, source="arXiv:2402.03898")
     """Responses in the replay buffer."""
     raise_by: float = param(0.1, ge=0, le=1, source="arXiv:2402.03898")
-    """Increase of the probability of student text after a worse validation loss."""
+    """Increase of the probability of on-policy text after a worse validation loss."""
     student: float | None = param(None, ge=0, le=1, source="ours")
-    """Fixes the probability of student text; otherwise validation raises it from 0 during training."""
+    """Fixes the probability of on-policy text; otherwise validation raises it from 0 during training."""
     replayed: float | None = param(None, ge=0, le=1, source="ours")
-    """Fixes the replayed share of student text; otherwise it grows from 0 to 1 during training."""
+    """Fixes the replayed share of on-policy text; otherwise it grows from 0 to 1 during training."""
 
 
 def loss(student: Tensor, teacher: Tensor, _labels: Tensor, params: DistiLLMParams) -> Tensor:
@@ -39,12 +39,12 @@ def loss(student: Tensor, teacher: Tensor, _labels: Tensor, params: DistiLLMPara
 
 
 def student_share(share: float, previous: float, validation: float, params: DistiLLMParams) -> float:
-    """The probability of student text after a validation: raised if the loss is worse than the previous one."""
+    """The probability of on-policy text after a validation: raised if the loss is worse than the previous one."""
     return min(1.0, share + params.raise_by) if validation > previous else share
 
 
 def apply(params: DistiLLMParams, state: Mapping[str, float], progress: float) -> DistiLLMParams:
-    """Set the share of student text from the schedule, and the replayed share of it from the progress of training."""
+    """Set the share of on-policy text from the schedule, and the replayed share of it from the progress of training."""
     student = state["share"] if params.student is None else params.student
     replayed = progress if params.replayed is None else params.replayed
     return params.model_copy(update={"student": student, "replayed": replayed})
@@ -69,7 +69,7 @@ def text(params: DistiLLMParams) -> Mapping[Text, float]:
 RECORDS = (
     Method(
         name="distillm",
-        summary="Skew KL on fixed text and, as often as validation requires, on student text, increasingly replayed.",
+        summary="Skew KL on fixed text and, as often as validation requires, on on-policy text, increasingly replayed.",
         paper="arXiv:2402.03898",
         title="DistiLLM: Towards Streamlined Distillation for Large Language Models",
         equation="KL(p || alpha p + (1 - alpha) q), or KL(q || (1 - alpha) p + alpha q)",
