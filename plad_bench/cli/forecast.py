@@ -12,7 +12,7 @@ from plad_bench.execute.store import Artifact
 from plad_bench.plan.stages import Stage
 
 _LONG = frozenset({"train", "generate", "ask"})
-"""Operations that take most of a run: there is no estimate before one stage of each that remains has been timed."""
+"""Operations that take most of a run's time. An estimate needs one finished stage of each that remains."""
 
 
 class Forecast:

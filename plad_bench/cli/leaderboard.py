@@ -182,7 +182,7 @@ def _render(directory: Path, registry: Any) -> None:
 
 
 def summary(directory: Path) -> None:
-    """Print the tables of a board on stdout, with as many metrics as fit the terminal, and what they say in words."""
+    """Print the tables of a board on stdout, with as many metrics as fit the terminal, and the answer in words."""
     from rich.console import Console
     from rich.text import Text
 

@@ -40,7 +40,7 @@ STAGES = {
     "generate": "generate the responses that are scored",
     "score": "score the responses, once for each metric",
 }
-"""What the stages of a name do; all others compute the teacher's log-probabilities."""
+"""Description of stages by name; all others compute teacher log-probabilities."""
 WIDE = 10_000
 """Columns of a table whose lines never wrap, so that the name of a cell can be copied."""
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from plad_bench.plan.cell import Cell
 
 LEAST_MONEY = 1e-9
-"""What is left to spend where it is nothing: 0 would set no limit."""
+"""Remaining budget if it is used up, because 0 would mean no limit."""
 NOTHING = {"done": 0, "cached": 0, "skipped": 0, "failed": 0, "written": 0}
 """The counts of a run that stopped while it was tuning."""
 

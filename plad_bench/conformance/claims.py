@@ -94,7 +94,7 @@ def default_params(component: Any) -> Any:
     """Default parameters.
 
     Raises:
-        MissingError: for a component that works only with parameters which nobody gave.
+        MissingError: if the component has required parameters.
     """
     try:
         return configure(component, {})

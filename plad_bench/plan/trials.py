@@ -1,4 +1,4 @@
-"""Trials of a method's settings: what may be tried, what was, and what came of it."""
+"""Trials of a method's settings: search spaces, trials and their results."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 SEED = 1000
-"""Of every trial: settings are not picked by the luck of a seed that is ranked."""
+"""Seed of all trials. It differs from the seeds that are ranked, so that the search does not favour them."""
 Values: TypeAlias = Mapping[str, float | int]
-"""Of searched parameters, by name. The learning rate is the one of the training, even where all methods share it."""
+"""Values of searched parameters, by name. `lr` is the training's learning rate, even if all methods share it."""
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """The range of one parameter, both ends included."""
+    """The range of one parameter, including both ends."""
 
     name: str
     low: float
     high: float
     log: bool
     whole: bool
-    """Integers alone."""
+    """Whether to try integers only."""
     default: float | int
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What was tried, and what came of it."""
+    """The settings of a trial and its result."""
 
     values: Values
     score: float | None
     """Mean of the metric over the validation split; None if the trial failed."""
     reason: str = ""
-    """Why it failed."""
+    """Reason for the failure."""
     cost: Mapping[str, float] | None = None
-    """As the record of a cell has it."""
+    """Cost, as in the record of a cell."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Tuning:
 
     @property
     def best(self) -> int | None:
-        """The number of the trial with the best score, the earlier of equals; None if all failed."""
+        """Index of the trial with the best score, the first of equal ones; None if all failed."""
         sign = 1 if self.better == "higher" else -1
         scores = [(sign * trial.score, -number) for number, trial in enumerate(self.trials) if trial.score is not None]
         return -max(scores)[1] if scores else None
