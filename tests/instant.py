@@ -57,7 +57,7 @@ def operation(context):
         ),
     }
     for split in ("train", "validation", "test"):
-        rows[f"{split}.jsonl"] = "".join(json.dumps(row) + "\n" for row in PROMPTS)
+        rows[f"{split}.jsonl"] = "".join(json.dumps({**row, "split": split}) + "\n" for row in PROMPTS)
     for name, text in rows.items():
         (context.out / name).write_text(text)
 

@@ -75,7 +75,7 @@ def test_stages_that_a_new_version_took_from_an_old_one_are_older_on_record_plan
     }
     page = Path("leaderboards/other/README.md").read_text()
     stages = "data, init, pairs, sample, sft-init, teach, teacher, tokenizer"
-    assert f"**These rest on older stages:** 1 record, {stages} by version `first`." in page
+    assert f"**Records with older stages:** 1 record, {stages} by version `first`." in page
     shown = json.loads(program("plan", *WHAT, "--board", "other", "--steps", "7", "--json").stdout)["cells"]
     (row,) = [row for row in shown if row["cell"] == CELL]
     assert row["state"] == "cached (stale)"
@@ -163,7 +163,7 @@ def test_a_page_says_which_records_do_not_tell(program, code):
     path.write_text(json.dumps(data))
     assert load(Path("leaderboards/quickstart")).untold == 1
     program("leaderboard")
-    assert "1 record does not say which versions" in Path("leaderboards/quickstart/README.md").read_text()
+    assert "1 record does not name" in Path("leaderboards/quickstart/README.md").read_text()
 
 
 @pytest.mark.parametrize(

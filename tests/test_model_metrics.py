@@ -184,7 +184,7 @@ def test_preference_accuracy_by_hand(logprob, expected):
     likelihoods = {"one": -1.0, "a b c": -0.5, "long long": -2.0, "two": -1.0, "tie": -2.0}
     teachers = {"longer": "a b c", "worse": "long long", "tied": "tie", "same": "one"}
     samples = {"longer": ["one"], "worse": ["two"], "tied": ["long long"], "same": ["one"]}
-    params = calibration.PairParams(logprob=logprob)
+    params = calibration.PreferenceParams(logprob=logprob)
     values = calibration.preference_accuracy(
         [example(p) for p in samples], params, Fake(samples, likelihoods, teachers)
     )
@@ -304,7 +304,7 @@ def test_two_vocabularies_cost_the_metric():
 
 
 def test_a_need_that_does_not_exist_is_a_broken_record():
-    with pytest.raises(ValueError, match=r"odd needs logits; there are: teacher, checkpoint, .*references"):
+    with pytest.raises(ValueError, match=r"odd has unknown needs logits; known: teacher, checkpoint, .*references"):
         Metric(name="odd", summary="", better=None, needs=frozenset({"logits", Need.TEACHER}), score=lambda e, p, t: [])
 
 

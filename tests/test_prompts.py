@@ -472,8 +472,8 @@ def test_a_page_says_what_happens_to_thinking_text(tmp_path):
         data["provenance"]["notes"] = {"generate": {"prompts": {"thinking": how}}}
         synthetic.put(tmp_path / "b", data, scores)
     text = markdown.render(load(tmp_path / "b"))
-    assert "teacher: thinking text is not part of its answers" in text
-    assert "student: asked not to think before it answers" in text
+    assert "teacher: thinking text removed from the responses" in text
+    assert "student: thinking mode off" in text
 
 
 # ------------------------------------------------------------------------------------ a teacher with its own prompts
