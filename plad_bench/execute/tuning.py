@@ -1,8 +1,8 @@
-"""Equal tuning: every method gets the same number of trials, and its best settings alone meet the test split.
+"""Equal tuning: every method gets as many trials, and only its best settings are evaluated on the test split.
 
-The trials of all methods go on in rounds, one trial of each method at a time. What was tried is never stored as such:
-the sampler is seeded and told the scores of the trials in their order, so that it asks for the same ones again, whose
-records are there already. That is how the same command goes on with a tuning that was interrupted.
+Trials proceed in rounds, with one trial of each method per round. Trials are not stored separately: the sampler is
+seeded and receives the scores of earlier trials in order, so it proposes the same trials again, whose records exist
+already. In this way the same command continues an interrupted tuning.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from plad_bench.records.schema import Record
 
 FOLDER = "tuning"
-"""Within a board's directory: its trials, whose records lie below cells/ there."""
+"""Directory of trials within a board's directory; their records are below cells/ there."""
 STARTUP = 5
-"""Trials before the sampler, a tree-structured Parzen estimator, looks at scores, however many there will be: more
-trials go on where fewer ended."""
+"""Random trials before the sampler, a tree-structured Parzen estimator, uses scores. Independent of the number of
+trials, so more trials can follow fewer."""
 
 
 class Study:
     """The trials of one method on one task, teacher and student."""
 
     def __init__(self, cells: Sequence[Cell], metric: Chosen) -> None:
-        """`cells` has one of each seed."""
+        """`cells` has one cell per seed."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -47,10 +47,10 @@ class Study:
         )
         self._study.enqueue_trial(dict(search.defaults(self.space)))
         self._asked: Any = None
-        """Optuna's trial that was asked for and not told of."""
+        """Optuna's trial that was proposed and has no score yet."""
 
     def ask(self) -> Values:
-        """The values of the next trial, to three digits; the default ones at first."""
+        """The values of the next trial, rounded to three digits; the first trial has the defaults."""
         from optuna.distributions import FloatDistribution, IntDistribution
 
         if self._asked is None:
@@ -66,7 +66,7 @@ class Study:
         return {name: value if isinstance(value, int) else float(f"{value:.3g}") for name, value in values.items()}
 
     def tell(self, trial: Trial) -> None:
-        """What came of the trial that was asked for."""
+        """Record the outcome of the proposed trial."""
         from optuna.trial import TrialState
 
         if trial.score is None:
@@ -78,7 +78,7 @@ class Study:
 
     @property
     def tuning(self) -> Tuning:
-        """What was tried so far."""
+        """The trials so far."""
         return Tuning(self.metric.label, self.metric.component.better, self.space, tuple(self.trials))
 
     def winners(self) -> list[Cell]:
@@ -95,18 +95,18 @@ class Tuner:
     """The tuning of the methods of a run."""
 
     def __init__(self, cells: Iterable[Cell], board: Path, primary: str, registry: Registry, *, again: bool) -> None:
-        """What there is to tune.
+        """Collect the methods to tune.
 
         Args:
             cells: of the run; baselines, and cells that cannot run, are not tuned.
             board: its directory.
-            primary: the metric that ranks; empty for the first of a cell's metrics that has a direction.
+            primary: the metric that ranks; if empty, the first metric of a cell with a direction.
             registry: of all plugins.
-            again: whether trials that failed are tried again.
+            again: whether failed trials are repeated.
 
         Raises:
             MissingError: if Optuna is not installed.
-            UsageError: if a method has nothing to tune, or no metric ranks.
+            UsageError: if a method has nothing to tune, or no metric has a direction.
         """
         backends.require_optuna()
         self.board, self.again = board / FOLDER, again
@@ -118,8 +118,8 @@ class Tuner:
                 continue
             if cell.protocol.split != "test":
                 raise UsageError(
-                    "--tune chooses settings on the validation split, and --split evaluates the chosen ones there, too",
-                    "Leave --split out: the test split must be new to them.",
+                    "--tune chooses settings on the validation split, so --split validation would also evaluate on it",
+                    "Leave --split out, so that the test split is new to the chosen settings.",
                 )
             if reason := cell.absent.get(_ranking(cell, primary, registry).label):
                 self._skipped.append(replace(cell, skip=f"it cannot be tuned: {reason}"))
@@ -128,11 +128,10 @@ class Tuner:
         self.studies = [Study(of, _ranking(of[0], primary, registry)) for of in by_row.values()]
 
     def run(self, execute: Callable[[int, Sequence[Cell]], None] | None = None) -> bool:
-        """Give every method its trials; whether all of them are done.
+        """Run the trials of every method; whether all of them are done.
 
-        `execute` gets the number of a round and those of its cells that are to run, and writes their records below
-        `board`. The tuning stops where it leaves some undone, or where there is something to run and no `execute`, and
-        goes on when called again.
+        `execute` gets the number of a round and its cells to run, and writes their records below `board`. The tuning
+        stops if some remain undone, or if there are cells to run and no `execute`; it continues when called again.
         """
         while waiting := [study for study in self.studies if len(study.trials) < study.cells[0].protocol.tune]:
             number = min(len(study.trials) for study in waiting)
@@ -150,7 +149,7 @@ class Tuner:
         return True
 
     def _result(self, cell: Cell) -> Record | None:
-        """The record of a trial, be it of a failure; None if there is none, or if it is to be tried again."""
+        """The record of a trial, also of a failed one; None if there is none, or if it is to be repeated."""
         cells = self.board / "cells"
         if (record := recording.recorded(cells, cell)) is not None:
             return record
@@ -162,14 +161,14 @@ class Tuner:
         return any(study.trials and study.tuning.best is None for study in self.studies)
 
     def searched(self) -> Iterable[str]:
-        """What is searched, to read."""
+        """The search space and progress as text."""
         for study in self.studies:
             ranges = ", ".join(f"{d.name} {d.low:g} to {d.high:g}{' (log)' if d.log else ''}" for d in study.space)
             done, wanted = len(study.trials), study.cells[0].protocol.tune
             yield f"Tuning of {study.cells[0].row}: {done} of {wanted} trials done; searched: {ranges}"
 
     def chosen(self) -> Iterable[str]:
-        """What was chosen, to read."""
+        """The chosen settings as text."""
         for study in self.studies:
             if (best := study.tuning.best) is not None:
                 trial = study.trials[best]
@@ -202,5 +201,5 @@ def _ranking(cell: Cell, primary: str, registry: Registry) -> Chosen:
         return choose(registry, "metric", primary)[0]
     directed = [metric for metric in cell.metrics if metric.component.better is not None]
     if not directed:
-        raise UsageError("none of the metrics ranks, so that no trial is better", "Name one that does with --metrics.")
+        raise UsageError("no metric has a direction, so no trial can be the best", "Choose another with --metrics.")
     return directed[0]
