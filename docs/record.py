@@ -27,7 +27,7 @@ def drawing(command: str, lines: Sequence[str]) -> str:
     console.print(Text.assemble(("$ ", "bold green"), (command, "bold")))
     shown = list(lines) if len(lines) <= FIRST + LAST else [*lines[:FIRST], "...", *lines[-LAST:]]
     for line in shown:
-        console.print(Text.from_ansi(line), overflow="ellipsis", no_wrap=True)
+        console.print(Text.from_ansi(line), overflow="fold")
     svg = console.export_svg(title="plad-bench", unique_id="terminal")
     return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)  # no request for a font
 

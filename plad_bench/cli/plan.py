@@ -120,8 +120,8 @@ def show_plan(planned: Planned, options: Mapping[str, Any], gpus: tuple[int, ...
         )
     else:
         _print(cells, list(data_lines(data, planned.responses)), stages, waiting, asked)
-        for line in outlook.lines(expected):
-            click.echo(line)
+        for place, line in enumerate(outlook.lines(expected)):
+            click.echo(line if place else f"\n{line}")
         for one in given:
             click.echo(f"\n{_prompt(one)}")
     return stop.exit_code if stop else ExitCode.OK
