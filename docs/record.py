@@ -17,7 +17,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-WIDTH, FIRST, LAST = 100, 9, 15
+WIDTH, FIRST, LAST = 100, 8, 17
 """Columns, and lines that are shown of the beginning and of the end."""
 
 
