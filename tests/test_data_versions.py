@@ -84,7 +84,7 @@ def test_the_board_shows_the_newest_version_and_names_the_older_one_in_a_line(ro
     assert len(shown.used) == 4
     for page in (markdown.render(shown), html.render(shown)):
         assert page.count("1a1a1a1a") == 1
-        assert "Older versions of the data, not shown: " in page
+        assert "Records of older versions of the data are not shown: " in page
         assert "plad-bench leaderboard house --drop older" in page
         assert "300 rows cannot be used" not in page
 
