@@ -153,7 +153,7 @@ def test_older_options_work_and_say_what_they_are_called_now(source, tmp_path, m
             (tmp_path / "c.toml").write_text("warmup-steps = 7\n")
             arguments += ["--config", "c.toml"]
     seen = {}
-    monkeypatch.setattr("plad_bench.cli.plan.show_plan", lambda planned, options: seen.update(options) or 0)
+    monkeypatch.setattr("plad_bench.cli.plan.show_plan", lambda planned, options, gpus: seen.update(options) or 0)
     result = CliRunner().invoke(cli, arguments, standalone_mode=False)
     assert result.exception is None, result.output
     assert seen["sft_steps"] == 7

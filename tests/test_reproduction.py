@@ -125,7 +125,7 @@ def test_what_a_branch_stood_for_is_beside_the_line(program):
         file.write('\n[commits]\n"model org/name main" = "0a1b"\n')
     program("leaderboard")
     page = Path("leaderboards/quickstart/README.md").read_text()
-    assert "On the hub `model org/name main` stood for commit `0a1b`: copy [commits] of board.toml." in page
+    assert "On the Hub, `model org/name main` was commit `0a1b`: copy [commits] from board.toml to use it." in page
 
 
 @pytest.mark.slow

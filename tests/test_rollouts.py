@@ -198,7 +198,7 @@ def test_a_prompt_without_room_for_a_response_is_refused():
 
 
 def test_the_teacher_mixes_or_verifies():
-    with pytest.raises(ValueError, match="not both"):
+    with pytest.raises(ValueError, match="mutually exclusive"):
         Sampling(teacher_mix=0.1, verify_top_k=2)
 
 
