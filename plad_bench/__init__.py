@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from plad_bench.contract.requests import Request, RequestContext
     from plad_bench.contract.tools import LanguageModel, Scorers, Tools
     from plad_bench.contract.views import BoardView, CellView
+    from plad_bench.running.api import run
 
 __version__ = "0.1.0"
 
@@ -58,7 +59,8 @@ _HOME = {
     "tools": "LanguageModel Scorers Tools",
     "views": "BoardView CellView",
 }
-_MODULE = {name: module for module, names in _HOME.items() for name in names.split()}
+_MODULE = {name: f"contract.{module}" for module, names in _HOME.items() for name in names.split()}
+_MODULE["run"] = "running.api"
 
 __all__ = [
     "API_VERSION",
@@ -120,6 +122,7 @@ __all__ = [
     "__version__",
     "hookimpl",
     "param",
+    "run",
 ]
 
 
@@ -133,4 +136,4 @@ def __getattr__(name: str) -> Any:
             raise AttributeError(msg)
         warn(f"plad_bench.{name}", f"plad_bench.{API[name]}", stacklevel=2)
         name = API[name]
-    return getattr(import_module(f"plad_bench.contract.{_MODULE[name]}"), name)
+    return getattr(import_module(f"plad_bench.{_MODULE[name]}"), name)

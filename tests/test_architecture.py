@@ -27,7 +27,8 @@ LAYERS = {
     "leaderboard": {"leaderboard", "records", "plan", "contract"},
     "render": {"render", "leaderboard", "records", "contract"},
     "execute": {"execute", "records", "plan", "contract"},
-    "cli": {"cli", "conformance", "execute", "render", "leaderboard", "records", "plan", "contract"},
+    "running": {"running", "execute", "render", "leaderboard", "records", "plan", "contract"},
+    "cli": {"cli", "running", "conformance", "execute", "render", "leaderboard", "records", "plan", "contract"},
     "learn": {"learn", "contract"},
     "conformance": {"conformance", "plan", "contract"},
 }

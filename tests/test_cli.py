@@ -594,14 +594,14 @@ def test_check_fails_on_a_record_that_is_broken(done, tmp_path):
 )
 def test_the_device_chooses_the_precision_that_nobody_fixed(tmp_path, gpus, asked, board, expected):
     from plad_bench.cli.plan import plan
-    from plad_bench.cli.run_setup import prepare
     from plad_bench.cli.state import State
+    from plad_bench.running.setup import prepare
 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "board.toml").write_text(board)
     given = ["--board", "mine", "--boards-dir", str(tmp_path), "--store", str(tmp_path / "store"), "--methods", "sft"]
     options = plan.make_context("plan", [*given, *(["--precision", asked] if asked else [])]).params
-    planned = prepare(State(), options, gpus)
+    planned = prepare(State().registry, options, gpus)
     assert {cell.protocol.precision for cell in planned.cells} == {expected}
     teacher = next(cell for cell in planned.cells if cell.row == "teacher").checkpoint
     assert teacher.spec["precision"] == "float32"  # the same teacher whatever the students run on

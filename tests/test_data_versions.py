@@ -145,14 +145,14 @@ def test_a_board_that_says_nothing_of_versions_shows_all(tmp_path):
 
 
 def test_a_run_writes_which_version_it_read(tmp_path, monkeypatch):
-    from plad_bench.cli import run_setup
+    from plad_bench.running import setup
 
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "house" / "board.toml"
     for text in ("one", "two"):
         (tmp_path / "mine.jsonl").write_text(json.dumps({"prompt": text, "response": text}))
         asked = spec.build(tiny.registry(), task="jsonl[path=mine.jsonl],demo", methods="none", student="tiny")
-        versions = run_setup._versions(matrix.cells(asked, tiny.registry()))
+        versions = setup._versions(matrix.cells(asked, tiny.registry()))
         boardfile.extend(file, boardfile.Contribution("house", asked_protocols(asked), (), 1, versions=versions))
         label = next(task.label for task in asked.tasks if task.component.name == "jsonl")
         assert boardfile.read(file).versions == {"jsonl[path=mine.jsonl]": (label,)}

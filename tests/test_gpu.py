@@ -14,12 +14,12 @@ import torch
 from accelerate.state import AcceleratorState
 
 from plad_bench import LaunchOptions, Sampling
-from plad_bench.cli.run_setup import gpus_of
 from plad_bench.contract.errors import MissingError
 from plad_bench.learn import generation, models, objectives, training
 from plad_bench.learn.chunked_logits import Predictor, label_logprobs
 from plad_bench.learn.rollouts import Rollouts
 from plad_bench.learn.sequences import Tokens, collate
+from plad_bench.running.setup import gpus_of
 from plad_bench_plugins.launchers import local
 
 ROOT = Path(__file__).parent.parent

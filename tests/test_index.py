@@ -8,13 +8,13 @@ import pytest
 from click.testing import CliRunner
 from synthetic import component, put, record
 
-from plad_bench.cli.leaderboard import render
 from plad_bench.cli.main import cli
 from plad_bench.contract.registry import Registry
 from plad_bench.leaderboard.across_tasks import Standing, panels
 from plad_bench.leaderboard.board import load
 from plad_bench.render.write import render as render_board
 from plad_bench.render.write import render_index
+from plad_bench.running.pages import render
 
 
 def make(boards, name, means, *, seeds=3, task=None, better="higher", metric="m"):
@@ -123,12 +123,12 @@ def test_a_board_that_is_not_listed_leaves_the_page_over_all_alone(boards):
     assert not (boards / "README.md").exists()
 
 
-def test_a_broken_board_beside_costs_the_page_over_all_alone(boards, capsys):
+def test_a_broken_board_beside_costs_the_page_over_all_alone(boards, caplog):
     (boards / "b" / "board.toml").write_text("seeds_asked = none")
     render(boards / "a", Registry.load())
     assert (boards / "a" / "README.md").exists()
     assert not (boards / "README.md").exists()
-    assert "index page was not updated" in capsys.readouterr().err
+    assert "index page was not updated" in caplog.text
 
 
 def test_a_mean_rank_is_of_places_by_mean_and_not_of_ties(tmp_path):

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
-from plad_bench.cli import progress, run_setup
+from plad_bench.cli import progress
 from plad_bench.cli.forecast import Forecast, in_words
 from plad_bench.cli.main import cli
+from plad_bench.running import setup
 
 OPERATIONS = {"distill": "train", "sft-init": "train", "teach": "generate"}
 
@@ -82,7 +83,7 @@ def test_lines_say_now_and_then_how_much_is_left(monkeypatch, capsys):
 def planned(tmp_path, monkeypatch):
     """The plan of a run of two methods."""
     kept = []
-    prepare = run_setup.prepare
+    prepare = setup.prepare
     monkeypatch.setattr("plad_bench.cli.plan.prepare", lambda *of: kept.append(prepare(*of)) or kept[-1])
     place = ["--boards-dir", str(tmp_path / "boards"), "--store", str(tmp_path / "store"), "--gpus", "none"]
     shown = CliRunner().invoke(

@@ -242,12 +242,12 @@ def test_a_teachers_rate_is_looked_at_and_random_weights_take_any(tmp_path):
 
 def test_a_forced_run_says_so_in_the_line_that_repeats_it(tmp_path):
     from plad_bench.cli.plan import plan as command
-    from plad_bench.cli.run_setup import prepare
     from plad_bench.cli.state import State
+    from plad_bench.running.setup import prepare
 
     place = ["--boards-dir", str(tmp_path / "b"), "--store", str(tmp_path / "s")]
     lines = [
-        prepare(State(), command.make_context("plan", [*place, *more]).params, ()).commands["demo"]
+        prepare(State().registry, command.make_context("plan", [*place, *more]).params, ()).commands["demo"]
         for more in ([], ["--force"])
     ]
     assert ["--force" in line for line in lines] == [False, True]

@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 import tiny
 
-from plad_bench.cli.leaderboard import PAGES_LOCK
-from plad_bench.cli.run import outdated
 from plad_bench.contract.registry import Registered
 from plad_bench.execute import recording
 from plad_bench.execute.engine import Failure
@@ -20,6 +18,7 @@ from plad_bench.execute.store import Artifact
 from plad_bench.plan import matrix, spec
 from plad_bench.plan.chosen import choose
 from plad_bench.records import storage
+from plad_bench.running.pages import PAGES_LOCK, outdated
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ from instant import Program
 
 from plad_bench.cli.main import cli
 from plad_bench.cli.plan import plan
-from plad_bench.cli.run_setup import prepare
 from plad_bench.cli.state import State
 from plad_bench.contract import machine
 from plad_bench.leaderboard.board import load
 from plad_bench.records import storage
+from plad_bench.running.setup import prepare
 
 MINE = """
 from plad_bench import Example, Protocol, Task, hookimpl
@@ -138,7 +138,7 @@ def test_a_trial_and_its_board(program, tmp_path, monkeypatch):
 
 def test_what_a_gpu_chose_is_said(tmp_path):
     options = plan.make_context("plan", ["--boards-dir", str(tmp_path), "--store", str(tmp_path / "s")]).params
-    (line,) = prepare(State(), options, (0,)).commands.values()
+    (line,) = prepare(State().registry, options, (0,)).commands.values()
     assert line == ["run", "--precision", "bf16"]
 
 

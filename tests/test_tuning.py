@@ -15,6 +15,7 @@ import pytest
 import synthetic
 import tiny
 
+import plad_bench
 from plad_bench.contract.errors import MissingError, StageError, UsageError
 from plad_bench.execute import tuning, worker
 from plad_bench.leaderboard import across_tasks
@@ -232,6 +233,7 @@ def test_the_validation_split_cannot_be_the_test_split(program):
 def test_a_plan_says_what_would_be_searched_and_does_nothing(program, tmp_path):
     result = program("plan", *RUN[1:], "--tune", "5")
     assert "Tuning of kd: 0 of 5 trials done; searched: lr 0.0001 to 0.01 (log), ce_weight 0 to 0.9" in result.stderr
+    assert "10 trials come first" in result.stderr
     assert program.made == []
     assert not (tmp_path / "leaderboards").exists()
 
@@ -315,3 +317,29 @@ def test_tuned_and_untuned_boards_are_not_taken_together(tmp_path):
     for path in (tuned / "cells").glob("**/*.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"tuning": None}))
     assert len(across_tasks.panels([load(tuned), load(plain)])) == 1
+
+
+# --------------------------------------------------------------------------------------------------- from end to end
+
+
+@pytest.mark.slow
+def test_real_trainings_are_tuned_from_end_to_end(tmp_path, monkeypatch):
+    """Two methods on the demo, a few steps each: real models, trials, and rows of the settings that won."""
+    monkeypatch.setenv("PLAD_BENCH_STORE", str(tmp_path / "store"))
+    asked = {"methods": "sft,seqkd", "tune": 3, "steps": 4, "sft_steps": 8, "max_new_tokens": 8, "batch": 8}
+    given = {**asked, "metrics": "rouge-l", "gpus": "none", "board": "b", "boards_dir": tmp_path}
+    (group,) = plad_bench.run(**given).groups
+    assert sorted(row.label for row in group.rows) == ["seqkd", "sft"]
+    for row in group.rows:
+        assert len(row.tuning.trials) == 3
+        assert all(trial.score is not None and trial.cost["train_device_seconds"] > 0 for trial in row.tuning.trials)
+        chosen = row.tuning.trials[row.tuning.best]
+        assert row.lr == chosen.values["lr"]
+        trial = next(
+            r for r in cells(tmp_path / "b", "tuning").values() if r.method.name == row.method and r.method.lr == row.lr
+        )
+        assert trial.metrics["rouge-l"].value == chosen.score
+        assert trial.metrics["rouge-l"].n != group.examples  # the validation split has other prompts
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "store" / "artifacts").glob("*/*")}
+    assert plad_bench.run(**given).groups == (group,)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "store" / "artifacts").glob("*/*")} == before

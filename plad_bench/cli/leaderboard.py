@@ -12,17 +12,14 @@ from plad_bench.cli.board_lookup import find_boards
 from plad_bench.cli.options import boards_option, echo_json, json_option
 from plad_bench.cli.state import State
 from plad_bench.contract.errors import ExitCode, UsageError
-from plad_bench.contract.files import unwritable, write_atomically
+from plad_bench.contract.files import unwritable
+from plad_bench.running import pages
 
 if TYPE_CHECKING:
-    from plad_bench.contract.views import BoardView
     from plad_bench.leaderboard.board import Board, Group
 
 _INDEX = "*"
 """Key of the index page among the boards' names; no board can have this name."""
-
-PAGES_LOCK = ".pages.lock"
-"""Lock file that exists while pages are written. One left by a killed run means that pages may be out of date."""
 
 
 @click.command(short_help="Render boards from their records.")
@@ -73,24 +70,24 @@ def leaderboard(
     filled = None if into is None else _filled(into, boards, boards_dir)
     report: dict[str, dict[str, list[str]]] = {}
     for name, board in boards.items():
-        files = _files(board, found[name], registry)
+        files = pages.files(board, found[name], registry)
         cells = found[name] / "cells"
         left_out = [f"{cells / problem.file}: {problem.reason}" for problem in board.problems]
         if check:
-            report[name] = {"differs": [*_differing(files), *left_out]}
+            report[name] = {"differs": [*pages.differing(files), *left_out]}
         else:
-            _write(files, found[name])
-            pages = [str(path) for path in files if path.parent == found[name]]
-            report[name] = {"page": pages, "left_out": left_out}
+            pages.write(files, found[name])
+            page = [str(path) for path in files if path.parent == found[name]]
+            report[name] = {"page": page, "left_out": left_out}
             if drop:
                 report[name]["dropped"] = dropped[name]
     if not names and (files := render_index(boards, boards_dir)):
         if check:  # an index page is optional
-            report[_INDEX] = {"differs": _differing({path: data for path, data in files.items() if path.is_file()})}
+            report[_INDEX] = {"differs": pages.differing({p: data for p, data in files.items() if p.is_file()})}
         else:
-            report[_INDEX] = {"page": _write(files)}
+            report[_INDEX] = {"page": pages.write(files)}
     if into is not None and filled is not None:
-        report[into.name] = {"differs": _differing(filled)} if check else {"page": _write(filled)}
+        report[into.name] = {"differs": pages.differing(filled)} if check else {"page": pages.write(filled)}
     differing = [path for r in report.values() for path in r.get("differs", [])]
     if as_json:
         echo_json(report)
@@ -150,35 +147,6 @@ def _tell_differences(differing: list[str], checked: int, into: Path | None) -> 
             "control or run its cell again.",
             err=True,
         )
-
-
-def render(directory: Path, registry: Any) -> None:
-    """Write the page and plots of a board, remove its outdated plots, and update the index page."""
-    from plad_bench.contract import locks
-
-    try:
-        with locks.held(directory.parent / PAGES_LOCK):  # or pages of older records could overwrite newer ones
-            _render(directory, registry)
-    except OSError as error:
-        raise unwritable(directory, error) from error
-
-
-def _render(directory: Path, registry: Any) -> None:
-    from plad_bench.contract.names import UNLISTED
-    from plad_bench.leaderboard.board import load
-    from plad_bench.render.write import render_index
-
-    board = load(directory)
-    _write(_files(board, directory, registry), directory)
-    if directory.name in UNLISTED:
-        return
-    found = find_boards((), directory.parent)
-    try:
-        boards = {name: board if name == directory.name else load(of) for name, of in found.items()}
-    except UsageError as error:
-        click.echo(f"The index page was not updated: {error.message}", err=True)
-    else:
-        _write(render_index(boards, directory.parent))
 
 
 def summary(directory: Path) -> None:
@@ -241,36 +209,6 @@ def _table(group: Group, width: int) -> Any:
         style = "dim" if row.rank is None else ""
         table.add_row(rank, Text(row.label), *cells, page_model.seeds(row), style=style)
     return table
-
-
-def _files(board: Board, directory: Path, registry: Any) -> dict[Path, bytes]:
-    from plad_bench.render.write import render
-
-    shown: BoardView = board
-    sections = []
-    for impl in registry.manager.hook.plad_bench_board_sections.get_hookimpls():
-        try:
-            text = impl.function(board=shown)
-        except Exception as error:  # noqa: BLE001  a plugin's section must not cost the page
-            click.echo(f"plugin {impl.plugin_name} failed to write its section: {error}", err=True)
-            continue
-        if text:
-            sections.append(str(text))
-    return render(board, directory, sections)
-
-
-def _write(files: Mapping[Path, bytes], directory: Path | None = None) -> list[str]:
-    """Write the files that differ, remove other plots from the board's directory, and return the paths of all files."""
-    for path in map(Path, _differing(files)):
-        write_atomically(path, files[path])
-    for path in (directory / "plots").glob("*.svg") if directory else ():
-        if path not in files:
-            path.unlink()
-    return [str(path) for path in files]
-
-
-def _differing(files: Mapping[Path, bytes]) -> list[str]:
-    return [str(path) for path, data in files.items() if not path.is_file() or path.read_bytes() != data]
 
 
 def _filled(file: Path, boards: Mapping[str, Board], boards_dir: Path) -> dict[Path, bytes]:

@@ -12,11 +12,10 @@ from plad_bench.contract.errors import UsageError
 from plad_bench.contract.names import DEMO_BOARD, TRIAL_BOARD
 from plad_bench.contract.protocol import checked, settings
 from plad_bench.contract.renamed import SETTINGS
-from plad_bench.plan.defaults import DEMO_TASK, PRETRAINED_TASK
+from plad_bench.plan.defaults import DEMO_METHODS, DEMO_TASK, PRETRAINED_TASK
+from plad_bench.running.api import RERUN
 
 Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
-
-DEMO_METHODS = "sft,seqkd,kd,plad"
 
 
 def matrix_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -26,8 +25,8 @@ def matrix_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--controls",
             is_flag=True,
-            help="Also run the controls, which train without the teacher's information (docs/methods.md). A method "
-            "that does not beat them has learnt nothing from its teacher.",
+            help="Also run the controls, which train without the teacher's information (docs/methods.md). What "
+            "a method gains without beating them need not come from its teacher.",
         ),
         click.option(
             "--checkpoint",
@@ -53,7 +52,7 @@ def matrix_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads per CPU slot."),
         click.option(
             "--rerun",
-            type=click.Choice(["missing", "failed", "stale", "all"]),
+            type=click.Choice(RERUN),
             default="missing",
             show_default=True,
             help="Which runs to execute: missing, failed, stale (made by other code), or all.",

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from plad_bench.cli import effective
 from plad_bench.cli.matrix_options import execution_options, matrix_options
 from plad_bench.cli.options import echo_json, json_option
-from plad_bench.cli.run_setup import Planned, gpus_of, prepare
 from plad_bench.cli.state import State
 from plad_bench.contract.errors import ExitCode, MissingError, PladBenchError, StageError
 from plad_bench.plan.resources import GPUS
+from plad_bench.running import effective
+from plad_bench.running.setup import Planned, gpus_of, prepare
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -62,7 +62,7 @@ def plan(ctx: click.Context, /, **options: Any) -> int:
     If `run` would stop before its first stage, for example because a model is missing, `plan` exits with the same code.
     """
     gpus = (0,) if options["on"] else gpus_of(options)
-    return show_plan(prepare(ctx.ensure_object(State), options, gpus), options, gpus)
+    return show_plan(prepare(ctx.ensure_object(State).registry, options, gpus), options, gpus)
 
 
 def show_plan(planned: Planned, options: Mapping[str, Any], gpus: tuple[int, ...]) -> int:

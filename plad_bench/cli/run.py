@@ -4,30 +4,20 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import click
 
-from plad_bench.cli import effective
-from plad_bench.cli.leaderboard import PAGES_LOCK
 from plad_bench.cli.matrix_options import execution_options, matrix_options
 from plad_bench.cli.options import echo_json, json_option
 from plad_bench.cli.plan import data_lines, in_full, show_plan
-from plad_bench.cli.run_setup import Planned, gpus_of, prepare
 from plad_bench.cli.state import State
-from plad_bench.contract.errors import ExitCode, NothingSelectedError
-
-if TYPE_CHECKING:
-    from plad_bench.execute.runs import Run
-    from plad_bench.plan.cell import Cell
-
-LEAST_MONEY = 1e-9
-"""Remaining budget if it is used up, because 0 would mean no limit."""
-NOTHING = {"done": 0, "cached": 0, "skipped": 0, "failed": 0, "written": 0}
-"""The counts of a run that stopped while it was tuning."""
+from plad_bench.contract.errors import ExitCode
+from plad_bench.execute.runs import CellWatcher, Run
+from plad_bench.running import effective
+from plad_bench.running.execution import Listener, execute
+from plad_bench.running.setup import Planned, gpus_of, prepare
 
 
 @click.command(short_help="Run a comparison and render its board.")
@@ -43,86 +33,35 @@ def run(ctx: click.Context, /, **options: Any) -> int:
     on the built-in task `demo`, offline, on the CPU, and writes the board `quickstart`. Pretrained students use the
     settings of a recipe (docs/recipes.md) unless an option or the board overrides them.
     """
-    state = ctx.ensure_object(State)
-    gpus = gpus_of(options)
-    planned = prepare(state, options, gpus)
+    registry, gpus = ctx.ensure_object(State).registry, gpus_of(options)
+    planned = prepare(registry, options, gpus)
     if options["dry_run"]:
         return show_plan(planned, options, gpus)
-    return _execute(state, planned, options, gpus)
+    terminal = _Terminal(options, gpus)
+    try:
+        finished = execute(planned, registry, options, gpus, arguments=sys.argv[1:], listener=terminal)
+    except KeyboardInterrupt:
+        click.echo(f"\n{_resume()}", err=True)
+        raise
+    return _finish(planned, finished, options)
 
 
-def _execute(state: State, planned: Planned, options: Mapping[str, Any], gpus: tuple[int, ...]) -> int:
-    from plad_bench.cli.progress import watcher
-    from plad_bench.contract import hub
-    from plad_bench.contract.launching import LaunchOptions
-    from plad_bench.execute.engine import Failure, Options
-    from plad_bench.execute.runs import Run
-    from plad_bench.plan import boardfile
-    from plad_bench.plan.chosen import choose
+class _Terminal(Listener):
+    """Says on stderr what a run does."""
 
-    if not planned.cells:
-        raise NothingSelectedError("the selection is empty", "`plad-bench plugins` lists what can be selected.")
-    planned.ready(options["max_cost"], download=True)
-    adds = replace(planned.contribution, commits=hub.pins())
-    boardfile.extend(planned.directory / "board.toml", adds)
-    (launcher,) = choose(state.registry, "launcher", options["launcher"])
-    launch = LaunchOptions(workers=options["workers"], threads=options["threads"], gpus=gpus, store=planned.store.root)
-    spent, lost = 0.0, dict[str, Failure]()
+    def __init__(self, options: Mapping[str, Any], gpus: tuple[int, ...]) -> None:
+        self.options, self.gpus = options, gpus
 
-    def run_of(board: Path) -> Run:
-        return Run(
-            store=planned.store,
-            board=board,
-            arguments=sys.argv[1:],
-            commands=planned.commands,
-            plugins=state.registry.files,
-            registry=state.registry,
-        )
+    def begins(self, planned: Planned) -> None:
+        _announce(planned, self.options, self.gpus)
 
-    def execute(run_state: Run, cells: Sequence[Cell], todo: Sequence[Cell], *, rerun: str) -> dict[str, int]:
-        nonlocal spent
-        limit = max(options["max_cost"] - spent, LEAST_MONEY) if options["max_cost"] else 0.0
-        if todo or any(not run_state.has_skip(cell) for cell in cells if cell.skip):
-            planned.store.prepare()
-        try:
-            counts = run_state.execute(
-                cells,
-                todo,
-                open_session=lambda: launcher.component.open(launcher.params, launch),
-                threads=options["threads"],
-                ranks=options["ranks"],
-                options=Options(options["retries"], options["max_failures"], options["timeout"], limit),
-                watcher=watcher(len(todo)),
-                afresh=rerun == "all",
-                renew=rerun == "stale",
-            )
-        except KeyboardInterrupt:
-            click.echo(f"\n{_resume()}", err=True)
-            raise
-        spent += run_state.spent
-        run_state.spent = spent
-        return counts
+    def says(self, line: str) -> None:
+        click.echo(line, err=True)
 
-    _announce(planned, options, gpus)
-    if planned.tuner is not None:
-        trials = run_of(planned.tuner.board)
+    def watcher(self, cells: int) -> CellWatcher:
+        from plad_bench.cli.progress import watcher
 
-        def execute_round(number: int, todo: Sequence[Cell]) -> None:
-            click.echo(f"Trial {number + 1} of {todo[0].row if len(todo) == 1 else f'{len(todo)} methods'}", err=True)
-            execute(trials, todo, todo, rerun="missing")
-
-        for line in planned.tuner.searched():
-            click.echo(line, err=True)
-        if not planned.tune(execute_round):
-            return _finish(planned, trials, NOTHING, options)
-        for line in planned.tuner.chosen():
-            click.echo(line, err=True)
-        if planned.tuner.lost:
-            lost.update(trials.failures)
-    run_state = run_of(planned.directory)
-    run_state.failures |= lost
-    counts = execute(run_state, planned.cells, planned.todo, rerun=options["rerun"])
-    return _finish(planned, run_state, counts, options)
+        return watcher(cells)
 
 
 def _announce(planned: Planned, options: Mapping[str, Any], gpus: tuple[int, ...]) -> None:
@@ -164,12 +103,10 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _finish(planned: Planned, run_state: Any, counts: Mapping[str, int], options: Mapping[str, Any]) -> int:
-    from plad_bench.cli.leaderboard import render, summary
+def _finish(planned: Planned, run_state: Run, options: Mapping[str, Any]) -> int:
+    from plad_bench.cli.leaderboard import summary
 
-    page = planned.directory / "README.md"
-    if counts["written"] or outdated(planned.directory):
-        render(planned.directory, run_state.registry)
+    page, counts = planned.directory / "README.md", run_state.counts
     code = ExitCode.OK
     if run_state.failures:
         code = ExitCode.MISSING if all(f.missing for f in run_state.failures.values()) else ExitCode.FAILED
@@ -200,15 +137,6 @@ def _finish(planned: Planned, run_state: Any, counts: Mapping[str, int], options
     if run_state.failures or run_state.unpaid:
         click.echo(_resume(), err=True)
     return code
-
-
-def outdated(board: Path) -> bool:
-    """Whether a board's pages are missing or older than its records, as after a run that was killed."""
-    page = board / "README.md"
-    if not page.is_file() or (board.parent / PAGES_LOCK).exists():
-        return True
-    made = page.stat().st_mtime
-    return any(record.stat().st_mtime > made for record in (board / "cells").rglob("*.json"))
 
 
 def _resume() -> str:

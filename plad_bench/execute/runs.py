@@ -51,6 +51,10 @@ class Run:
     """By cell id."""
     unpaid: dict[str, Failure] = field(default_factory=dict)
     """Id -> cells that were not executed because the budget is spent. They get no record."""
+    counts: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("done", "cached", "skipped", "failed", "written"), 0)
+    )
+    """Cells that the last `execute` found or left in each state, and records it wrote."""
     spent: float = 0.0
     """Money."""
 

@@ -156,6 +156,11 @@ class Tuner:
         return recording.failure(cells, cell) if not self.again or cell.id in self._executed else None
 
     @property
+    def pending(self) -> int:
+        """How many trials are still to do."""
+        return sum(max(study.cells[0].protocol.tune - len(study.trials), 0) for study in self.studies)
+
+    @property
     def lost(self) -> bool:
         """Whether all trials of a method failed."""
         return any(study.trials and study.tuning.best is None for study in self.studies)

@@ -12,6 +12,7 @@ from plad_bench.plan.recipes import published
 if TYPE_CHECKING:
     from plad_bench.plan.chosen import Chosen
 
+DEMO_METHODS = "sft,seqkd,kd,plad"
 DEMO_TASK = "demo"
 PRETRAINED_TASK = "tldr"
 

@@ -8,14 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plad_bench.cli.options import open_store
-from plad_bench.cli.state import State
 from plad_bench.contract.errors import MissingError, NothingSelectedError, UsageError
 from plad_bench.contract.names import BOARD_NAME
 
 if TYPE_CHECKING:
-    from plad_bench.cli.effective import TaskSettings
     from plad_bench.contract.protocol import Protocol
+    from plad_bench.contract.registry import Registry
     from plad_bench.contract.requests import RequestContext
     from plad_bench.execute.outlook import Outlook
     from plad_bench.execute.stages.data import Prepared
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
     from plad_bench.execute.tuning import Tuner
     from plad_bench.plan.boardfile import Contribution
     from plad_bench.plan.cell import Cell
+    from plad_bench.running.effective import TaskSettings
 
 SLOW = 1e-4
 """Learning rate below which random weights hardly change in thousands of steps."""
@@ -210,6 +209,10 @@ class Planned:
                 ] = None
         for threads in {cell.plan.threads for cell in self.todo} - {1}:
             found[f"results of other numbers of threads than {threads} round otherwise, and are not reused."] = None
+        if self.tuner is not None and self.tuner.pending:
+            found[
+                f"{self.tuner.pending} trials come first, each a training and its evaluation; no estimate counts them."
+            ] = None
         return list(found)
 
     @property
@@ -218,18 +221,18 @@ class Planned:
         return [cell for cell in self.cells if cell.skip]
 
 
-def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> Planned:
+def prepare(registry: Registry, options: Mapping[str, Any], gpus: tuple[int, ...]) -> Planned:
     """Resolve all options and determine the work to do, without doing any of it."""
-    from plad_bench.cli import effective, reproduction
     from plad_bench.contract import hub
     from plad_bench.contract.protocol import settings
     from plad_bench.execute import tuning
+    from plad_bench.execute.store import Store
     from plad_bench.plan import backends, boardfile, defaults, matrix, spec
     from plad_bench.plan.chosen import choose
     from plad_bench.records import migration
+    from plad_bench.running import effective, reproduction
 
     _check_threads(options)
-    registry = state.registry
     named_students = choose(registry, "student", options["student"]) if options["student"] else ()
     task = options["task"] or defaults.task(named_students)
     tasks = choose(registry, "task", task)
@@ -283,7 +286,7 @@ def prepare(state: State, options: Mapping[str, Any], gpus: tuple[int, ...]) -> 
             name, protocols, metrics, run.seeds, versions=_versions(cells), afresh=bool(unbound)
         ),
         directory=directory,
-        store=open_store(options["store"], shipped),
+        store=Store(options["store"].expanduser().resolve(), shipped),
         force=options["force"],
         rerun=options["rerun"],
         settings=effective.settings(

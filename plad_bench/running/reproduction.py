@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from plad_bench.cli.matrix_options import DEMO_METHODS
 from plad_bench.contract.errors import NothingSelectedError
 from plad_bench.contract.protocol import settings
 from plad_bench.plan import defaults, spec
@@ -41,7 +40,7 @@ def arguments(
     students = run.students[task.label] if options["student"] else ()
     values = {
         "task": (task.selector, defaults.task(students)),
-        "methods": (options["methods"], DEMO_METHODS),
+        "methods": (options["methods"], defaults.DEMO_METHODS),
         "controls": (options["controls"], False),
         "student": (options["student"], None),
         "teacher": (options["teacher"], None),
