@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -153,6 +154,7 @@ def test_older_options_work_and_say_what_they_are_called_now(source, tmp_path, m
             (tmp_path / "c.toml").write_text("warmup-steps = 7\n")
             arguments += ["--config", "c.toml"]
     seen = {}
+    import_module("plad_bench.cli.run")  # imported later, it would keep what replaces show_plan here
     monkeypatch.setattr("plad_bench.cli.plan.show_plan", lambda planned, options, gpus: seen.update(options) or 0)
     result = CliRunner().invoke(cli, arguments, standalone_mode=False)
     assert result.exception is None, result.output
