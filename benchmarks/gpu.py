@@ -254,7 +254,7 @@ def command(part: str, given: argparse.Namespace) -> list[str]:
             "-p",
             "no:cacheprovider",
             "-Wdefault",
-            "tests/test_gpu.py",
+            "tests/learn/test_gpu.py",
         ]
     if part == "steps":
         sizes = ["--count=3", "--turns=1", "--sides=loop,ours", "--steps=sft"]

@@ -1,4 +1,4 @@
-"""Run by torchrun in tests/test_ranks.py: each rank trains its part, and the first writes what came of it.
+"""Run by torchrun in tests/learn/test_ranks.py: each rank trains its part, and the first writes what came of it.
 
 torchrun --nproc_per_node N tests/in_ranks.py DIRECTORY CASE...
 """

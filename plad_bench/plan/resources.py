@@ -10,7 +10,7 @@ and key-value width c, M padded tokens and N response tokens of a micro-batch, a
     2 P' or 4 P'                a live teacher
 
 The activations were counted by saved-tensor hooks on Llama shapes; k was fitted to measured peaks, which
-tests/test_resources.py holds the estimates against.
+tests/plan/test_resources.py holds the estimates against.
 """
 
 from __future__ import annotations

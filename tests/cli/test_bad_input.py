@@ -21,7 +21,7 @@ from plad_bench.contract.money import Budget
 from plad_bench.learn import models
 from plad_bench_plugins import _data_files
 
-PLUGIN = str(Path(__file__).parent / "plugins" / "mini.py")
+PLUGIN = str(Path(__file__).parents[1] / "plugins" / "mini.py")
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import pytest
 
 from plad_bench.records import storage
 
-PLUGIN = Path(__file__).parent / "plugins" / "mini.py"
+PLUGIN = Path(__file__).parents[1] / "plugins" / "mini.py"
 PROGRAM = [str(Path(sys.executable).with_name("plad-bench"))]
 RUN = [
     *(

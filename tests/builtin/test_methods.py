@@ -1,7 +1,8 @@
 """Every registered method, asked through the audit calls, against its equation written plainly in float64.
 
-What every method must keep, whatever its equation, is held against the registry in test_conformance.py. A new built-in
-method needs an entry in TOKEN_CASES or PAIR_CASES. `python tests/test_methods.py` rewrites the snapshot of defaults.
+What every method must keep, whatever its equation, is held against the registry in
+tests/project/test_conformance.py. A new built-in method needs an entry in TOKEN_CASES or PAIR_CASES.
+`python tests/builtin/test_methods.py` rewrites the snapshot of defaults.
 """
 
 from __future__ import annotations
@@ -520,7 +521,7 @@ def test_a_wrong_call_says_what_to_do(call, message):
 
 
 def test_the_examples_of_the_auditing_page_give_what_it_says():
-    page = Path(__file__).parents[1] / "docs" / "auditing.md"
+    page = Path(__file__).parents[2] / "docs" / "auditing.md"
     examples = "\n".join(re.findall(r"```pycon\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL))
     test = doctest.DocTestParser().get_doctest(examples, {}, page.name, str(page), 0)
     assert len(test.examples) > 10
@@ -544,9 +545,9 @@ def test_no_default_changes_without_a_new_version():
     for name in known.keys() & now.keys():
         if known[name]["params"] != now[name]["params"]:
             assert now[name]["version"] > known[name]["version"], (
-                f"the defaults of {name} changed: raise its `version`, then run `python tests/test_methods.py`"
+                f"the defaults of {name} changed: raise its `version`, then run `python tests/builtin/test_methods.py`"
             )
-    assert known == now, f"methods changed: run `python tests/test_methods.py` and commit {SNAPSHOT.name}"
+    assert known == now, f"methods changed: run `python tests/builtin/test_methods.py` and commit {SNAPSHOT.name}"
 
 
 if __name__ == "__main__":

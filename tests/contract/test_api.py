@@ -1,6 +1,6 @@
 """The plugin API keeps its promise: it is what its version says, older names work and warn, newer plugins are refused.
 
-`python tests/test_api.py` rewrites the snapshot of all names.
+`python tests/contract/test_api.py` rewrites the snapshot of all names.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def api():
 def test_the_api_is_what_its_version_says():
     assert api() == json.loads(SNAPSHOT.read_text()), (
         "the plugin API changed: see docs/plugins.md (Versions of the API), add what changed to CHANGELOG.md, raise "
-        "API_VERSION if no change since the last release has, and run python tests/test_api.py"
+        "API_VERSION if no change since the last release has, and run python tests/contract/test_api.py"
     )
 
 

@@ -14,7 +14,7 @@ import torch
 
 from plad_bench.learn import ranks
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 TRAININGS = ["kd:2", "kd:0", "plad:0", "dpo:1", "gkd:0", "minillm:0", "taid:3", "distillm:0"]
 TRAININGS += ["plad:small", "gkd:small", "kd:full"]
 WRAPPERS = [f"{name}:{how}" for name in ("kd", "plad") for how in ("ddp", "fsdp")]

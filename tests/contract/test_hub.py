@@ -19,7 +19,7 @@ from plad_bench.learn import models
 from plad_bench.plan import matrix, requirements, spec
 from plad_bench.plan.chosen import choose
 
-PLUGIN = Path(__file__).parent / "plugins" / "mini.py"
+PLUGIN = Path(__file__).parents[1] / "plugins" / "mini.py"
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import transformers
-from test_rollouts import END, EXAMPLES, PAD, VOCABULARY, plainly, tokenizer
+from learn.test_rollouts import END, EXAMPLES, PAD, VOCABULARY, plainly, tokenizer
 
 from plad_bench import Sampling, StageError
 from plad_bench.learn import incremental

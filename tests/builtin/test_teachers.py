@@ -27,7 +27,7 @@ from plad_bench.plan.chosen import choose
 from plad_bench.records import storage
 
 KEY = "sk-not-a-real-key-0123456789"
-PLUGIN = Path(__file__).parent / "plugins" / "mini.py"
+PLUGIN = Path(__file__).parents[1] / "plugins" / "mini.py"
 RUN = ("-p", str(PLUGIN), "run", "--task", "mini", "--board", "mine", "--gpus", "none")
 
 

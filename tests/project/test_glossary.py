@@ -13,7 +13,7 @@ import pytest
 from plad_bench.cli.main import cli
 from plad_bench.cli.state import State
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
     for pattern in (

@@ -32,7 +32,7 @@ from plad_bench_plugins.launchers import local
 from plad_bench_plugins.launchers import ray as of_ray
 from plad_bench_plugins.launchers._together import Together
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 INPUTS = {"data": Stage("data", "data", {}), "model": Stage("init", "init", {})}
 
 

@@ -19,7 +19,7 @@ from plad_bench.execute.estimate import estimates
 from plad_bench.execute.store import RESPONSE_CACHE, Store
 from plad_bench.plan import matrix, spec
 
-PLUGIN = Path(__file__).parent / "plugins" / "mini.py"
+PLUGIN = Path(__file__).parents[1] / "plugins" / "mini.py"
 JUDGE = "win-judge[model=j,price_in=10,price_out=100,max_tokens=7]"
 
 

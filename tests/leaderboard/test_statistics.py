@@ -9,7 +9,7 @@ from scipy import stats as scipy_stats
 
 from plad_bench.leaderboard import statistics
 
-_coverage = Path(__file__).parent.parent / "benchmarks" / "coverage.py"
+_coverage = Path(__file__).parents[2] / "benchmarks" / "coverage.py"
 _spec = importlib.util.spec_from_file_location("coverage_benchmark", _coverage)
 benchmark = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(benchmark)

@@ -17,7 +17,7 @@ from plad_bench.cli.main import cli
 from plad_bench.cli.new_plugin import KINDS
 from plad_bench.contract.errors import UsageError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EXAMPLES = {
     "confident-kd": ("method", "confident-kd[power=2]"),
     "repeated-ngrams": ("metric", "repeated-ngrams[n=2]"),

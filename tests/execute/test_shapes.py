@@ -18,7 +18,7 @@ from plad_bench.execute.worker import stage_function
 from plad_bench.plan import matrix, spec
 from plad_bench.plan.chosen import choose
 
-SHAPES = runpy.run_path(str(Path(__file__).parent.parent / "benchmarks" / "shapes.py"))
+SHAPES = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "shapes.py"))
 RANK = 2
 SMALL = {"sft_steps": 4, "sft_lr": 1e-2, "steps": 2, "lr": 1e-2, "batch": 4, "max_new_tokens": 3, "limit": 4}
 

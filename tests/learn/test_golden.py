@@ -1,7 +1,7 @@
 """Two training steps of every built-in method, against what was recorded of them (golden.json).
 
 A change that moves these values changes what every later run measures. If it is meant to, give the methods that it
-touches a new version and write the file anew with `python tests/test_golden.py`; a refactoring leaves them alone.
+touches a new version and write the file anew with `python tests/learn/test_golden.py`; a refactoring leaves them alone.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from plad_bench.plan import backends, compatibility, matrix, requirements, spec
 from plad_bench.plan.spec import protocol_values
 from plad_bench_plugins.checks import backends as checks
 
-STAND_IN = Path(__file__).parent / "engines"
+STAND_IN = Path(__file__).parents[1] / "engines"
 needs_vllm = [pytest.mark.vllm, pytest.mark.skipif(find_spec("vllm") is None, reason="vllm is not installed")]
 
 
@@ -59,7 +59,7 @@ def test_a_vllm_teacher_gives_text_that_vllm_generates(tmp_path):
 
 def signalled(methods, **more):
     """The cells of methods with a vllm teacher, by row, whose signals are of the 8 likeliest tokens."""
-    place = {"student": f"hf[path={STAND_IN}]", "teacher": f"vllm[path={Path(__file__).parent}]"}
+    place = {"student": f"hf[path={STAND_IN}]", "teacher": f"vllm[path={Path(__file__).parents[1]}]"}
     run = spec.build(
         tiny.registry(), task="demo", methods=methods, overrides={"demo": {"teacher_logprobs": "top-8"}}, **place
     )
@@ -92,7 +92,7 @@ def test_no_stage_of_a_vllm_teacher_loads_it_elsewhere():
 
 
 def test_what_top_k_would_let_run_says_so():
-    place = f"path={Path(__file__).parent}"
+    place = f"path={Path(__file__).parents[1]}"
     for signals_, hint in (("live", True), ("dense", True)):
         found = cells(
             student=f"hf[{place}]", teacher=f"vllm[{place}]", overrides={"demo": {"teacher_logprobs": signals_}}

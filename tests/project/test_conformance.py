@@ -22,7 +22,7 @@ EVERY = [
     for kind in KINDS
     for name, found in tiny.registry().components(kind).items()
 ]
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MINE = ROOT / "examples" / "my_method.py"
 
 

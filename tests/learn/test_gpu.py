@@ -22,7 +22,7 @@ from plad_bench.learn.sequences import Tokens, collate
 from plad_bench.running.setup import gpus_of
 from plad_bench_plugins.launchers import local
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 SEQUENCES = [Tokens([0, 5, 6, 7], [8, 9, 1]), Tokens([0, 11], [12, 13, 14, 15, 16, 1])]
 
