@@ -202,7 +202,7 @@ def test_a_bad_value_from_a_variable_names_the_variable(monkeypatch, capsys):
 
 def test_no_variable_that_is_exported_here_reaches_a_test():
     code = "import runpy, sys; runpy.run_path(sys.argv[1]); import os; print([n for n in os.environ if 'PLAD' in n])"
-    conftest = Path(__file__).with_name("conftest.py")
+    conftest = Path(__file__).parents[1] / "conftest.py"
     environment = {**os.environ, "PLAD_BENCH_RUN_STEPS": "7", "PLAD_BENCH_STORE": "/nowhere"}
     shown = subprocess.run([sys.executable, "-c", code, conftest], env=environment, capture_output=True, check=True)
     assert shown.stdout.decode().strip() == "[]"
