@@ -1,7 +1,7 @@
 """Whatever a person, a file or a server says, it is read or refused by an error of ours: never a traceback.
 
-`FUZZ_INPUTS=1000000 pytest tests/project/test_fuzz.py` is the long form, which takes an hour of processor time; without it
-each test takes a few hundred inputs, the same ones every time.
+`FUZZ_INPUTS=1000000 pytest tests/project/test_fuzz.py` is the long form, which takes an hour of processor time; without
+it each test takes a few hundred inputs, the same ones every time.
 """
 
 from __future__ import annotations
