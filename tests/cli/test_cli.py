@@ -151,7 +151,7 @@ def test_a_new_metric_is_scored_without_training_anything(done, tmp_path):
 @pytest.mark.slow
 def test_every_registered_method_goes_from_plan_to_board(done, tmp_path):
     shutil.copytree(done, tmp_path / "copy")
-    result = plad_bench(*RUN, "--seeds", "1", "--methods", "all", "--board", "all", cwd=tmp_path / "copy")
+    result = plad_bench(*RUN, "--seeds", "1", "--methods", "all", "--controls", "--board", "all", cwd=tmp_path / "copy")
     assert result.returncode == 0, result.stderr
     assert "0 skipped, 0 failed" in result.stderr
     cells = (tmp_path / "copy" / "leaderboards" / "all" / "cells").rglob("*.json")
