@@ -170,6 +170,7 @@ def _write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], argu
             **made,
             **_made_of(cell, artifacts),
             "lineage": _lineage(cell, made, artifacts, earlier, [name for name in metrics if name not in cell.scores]),
+            "date": provenance.today(),
             "git": provenance.git(),
             "command": provenance.command(arguments),
             "notes": {
@@ -217,7 +218,11 @@ def write_undone(cells: Path, cell: Cell, failure: Failure | None, arguments: Se
         key="" if cell.skip else cell.responses.key,
         status="failed" if failure else "skipped",
         reason=_publishable(cell, f"{failure.stage}: {failure.message}") if failure else cell.skip,
-        provenance={"code": provenance.code_hash(), "command": provenance.command(arguments)},
+        provenance={
+            "date": provenance.today(),
+            "code": provenance.code_hash(),
+            "command": provenance.command(arguments),
+        },
     )
     storage.write(path_of(cells, cell.id), record)
     return record

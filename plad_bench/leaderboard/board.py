@@ -158,6 +158,8 @@ class Board:
     settings: BoardFile
     groups: tuple[Group, ...]
     problems: tuple[Problem, ...]
+    dates: tuple[str, ...]
+    """The days on which its records were written, the first and the last; empty if no record has a date."""
     code: Mapping[str, int]
     """Version of the code -> number of records."""
     commands: tuple[str, ...]
@@ -207,6 +209,7 @@ def load(directory: Path) -> Board:
         settings=settings,
         groups=groups,
         problems=tuple(sorted(problems, key=lambda problem: (problem.file, problem.reason))),
+        dates=_span(str(r.provenance["date"]) for r in used if r.provenance.get("date")),
         code=dict(sorted(Counter(str(r.provenance["code"]) for r in used if r.provenance.get("code")).items())),
         commands=tuple(sorted({c for r in used if isinstance(c := r.provenance.get("command"), str) and c.strip()})),
         others=_others(used),
@@ -489,3 +492,9 @@ def _unranked(
 def _commonness(counted: tuple[tuple[str, str | None, str], int]) -> tuple[int, str]:
     """Sorts the most frequent last."""
     return counted[1], repr(counted[0])
+
+
+def _span(days: Iterable[str]) -> tuple[str, ...]:
+    """The first and the last day, or the only one."""
+    known = sorted(set(days))
+    return (known[0], known[-1]) if len(known) > 1 else tuple(known)

@@ -220,6 +220,8 @@ def origin(board: Board) -> list[Line]:
     elif board.code:
         version = Name(next(iter(board.code)))
         lines.append((f"All {board.records} records were made by version ", version, " of the code."))
+    if board.dates:
+        lines.append((f"The records are of {text.clean(' to '.join(board.dates), 60)} (UTC).",))
     for other in board.others:
         lead = Strong("Records with older stages:" if other.older else "Records with stages of another version:")
         packages = " with other packages" if other.only_packages else ""

@@ -15,7 +15,7 @@ from plad_bench.contract.errors import UsageError
 from plad_bench.leaderboard.board import load
 from plad_bench.plan import boardfile
 from plad_bench.records import text
-from plad_bench.render import answer, page_model
+from plad_bench.render import answer, markdown, page_model
 from plad_bench.render.write import render_board
 
 
@@ -563,3 +563,13 @@ def test_a_page_says_where_to_find_more_responses(tmp_path):
     assert "`plad-bench show " in shown
     assert "/demo.tiny/kd-x=1.s0 --samples 10`, on a machine that has the store of the run." in shown
     assert "No samples: a board has them only of tasks whose text may be redistributed." in shown
+
+
+def test_a_page_says_on_which_days_its_records_were_written(tmp_path):
+    for seed, day in enumerate(("2026-11-02", "2026-10-31", None)):
+        data, scores = record("kd", seed=seed, columns={"m": (np.linspace(0, seed + 1, 8), "higher", "")})
+        data["provenance"] |= {"date": day} if day else {}
+        put(tmp_path / "b", data, scores)
+    board = load(tmp_path / "b")
+    assert board.dates == ("2026-10-31", "2026-11-02")
+    assert "The records are of 2026-10-31 to 2026-11-02 (UTC)." in markdown.render(board)
