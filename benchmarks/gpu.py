@@ -117,7 +117,8 @@ class Bench:
 
 def loss(bench: Bench) -> None:
     """The divergence alone: 8,192 tokens, states of 4,096, 128,256 words, in bf16."""
-    from plad_bench.learn.chunked_logits import CHUNKS, COPIES, GPU_SHARE, Predictions, summed
+    from plad_bench.contract.memory_policy import CHUNKS, COPIES, GPU_SHARE
+    from plad_bench.learn.chunked_logits import Predictions, summed
     from plad_bench.learn.objectives import token_losses
     from plad_bench.learn.teacher_cache import Whole
 

@@ -155,7 +155,7 @@ def summary(directory: Path) -> None:
     from rich.text import Text
 
     from plad_bench.leaderboard.board import load
-    from plad_bench.render import page_model
+    from plad_bench.render import page_model, pieces
     from plad_bench.render.answer import answer
 
     console = Console()
@@ -167,11 +167,11 @@ def summary(directory: Path) -> None:
             if page_model.one_record([*group.baselines, *group.rows]):
                 click.echo(page_model.DAGGER)
             if line := answer(group):
-                click.echo(f"\n{page_model.plain(line)}")
+                click.echo(f"\n{pieces.plain(line)}")
         else:
             click.echo("Nothing to rank: see the page for incomplete and trial cells.")
     if older := page_model.older_data(board):
-        click.echo(page_model.plain(older), err=True)
+        click.echo(pieces.plain(older), err=True)
     for problem in board.problems:
         click.echo(f"left out: {problem.file}: {problem.reason}", err=True)
 

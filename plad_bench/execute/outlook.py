@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from plad_bench.contract.errors import PladBenchError
 from plad_bench.contract.machine import memory
 from plad_bench.contract.models import HubModel
-from plad_bench.execute.estimate import Prompts
+from plad_bench.execute.estimate import BYTES_PER_TOKEN, Prompts
 from plad_bench.plan import compatibility, resources
 from plad_bench.plan.published import parameters
 from plad_bench.plan.resources import Device, Lengths, Shape, TrainingWork, Work
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 PROMPT_TOKENS = 512
 """Default for a task whose data has not been read."""
-BYTES_PER_TOKEN = 4
-"""Default without a tokenizer to count with."""
 READ = 300
 """Number of prompts whose tokens are counted."""
 START_UP = 4.0
@@ -57,11 +55,6 @@ class Outlook:
     device: Device
     assumed: tuple[str, ...]
     """Assumptions about unknown values, in words."""
-
-    @property
-    def too_large(self) -> tuple[StageWork, ...]:
-        """Stages that exceed the device's memory."""
-        return tuple(part for part in self.parts if not part.work.fits)
 
 
 def outlook(cells: Sequence[Cell], store: Store, data: Mapping[str, Prepared], device: Device, slots: int) -> Outlook:
@@ -186,7 +179,7 @@ class _Reader:
             prompts = ()
         if not prompts:
             self.assumed.append(f"prompts of {cell.task.label} have {PROMPT_TOKENS} tokens: its data is not available")
-            assumed = Lengths(PROMPT_TOKENS, new, PROMPT_TOKENS + new, assumed=True)
+            assumed = Lengths(PROMPT_TOKENS, new, PROMPT_TOKENS + new)
             return assumed, limit or 1000
         if key not in self._lengths:
             self._lengths[key] = self._measure(cell, prompts, new)

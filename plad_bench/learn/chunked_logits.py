@@ -18,18 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from plad_bench.contract.memory_policy import COPIES, CPU_BUDGET, GPU_SHARE, chunk_of
 from plad_bench.learn.divergences import cross_entropy
 from plad_bench.learn.sequences import IGNORED, Batch
 
-COPIES = 8
-"""Tensors [N, V] in float32 that a divergence and its gradient hold at the same time, approximately."""
-CPU_BUDGET = 512 * 2**20
-"""Budget in bytes on a CPU. A constant, so that results do not depend on other work of the machine."""
-GPU_SHARE = 16
-"""Budget on a GPU: its memory divided by this."""
-CHUNKS = 4
-"""A chunk takes this fraction of the budget, which suits processor caches, or has as many tokens as hidden states
-are wide: with fewer, summing the gradients of the head would take longer than computing them."""
 PARITY_TOKENS = 8
 """Predictions used to compare a head with the model's own logits."""
 
@@ -75,7 +67,7 @@ class Predictor:
         if is_encoder_decoder(self.model) or batch.valid.numel() <= room or not self._head_is_known(batch):
             return Predictions(response_logits(self.model, batch), _same, max(1, count))
         states, head = response_states(self.model, batch), Head(self.model)
-        chunk = self.rows or max(1, room // CHUNKS, min(room, states.shape[1]))
+        chunk = self.rows or chunk_of(room, states.shape[1])
         return Predictions(states, head, chunk, head.trained())
 
     def _budget(self) -> int:

@@ -21,14 +21,12 @@ from transformers import (
 
 from plad_bench.contract.errors import StageError
 from plad_bench.contract.examples import Response
-from plad_bench.contract.memory_policy import MemoryPolicy
+from plad_bench.contract.memory_policy import GENERATION_BATCH, MemoryPolicy
 from plad_bench.learn.memory import fit, slices
 from plad_bench.learn.models import encoder as encoder_of
 from plad_bench.learn.models import end_tokens
 from plad_bench.learn.seeds import derive
 from plad_bench.learn.sequences import Encoder
-
-BATCH = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +72,8 @@ def generate(
         pad_token_id=tokenizer.pad_token_id,
         **begin,
     )
-    for start in range(0, len(prompts), BATCH):
-        indices = longest_first[start : start + BATCH]
+    for start in range(0, len(prompts), GENERATION_BATCH):
+        indices = longest_first[start : start + GENERATION_BATCH]
         seed = derive(decoding.seed, "generate", start)
         batch = functools.partial(_batch, model, tokenizer, [encoded[i] for i in indices], decoding, seed)
         for i, ids in zip(

@@ -10,12 +10,10 @@ from typing import TypeVar
 import torch
 
 from plad_bench.contract.errors import StageError
-from plad_bench.contract.memory_policy import MemoryPolicy
+from plad_bench.contract.memory_policy import SMALL, MemoryPolicy
 
 T = TypeVar("T")
 
-SMALL = 4
-"""Activations are recomputed before the micro-batch falls below this size, which would leave a device mostly idle."""
 
 _SIGNS = ("out of memory", "DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 """Texts of RuntimeErrors that mean a lack of memory."""

@@ -19,16 +19,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from plad_bench.contract.memory_policy import COPIES, CPU_BUDGET, GENERATION_BATCH, GPU_SHARE, SMALL, chunk_of
+
 ALONE, BESIDE_A_TEACHER = 5, 12
 """Number of logit tensors that a loss and its gradient hold at the same time."""
-GPU_SHARE = 16
-"""Logits of more than 1/16 of a GPU's memory are computed in chunks, as in `learn/chunked_logits.py`."""
-CPU_BUDGET = 512 * 2**20
-CHUNK_COPIES = 8
 LORA = 16
 """LoRA rank to suggest if full fine-tuning does not fit."""
-GENERATED_AT_ONCE = 128
-"""Prompts per generation batch, as in `learn/generation.py`."""
 PROCESS = 0.6e9
 """Bytes of a process with torch and transformers on a CPU."""
 
@@ -49,8 +45,6 @@ class Shape:
     tied: bool = False
     parameters: float = 0
     """Exact number of parameters if known; 0 to compute it from the sizes."""
-    assumed: bool = False
-    """Whether the sizes are typical ones for the number of parameters."""
 
     @property
     def body(self) -> float:
@@ -92,7 +86,7 @@ USUAL = (
 def usual(parameters: float) -> Shape:
     """A typical shape for a number of parameters."""
     nearest = min(USUAL, key=lambda shape: abs(shape.count / parameters - 1))
-    return replace(nearest, parameters=parameters, assumed=True)
+    return replace(nearest, parameters=parameters)
 
 
 def shape_of(config: Mapping[str, Any], parameters: float = 0) -> Shape | None:
@@ -130,8 +124,6 @@ class Lengths:
     response: float
     longest: float
     """Length of prompt and response together, padded within a batch."""
-    assumed: bool = False
-    """Whether the lengths are assumed, because the data has not been read."""
 
 
 @dataclass(frozen=True)
@@ -230,7 +222,7 @@ def _training(work: TrainingWork, device: Device) -> Work:
     needed = _training_memory(work, device, work.batch, checkpointing=False)
     size, checkpointing = work.batch, False
     while device.memory and _training_memory(work, device, size, checkpointing=checkpointing) > device.memory:
-        if not checkpointing and size // 2 < 4:  # as learn/memory.py does
+        if not checkpointing and size // 2 < SMALL:
             checkpointing = True
         elif size == 1:
             break
@@ -280,15 +272,14 @@ def _logits(work: TrainingWork, device: Device, size: int) -> float:
     row = 4 * work.student.vocabulary
     budget = device.memory / GPU_SHARE if device.gpu and device.memory else CPU_BUDGET if not device.gpu else 0.0
     count = size * work.lengths.response
-    if budget and size * work.lengths.longest * row * CHUNK_COPIES > budget:
-        room = budget / (row * CHUNK_COPIES)
-        count = min(count, max(room / 4, min(room, work.student.width)))
+    if budget and size * work.lengths.longest * row * COPIES > budget:
+        count = min(count, chunk_of(int(budget / (row * COPIES)), work.student.width))
     return count * row * (BESIDE_A_TEACHER if work.teacher_logits else ALONE)
 
 
 def generation(shape: Shape, prompts: int, lengths: Lengths, new: int, device: Device, *, bf16: bool) -> Work:
     """The resources for generating `new` tokens per prompt."""
-    number, rows = 2 if bf16 else 4, min(prompts, GENERATED_AT_ONCE)
+    number, rows = 2 if bf16 else 4, min(prompts, GENERATION_BATCH)
     cache = rows * (lengths.longest - lengths.response + new) * shape.layers * 2 * shape.keys * number
     memory = shape.count * number + cache + rows * shape.vocabulary * 4 * 4 + (0 if device.gpu else PROCESS)
     seconds = 0.0
@@ -300,7 +291,7 @@ def generation(shape: Shape, prompts: int, lengths: Lengths, new: int, device: D
 
 def _decoding(shape: Shape, prompts: int, new: int, device: Device, *, bf16: bool) -> float:
     """Seconds to generate `new` tokens per prompt: the weights are read once per token of a batch."""
-    batches = -(-prompts // GENERATED_AT_ONCE)
+    batches = -(-prompts // GENERATION_BATCH)
     weights = (shape.body + shape.head) * (2 if bf16 else 4) / device.bandwidth
     step = max(weights, shape.layers * device.overhead)
     return batches * new * step + 2 * prompts * new * (shape.body + shape.head) / device.flops
@@ -309,7 +300,7 @@ def _decoding(shape: Shape, prompts: int, new: int, device: Device, *, bf16: boo
 def scoring(shape: Shape, prompts: int, lengths: Lengths, device: Device, *, bf16: bool) -> Work:
     """The resources for a forward pass over prompts with responses, without gradients."""
     number = 2 if bf16 else 4
-    memory = shape.count * number + GENERATED_AT_ONCE * lengths.response * shape.vocabulary * 4
+    memory = shape.count * number + GENERATION_BATCH * lengths.response * shape.vocabulary * 4
     budget = device.memory / GPU_SHARE if device.gpu and device.memory else CPU_BUDGET
     memory = min(memory, shape.count * number + budget) + (0 if device.gpu else PROCESS)
     read = prompts * (lengths.prompt + lengths.response)

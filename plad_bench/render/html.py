@@ -23,7 +23,7 @@ from plad_bench.leaderboard.board import Board, Group
 from plad_bench.records import text
 from plad_bench.render import page_model, plots
 from plad_bench.render.answer import answer
-from plad_bench.render.page_model import Line, Link, Name, Said, Section, Strong
+from plad_bench.render.pieces import Line, Link, Name, Said, Section, Strong
 from plad_bench.render.templating import draw, source
 
 MADE = '<meta name="generator" content="plad-bench">'

@@ -8,8 +8,8 @@ from plad_bench.leaderboard.across_tasks import Panel, Standing, panels
 from plad_bench.leaderboard.board import Board, Group
 from plad_bench.records import text
 from plad_bench.records.text import NONE
-from plad_bench.render import page_model
-from plad_bench.render.page_model import Column, Entry, Line, Link, Name, Section, Table, joined
+from plad_bench.render import page_model, pieces
+from plad_bench.render.pieces import Column, Entry, Line, Link, Name, Section, Table, joined
 
 TITLE = "Boards"
 INTRODUCTION = (
@@ -37,7 +37,7 @@ def _board(board: Board, group: Group | None) -> tuple[Entry, ...]:
     link = Entry((Link(board.title, board.name),))
     if group is None:
         return link, Entry(("no records yet",)), *(Entry((NONE,)) for _ in range(3))
-    steps: Line = (", ", page_model.Said(group.protocol["steps"], 20), " steps") if "steps" in group.protocol else ()
+    steps: Line = (", ", pieces.Said(group.protocol["steps"], 20), " steps") if "steps" in group.protocol else ()
     models: Line = (Name(group.task), ", teacher ", Name(group.teacher), ", student ", Name(group.student))
     ranked = group.primary is not None and group.pairs is not None
     return (
@@ -71,7 +71,7 @@ def _across(panel: Panel) -> Section:
             Entry((_rank(of, panel),), of.rank),
             *(Entry((str(rank),), rank) for rank in of.ranks),
             *(Entry((text.number(panel.metric.scale * (of.mean or 0.0), 1),), of.mean) for _ in mean if panel.metric),
-            Entry((page_model.Said(of.row.access),)),
+            Entry((pieces.Said(of.row.access),)),
         )
         for of in panel.standings
     )

@@ -13,7 +13,7 @@ from plad_bench.leaderboard.metric_info import MetricInfo
 from plad_bench.records.text import code, escape
 from plad_bench.render import page_model
 from plad_bench.render.answer import answer
-from plad_bench.render.page_model import Line, Link, Name, Said, Section, Strong, Table
+from plad_bench.render.pieces import Line, Link, Name, Said, Section, Strong, Table
 
 MADE = "<!-- Written by `plad-bench leaderboard`; do not edit. -->"
 """The first line of the page over all boards, by which `leaderboard` knows that it may overwrite the file."""

@@ -1,17 +1,12 @@
-"""The content of a board's page before any markup: lines of text, and tables of them.
-
-A renderer (markdown.py, html.py) turns it into markup. Plain strings are part of the program; whatever comes from a
-record is a `Name` or `Said`, which every renderer must escape.
-"""
+"""The content of a board's page before any markup: its sections, made of the pieces of pieces.py."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, TypeAlias
+from typing import Any
 
 from plad_bench.contract.enums import BASELINES, OUTSIDE
 from plad_bench.contract.protocol import settings
@@ -22,6 +17,7 @@ from plad_bench.leaderboard.statistics import EXAMPLES_ONLY, LEVEL, Estimate
 from plad_bench.records import text
 from plad_bench.records.text import NONE
 from plad_bench.render import data_facts
+from plad_bench.render.pieces import Column, Entry, Line, Name, Said, Section, Strong, Table, joined
 
 ALL_PAIRS = 12
 """Methods up to which every pair is listed; with more, each is compared with the first alone."""
@@ -31,96 +27,6 @@ DAGGER = "† A single record: the interval covers examples only."
 
 _DOCUMENTED = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
-
-
-@dataclass(frozen=True)
-class Name:
-    """The name of something in a record: a method, a task, a file."""
-
-    text: str
-    url: str = ""
-    """Where it is explained; empty if nowhere."""
-    limit: int = 120
-
-
-@dataclass(frozen=True)
-class Said:
-    """Any other text of a record, on one line."""
-
-    text: Any
-    limit: int = 300
-
-
-@dataclass(frozen=True)
-class Strong:
-    """Emphasised words of the program."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Link:
-    """The name of a board, and the folder of its page relative to the page with the link."""
-
-    text: str
-    folder: str
-
-
-Line: TypeAlias = tuple[str | Name | Said | Strong | Link, ...]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A cell of a table."""
-
-    line: Line
-    number: float | None = None
-    """What it sorts by; None: by its text."""
-    tip: str = ""
-    """Details for renderers that can show them on demand. May quote records."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """The head of a column."""
-
-    line: Line
-    right: bool = False
-    """Whether it is aligned to the right, as numbers are."""
-    better: str = ""
-    """Which values are better: higher, lower, or empty if neither."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """Columns and rows."""
-
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Entry, ...], ...]
-    access: tuple[str, ...] = ()
-    """Teacher access of each row, if rows are methods; empty for a baseline."""
-    named: int = 0
-    """The column that names the rows."""
-    best: tuple[bool, ...] = ()
-    """Which rows are highlighted."""
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of a page. One without a title continues the part before it."""
-
-    kind: str
-    title: Line = ()
-    before: str = ""
-    table: Table | None = None
-    note: Line = ()
-
-
-def plain(line: Line) -> str:
-    """A line as text on one line, without markup."""
-    return "".join(
-        piece if isinstance(piece, str) else text.clean(piece.text, getattr(piece, "limit", 300)) for piece in line
-    )
 
 
 def rank(row: Row) -> str:
@@ -551,11 +457,6 @@ def seeds(row: Row) -> str:
 def access(row: Row) -> str:
     """The teacher access of a row, by which rows are filtered."""
     return text.clean(row.access, 60)
-
-
-def joined(lines: Sequence[Line], by: str = ", ") -> Line:
-    """Several lines as one."""
-    return tuple(piece for k, line in enumerate(lines) for piece in (((by,) if k else ()) + line))
 
 
 def _method(row: Row, docs: str) -> Entry:

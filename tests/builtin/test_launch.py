@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from waiting import wait_for
 
 from plad_bench import LauncherSession, LaunchOptions, StageProcess
 from plad_bench.cli import progress
@@ -255,14 +256,14 @@ def test_a_fork_server_that_is_killed_costs_one_try_and_leaves_no_worker(store, 
     stage, pids = training(steps=120), []
 
     def kill_the_server():
-        _wait_for((store.partial(stage.key) / "checkpoint.pt").exists)
+        wait_for((store.partial(stage.key) / "checkpoint.pt").exists)
         pids.extend(child.pid for child in multiprocessing.active_children())
         os.kill(multiprocessing.forkserver._forkserver._forkserver_pid, signal.SIGKILL)
 
     threading.Thread(target=kill_the_server, daemon=True).start()
     found = run(store, stage).artifacts[stage.key]
     assert len(pids) == 2
-    _wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
     torch.testing.assert_close(tiny.weights(found), tiny.weights(undisturbed), rtol=0, atol=0)
 
 
@@ -318,15 +319,6 @@ def test_an_interrupt_leaves_no_rank_behind(store):
     assert multiprocessing.active_children() == []
 
 
-def _wait_for(condition, seconds=120):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return
-        time.sleep(0.02)
-    pytest.fail("it did not happen in time")
-
-
 def _others(driver):
     """Processes of the driver's session: its fork server, and the ranks."""
     listed = subprocess.run(["ps", "-s", str(driver), "-o", "pid="], capture_output=True, text=True, check=False).stdout
@@ -345,11 +337,11 @@ def test_nor_does_a_driver_that_is_killed(tmp_path):
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    _wait_for(lambda: list((tmp_path / "store" / "runs").glob("*/teacher-*.progress")))
+    wait_for(lambda: list((tmp_path / "store" / "runs").glob("*/teacher-*.progress")))
     assert len(_others(driver.pid)) >= 4  # the fork server with its tracker, and two ranks
     driver.kill()
     driver.wait()
-    _wait_for(lambda: not _others(driver.pid), 30)
+    wait_for(lambda: not _others(driver.pid), 30)
 
 
 def test_a_worker_that_ends_while_its_driver_lives_keeps_its_exit_code(tmp_path):
@@ -604,4 +596,4 @@ def test_under_ray_a_stage_comes_to_the_same_and_a_task_that_is_killed_is_retrie
     assert killed
     assert found.manifest["provenance"]["ranks"] == 2
     torch.testing.assert_close(tiny.weights(found), tiny.weights(undisturbed), rtol=0, atol=0)
-    _wait_for(lambda: not [pid for pid in _tasks() if pid not in before], 30)
+    wait_for(lambda: not [pid for pid in _tasks() if pid not in before], 30)

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from waiting import wait_for
 
 from plad_bench.records import storage
 
@@ -166,15 +167,6 @@ def test_every_registered_method_goes_from_plan_to_board(done, tmp_path):
 # ---------------------------------------------------------------------------------------------- kill and resume
 
 
-def _wait_for(condition, seconds=120):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return
-        time.sleep(0.02)
-    pytest.fail("it did not happen in time")
-
-
 def _start(directory):
     with (directory / "said").open("wb") as said:
         return subprocess.Popen(
@@ -208,10 +200,10 @@ def _same_records(disturbed, done):
 @pytest.mark.slow
 def test_sigkill_of_the_driver_then_the_same_command_gives_the_same_records(done, tmp_path):
     driver = _start(tmp_path)
-    _wait_for(lambda: _jobs(tmp_path, "distill"))
+    wait_for(lambda: _jobs(tmp_path, "distill"))
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
-    _wait_for(lambda: not _workers(driver.pid), 30)  # nobody works on for a driver that is gone
+    wait_for(lambda: not _workers(driver.pid), 30)  # nobody works on for a driver that is gone
     assert len(records(tmp_path)) < 5
     status = plad_bench("status", "--json", cwd=tmp_path)
     assert json.loads(status.stdout)[0]["finished"] == "killed"
@@ -223,7 +215,7 @@ def test_sigkill_of_the_driver_then_the_same_command_gives_the_same_records(done
 @pytest.mark.slow
 def test_a_worker_that_is_killed_is_started_again(done, tmp_path):
     driver = _start(tmp_path)
-    _wait_for(lambda: _jobs(tmp_path, "teacher"))
+    wait_for(lambda: _jobs(tmp_path, "teacher"))
     children = sorted(_workers(driver.pid))
     os.kill(children[-1], signal.SIGKILL)
     assert driver.wait(timeout=600) == 0
@@ -233,12 +225,12 @@ def test_a_worker_that_is_killed_is_started_again(done, tmp_path):
 @pytest.mark.slow
 def test_ctrl_c_exits_130_and_leaves_nothing_running(tmp_path):
     driver = _start(tmp_path)
-    _wait_for(lambda: _jobs(tmp_path, "teacher"))
+    wait_for(lambda: _jobs(tmp_path, "teacher"))
     for _ in range(3):  # the impatient press it again
         os.killpg(driver.pid, signal.SIGINT)
         time.sleep(0.01)
     assert driver.wait(timeout=60) == 130
-    _wait_for(lambda: not _workers(driver.pid), 30)
+    wait_for(lambda: not _workers(driver.pid), 30)
     said = (tmp_path / "said").read_text()
     assert f"To resume: {shlex.join(['plad-bench', *FEWER])}\n" in said
     assert said.rstrip().endswith("Interrupted.")

@@ -15,7 +15,7 @@ from plad_bench.contract.errors import UsageError
 from plad_bench.leaderboard.board import load
 from plad_bench.plan import boardfile
 from plad_bench.records import text
-from plad_bench.render import answer, markdown, page_model
+from plad_bench.render import answer, markdown, pieces
 from plad_bench.render.write import render_board
 
 
@@ -455,7 +455,7 @@ def test_methods_that_cannot_be_told_apart_are_named_with_the_seeds_that_would(t
     [("a", "a"), ("ab", "a and b"), ("abcde", "a, b, c, d and e"), ("abcdef", "a, b, c, d and 2 others")],
 )
 def test_a_few_tied_methods_are_all_named_and_of_many_the_rest_is_counted(labels, words):
-    assert page_model.plain(answer._names([SimpleNamespace(label=label) for label in labels])) == words
+    assert pieces.plain(answer._names([SimpleNamespace(label=label) for label in labels])) == words
 
 
 def test_a_metric_that_rates_the_teacher_below_the_start_is_called_unfit(tmp_path):
