@@ -140,7 +140,10 @@ class _Reader:
             teacher_logits=live is not None or any(role.startswith("signals") for role in stage.inputs),
             sampled=spec.get("max_new_tokens", 0),
         )
-        return resources.training(work, self._device)
+        found = resources.training(work, self._device)
+        if stage.name == "teacher":  # its rank is a parameter of the teacher, where a student's is an option
+            return replace(found, remedy=found.remedy.replace("--lora ", "lora="))
+        return found
 
     def _shape(self, cell: Cell, model: Stage) -> Shape | None:
         init = compatibility.root(model)

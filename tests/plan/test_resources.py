@@ -151,6 +151,8 @@ def test_plan_of_models_that_are_not_here_says_what_it_assumes(tmp_path, monkeyp
     on_gpu = plan(tmp_path, "--student", "llama-1b", "--methods", "kd", "--on", "H100")
     assert "precision bf16 (device)" in on_gpu.stderr
     assert "Estimate, a stage at a time (GPU: 80.0 GB):" in on_gpu.stdout
+    whole = plan(tmp_path, "--student", "llama-1b", "--teacher", "llama-8b[lora=0]", "--methods", "kd", "--on", "H100")
+    assert "which does not fit (it would with lora=16)" in whole.stdout
     assert "assumed: prompts of tldr have 512 tokens: its data is not available" in shown
 
 
