@@ -1,8 +1,9 @@
-"""Estimates of memory, time and disk, against what was measured."""
+"""Estimates of memory, time and disk, against what was measured. `python tests/plan/test_resources.py` prints both."""
 
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 import torch
@@ -170,3 +171,9 @@ def test_a_gpu_is_known_by_its_name(monkeypatch):
 
     monkeypatch.setattr(outlook.subprocess, "run", nothing)
     assert outlook.gpu(0).memory == 0
+
+
+if __name__ == "__main__":
+    for stage, (estimated, measured) in MEASURED.items():
+        gigabytes = resources.training(estimated, H200).memory / 1e9
+        sys.stdout.write(f"{stage}: {gigabytes:.1f} GB estimated, {measured} GB measured\n")
