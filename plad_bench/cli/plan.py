@@ -87,7 +87,7 @@ def show_plan(planned: Planned, options: Mapping[str, Any], gpus: tuple[int, ...
     waiting = {key for key in stages if planned.store.find(key) is None}
     try:
         planned.read_data(download=False)
-        asked = estimates(planned.todo, planned.store, planned.data)
+        asked = estimates(planned.expected(), planned.store, planned.data)
     except MissingError:  # without data, requests cannot be counted; the error is printed above
         asked = []
     except StageError as error:

@@ -16,6 +16,7 @@ from plad_bench.execute.estimate import BYTES_PER_TOKEN, Prompts
 from plad_bench.plan import compatibility, resources
 from plad_bench.plan.published import parameters
 from plad_bench.plan.resources import Device, Lengths, Shape, TrainingWork, Work
+from plad_bench.plan.trials import SEED
 
 if TYPE_CHECKING:
     from plad_bench.execute.stages.data import Prepared
@@ -71,7 +72,7 @@ def outlook(cells: Sequence[Cell], store: Store, data: Mapping[str, Prepared], d
     found: dict[str, list[Work]] = {}
     for key, (of, stage) in {s.key: (cell, s) for cell in cells for s in cell.stages}.items():
         if store.find(key) is None and (work := reader.work(of, stage)) is not None:
-            found.setdefault(_name(stage), []).append(work)
+            found.setdefault(_name(of, stage), []).append(work)
     parts = tuple(
         StageWork(name, len(several), max(several, key=lambda work: (not work.fits, work.memory)))
         for name, several in found.items()
@@ -86,9 +87,13 @@ def outlook(cells: Sequence[Cell], store: Store, data: Mapping[str, Prepared], d
     )
 
 
-def _name(stage: Stage) -> str:
-    """What a reader is told of a stage; of evaluated responses, all models together."""
-    return stage.action if stage.name == "generate" or not stage.owner else f"{stage.owner}: {stage.action}"
+def _name(cell: Cell, stage: Stage) -> str:
+    """What a reader is told of a stage. Of evaluated responses all models are together, and of a method its trials."""
+    if stage.name == "generate" or not stage.owner:
+        return stage.action
+    if stage.name == "distill" and cell.method is not None and cell.seed == SEED:
+        return f"trials of {cell.method.component.name}: {stage.action}"
+    return f"{stage.owner}: {stage.action}"
 
 
 class _Reader:

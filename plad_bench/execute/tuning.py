@@ -65,6 +65,17 @@ class Study:
         values = self._asked.params if self.trials else search.defaults(self.space)
         return {name: value if isinstance(value, int) else float(f"{value:.3g}") for name, value in values.items()}
 
+    def expected(self) -> list[Cell]:
+        """Cells that take about as long as the trials to come, which depend on scores that do not exist yet.
+
+        The first has the default values; the values of the others are spread over the space.
+        """
+        wanted = self.cells[0].protocol.tune
+        return [
+            search.trial(self.cells[0], self.space, search.spread(self.space, number, wanted), self.metric)
+            for number in range(len(self.trials), wanted)
+        ]
+
     def tell(self, trial: Trial) -> None:
         """Record the outcome of the proposed trial."""
         from optuna.trial import TrialState
@@ -158,7 +169,11 @@ class Tuner:
     @property
     def pending(self) -> int:
         """How many trials are still to do."""
-        return sum(max(study.cells[0].protocol.tune - len(study.trials), 0) for study in self.studies)
+        return len(self.expected())
+
+    def expected(self) -> list[Cell]:
+        """Cells that take about as long as the trials that are still to do."""
+        return [cell for study in self.studies for cell in study.expected()]
 
     @property
     def lost(self) -> bool:

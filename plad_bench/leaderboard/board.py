@@ -67,6 +67,8 @@ class Row:
     paper: str
     lr: float
     lr_shared: bool
+    named_settings: bool
+    """Whether its selector sets parameters, which therefore need not be the method's defaults."""
     seeds: tuple[int, ...]
     """Number of requested seeds that are done."""
     asked: int
@@ -383,6 +385,7 @@ def _row(
         paper=first.method.paper,
         lr=first.method.lr,
         lr_shared=first.method.lr_shared,
+        named_settings="[" in first.method.selector,
         seeds=seeds,
         asked=len(asked),
         estimates=_estimates(cells, shown),

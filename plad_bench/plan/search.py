@@ -61,6 +61,11 @@ def defaults(dimensions: tuple[Dimension, ...]) -> Values:
     return {dimension.name: dimension.default for dimension in dimensions}
 
 
+def spread(dimensions: tuple[Dimension, ...], number: int, of: int) -> Values:
+    """The defaults for number 0, and otherwise values at the share `number / of` of each range."""
+    return {d.name: d.at(number / of) for d in dimensions} if number else defaults(dimensions)
+
+
 def tuned(cell: Cell, dimensions: tuple[Dimension, ...], values: Values) -> Chosen:
     """The method of a cell with these values of its searched parameters; as it was where all are the defaults."""
     method, usual = _method(cell), defaults(dimensions)

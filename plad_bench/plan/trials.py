@@ -24,6 +24,11 @@ class Dimension:
     """Whether to try integers only."""
     default: float | int
 
+    def at(self, share: float) -> float | int:
+        """The value at a share of the range, from 0 to 1; of its logarithm where values are tried by that."""
+        value = self.low * (self.high / self.low) ** share if self.log else self.low + share * (self.high - self.low)
+        return round(value) if self.whole else value
+
 
 @dataclass(frozen=True)
 class Trial:

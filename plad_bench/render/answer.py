@@ -134,11 +134,14 @@ def _scope(group: Group) -> Line:
     seeds = max(row.asked for row in group.rows)
     steps: Line = (", ", Said(group.protocol["steps"], 20), " steps") if "steps" in group.protocol else ()
     trials = {len(row.tuning.trials) if row.tuning else 0 for row in group.rows}
-    tuned = "; no method was tuned" if all(row.lr_shared for row in group.rows) else ""
     if len(trials) == 1 and (count := max(trials)):
-        tuned = f"; every method was tuned with {count} trials"
+        settings = f"every method was tuned with {count} trials"
+    elif any(row.named_settings for row in group.rows):
+        settings = "every method with the settings in its name and otherwise its defaults"
+    else:
+        settings = "every method with its default settings"
     facts = f" ({seeds} seeds, {group.examples} examples"
-    return ("This holds for this task, teacher, student and budget only", facts, *steps, f"{tuned}).")
+    return ("This holds for this task, teacher, student and budget only", facts, *steps, f"; {settings}).")
 
 
 def _names(rows: list[Row]) -> Line:

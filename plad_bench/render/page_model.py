@@ -415,7 +415,7 @@ def _rates(group: Group) -> Iterator[Line]:
     """How learning rates were chosen."""
     untuned = [row for row in group.rows if not row.tuning]
     if shared := sorted({row.lr for row in untuned if row.lr_shared}):
-        yield (f"one untuned learning rate for all methods ({_list(f'{lr:g}' for lr in shared)})",)
+        yield (f"one learning rate for all methods ({_list(f'{lr:g}' for lr in shared)})",)
     if own := [row for row in untuned if not row.lr_shared]:
         yield ("learning rates of their own: ", *joined([(Name(row.label), f" {row.lr:g}") for row in own]))
 

@@ -110,7 +110,7 @@ class Planned:
             raise NothingSelectedError("none of the methods can run", "\n  ".join(reasons))
         self.read_data(download=download)
         self._look_at_responses()
-        for estimate in estimates(self.todo, self.store, self.data) if max_cost else ():
+        for estimate in estimates(self.expected(), self.store, self.data) if max_cost else ():
             if not estimate.priced:
                 raise UsageError(
                     f"--max-cost needs the price of every endpoint; {estimate.asked} has none",
@@ -161,6 +161,10 @@ class Planned:
                 reason = error.message.partition(": ")[0]
                 self._replace({cell.id: replace(cell, skip=reason) for cell in needed_by})
 
+    def expected(self) -> list[Cell]:
+        """The cells to run, after cells in place of the trials to come, for estimates."""
+        return [*(self.tuner.expected() if self.tuner else ()), *self.todo]
+
     def outlook(self, options: Mapping[str, Any], gpus: tuple[int, ...]) -> Outlook:
         """What the cells that are to run will take of this machine."""
         from plad_bench.contract.machine import processors
@@ -172,7 +176,7 @@ class Planned:
         else:
             device = outlook.gpu(gpus[0]) if gpus else outlook.cpu(options["threads"])
         slots = len(gpus) or options["workers"] or max(1, processors() // options["threads"])
-        return outlook.outlook(self.todo, self.store, self.data, device, max(1, slots // options["ranks"]))
+        return outlook.outlook(self.expected(), self.store, self.data, device, max(1, slots // options["ranks"]))
 
     def skip_misfits(self) -> None:
         """Skip cells whose models do not fit together, judged by the model files that are available locally."""
@@ -210,9 +214,7 @@ class Planned:
         for threads in {cell.plan.threads for cell in self.todo} - {1}:
             found[f"results of other numbers of threads than {threads} round otherwise, and are not reused."] = None
         if self.tuner is not None and self.tuner.pending:
-            found[
-                f"{self.tuner.pending} trials come first, each a training and its evaluation; no estimate counts them."
-            ] = None
+            found[f"{self.tuner.pending} trials come first, each a training and its evaluation."] = None
         return list(found)
 
     @property

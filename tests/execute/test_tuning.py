@@ -159,6 +159,27 @@ def test_every_method_gets_as_many_trials_and_only_winners_meet_the_test_split(p
     assert "Chosen for kd: trial " in result.stderr
 
 
+def test_the_budget_holds_over_trials_and_the_next_run_goes_on_with_a_new_one(program, tmp_path, monkeypatch):
+    def paid(context):
+        if "metric" in context.spec:  # reserved, and a third of it spent
+            context.budget.reserve(3.0)
+            context.budget.settle(3.0, 1.0)
+        operation(context)
+
+    monkeypatch.setattr(worker, "import_module", lambda name: SimpleNamespace(run=paid))
+    board = tmp_path / "leaderboards" / "b"
+    result = program(*RUN, "--tune", "3", "--max-cost", "5", code=6)
+    assert program.made.count("score") == 4  # the fourth could still cost 3 of the remaining 2
+    assert len(cells(board, "tuning")) == 3
+    assert cells(board) == {}
+    assert "spent: 3" in result.stderr
+    assert "1 cell not run: the budget is spent" in result.stderr
+    program(*RUN, "--tune", "3", "--max-cost", "100")
+    assert len(cells(board, "tuning")) == 6
+    assert program.made.count("score") == 3 + 5  # the other trials, two rows and three baselines
+    assert {r.status for r in cells(board).values()} == {"done"}
+
+
 @pytest.mark.slow
 def test_the_same_command_goes_on_and_a_finished_one_makes_nothing(program, tmp_path, monkeypatch):
     board = tmp_path / "leaderboards" / "b"
@@ -234,6 +255,10 @@ def test_a_plan_says_what_would_be_searched_and_does_nothing(program, tmp_path):
     result = program("plan", *RUN[1:], "--tune", "5")
     assert "Tuning of kd: 0 of 5 trials done; searched: lr 0.0001 to 0.01 (log), ce_weight 0 to 0.9" in result.stderr
     assert "10 trials come first" in result.stderr
+    assert "  trials of kd: train (5): " in result.stdout
+    assert "  kd: train (1): " in result.stdout
+    assert "  SFT initialisation: train (2): " in result.stdout
+    assert "  generate validation responses (10): " in result.stdout
     assert program.made == []
     assert not (tmp_path / "leaderboards").exists()
 
@@ -278,7 +303,7 @@ def test_the_page_shows_what_was_tried_and_chosen(tmp_path):
     assert "every method was tuned with 6 trials" in page
     assert "every method tuned with 6 trials" in page
     assert "of their own" not in page
-    assert "untuned" not in page
+    assert "every method with" not in page
     row = next(line for line in page.splitlines() if "`kd`" in line and "| 6, 1 failed |" in line)
     assert "| lr 0.001 (the default) | 10.0 | 10.0 | " in row
     assert row.endswith("| 180 s |") or row.endswith("| 3 min |")

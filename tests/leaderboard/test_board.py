@@ -315,7 +315,7 @@ def test_the_page_reads_in_order(board):
              "Pairwise", "Incomplete", "## Samples", "A section of a plugin", "How to reproduce"]  # fmt: skip
     places = [text_.index(part) for part in order]
     assert places == sorted(places)
-    assert "one untuned learning rate for all methods (0.001)" in text_
+    assert ", one learning rate for all methods (0.001)." in text_
     assert "    plad-bench run --methods kd --seeds 5 --board mine" in text_
     assert re.search(r"\| 1-[23] ★ \| \[`(seqkd|plad|plad\[loss=margin\])`\]\(\S+\) \| \d\.\d ± \d\.\d \|", text_)
     assert re.search(r"\d+ % \(\d+ to \d+\)", text_)
@@ -440,7 +440,12 @@ def test_a_clear_winner_is_named_with_what_it_beats(tmp_path):
     text = answered(tmp_path, {"kd": 3.0, "sft": 1.0, "plad": 2.0})
     assert text.startswith("`kd` has the highest mean m (")
     assert ") and is significantly better than all 2 others. It beats `plad` by 0.9 ± " in text
-    assert "5 seeds, 60 examples, 300 steps; no method was tuned" in text
+    assert "5 seeds, 60 examples, 300 steps; every method with its default settings)" in text
+
+
+def test_settings_in_the_names_of_methods_are_not_called_defaults(tmp_path):
+    text = answered(tmp_path, {"kd": 3.0, "kd[temperature=2]": 1.0})
+    assert "300 steps; every method with the settings in its name and otherwise its defaults)" in text
 
 
 def test_methods_that_cannot_be_told_apart_are_named_with_the_seeds_that_would(tmp_path):
