@@ -122,7 +122,12 @@ class _Reader:
         count *= stage.spec.get("samples", 1)
         if stage.operation == "generate":
             return resources.generation(shape, count, lengths, new, self._device, bf16=bf16)
-        return resources.scoring(shape, count, lengths, self._device, bf16=bf16)
+        found = resources.scoring(shape, count, lengths, self._device, bf16=bf16)
+        if stage.operation != "signals":
+            return found
+        texts = count * max(source.spec.get("samples", 1) for source in stage.inputs.values())
+        disk = resources.kept(shape, texts * lengths.response, stage.spec["k"], bf16=bf16)
+        return replace(found, disk=disk)
 
     def _training(self, cell: Cell, stage: Stage) -> Work | None:
         student = self._shape(cell, stage.inputs["model"])
@@ -134,6 +139,8 @@ class _Reader:
         if "max_new_tokens" in spec:  # on-policy text may be as long as the protocol allows
             lengths = replace(lengths, longest=lengths.longest - lengths.response + new)
         pairs = 2 if "pairs" in stage.inputs else 1
+        signals = [source for role, source in stage.inputs.items() if role.startswith("signals")]
+        dense = next((source.inputs["teacher"] for source in signals if not source.spec["k"]), None)
         work = TrainingWork(
             student=student,
             steps=spec["steps"],
@@ -142,7 +149,8 @@ class _Reader:
             bf16=spec["precision"] == "bf16",
             lora=spec.get("lora", 0),
             teacher=self._shape(cell, live) if live is not None else None,
-            teacher_logits=live is not None or any(role.startswith("signals") for role in stage.inputs),
+            teacher_logits=live is not None or bool(signals),
+            dense=self._shape(cell, dense) if dense is not None else None,
             sampled=spec.get("max_new_tokens", 0),
         )
         found = resources.training(work, self._device)
@@ -265,7 +273,7 @@ def lines(found: Outlook) -> Iterator[str]:
         seconds = f", {_time(work.seconds)} each" if work.seconds else ""
         yield f"  {part.name} ({part.count}): {_size(work.memory)} of memory at the peak{_how(work)}{seconds}"
     whole = f"{_time(found.seconds)} in all" if found.seconds else "time unknown on this device"
-    yield f"  {whole}, {_size(found.disk)} of disk for models"
+    yield f"  {whole}, {_size(found.disk)} of disk for models and teacher log-probabilities"
     for line in found.assumed:
         yield f"  assumed: {line}"
 

@@ -63,41 +63,49 @@ class Predictor:
     def __call__(self, batch: Batch) -> Predictions:
         """Read a batch."""
         count = int(batch.valid.sum())
-        room = self.rows or self._budget() // (COPIES * 4 * vocabulary_size(self.model))
-        if is_encoder_decoder(self.model) or batch.valid.numel() <= room or not self._head_is_known(batch):
+        room = self.rows or room_for_logits(vocabulary_size(self.model), next(self.model.parameters()).device)
+        head = None if is_encoder_decoder(self.model) or batch.valid.numel() <= room else self.head(batch)
+        if head is None:
             return Predictions(response_logits(self.model, batch), _same, max(1, count))
-        states, head = response_states(self.model, batch), Head(self.model)
-        chunk = self.rows or chunk_of(room, states.shape[1])
-        return Predictions(states, head, chunk, head.trained())
+        states = response_states(self.model, batch)
+        return Predictions(states, head, self.rows or chunk_of(room, states.shape[1]), head.trained())
 
-    def _budget(self) -> int:
-        device = next(self.model.parameters()).device
-        if device.type != "cuda":
-            return CPU_BUDGET
-        return int(torch.cuda.get_device_properties(device).total_memory) // GPU_SHARE
-
-    def _head_is_known(self, batch: Batch) -> bool:
-        """Compare the head with the model's logits once. If they differ, log it and use the model's logits."""
+    def head(self, batch: Batch) -> Head | None:
+        """The output head, or None and a warning if it does not reproduce the model's own logits of a first batch."""
         if self.agreed is None:
-            self.agreed = agrees(self.model, batch)
+            self.agreed = not is_encoder_decoder(self.model) and agrees(self.model, batch)
             if not self.agreed:
                 kind = type(self.model).__name__
                 _log.warning("unrecognised LM head of %s; using full logits", kind)
-        return self.agreed
+        return Head.of(self.model) if self.agreed else None
+
+
+def room_for_logits(vocabulary: int, device: torch.device) -> int:
+    """The number of tokens whose loss over a vocabulary fits into the memory for logits of a device."""
+    budget = CPU_BUDGET
+    if device.type == "cuda":
+        budget = int(torch.cuda.get_device_properties(device).total_memory) // GPU_SHARE
+    return budget // (COPIES * 4 * vocabulary)
 
 
 # ------------------------------------------------------------------------------------------------ a model's two halves
 
 
+@dataclass(frozen=True)
 class Head:
     """A model's output head: a linear map, optionally with bias, scaling and soft-capping."""
 
-    def __init__(self, model: nn.Module) -> None:
+    linear: nn.Module
+    scale: float = 1
+    cap: float | None = None
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Head:
+        """The head of a model."""
         inner = _inner(model)
         config = inner.config.get_text_config()
-        self.linear: nn.Module = inner.get_output_embeddings()
-        self.scale = (getattr(config, "logit_scale", None) or 1) / (getattr(config, "logits_scaling", None) or 1)
-        self.cap: float | None = getattr(config, "final_logit_softcapping", None)
+        scale = (getattr(config, "logit_scale", None) or 1) / (getattr(config, "logits_scaling", None) or 1)
+        return cls(inner.get_output_embeddings(), scale, getattr(config, "final_logit_softcapping", None))
 
     def __call__(self, states: Tensor) -> Tensor:
         """Logits [n, V] of hidden states [n, D]."""
@@ -170,7 +178,7 @@ def agrees(model: nn.Module, batch: Batch) -> bool:
     try:
         with torch.enable_grad():
             theirs = response_logits(model, few)
-            ours = Head(model)(response_states(model, few))
+            ours = Head.of(model)(response_states(model, few))
             exact = theirs.dtype == torch.float32
             return _close(ours, theirs, exact=exact) and _same_gradients(model, ours, theirs, exact=exact)
     except (AttributeError, TypeError, RuntimeError):

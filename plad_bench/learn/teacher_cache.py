@@ -1,10 +1,16 @@
 """Precomputed teacher log-probabilities: how they are written, and how a loss reads them.
 
-For each of N response tokens a file holds either all log-probabilities or those of k + 2 events that together have
-probability 1: the k most likely tokens, the label if it is none of these, and everything else (the tail). A loss then
-reads the student's distribution over the same events. This is a coarser view of both distributions and approximates
-neither: a divergence over the events is at most the full one and never negative, and with k = V it is the full one.
-The softmax temperature of a method acts on the events.
+For each of N response tokens a file holds one of three:
+
+- the teacher's last hidden state, in the precision that the teacher computes in. The teacher's output head is written
+  beside it, and a loss multiplies the states of a chunk by the head: the distributions are the teacher's own, and take
+  2 D bytes per token in bf16 instead of the 4 V of log-probabilities;
+- the log-probabilities of all tokens, for a teacher whose head `learn/chunked_logits.py` does not know;
+- the log-probabilities of k + 2 events that together have probability 1: the k most likely tokens, the label if it is
+  none of these, and everything else (the tail). A loss then reads the student's distribution over the same events.
+  This is a coarser view of both distributions and approximates neither: a divergence over the events is at most the
+  full one and never negative, and with k = V it is the full one. The softmax temperature of a method acts on the
+  events.
 """
 
 from __future__ import annotations
@@ -19,13 +25,22 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
 from plad_bench.contract.errors import StageError
-from plad_bench.contract.memory_policy import MemoryPolicy
-from plad_bench.learn.chunked_logits import Predictions, Predictor, parts, vocabulary_size
+from plad_bench.contract.memory_policy import MemoryPolicy, chunk_of
+from plad_bench.learn.chunked_logits import (
+    Head,
+    Predictions,
+    Predictor,
+    parts,
+    response_states,
+    room_for_logits,
+    vocabulary_size,
+)
 from plad_bench.learn.divergences import log_softmax
 from plad_bench.learn.memory import fit, slices
 from plad_bench.learn.sequences import Batch, Tokens, collate, micro_batches
@@ -35,6 +50,7 @@ TOKENIZER = "tokenizer"
 BATCH = 64
 """Sequences that the teacher reads at a time."""
 _ABOUT, _OFFSETS, _HASHES, _LOGPROBS, _IDS = "signals.json", "offsets.npy", "hashes.npy", "logprobs.npy", "ids.npy"
+_STATES, _HEAD = "states.npy", "head.safetensors"
 
 
 # ------------------------------------------------------------------------------------------ what a loss compares with
@@ -165,16 +181,20 @@ def of_events(logprobs: Tensor, ids: Tensor, labels: Tensor) -> Tensor:
 
 
 Put = Callable[[np.ndarray, np.ndarray, np.ndarray | None], None]
-"""Receives n response tokens: their indices [n] among those of all sequences; log-probabilities, [n, V], or those of
-the events of `Events`, [n, k + 2]; and the k most likely tokens, [n, k]."""
+"""Receives n response tokens: their indices [n] among those of all sequences; hidden states, [n, D], with bf16 as
+int16, or log-probabilities, [n, V] or [n, k + 2] as in `Events`; and the k most likely tokens, [n, k]."""
 
 
 class TeacherReader(Protocol):
-    """A teacher that reads text and gives log-probabilities of its tokens."""
+    """A teacher that reads text and gives hidden states or log-probabilities of its tokens."""
 
     @property
     def vocabulary(self) -> int:
         """Size of its vocabulary."""
+
+    @property
+    def head(self) -> Head | None:
+        """Its output head, if it gives hidden states; None if it gives log-probabilities."""
 
     def read(self, sequences: Sequence[Tokens], k: int, put: Put, progress: Callable[[int, int], None]) -> None:
         """Store every response token, in any order, repeated ones too; report the sequences read and their total."""
@@ -192,6 +212,8 @@ class LoadedTeacher:
     """How to reduce memory."""
     words: int = 0
     """Tokens of its tokenizer: logits beyond are padding and left out. 0: all logits count."""
+    head: Head | None = None
+    """Its output head, to give hidden states; None to give log-probabilities."""
 
     @property
     def vocabulary(self) -> int:
@@ -219,6 +241,9 @@ class LoadedTeacher:
 
     @torch.no_grad()
     def _read(self, batch: Batch, places: np.ndarray, k: int, put: Put) -> None:
+        if self.head is not None:
+            put(places, _bits(response_states(self.predictor.model, batch).cpu()).numpy(), None)
+            return
         predictions, labels = self.predictor.constant(batch), batch.labels[:, batch.start :][batch.valid]
         for part in parts(len(labels), predictions.chunk):
             found, ids = log_softmax(predictions.logits(part)[:, : self.vocabulary]), None
@@ -226,6 +251,13 @@ class LoadedTeacher:
                 likeliest = found.topk(k).indices
                 found, ids = of_events(found, likeliest, labels[part]), likeliest.int().cpu().numpy()
             put(places[part], found.cpu().numpy(), ids)
+
+
+def head_of(predictor: Predictor, sequences: Sequence[Tokens], pad: int, device: str) -> Head | None:
+    """A teacher's output head, if it can be written; None and a warning if log-probabilities have to be."""
+    first = [sequence for sequence in sequences if sequence.response][:1]
+    head = predictor.head(collate(first, pad, device)) if first else None
+    return head if head is not None and isinstance(head.linear, nn.Linear) else None
 
 
 def words(tokenizer: PreTrainedTokenizerBase, sequences: Sequence[Tokens]) -> int:
@@ -248,13 +280,14 @@ def write(  # noqa: PLR0917  what a teacher says of which sequences, to where
     progress: Callable[[int, int], None],
     context: int = 0,
 ) -> dict[str, float]:
-    """Write the teacher's log-probabilities of all sequences, each once; return the number of tokens and bytes.
+    """Write what the teacher says of all sequences, each once; return the number of tokens and bytes.
 
     Args:
         directory: the directory to write to.
         teacher: the reader of the sequences.
         sequences: the sequences.
-        k: number of most likely tokens to keep; 0 keeps the log-probability of every token.
+        k: number of most likely tokens to keep; 0 keeps the whole distribution: hidden states if the teacher has a
+            head, otherwise the log-probability of every token.
         tokenizer: hash of the sequences' tokenizer.
         progress: (sequences done, sequences in total).
         context: the context to which sequences were truncated; 0: unknown.
@@ -265,33 +298,60 @@ def write(  # noqa: PLR0917  what a teacher says of which sequences, to where
     k = min(k, teacher.vocabulary)
     unique = {digest(sequence): sequence for sequence in sequences}
     offsets = offsets_of(list(unique.values()))
-    tokens, width = int(offsets[-1]), k + 2 if k else teacher.vocabulary
-    _expect_room(directory, tokens * (4 * width + 4 * k))
+    tokens, weights = int(offsets[-1]), {} if teacher.head is None else _weights(teacher.head, teacher.vocabulary)
+    about = {"k": k, "vocabulary": teacher.vocabulary, "tokenizer": tokenizer, "context": context}
+    name, width, dtype = _LOGPROBS, k + 2 if k else teacher.vocabulary, torch.float32
+    if teacher.head is not None:
+        name, (_, width), dtype = _STATES, weights["weight"].shape, weights["weight"].dtype
+        about["head"] = {"scale": teacher.head.scale, "cap": teacher.head.cap}
+    _expect_room(directory, tokens * (dtype.itemsize * width + 4 * k) + sum(w.nbytes for w in weights.values()))
     np.save(directory / _OFFSETS, offsets)
     np.save(directory / _HASHES, np.frombuffer(b"".join(unique), dtype=np.uint8).reshape(-1, 32))
-    logprobs = np.lib.format.open_memmap(directory / _LOGPROBS, mode="w+", dtype=np.float32, shape=(tokens, width))
+    if weights:
+        save_file(weights, directory / _HEAD)
+    kind = _bits(torch.empty(0, dtype=dtype)).numpy().dtype
+    values = np.lib.format.open_memmap(directory / name, mode="w+", dtype=kind, shape=(tokens, width))
     ids = np.lib.format.open_memmap(directory / _IDS, mode="w+", dtype=np.int32, shape=(tokens, k)) if k else None
 
     def put(places: np.ndarray, said: np.ndarray, likeliest: np.ndarray | None) -> None:
-        logprobs[places] = said
+        values[places] = said
         if ids is not None:
             ids[places] = likeliest
 
     teacher.read(list(unique.values()), k, put, progress)
-    logprobs.flush()
+    values.flush()
     if ids is not None:
         ids.flush()
-    about = {"k": k, "vocabulary": teacher.vocabulary, "tokenizer": tokenizer, "context": context}
     (directory / _ABOUT).write_text(json.dumps(about))
     size = sum(file.stat().st_size for file in directory.iterdir())
     return {"teacher_tokens_scored": float(tokens), "signals_bytes": float(size)}
 
 
+def _bits(values: Tensor) -> Tensor:
+    """Values as NumPy can hold them: bf16 as int16."""
+    return values.view(torch.int16) if values.dtype == torch.bfloat16 else values
+
+
+def _weights(head: Head, vocabulary: int) -> dict[str, Tensor]:
+    """The weight [V, D] of a head and, if it has one, its bias [V], without padding."""
+    return {name: p.detach()[:vocabulary].contiguous() for name, p in head.linear.named_parameters()}
+
+
+def _loaded(path: Path, device: str, scale: float, cap: float | None) -> Head:
+    """A head with the weights of a file."""
+    weights = load_file(path, device=device)
+    words, width = weights["weight"].shape
+    with torch.device("meta"):
+        linear = nn.Linear(width, words, bias="bias" in weights)
+    linear.load_state_dict(weights, assign=True)
+    return Head(linear.requires_grad_(False), scale, cap)  # noqa: FBT003  torch's own signature
+
+
 class TeacherCache:
     """Precomputed teacher log-probabilities of many sequences, in memory-mapped files."""
 
-    def __init__(self, directory: Path, tokenizer: str) -> None:
-        """Open a directory.
+    def __init__(self, directory: Path, tokenizer: str, device: str = "cpu") -> None:
+        """Open a directory; a teacher's output head is loaded to the device.
 
         Raises:
             StageError: if the teacher's tokenizer differs from this one.
@@ -303,7 +363,11 @@ class TeacherCache:
         self.vocabulary: int = about["vocabulary"]
         self.context: int = about.get("context", 0)
         """The context to which sequences were truncated; 0: unknown."""
-        self.logprobs = np.load(directory / _LOGPROBS, mmap_mode="r")
+        self.device = torch.device(device)
+        self.head = _loaded(directory / _HEAD, device, **about["head"]) if "head" in about else None
+        """The teacher's output head, if hidden states were written."""
+        self.values = np.load(directory / (_STATES if self.head else _LOGPROBS), mmap_mode="r")
+        """[tokens, D] hidden states, or log-probabilities: [tokens, V] or [tokens, k + 2]."""
         self.ids = np.load(directory / _IDS, mmap_mode="r") if self.k else None
         offsets, hashes = np.load(directory / _OFFSETS), np.load(directory / _HASHES)
         self.offsets = {hashes[i].tobytes(): int(offsets[i]) for i in range(len(hashes))}
@@ -321,14 +385,24 @@ class TeacherCache:
             return None
         rows = np.concatenate(spans)
         if self.ids is None:
-            return Whole(Predictions(torch.from_numpy(rows), self._read, max(1, len(rows))), ends)
+            room, width = room_for_logits(self.vocabulary, self.device), self.values.shape[1]
+            chunk = len(rows) if len(rows) <= room else chunk_of(room, width)
+            return Whole(Predictions(torch.from_numpy(rows), self._logits, max(1, chunk)), ends)
         ids = torch.from_numpy(self.ids[rows]).long()
         if ends is not None:
             ids = torch.where(ids == ends[0], ends[1], torch.where(ids == ends[1], ends[0], ids))
         return Events(self._read(torch.from_numpy(rows)), ids, self.vocabulary)
 
     def _read(self, rows: Tensor) -> Tensor:
-        return torch.from_numpy(self.logprobs[rows.numpy()])
+        return torch.from_numpy(self.values[rows.numpy()])
+
+    def _logits(self, rows: Tensor) -> Tensor:
+        """Logits, or log-probabilities, of some tokens, [n, V]."""
+        values = self._read(rows)
+        if self.head is None:
+            return values
+        states = values.view(torch.bfloat16) if values.dtype == torch.int16 else values
+        return self.head(states.to(self.device))
 
 
 def digest(sequence: Tokens) -> bytes:

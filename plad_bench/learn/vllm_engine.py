@@ -99,6 +99,11 @@ class Served:
         self.source, self.encoder = described(self.path, self.counts)
 
     @property
+    def head(self) -> None:
+        """None: it gives log-probabilities."""
+        return
+
+    @property
     def vocabulary(self) -> int:
         """Its logits per token."""
         return int(AutoConfig.from_pretrained(self.source, trust_remote_code=False).get_text_config().vocab_size)

@@ -7,7 +7,7 @@ and key-value width c, M padded tokens and N response tokens of a micro-batch, a
     2 P                         under bf16: autocast's copies of the matrices
     M L (30 h + 4 c + 8 i)      activations kept for the gradient; (32 h + 8 c + 16 i) in float32
     4 N V k                     k tensors of logits, all of them or a chunk: 5, or 12 beside a teacher's
-    2 P' or 4 P'                a live teacher
+    2 P' or 4 P'                a live teacher; with dense log-probabilities its output head alone
 
 The activations were counted by saved-tensor hooks on Llama shapes; k was fitted to measured peaks, which
 tests/plan/test_resources.py holds the estimates against.
@@ -200,6 +200,8 @@ class TrainingWork:
     """The teacher's shape, if it runs during training."""
     teacher_logits: bool = False
     """Whether the loss uses the teacher's distributions, live or precomputed."""
+    dense: Shape | None = None
+    """The teacher's shape, if its hidden states were precomputed and its output head is used during training."""
     sampled: int = 0
     """Length of the responses that the student samples at every step; 0 if it samples none."""
 
@@ -235,6 +237,8 @@ def _training(work: TrainingWork, device: Device) -> Work:
     flops = work.steps * (passes * read * work.student.body + 6 * answered * work.student.head)
     if work.teacher is not None:
         flops += work.steps * 2 * (read * work.teacher.body + answered * work.teacher.head)
+    if work.dense is not None:
+        flops += work.steps * 2 * answered * work.dense.head
     micro_batches = -(-work.batch // size)
     started = 3 * work.steps * micro_batches * work.student.layers * device.overhead
     seconds = flops / device.flops + started if device.flops else 0.0
@@ -263,7 +267,8 @@ def _training_memory(work: TrainingWork, device: Device, size: int, *, checkpoin
         else 32 * student.width + 8 * student.keys + 16 * student.inner
     )
     activations = tokens * (4 * student.width * student.layers + layer if checkpointing else layer * student.layers)
-    teacher = work.teacher.count * (2 if work.bf16 else 4) if work.teacher else 0.0
+    held = (work.teacher.count if work.teacher else 0.0) + (work.dense.head if work.dense else 0.0)
+    teacher = held * (2 if work.bf16 else 4)
     return kept + activations + _logits(work, device, size) + teacher + (0 if device.gpu else PROCESS)
 
 
@@ -295,6 +300,16 @@ def _decoding(shape: Shape, prompts: int, new: int, device: Device, *, bf16: boo
     weights = (shape.body + shape.head) * (2 if bf16 else 4) / device.bandwidth
     step = max(weights, shape.layers * device.overhead)
     return batches * new * step + 2 * prompts * new * (shape.body + shape.head) / device.flops
+
+
+def kept(shape: Shape, tokens: float, k: int, *, bf16: bool) -> float:
+    """Bytes of a teacher's precomputed log-probabilities of `tokens` response tokens (`learn/teacher_cache.py`).
+
+    These are k + 2 log-probabilities and k ids per token or, with k = 0, hidden states and the output head.
+    """
+    if k:
+        return tokens * (4 * (k + 2) + 4 * k)
+    return (tokens * shape.width + shape.head) * (2 if bf16 else 4)
 
 
 def scoring(shape: Shape, prompts: int, lengths: Lengths, device: Device, *, bf16: bool) -> Work:

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 
 import numpy as np
 import pytest
 import tiny
 import torch
+from heads import Odd, heads
+from safetensors.torch import load_file
+from transformers import T5Config, T5ForConditionalGeneration
 
 from plad_bench import Response, Text, TokenObjective, UsageError
 from plad_bench.contract.errors import StageError
-from plad_bench.learn import models, teacher_cache
-from plad_bench.learn.chunked_logits import Predictor
+from plad_bench.learn import chunked_logits, models, teacher_cache
+from plad_bench.learn.chunked_logits import Predictor, response_logits
 from plad_bench.learn.evaluation import Evaluated
 from plad_bench.learn.objectives import TokenLoss, token_losses
 from plad_bench.learn.sequences import Tokens, collate
-from plad_bench.learn.teacher_cache import Events, LoadedTeacher, TeacherCache, of_events
+from plad_bench.learn.teacher_cache import Events, LoadedTeacher, TeacherCache, head_of, of_events
 from plad_bench.plan.stages import kept_tokens
 
 V = 300
+OVERHEAD = 2000
+"""Maximum number of bytes beside the teacher's own in the files of RAGGED."""
 METHODS = {name: found[0].component for name, found in tiny.registry().components("method").items()}
 TEACHER = [
     name
@@ -36,19 +43,22 @@ RAGGED = [
 
 def written(directory, k, sequences=RAGGED, teacher=None, rows=0, tokenizer="mine", words=0):
     directory.mkdir(exist_ok=True)
-    reader = LoadedTeacher(Predictor(teacher or tiny.llama(2), rows), 2, "cpu", words=words)
+    predictor = Predictor((teacher or tiny.llama(2)).eval(), rows)
+    head = None if k else head_of(predictor, sequences, 2, "cpu")
+    reader = LoadedTeacher(predictor, 2, "cpu", words=words, head=head)
     cost = teacher_cache.write(directory, reader, sequences, k, tokenizer, lambda *_: None)
     return TeacherCache(directory, "mine"), cost
 
 
-def loss(name, known, **params):
+def loss(name, known, *, teacher=None, rows=0, bf16=False, **params):
     """All terms of a method and the student's gradient, its teacher live or known."""
     settings = tiny.registry().configure(METHODS[name], params)
     student = tiny.llama(1)
-    module = TokenLoss(student, tiny.llama(2), settings)
+    module = TokenLoss(student, teacher or tiny.llama(2), settings, rows=rows)
     total = 0.0
     for term in METHODS[name].objective.active(settings):
-        value, _ = module(term, collate(RAGGED, 2), 12, known)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            value, _ = module(term, collate(RAGGED, 2), 12, known)
         value.backward()
         total += value.item()
     return total, torch.cat([p.grad.flatten() for p in student.parameters()])
@@ -83,6 +93,74 @@ def test_dense_signals_give_the_live_loss_and_gradient(name, tmp_path):
     live, cached = loss(name, None), loss(name, found.target(RAGGED))
     assert cached[0] == pytest.approx(live[0], rel=1e-4, abs=1e-6)
     torch.testing.assert_close(cached[1], live[1], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", TEACHER)
+def test_dense_bf16_gives_the_loss_of_a_live_bf16_teacher_in_chunks_too(name, tmp_path):
+    teacher = tiny.llama(2).bfloat16().eval()
+    found, _ = written(tmp_path, 0, teacher=teacher)
+    assert found.values.dtype == np.int16
+    for rows in (0, 5):
+        live = loss(name, None, teacher=teacher, rows=rows, bf16=True)
+        cached = loss(name, found.target(RAGGED), rows=rows, bf16=True)
+        assert cached[0] == pytest.approx(live[0], rel=1e-5, abs=1e-6)
+        torch.testing.assert_close(cached[1], live[1], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", heads())
+def test_dense_keeps_the_head_of_every_published_kind(kind, tmp_path):
+    torch.manual_seed(0)
+    teacher = heads()[kind]().eval()
+    if kind == "bias":
+        torch.nn.init.normal_(teacher.lm_head.bias)
+    found, _ = written(tmp_path, 0, teacher=teacher)
+    assert found.values.shape == (12, 16)
+    with torch.no_grad():
+        logits = response_logits(teacher, collate(RAGGED, 2))
+    torch.testing.assert_close(found.target(RAGGED).predictions.logits(slice(0, 12)), logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["altered", "encoder-decoder"])
+def test_dense_of_a_head_that_is_not_known_keeps_log_probabilities_and_says_so(kind, tmp_path, caplog):
+    if kind == "altered":
+        teacher = tiny.llama(2)
+        Odd(teacher, lambda logits: logits * 1.01)
+    else:
+        teacher = T5ForConditionalGeneration(
+            T5Config(
+                vocab_size=V, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2,
+                decoder_start_token_id=0, eos_token_id=1, pad_token_id=2,
+            )
+        )  # fmt: skip
+    with caplog.at_level(logging.WARNING):
+        found, _ = written(tmp_path, 0, teacher=teacher)
+    assert f"unrecognised LM head of {type(teacher).__name__}; using full logits" in caplog.text
+    assert found.values.shape == (12, V)
+    with torch.no_grad():
+        expected = response_logits(teacher, collate(RAGGED, 2)).log_softmax(-1)
+    torch.testing.assert_close(found.target(RAGGED).predictions.logits(slice(0, 12)), expected)
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_no_more_logits_of_a_teacher_than_of_a_chunk(live, tmp_path, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(chunked_logits, "CPU_BUDGET", 4 * chunked_logits.COPIES * 4 * V)
+    monkeypatch.setattr(
+        teacher_cache.Whole, "meet", functools.partialmethod(_counting, teacher_cache.Whole.meet, sizes)
+    )
+    known = None if live else written(tmp_path, 0)[0].target(RAGGED)
+    value, _ = loss("kd", known)
+    assert sizes == [4, 4, 4]
+    monkeypatch.undo()
+    assert value == pytest.approx(loss("kd", None)[0], rel=1e-4)
+
+
+def _counting(self, meet, sizes, part, student, labels):
+    """As Whole.meet, and count the tokens whose logits it has."""
+    own, teacher, places = meet(self, part, student, labels)
+    sizes.append(len(teacher))
+    assert len(own) == len(teacher)
+    return own, teacher, places
 
 
 @pytest.mark.parametrize("name", TEACHER)
@@ -171,8 +249,8 @@ def test_the_events_are_certain_together():
 def test_each_sequence_is_written_once_and_found_by_its_tokens_not_by_its_place(tmp_path):
     found, cost = written(tmp_path, 0, [*RAGGED, RAGGED[1]])
     assert cost["teacher_tokens_scored"] == 12
-    assert cost["signals_bytes"] >= 12 * V * 4
-    assert isinstance(found.logprobs, np.memmap)
+    assert 12 * 16 * 4 + V * 16 * 4 < cost["signals_bytes"] < 12 * 16 * 4 + V * 16 * 4 + OVERHEAD
+    assert isinstance(found.values, np.memmap)
     forwards, backwards = found.target(RAGGED), found.target(RAGGED[::-1])
     whole = forwards.predictions.logits(slice(0, 12))
     last = backwards.predictions.logits(slice(0, 1))
@@ -188,18 +266,20 @@ def test_where_the_response_begins_tells_sequences_apart(tmp_path):
     torch.testing.assert_close(first[1:], second)
 
 
-def test_few_tokens_take_few_bytes(tmp_path):
-    _, dense = written(tmp_path / "dense", 0)
+def test_few_tokens_take_few_bytes_and_dense_those_of_hidden_states(tmp_path):
     _, few = written(tmp_path / "few", 4)
-    overhead = 2000
-    assert few["signals_bytes"] < 12 * (4 * 6 + 4 * 4) + overhead < dense["signals_bytes"]
+    assert few["signals_bytes"] < 12 * (4 * 6 + 4 * 4) + OVERHEAD
+    written(tmp_path / "dense", 0, teacher=tiny.llama(2).bfloat16())
+    dense = {file.name: file.stat().st_size for file in (tmp_path / "dense").iterdir()}
+    assert dense["states.npy"] == 12 * 2 * 16 + 128  # 2 D per token, and NumPy's header
+    assert 2 * 16 * V <= dense["head.safetensors"] < 2 * 16 * V + 200
 
 
 @pytest.mark.parametrize("k", [0, 7])
 def test_writing_in_chunks_changes_nothing(tmp_path, k):
     whole, _ = written(tmp_path / "whole", k)
     chunked, _ = written(tmp_path / "chunked", k, rows=2)
-    np.testing.assert_allclose(chunked.logprobs, whole.logprobs, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(chunked.values, whole.values, rtol=1e-4, atol=1e-5)
 
 
 def test_signals_of_another_tokenizer_are_refused(tmp_path):
@@ -364,12 +444,14 @@ def test_a_teachers_padding_is_in_no_distribution_and_in_no_tail(tmp_path, k):
     world, worlds = tiny.World(tmp_path / "plain"), tiny.World(tmp_path / "padded")
     worlds.model("teacher", padded(tiny.llama(2), 20))
     plain, wide = (signalled(w, k).path for w in (world, worlds))
-    for file in ("logprobs.npy", *(["ids.npy"] if k else [])):
+    for file in ("logprobs.npy", "ids.npy") if k else ("states.npy",):
         np.testing.assert_allclose(np.load(wide / file), np.load(plain / file), rtol=1e-4, atol=1e-5)
     assert json.loads((wide / "signals.json").read_text())["vocabulary"] == V
+    if not k:
+        assert load_file(wide / "head.safetensors")["weight"].shape == (V, 16)
     heavy, _ = written(tmp_path / "unaware", 4, teacher=padded(tiny.llama(2), 20))
     aware, _ = written(tmp_path / "aware", 4, teacher=padded(tiny.llama(2), 20), words=V)
-    assert np.abs(heavy.logprobs[:, 0] - aware.logprobs[:, 0]).max() > 0.1  # the padding has a weight that would show
+    assert np.abs(heavy.values[:, 0] - aware.values[:, 0]).max() > 0.1  # the padding has a weight that would show
 
 
 @pytest.mark.parametrize("k", [None, 0, 4, V])

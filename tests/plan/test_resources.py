@@ -127,6 +127,28 @@ def test_time_grows_with_the_work():
     assert resources.training(work(LLAMA_1B, LONG, 8), Device(0, 0, 1, gpu=True)).seconds == 0
 
 
+def test_dense_log_probabilities_take_the_bytes_of_hidden_states():
+    assert resources.kept(LLAMA_8B, 1e6, 0, bf16=True) == 1e6 * 2 * 4096 + 2 * LLAMA_8B.head
+    assert resources.kept(LLAMA_8B, 1e6, 0, bf16=False) == 2 * resources.kept(LLAMA_8B, 1e6, 0, bf16=True)
+    assert resources.kept(LLAMA_8B, 1e6, 64, bf16=True) == 1e6 * (4 * 66 + 4 * 64)
+    alone, live = (work(LLAMA_1B, LONG, 8, teacher=teacher, teacher_logits=True) for teacher in (None, LLAMA_8B))
+    cached = work(LLAMA_1B, LONG, 8, dense=LLAMA_8B, teacher_logits=True)
+    without, with_head, with_all = (resources.training(one, H200) for one in (alone, cached, live))
+    assert with_head.memory == without.memory + 2 * LLAMA_8B.head
+    assert without.seconds < with_head.seconds < with_all.seconds
+
+
+@pytest.mark.parametrize("said", ["dense", "top-8"])
+def test_plan_counts_the_disk_of_precomputed_log_probabilities(tmp_path, said):
+    def disk(*more):
+        told = json.loads(plan(tmp_path, "--methods", "kd", "--json", *more).stdout)["outlook"]
+        return told["disk"], {part["name"]: part["work"] for part in told["parts"]}
+
+    (live, _), (cached, parts) = disk(), disk("--teacher-logprobs", said)
+    (name,) = (name for name in parts if "log-probabilities" in name)
+    assert cached == live + parts[name]["disk"] > live
+
+
 def plan(tmp_path, *arguments):
     place = ("--store", str(tmp_path / "s"), "--boards-dir", str(tmp_path / "b"), "--gpus", "none")
     return CliRunner().invoke(cli, ["plan", *place, *arguments], standalone_mode=False)

@@ -27,9 +27,14 @@ def _with_transformers(context: Context) -> None:
     model, tokenizer = models.load(path, context.device, context.spec["precision"])
     encoder = models.encoder(model, tokenizer, context.counts)
     sequences = _sequences(context, encoder)
-    words = teacher_cache.words(tokenizer, sequences)
+    predictor, pad = Predictor(model.requires_grad_(False)), tokenizer.pad_token_id  # noqa: FBT003  torch's signature
     teacher = teacher_cache.LoadedTeacher(
-        Predictor(model), tokenizer.pad_token_id, context.device, context.memory_policy, words
+        predictor,
+        pad,
+        context.device,
+        context.memory_policy,
+        words=teacher_cache.words(tokenizer, sequences),
+        head=None if context.spec["k"] else teacher_cache.head_of(predictor, sequences, pad, context.device),
     )
     _write(context, teacher, encoder, sequences)
     context.cost["peak_memory_bytes"] = models.peak_memory(context.device)

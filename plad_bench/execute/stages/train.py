@@ -89,7 +89,7 @@ def _tokens(
     spec, objective, tokenizer = context.spec, method.component.objective, corpus.encoder.tokenizer
     texts, teacher, rollouts = objective.texts(method.params), None, None
     roles = [role for text in texts if (role := f"signals-{text}") in context.inputs]
-    caches = [TeacherCache(context.inputs[role].path, corpus.encoder.hash) for role in roles]
+    caches = [TeacherCache(context.inputs[role].path, corpus.encoder.hash, context.device) for role in roles]
     if "teacher" in context.inputs and objective.teacher_logits:
         teacher = _load_teacher(context, method, corpus)
     elif roles:
