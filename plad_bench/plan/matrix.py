@@ -57,7 +57,7 @@ def _combinations(spec: RunSpec, registry: Registry) -> Iterator[Cell]:
         (sft,) = choose(registry, "method", "sft" if has_references(task) else "seqkd")
         for student in spec.students[task.label]:
             for named in spec.teachers or _default_teacher(student, registry):
-                teacher = taught(named, task)
+                teacher = taught(named, task, spec.training_prompts)
                 for seed in range(spec.seeds):
                     protocol = spec.protocols[task.label]
                     plan = Plan(task, teacher, student, protocol, seed, spec.threads, sft)

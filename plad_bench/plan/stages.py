@@ -166,6 +166,14 @@ def digest(document: Any) -> str:
 # ------------------------------------------------------------------------------------- the stages of one protocol
 
 
+def data_of(task: Chosen) -> Stage:
+    """The stage that reads and splits a task."""
+    spec = {"task": task.public(), "dataset": task.component.dataset, "revision": task.component.revision}
+    stage = Stage("data", "data", spec, job={"task": task.private()}, owner=task.label)
+    before = replace(stage, version=1)
+    return before if before.key in DATA_AS_BEFORE else stage
+
+
 @dataclass(frozen=True)
 class Plan:
     """The stages of one (task, teacher, student, seed), built on demand."""
@@ -183,14 +191,7 @@ class Plan:
     @functools.cached_property
     def data(self) -> Stage:
         """Grouped, split and audited examples."""
-        spec = {
-            "task": self.task.public(),
-            "dataset": self.task.component.dataset,
-            "revision": self.task.component.revision,
-        }
-        stage = Stage("data", "data", spec, job={"task": self.task.private()}, owner=self.task.label)
-        before = replace(stage, version=1)
-        return before if before.key in DATA_AS_BEFORE else stage
+        return data_of(self.task)
 
     def model(self, source: ModelSource, seed: int | None, owner: str) -> Stage:
         """A model before training."""
