@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from plad_bench.contract.components import Training
 from plad_bench.contract.models import HubModel
 from plad_bench.plan.published import is_instruct, parameters
 from plad_bench.plan.reference_free import has_references
@@ -213,6 +212,8 @@ def taught(teacher: Chosen, task: Chosen, count: Callable[[Chosen], int | None] 
     is, and so is one of the smallest class, which tests make, and any model if the task has no references. `count`
     returns the number of training prompts of the task, None if it is unknown.
     """
+    from plad_bench.contract.components import Training
+
     recipe, model, given = of_teacher(teacher), published(teacher), teacher.params
     if recipe is None or model is None:
         return teacher
