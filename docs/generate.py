@@ -81,6 +81,10 @@ a reference without words, such as one with only emojis; if all references are l
 provides only text, if two tokenizers differ, or if the task has no references. The record and the page state the
 reason.
 
+*Success* is the value of a correct response, for metrics that verify responses. With `--evaluate-samples K`, metrics
+that read only text also score K sampled responses per prompt: avg@K, and pass@k if they have a success
+([protocol.md](protocol.md#sampled-evaluation)).
+
 Any metric with a direction can be used as a *scorer* by other metrics, by methods, and by pair builders (which need
 one that reads only text or has its own model). This gives several win rates:
 
@@ -267,6 +271,7 @@ def metrics_page() -> str:
 def _metric(metric: Metric) -> str:
     facts = {
         "Better": metric.better or "reported, not ranked",
+        **({"Success": f"{metric.success:g} (pass@k counts these responses)"} if metric.success is not None else {}),
         "Unit": metric.unit or "none",
         "Needs": ", ".join(sorted(metric.needs)) or "text only",
         "Cost": metric.cost,
@@ -301,12 +306,12 @@ def recipes_page() -> str:
     """The page of recipes with the table of their numbers."""
     heads = {
         "lr": "learning rate",
-        "epochs": "epochs",
+        "steps": "steps",
         "batch": "global batch",
         "sft_lr": "SFT learning rate",
-        "sft_epochs": "SFT epochs",
+        "sft_steps": "SFT steps",
         "teacher_lr": "teacher's learning rate",
-        "teacher_epochs": "teacher's epochs",
+        "teacher_steps": "teacher's steps",
     }
     rows = [
         [recipes.KINDS[r.kind], r.size, *(_figure(getattr(r, name)) for name in heads), f"{r.highest_lr:g}"]

@@ -39,6 +39,8 @@ STAGES = {
     "distill": "train with each method",
     "generate": "generate the responses that are scored",
     "score": "score the responses, once for each metric",
+    "evaluate-samples": "sample several responses to each evaluated prompt",
+    "score-samples": "score the samples, once for each metric",
 }
 """Description of stages by name; all others compute teacher log-probabilities."""
 WIDE = 10_000

@@ -147,6 +147,13 @@ class Metric(Component):
     """Formula of one example's value in plain text, as shown in docs/metrics.md."""
     needs: frozenset[str] = frozenset()
     """Values of `Need`: the inputs of its score stage."""
+    success: float | None = None
+    """The value of a correct response, if the metric verifies responses; sampled evaluation then counts these responses
+    (pass@k). None if a response is better or worse, but not correct."""
+    of_samples: bool = False
+    """Whether a value describes all responses to a prompt together, such as their diversity. The metric then gets only
+    the samples of `--evaluate-samples`, those of a prompt one after another and with its id, and gives each of them the
+    value of its prompt."""
     hub: Callable[[Any], Published | None] = lambda params: None
     """params -> the model on the hub that it reads, at the commit `contract.hub.pinned`. The commit is part of the
     key."""

@@ -91,6 +91,13 @@ class Protocol:
     """Top-k for sampled teacher responses and off-policy samples."""
     samples: int = setting(1, unit="responses", page="{} responses per prompt", unsaid=True, ge=1)
     """Responses sampled per training prompt, from the teacher and for the off-policy samples."""
+    evaluate_samples: int = setting(
+        0, unit="responses", page="{} sampled responses per evaluated prompt beside the greedy one", unsaid=True, ge=0
+    )
+    """Responses sampled per evaluated prompt, beside the greedy one. The board then also shows their mean score
+    (avg@K), how often one of k is correct (pass@k), and how diverse they are (0: greedy decoding only)."""
+    evaluate_temperature: float = setting(0.7, unsaid=True, gt=0)
+    """Sampling temperature of `evaluate_samples`. All tokens can be sampled: there is no top-k."""
     tune: int = setting(0, unit="trials", page="every method tuned with {} trials", unsaid=True, ge=0)
     """Trials per method: tune its learning rate and its own parameters on the validation split, and evaluate only the
     best settings on the test split (0: use the default settings)."""

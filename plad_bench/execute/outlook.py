@@ -89,7 +89,7 @@ def outlook(cells: Sequence[Cell], store: Store, data: Mapping[str, Prepared], d
 
 def _name(cell: Cell, stage: Stage) -> str:
     """What a reader is told of a stage. Of evaluated responses all models are together, and of a method its trials."""
-    if stage.name == "generate" or not stage.owner:
+    if stage.name in {"generate", "evaluate-samples"} or not stage.owner:
         return stage.action
     if stage.name == "distill" and cell.method is not None and cell.seed == SEED:
         return f"trials of {cell.method.component.name}: {stage.action}"

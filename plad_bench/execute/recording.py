@@ -19,15 +19,17 @@ from plad_bench.contract import locks
 from plad_bench.contract.enums import OUTSIDE
 from plad_bench.contract.files import unreadable, unwritable, write_atomically
 from plad_bench.contract.jsonlines import read_lines
+from plad_bench.contract.protocol import Protocol
 from plad_bench.execute import lineage, provenance
 from plad_bench.execute.engine import Failure
 from plad_bench.execute.store import Artifact, Store
 from plad_bench.plan.cell import Cell
 from plad_bench.plan.chosen import Chosen
+from plad_bench.plan.sampled import Statistic
 from plad_bench.plan.spec import protocol_values
 from plad_bench.plan.stages import Stage, digest
 from plad_bench.plan.trials import SEED, Tuning
-from plad_bench.records import schema, storage
+from plad_bench.records import sampled, schema, storage
 
 logger = logging.getLogger("plad_bench")
 
@@ -133,14 +135,21 @@ def _write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], argu
     metrics = {}
     absent = dict(cell.absent)
     for label, stage in cell.scores.items():
-        artifact = artifacts[stage.key]
-        tables[label] = _values(artifact)
+        artifact, statistic = artifacts[stage.key], cell.statistics.get(label)
+        tables[label] = _sampled(artifact, statistic) if statistic else _values(artifact)
         value, n, stderr = storage.summarise(np.array(list(tables[label].values()), dtype=np.float64))
         if reason := artifact.manifest["notes"].get("absent"):
             absent[label] = _publishable(cell, reason)
-        component = next(m for m in cell.metrics if m.label == label).component
+        chosen = statistic.metric if statistic else next(m for m in cell.metrics if m.label == label)
+        passes, component = statistic is not None and statistic.kind == "pass", chosen.component
         metrics[label] = schema.MetricPart(
-            value=value, better=component.better, n=n, stderr=stderr, unit=component.unit, key=stage.key
+            value=value,
+            better="higher" if passes else component.better,
+            n=n,
+            stderr=stderr,
+            unit="%" if passes else component.unit,
+            key=stage.key,
+            sampled=schema.SampledPart(metric=chosen.label, kind=statistic.kind, k=statistic.k) if statistic else None,
         )
     scores = path_of(cells, cell.id).with_suffix(".scores.parquet")
     maker = artifacts.get(_maker(cell).key)
@@ -153,7 +162,7 @@ def _write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], argu
     data = storage.scores_bytes(ids, columns)
     write_atomically(scores, data)
     facts = _facts(artifacts)
-    chain = [stage for stage in _chain(cell) if stage.key in facts]
+    chain = [stage for stage in [*_chain(cell), *filter(None, [cell.samples])] if stage.key in facts]
     record = schema.Record(
         **_identity(cell),
         key=cell.responses.key,
@@ -162,7 +171,7 @@ def _write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], argu
         absent=absent,
         scores=schema.ScoresPart(file=scores.name, sha256=hashlib.sha256(data).hexdigest(), examples=len(ids)),
         samples=_write_samples(cells, cell, artifacts, earlier),
-        counts=earlier.counts if earlier else _counts(chain, facts),
+        counts={**_counts(chain, facts), **(earlier.counts if earlier else {})},
         cost={**(earlier.cost if earlier else {}), **_cost(cell, facts)},
         timing={**(earlier.timing if earlier else {})}
         | {stage.name: round(facts[stage.key]["seconds"], 3) for stage in chain},
@@ -346,6 +355,14 @@ def _made_of(cell: Cell, artifacts: Mapping[str, Artifact]) -> dict[str, str]:
     return _fingerprints(responses, artifacts.get(cell.checkpoint.key)) if responses is not None else {}
 
 
+def _sampled(artifact: Artifact, statistic: Statistic) -> ScoresById:
+    """A statistic of each prompt's values."""
+    by_id = json.loads((artifact.path / "values.json").read_text())
+    if statistic.kind == "pass":
+        return {i: sampled.pass_at(statistic.k, of, statistic.metric.component.success) for i, of in by_id.items()}
+    return {id_: sampled.mean(values) for id_, values in by_id.items()}
+
+
 def _values(artifact: Artifact) -> ScoresById:
     by_id = json.loads((artifact.path / "values.json").read_text())
     return {id_: math.nan if v is None else v for id_, v in by_id.items()}
@@ -356,6 +373,7 @@ def _same_responses(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact]) 
     earlier = _read(cells, cell)
     if earlier is None or earlier.key != cell.responses.key or earlier.scores is None:
         return None
+    earlier = _as_sampled_now(earlier, cell)
     responses = artifacts.get(cell.responses.key)
     if responses is None or rests_on(earlier, responses, artifacts.get(cell.checkpoint.key)):
         return earlier
@@ -367,6 +385,14 @@ def _same_responses(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact]) 
             ", ".join(lost),
         )
     return None
+
+
+def _as_sampled_now(earlier: schema.Record, cell: Cell) -> schema.Record:
+    """The record without statistics of samples that were drawn under other settings."""
+    said, now = {**Protocol.unsaid(), **earlier.protocol}, cell.protocol
+    if (said["evaluate_samples"], said["evaluate_temperature"]) == (now.evaluate_samples, now.evaluate_temperature):
+        return earlier
+    return earlier.model_copy(update={"metrics": {n: m for n, m in earlier.metrics.items() if m.sampled is None}})
 
 
 def _with_earlier(

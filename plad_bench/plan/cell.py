@@ -13,6 +13,7 @@ from plad_bench.contract.names import slug
 from plad_bench.contract.objectives import PairObjective
 from plad_bench.contract.protocol import Protocol
 from plad_bench.plan.chosen import Chosen, choose
+from plad_bench.plan.sampled import Statistic, statistics
 from plad_bench.plan.stages import Plan, Stage, metrics_needs
 
 if TYPE_CHECKING:
@@ -91,12 +92,41 @@ class Cell:
         return self.plan.teacher_evaluated if self.row == "teacher" else self.plan.evaluate(self.checkpoint)
 
     @functools.cached_property
+    def samples(self) -> Stage | None:
+        """The stage with several sampled responses per prompt; None without --evaluate-samples.
+
+        None also for a teacher without a model: its responses come from an endpoint, where each has a price, or from a
+        file.
+        """
+        teacher = self.teacher.component if self.row == "teacher" else None
+        if not self.protocol.evaluate_samples or (teacher is not None and teacher.model is None):
+            return None
+        return self.plan.evaluate_samples(self.checkpoint, teacher.backend if teacher is not None else "")
+
+    @functools.cached_property
+    def statistics(self) -> Mapping[str, Statistic]:
+        """The statistics of the samples, by label."""
+        if self.skip or self.samples is None:
+            return {}
+        return {s.label: s for s in statistics(self._had, self.protocol.evaluate_samples)}
+
+    @functools.cached_property
     def scores(self) -> Mapping[str, Stage]:
-        """The score stages of the cell's metrics, by metric label."""
+        """The score stages by the label of what they give: the cell's metrics, and the statistics of its samples."""
         if self.skip:
             return {}
-        had = (m for m in self.metrics if m.label not in self.absent)
-        return {m.label: self.plan.score(m, self.checkpoint, self.responses) for m in had}
+        plan, samples, greedy = self.plan, self.samples, (m for m in self._had if not m.component.of_samples)
+        found = {m.label: plan.score(m, self.checkpoint, self.responses) for m in greedy}
+        if samples is not None:
+            found |= {
+                label: plan.score_samples(s.metric, self.checkpoint, samples) for label, s in self.statistics.items()
+            }
+        return found
+
+    @property
+    def _had(self) -> list[Chosen]:
+        """The metrics that are not absent."""
+        return [m for m in self.metrics if m.label not in self.absent]
 
     @functools.cached_property
     def stages(self) -> tuple[Stage, ...]:

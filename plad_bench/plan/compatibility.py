@@ -62,6 +62,10 @@ def absence_reason(cell: Cell, metric: Chosen) -> str:
         return refused
     if reason := _absent_without_references(cell, metric):
         return reason
+    if metric.component.of_samples and cell.samples is None:
+        if not cell.protocol.evaluate_samples:
+            return f"{name} compares several responses to a prompt (--evaluate-samples)"
+        return f"{teacher.label} is not sampled: its responses come from an endpoint or from a file"
     if Need.TEACHER_LOGITS in needs and not is_teacher:
         mine, other = (c.component.model(c.params) for c in (cell.outside or cell.student, teacher))
         if reason := _vocabulary_difference(mine, other):

@@ -16,6 +16,7 @@ from plad_bench.plan.chosen import Chosen, choose
 from plad_bench.plan.compatibility import Find, absence_reason, no_room, not_for_vllm, plugins_reason, skip_reason
 from plad_bench.plan.recipes import taught
 from plad_bench.plan.reference_free import has_references
+from plad_bench.plan.sampled import DIVERSITY
 from plad_bench.plan.spec import DEFAULT_PAIRS, RunSpec
 from plad_bench.plan.stages import Plan
 
@@ -55,9 +56,12 @@ def _measured(cell: Cell) -> Cell:
 def _combinations(spec: RunSpec, registry: Registry) -> Iterator[Cell]:
     for task in spec.tasks:
         (sft,) = choose(registry, "method", "sft" if has_references(task) else "seqkd")
+        metrics = spec.metrics[task.label]
+        if spec.protocols[task.label].evaluate_samples and not any(metric.component.of_samples for metric in metrics):
+            metrics += choose(registry, "metric", DIVERSITY)
         for student in spec.students[task.label]:
             for named in spec.teachers or _default_teacher(student, registry):
-                teacher = taught(named, task, spec.training_prompts)
+                teacher = taught(named, task)
                 for seed in range(spec.seeds):
                     protocol = spec.protocols[task.label]
                     plan = Plan(task, teacher, student, protocol, seed, spec.threads, sft)
@@ -67,7 +71,7 @@ def _combinations(spec: RunSpec, registry: Registry) -> Iterator[Cell]:
                         teacher=teacher,
                         student=student,
                         protocol=protocol,
-                        metrics=spec.metrics[task.label],
+                        metrics=metrics,
                         plan=plan,
                         registry=registry,
                         seed=seed,

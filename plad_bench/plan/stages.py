@@ -49,8 +49,10 @@ ACTIONS = {
     "reference": "compute the log-probabilities of the pairs",
     "signals": "compute the log-probabilities of {text} responses",
     "score": "score {metric}",
+    "evaluate-samples": "sample {split} responses",
+    "score-samples": "score {metric} of the samples",
 }
-"""What each operation does, for a reader."""
+"""What each operation does, for a reader; by name for a stage that another name distinguishes."""
 TEACHER, UNTOUCHED, SFT_INIT = "teacher", "untouched student", "SFT initialisation"
 """Owners of stages that belong to no method."""
 DATA_AS_BEFORE = {
@@ -125,7 +127,7 @@ class Stage:
     def action(self) -> str:
         """What it does, such as "train" or "generate test responses"."""
         metric, split = self.spec.get("metric", {}), str(self.spec.get("split", ""))
-        return ACTIONS[self.operation].format(
+        return ACTIONS.get(self.name, ACTIONS[self.operation]).format(
             split=split.replace("train", "training"), text=self.spec.get("text"), metric=metric.get("name")
         )
 
@@ -166,14 +168,6 @@ def digest(document: Any) -> str:
 # ------------------------------------------------------------------------------------- the stages of one protocol
 
 
-def data_of(task: Chosen) -> Stage:
-    """The stage that reads and splits a task."""
-    spec = {"task": task.public(), "dataset": task.component.dataset, "revision": task.component.revision}
-    stage = Stage("data", "data", spec, job={"task": task.private()}, owner=task.label)
-    before = replace(stage, version=1)
-    return before if before.key in DATA_AS_BEFORE else stage
-
-
 @dataclass(frozen=True)
 class Plan:
     """The stages of one (task, teacher, student, seed), built on demand."""
@@ -191,7 +185,14 @@ class Plan:
     @functools.cached_property
     def data(self) -> Stage:
         """Grouped, split and audited examples."""
-        return data_of(self.task)
+        spec = {
+            "task": self.task.public(),
+            "dataset": self.task.component.dataset,
+            "revision": self.task.component.revision,
+        }
+        stage = Stage("data", "data", spec, job={"task": self.task.private()}, owner=self.task.label)
+        before = replace(stage, version=1)
+        return before if before.key in DATA_AS_BEFORE else stage
 
     def model(self, source: ModelSource, seed: int | None, owner: str) -> Stage:
         """A model before training."""
@@ -397,12 +398,16 @@ class Plan:
         temperature: float,
         seed: int,
         samples: int = 1,
+        top_k: int | None = None,
         backend: str = "",
         logprobs: bool = False,
     ) -> Stage:
-        """Responses of a model to the prompts of a split; a temperature of 0 is greedy decoding of one response."""
+        """Responses of a model to the prompts of a split; a temperature of 0 is greedy decoding of one response.
+
+        `top_k` of None is the protocol's.
+        """
         spec = {
-            **self._decoding(split, temperature, seed, samples),
+            **self._decoding(split, temperature, seed, samples, top_k),
             "precision": self.protocol.precision,
             "threads": self.threads,
             "backend": backend or self.protocol.backend,
@@ -415,16 +420,38 @@ class Plan:
         spec = {"teacher": self.teacher.public(), **self._decoding(split, temperature, 0, samples)}
         return Stage(name, "ask", spec, {"data": self.data}, {"teacher": self.teacher.private()}, owner=TEACHER)
 
-    def _decoding(self, split: str, temperature: float, seed: int, samples: int) -> dict[str, Any]:
+    def _decoding(
+        self, split: str, temperature: float, seed: int, samples: int, top_k: int | None = None
+    ) -> dict[str, Any]:
         sampling: dict[str, Any] = {}
         if temperature:
             several = {"samples": samples} if samples != 1 else {}
-            sampling = {"temperature": temperature, "top_k": self.protocol.top_k, "seed": seed, **several}
+            k = self.protocol.top_k if top_k is None else top_k
+            sampling = {"temperature": temperature, "top_k": k, "seed": seed, **several}
         return {"split": split, "max_new_tokens": self.protocol.max_new_tokens, **sampling, **self._limit()}
 
     def evaluate(self, model: Stage, backend: str = "") -> Stage:
         """Greedy responses on the evaluation split."""
         return self.generate("generate", model, self.protocol.split, temperature=0, seed=0, backend=backend)
+
+    def evaluate_samples(self, model: Stage, backend: str = "") -> Stage:
+        """Several sampled responses to each prompt of the evaluation split."""
+        p, seed = self.protocol, 0 if model.owner == TEACHER else self.seed
+        return self.generate(
+            "evaluate-samples",
+            model,
+            p.split,
+            temperature=p.evaluate_temperature,
+            seed=seed,
+            samples=p.evaluate_samples,
+            top_k=0,
+            backend=backend,
+        )
+
+    def score_samples(self, metric: Chosen, checkpoint: Stage, samples: Stage) -> Stage:
+        """One metric's values of every sample of each prompt; the metric reads only text."""
+        stage = self.score(metric, checkpoint, samples)
+        return replace(stage, name="score-samples", spec={**stage.spec, "samples": self.protocol.evaluate_samples})
 
     def score(self, metric: Chosen, checkpoint: Stage, responses: Stage) -> Stage:
         """One metric's per-example values of one cell."""

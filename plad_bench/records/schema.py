@@ -112,8 +112,19 @@ class TuningPart(_Part):
         return self
 
 
+class SampledPart(_Part):
+    """What a metric's values of several sampled responses per prompt were summarised by."""
+
+    metric: ShortText
+    """Label of the metric."""
+    kind: Literal["avg", "pass", "set"]
+    """The mean over the samples; the probability that one of k is correct; or a value of all samples together."""
+    k: Annotated[int, Field(ge=1)]
+    """Of pass@k; otherwise the number of samples."""
+
+
 class MetricPart(_Part):
-    """One metric of one cell."""
+    """One metric of one cell, or a statistic of it over sampled responses."""
 
     value: float | None
     """Mean over the examples with a value; None if there are none."""
@@ -124,6 +135,8 @@ class MetricPart(_Part):
     unit: str
     key: str
     """Key of the score stage."""
+    sampled: SampledPart | None = None
+    """None for a metric of the greedy responses."""
 
 
 class ScoresPart(_Part):

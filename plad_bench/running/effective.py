@@ -32,8 +32,6 @@ class TeacherSettings:
 
     teacher: str
     settings: Mapping[str, Setting]
-    epochs: str = ""
-    """Why a recipe's steps are what they are, in words."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,6 @@ class TaskSettings:
     """Kind and size class of the students' recipe; empty if they are trained from scratch."""
     settings: Mapping[str, Setting]
     teachers: tuple[TeacherSettings, ...]
-    epochs: Mapping[str, str]
-    """By setting: why a recipe's steps are what they are, in words."""
 
 
 def settings(
@@ -79,25 +75,22 @@ def _of_task(
     *,
     gpu: bool,
 ) -> TaskSettings:
-    from plad_bench.plan.recipes import in_words
-
     protocol, recipe = run.protocols[task.label], run.recipes[task.label]
     names = ("steps", "lr", "batch", "precision", "sft_steps", "sft_lr", "lora")
     shown = [name for name in names if name != "lora" or protocol.lora]
     teachers = {cell.teacher.label: cell.teacher for cell in cells if cell.task.label == task.label}
-    found = {name: Setting(getattr(protocol, name), _origin(name, board, options, recipe, gpu=gpu)) for name in shown}
-    by_recipe = {name: n for name, n in (recipe.steps if recipe else {}).items() if found[name].origin == RECIPE}
     return TaskSettings(
         task=task.label,
         students=tuple(student.label for student in run.students[task.label]),
         recipe=_title(recipe),
-        settings=found,
-        teachers=tuple(
-            _teachers(teacher, task, run) for teacher in teachers.values() if teacher.component.model is not None
-        ),
-        epochs={
-            name: in_words(epochs, run.training_prompts(task), protocol.batch) for name, epochs in by_recipe.items()
+        settings={
+            name: Setting(getattr(protocol, name), _origin(name, board, options, recipe, gpu=gpu)) for name in shown
         },
+        teachers=tuple(
+            TeacherSettings(label, _teachers(teacher))
+            for label, teacher in teachers.items()
+            if teacher.component.model is not None
+        ),
     )
 
 
@@ -119,12 +112,10 @@ def _origin(
     return DEVICE if name == "precision" and gpu else TASK
 
 
-def _teachers(teacher: Chosen, task: Chosen, run: RunSpec) -> TeacherSettings:
-    from plad_bench.plan.recipes import in_words, of_teacher
-
+def _teachers(teacher: Chosen) -> dict[str, Setting]:
     training = teacher.component.training(teacher.params)
     if training is None or not training.steps:
-        return TeacherSettings(teacher.label, {})
+        return {}
     fields, params = type(teacher.params).model_fields, teacher.params
 
     def origin(name: str) -> str:
@@ -133,19 +124,13 @@ def _teachers(teacher: Chosen, task: Chosen, run: RunSpec) -> TeacherSettings:
         return TEACHER if name not in fields or getattr(params, name) == fields[name].default else SELECTOR
 
     names = ("steps", "lr", "lora") if training.lora else ("steps", "lr")
-    recipe = of_teacher(teacher) if "steps" in teacher.by_recipe else None
-    epochs = recipe.teacher_epochs if recipe else None
-    return TeacherSettings(
-        teacher.label,
-        {name: Setting(getattr(training, name), origin(name)) for name in names},
-        in_words(epochs.number, run.training_prompts(task), training.batch) if epochs else "",
-    )
+    return {name: Setting(getattr(training, name), origin(name)) for name in names}
 
 
 def lines(found: Sequence[TaskSettings]) -> Iterator[str]:
     """The settings as text: lines for each task, its SFT initialisation and each of its teachers."""
     for of in found:
-        said = {name: _said(setting, of.epochs.get(name, "")) for name, setting in of.settings.items()}
+        said = {name: f"{_shown(s.value)} ({s.origin})" for name, s in of.settings.items()}
         adapters = f", LoRA rank {said['lora']}" if "lora" in said else ""
         recipe = f"; recipe: {of.recipe}" if of.recipe else ""
         yield f"Settings for task {of.task}, student {', '.join(of.students)}{recipe} (in brackets: who set them):"
@@ -158,18 +143,10 @@ def lines(found: Sequence[TaskSettings]) -> Iterator[str]:
         else:
             yield f"  SFT initialisation: steps {said['sft_steps']}: methods begin from the untouched student"
         for teacher in of.teachers:
-            tuned = [
-                f"{_TEACHERS[name]} {_said(setting, teacher.epochs if name == 'steps' else '')}"
-                for name, setting in teacher.settings.items()
-            ]
+            tuned = [f"{name} {_shown(s.value)} ({s.origin})" for name, s in teacher.settings.items()]
             what = f"fine-tuned on the references first, {', '.join(tuned)}" if tuned else "used as it is"
-            yield f"  teacher {teacher.teacher}: {what}"
+            yield f"  teacher {teacher.teacher}: {what.replace('lr ', 'learning rate ').replace('lora ', 'LoRA rank ')}"
 
 
-_TEACHERS = {"steps": "steps", "lr": "learning rate", "lora": "LoRA rank"}
-
-
-def _said(setting: Setting, why: str) -> str:
-    """A value, who set it, and why."""
-    value = f"{setting.value:g}" if isinstance(setting.value, float) else str(setting.value)
-    return f"{value} ({setting.origin}{f': {why}' if why else ''})"
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

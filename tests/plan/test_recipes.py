@@ -44,7 +44,7 @@ def test_students_from_scratch_have_the_settings_of_their_task():
 def test_a_pretrained_student_has_those_of_its_recipe(student):
     run = build(student=student)
     recipe = run.recipes["demo"]
-    assert run.protocols["demo"] == replace(Protocol(max_new_tokens=80), **recipe.values())
+    assert run.protocols["demo"] == replace(Protocol(max_new_tokens=80), **recipe.values)
     assert run.protocols["demo"].lr < Protocol().lr
 
 
@@ -161,57 +161,14 @@ def test_plan_says_the_settings_and_who_chose_them(tmp_path):
     assert "recipe: full fine-tuning, 20 M to 0.3 B parameters (in brackets: who set them):" in shown.stderr
     assert (
         "  methods: steps 7 (option), learning rate 0.0001 (recipe), batch 8 (recipe), precision float32 (task)\n"
-        "  SFT initialisation: steps 500 (recipe: its maximum, 1.4 epochs of 2,915 prompts at batch 8), "
-        "learning rate 0.0003 (recipe)\n"
+        "  SFT initialisation: steps 500 (recipe), learning rate 0.0003 (recipe)\n"
     ) in shown.stderr
-    taught = "steps 274 (recipe: 3 epochs of 2,915 prompts at batch 32), learning rate 0.0001 (recipe)\n"
-    assert taught in shown.stderr
+    assert "steps 500 (recipe), learning rate 0.0001 (recipe)\n" in shown.stderr
     (board,) = [tmp_path / "b" / "demo-base"]
     board.mkdir(parents=True)
     (board / "board.toml").write_text("[protocol]\nlr = 3e-4\n")
     told = json.loads(plan(tmp_path, *options, *named, "--json").stdout)["settings"]
     assert told[0]["settings"]["lr"] == {"value": 3e-4, "origin": "board"}
-
-
-@pytest.mark.parametrize(
-    ("epochs", "prompts", "batch", "steps", "words"),
-    [
-        (3, 2915, 32, 274, "3 epochs of 2,915 prompts at batch 32"),
-        (3, 116_722, 32, 500, "its maximum, 0.14 epochs of 116,722 prompts at batch 32"),
-        (3, 72, 32, 50, "its minimum, 22 epochs of 72 prompts at batch 32"),
-        (1, None, 32, 500, "its maximum, as the data is not here"),
-    ],
-)
-def test_steps_follow_from_epochs_within_bounds(epochs, prompts, batch, steps, words):
-    assert recipes.steps(epochs, prompts, batch) == steps
-    assert recipes.in_words(epochs, prompts, batch) == words
-
-
-def test_the_steps_of_a_recipe_follow_from_the_data_and_the_batch(tmp_path):
-    rows = [json.dumps({"prompt": f"walk {i} by river {7 * i}", "response": f"{i} is long"}) for i in range(400)]
-    (tmp_path / "mine.jsonl").write_text("\n".join(rows))
-    base = model(tmp_path / "base")
-    options = (
-        "--task",
-        f"jsonl[path={tmp_path / 'mine.jsonl'}]",
-        "--methods",
-        "seqkd",
-        "--teacher",
-        f"hf[path={base}]",
-    )
-
-    def steps(*more):
-        shown = json.loads(plan(tmp_path, *options, "--student", f"hf[path={base}]", "--json", *more).stdout)
-        (told,) = shown["settings"]
-        (counts,) = shown["data"].values()
-        made = told["settings"]["steps"]
-        return made["value"], made["origin"], told["epochs"].get("steps"), int(counts["train_prompts"])
-
-    value, origin, why, prompts = steps("--batch", "8")
-    assert (value, origin) == (-(-3 * prompts // 8), "recipe")
-    assert why == f"3 epochs of {prompts} prompts at batch 8"
-    assert steps("--batch", "8", "--limit", "200")[0] == 75
-    assert steps("--steps", "7")[:3] == (7, "option", None)
 
 
 def test_plan_of_the_demo_says_that_its_task_chose(tmp_path):

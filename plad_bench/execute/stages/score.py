@@ -12,7 +12,7 @@ from plad_bench.contract.errors import StageError, UnmeasuredError
 from plad_bench.contract.examples import Response, Scored
 from plad_bench.contract.registry import resolve
 from plad_bench.contract.tools import Scorer, Tools
-from plad_bench.execute.stages.files import MODEL, VALUES, read_prompts, read_responses, scored
+from plad_bench.execute.stages.files import MODEL, VALUES, Prompt, read_prompts, read_responses, scored
 from plad_bench.execute.store import RESPONSE_CACHE
 from plad_bench.execute.worker import Context
 from plad_bench.plan.chosen import Chosen, choose
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def run(context: Context) -> None:
-    """Write values.json: example -> value, null if the example has none."""
+    """Write values.json: example -> value, null if it has none; of samples, a list with the value of each."""
     metric = context.chosen("metric")
     made = context.inputs["responses"].manifest["document"]["spec"]
     prompts = read_prompts(context.inputs["data"], made["split"], made.get("limit", 0))
@@ -30,6 +30,9 @@ def run(context: Context) -> None:
     teacher = read_responses(context.inputs["teacher"], prompts) if "teacher" in context.inputs else {}
     answered = [p for p in prompts if responses[p.id] and (not teacher or teacher[p.id])]
     examples = [scored(p, responses[p.id][0].text, teacher[p.id][0].text if teacher else None) for p in answered]
+    if count := context.spec.get("samples", 0):
+        _write(context, _of_samples(context, metric, answered, responses, teacher, count))
+        return
     tools = _Tools(context, responses, teacher, [example.id for example in examples])
     try:
         values = measure(context, metric, examples, tools)
@@ -38,7 +41,49 @@ def run(context: Context) -> None:
         values = [math.nan] * len(examples)
     named = values if isinstance(values, Mapping) else dict(zip((e.id for e in examples), values, strict=True))
     unanswered = {p.id: math.nan for p in prompts} if len(answered) < len(prompts) else {}
-    by_id = {name: None if math.isnan(value) else value for name, value in {**unanswered, **named}.items()}
+    _write(context, {**unanswered, **named})
+
+
+def _of_samples(  # noqa: PLR0917  everything that is read
+    context: Context,
+    metric: Chosen,
+    prompts: Sequence[Prompt],
+    responses: Mapping[str, tuple[Response, ...]],
+    teacher: Mapping[str, tuple[Response, ...]],
+    count: int,
+) -> dict[str, list[float]]:
+    """The metric's values of the samples of each prompt: as of greedy responses, or of all of a prompt together."""
+
+    def examples(*rounds: int) -> list[Scored]:
+        of_teacher = {p.id: teacher[p.id][0].text if teacher else None for p in prompts}
+        return [scored(p, responses[p.id][n].text, of_teacher[p.id]) for p in prompts for n in rounds]
+
+    try:
+        if metric.component.of_samples:
+            values = _one_each(context, metric, examples(*range(count)), _Tools(context))
+            return {p.id: values[k * count : (k + 1) * count] for k, p in enumerate(prompts)}
+        columns = []
+        for n in range(count):
+            sampled = {id_: (of[n],) for id_, of in responses.items()}
+            columns.append(_one_each(context, metric, examples(n), _Tools(context, sampled, teacher)))
+        return {p.id: [column[k] for column in columns] for k, p in enumerate(prompts)}
+    except UnmeasuredError as error:
+        context.notes["absent"] = error.message
+        return {p.id: [math.nan] * count for p in prompts}
+
+
+def _one_each(context: Context, metric: Chosen, examples: Sequence[Scored], tools: Tools) -> list[float]:
+    values = measure(context, metric, examples, tools)
+    if isinstance(values, dict):
+        raise UnmeasuredError(f"{metric.label} brings its own examples, so it does not score samples")
+    return values
+
+
+def _write(context: Context, values: Mapping[str, float | list[float]]) -> None:
+    def number(value: float) -> float | None:
+        return None if math.isnan(value) else value
+
+    by_id = {id_: [number(v) for v in of] if isinstance(of, list) else number(of) for id_, of in values.items()}
     (context.out / VALUES).write_text(json.dumps(by_id))
 
 

@@ -1,9 +1,9 @@
-"""Diversity: repetition within a response, and between the responses of a student."""
+"""Diversity: repetition within a response, between the samples of a prompt, and between all responses of a student."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from plad_bench import Metric, Params, Scored, Tools, param
@@ -34,6 +34,18 @@ def distinct(examples: Sequence[Scored], params: DistinctParams, tools: Tools) -
     return [len(set(own)) / len(own) if own else math.nan for own in grams]
 
 
+def sample_diversity(examples: Sequence[Scored], params: DistinctParams, tools: Tools) -> list[float]:
+    """Distinct n-grams per n-gram of all samples of a prompt together; NaN if none has n words.
+
+    Measured for each prompt, so that a model that gives every prompt its own fixed response is not called diverse.
+    """
+    of_prompt: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+    for example in examples:
+        of_prompt[example.id] += _grams(example, params.n)
+    shares = {id_: len(set(own)) / len(own) if own else math.nan for id_, own in of_prompt.items()}
+    return [shares[e.id] for e in examples]
+
+
 def self_repetition(examples: Sequence[Scored], params: RepetitionParams, tools: Tools) -> list[float]:
     """Share of each response's n-grams that another response of the cell also has; NaN with fewer than n words.
 
@@ -61,6 +73,18 @@ RECORDS = (
         "which is not a mean over examples",
         params=DistinctParams,
         score=distinct,
+    ),
+    Metric(
+        name="sample-diversity",
+        summary="Distinct n-grams per n-gram of the samples of a prompt together; with --evaluate-samples.",
+        better=None,
+        unit="%",
+        cost="text alone",
+        formula="distinct n-grams / n-grams of all samples of the prompt, in lower-case words: distinct-n "
+        "(arXiv:1510.03055) per input (arXiv:2310.06452). It decreases with the number and the length of samples",
+        params=DistinctParams,
+        of_samples=True,
+        score=sample_diversity,
     ),
     Metric(
         name="self-repetition",

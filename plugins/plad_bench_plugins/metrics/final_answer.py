@@ -68,6 +68,7 @@ RECORDS = (
         version=2,
         better="higher",
         unit="%",
+        success=1.0,
         cost="text alone",
         needs=frozenset({Need.REFERENCES}),
         formula="1 if the response's answer equals that of a reference, else 0. The answer is the first marked one: "

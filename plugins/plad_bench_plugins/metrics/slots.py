@@ -49,6 +49,7 @@ RECORDS = (
         summary="Missing and added statements per slot of the meaning.",
         better="lower",
         unit="%",
+        success=0.0,
         cost="text alone",
         formula="(missing + added statements) / slots of the meaning",
         score=slot_errors,
