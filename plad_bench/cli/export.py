@@ -47,17 +47,23 @@ def _output_options(function: F) -> F:
 
 
 def _rows_options(function: F) -> F:
-    estimates = click.option(
-        "--estimates",
-        is_flag=True,
-        help="Export one row per method and metric, as ranked on the board.",
-    )
-    return click.argument("names", metavar="[BOARD]...", nargs=-1)(estimates(boards_option(_output_options(function))))
+    for name, what in (
+        ("compute", "Export one row per board and kind of stage: its executions and what they cost."),
+        ("estimates", "Export one row per method and metric, as ranked on the board."),
+    ):
+        function = click.option(f"--{name}", "rows", flag_value=name, help=what)(function)
+    return click.argument("names", metavar="[BOARD]...", nargs=-1)(boards_option(_output_options(function)))
+
+
+def _rows(kind: str | None, boards: Iterable[Board]) -> list[dict[str, Any]]:
+    from plad_bench.render import tabular_export as table
+
+    return {None: table.cells, "estimates": table.estimates, "compute": table.compute}[kind](boards)
 
 
 @export.command("csv")
 @_rows_options
-def csv_(names: tuple[str, ...], boards_dir: Path, output: Path | None, *, estimates: bool, as_json: bool) -> None:
+def csv_(names: tuple[str, ...], boards_dir: Path, output: Path | None, rows: str | None, *, as_json: bool) -> None:
     """Export the scores of BOARDs (default: all) as CSV, one row per cell and metric.
 
     Values are as recorded: percentages are fractions from 0 to 1. Text that a spreadsheet would read as a formula is
@@ -65,18 +71,16 @@ def csv_(names: tuple[str, ...], boards_dir: Path, output: Path | None, *, estim
     """
     from plad_bench.render import tabular_export
 
-    rows = (tabular_export.estimates if estimates else tabular_export.cells)(_load(names, boards_dir))
-    _deliver("csv", tabular_export.as_csv(rows), output, as_json=as_json)
+    _deliver("csv", tabular_export.as_csv(_rows(rows, _load(names, boards_dir))), output, as_json=as_json)
 
 
 @export.command()
 @_rows_options
-def jsonl(names: tuple[str, ...], boards_dir: Path, output: Path | None, *, estimates: bool, as_json: bool) -> None:
+def jsonl(names: tuple[str, ...], boards_dir: Path, output: Path | None, rows: str | None, *, as_json: bool) -> None:
     """Export the scores of BOARDs (default: all) as JSON Lines, one line per cell and metric."""
     from plad_bench.render import tabular_export
 
-    rows = (tabular_export.estimates if estimates else tabular_export.cells)(_load(names, boards_dir))
-    _deliver("jsonl", tabular_export.as_jsonl(rows), output, as_json=as_json)
+    _deliver("jsonl", tabular_export.as_jsonl(_rows(rows, _load(names, boards_dir))), output, as_json=as_json)
 
 
 @export.command()

@@ -450,6 +450,7 @@ def _cost(cell: Cell, facts: Facts) -> dict[str, float]:
         used = {stage.name: stage for stage in cell.checkpoint.walk()}
         teach, sample = used.get("teach"), used.get("sample")
         take("train_device_seconds", "device_seconds", cell.checkpoint)
+        take("train_energy_wh", "energy_wh", cell.checkpoint)
         take("tokens_trained", "tokens_trained", cell.checkpoint)
         take("tokens_read", "tokens_read", cell.checkpoint)
         take("step_milliseconds", "step_milliseconds", cell.checkpoint)
@@ -462,6 +463,8 @@ def _cost(cell: Cell, facts: Facts) -> dict[str, float]:
         take("signals_tokens", "teacher_tokens_scored", *signals)
         take("signals_device_seconds", "device_seconds", *signals)
         take("teacher_device_seconds", "device_seconds", teach)
+        take("teacher_energy_wh", "energy_wh", teach, *signals)
+        take("startup_energy_wh", "startup_energy_wh", cell.checkpoint, teach, *signals)
         take("teacher_tokens", "tokens_generated", teach)
         take("teacher_money", "money", teach)
         take("sample_device_seconds", "device_seconds", sample)

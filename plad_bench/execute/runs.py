@@ -20,6 +20,7 @@ from plad_bench.contract.files import unwritable, write_atomically
 from plad_bench.contract.launching import LauncherSession
 from plad_bench.contract.money import Budget
 from plad_bench.execute import lineage, provenance, recording
+from plad_bench.execute.accounting import Accounts
 from plad_bench.execute.engine import Engine, Failure, Options, Running, Watcher
 from plad_bench.execute.store import Artifact, Store
 from plad_bench.plan.cell import Cell
@@ -45,6 +46,8 @@ class Run:
     arguments: Sequence[str]
     registry: Registry
     plugins: Sequence[Path] = ()
+    accounts: Path | None = None
+    """Directory of the board whose ledger the run adds to; None for `board`."""
     commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Task label -> arguments of the reproduction command in its records; without an entry, the run's arguments."""
     failures: dict[str, Failure] = field(default_factory=dict)
@@ -95,6 +98,7 @@ class Run:
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
         state = StateFile(self.store.runs / name, self.board, self._command(), counts, len(todo))
         self._announce(name, len(todo))
+        accounts = Accounts(self.accounts or self.board, name, self.store)
         engine = Engine(
             self.store,
             open_session,
@@ -102,7 +106,7 @@ class Run:
             threads,
             self.plugins,
             options,
-            _Both(state, watcher, self.registry),
+            _Both(state, watcher, self.registry, accounts),
             ranks,
         )
         pending = list(todo)
@@ -121,7 +125,7 @@ class Run:
                     self.failures[cell.id] = failed
                     counts["failed"] += 1
                 elif all(key in engine.artifacts for key in keys):
-                    record = self._write_done(cell, engine.artifacts)
+                    record = self._write_done(cell, engine.artifacts, accounts)
                     counts["done"] += 1
                 else:
                     continue
@@ -151,7 +155,9 @@ class Run:
     def _arguments(self, cell: Cell) -> Sequence[str]:
         return self.commands.get(cell.task.label, self.arguments)
 
-    def _write_done(self, cell: Cell, artifacts: dict[str, Artifact]) -> Record:
+    def _write_done(self, cell: Cell, artifacts: dict[str, Artifact], accounts: Accounts) -> Record:
+        for stage in cell.scores.values():  # with the stages below them that other runs executed
+            accounts.finished(stage, artifacts[stage.key])
         for stage in cell.responses.walk():  # the record also describes stages that were not computed now
             if stage.key not in artifacts and (found := self.store.find(stage.key)):
                 artifacts[stage.key] = found
@@ -268,10 +274,10 @@ class StateFile(Watcher):
 
 
 class _Both(Watcher):
-    """Forwards events to the state file, the watcher and the plugins."""
+    """Forwards events to the state file, the watcher, the plugins and the ledger."""
 
-    def __init__(self, state: StateFile, watcher: Watcher, registry: Registry) -> None:
-        self.state, self.watcher, self.registry = state, watcher, registry
+    def __init__(self, state: StateFile, watcher: Watcher, registry: Registry, accounts: Accounts) -> None:
+        self.state, self.watcher, self.registry, self.accounts = state, watcher, registry, accounts
 
     def stage_started(self, running: Running) -> None:
         self.watcher.stage_started(running)
@@ -282,9 +288,15 @@ class _Both(Watcher):
         status = "failed" if failure else "done"
         data = {"key": stage.key, **({"message": failure.message} if failure else {})}
         self.registry.notify(Event(kind="stage_finished", name=stage.name, status=status, data=data))
+        if artifact is not None:
+            self.accounts.finished(stage, artifact)
+        else:
+            self.accounts.failed(stage)
+        self.accounts.paid()
 
     def stage_retried(self, stage: Stage, failure: Failure) -> None:
         self.watcher.stage_retried(stage, failure)
+        self.accounts.failed(stage)
 
     def tick(self, running: Sequence[Running], waiting: Sequence[Stage]) -> None:
         self.state.tick(running, waiting)

@@ -50,11 +50,12 @@ class Artifact:
 
     @property
     def facts(self) -> dict[str, dict[str, Any]]:
-        """Counts, cost, notes and seconds of this artifact and of all its ancestors, by key.
+        """Counts, cost, notes, seconds and failed attempts of this artifact and of all its ancestors, by key.
 
         The manifest holds them, so that a record can describe ancestors that were deleted.
         """
-        own = {name: self.manifest[name] for name in ("counts", "cost", "notes", "seconds") if name in self.manifest}
+        names = ("counts", "cost", "notes", "seconds", "attempts")
+        own = {name: self.manifest[name] for name in names if name in self.manifest}
         return {**self.manifest.get("before", {}), self.key: own}
 
     @property

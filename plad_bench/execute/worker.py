@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -28,7 +27,9 @@ from plad_bench.contract.memory_policy import MemoryPolicy
 from plad_bench.contract.money import Budget
 from plad_bench.contract.registry import Registry
 from plad_bench.execute import lineage, provenance
+from plad_bench.execute.accounting import Attempt
 from plad_bench.execute.store import Artifact, Store
+from plad_bench.execute.usage import Usage
 
 if TYPE_CHECKING:
     from plad_bench.plan.chosen import Chosen
@@ -58,6 +59,8 @@ class Context:
     notes: dict[str, Any]
     """For the manifest: facts for a reader, such as a fallback."""
     _progress: Path
+    usage: Usage = field(default_factory=Usage)
+    """What the stage has cost so far."""
     memory_policy: MemoryPolicy = field(default_factory=MemoryPolicy)
     """The stage's memory policy, which it adapts as it runs."""
     budget: Budget = field(default_factory=Budget)
@@ -89,6 +92,7 @@ class Context:
         temporary = self._progress.with_suffix(".tmp")
         temporary.write_text(line)
         temporary.replace(self._progress)
+        self.usage.save()
 
 
 def main(job_file: str, rank: str = "0") -> int:
@@ -167,18 +171,21 @@ def _compute(job: Mapping[str, Any], store: Store, staging: Path, progress: Path
         rendezvous_file=Path(job["rendezvous_file"]),
     )
     run = stage_function(operation)
-    began, cpu = time.perf_counter(), _processor_time()
+    attempt = Attempt(partial)
+    usage = context.usage = Usage(job["device"], job["threads"], job["ranks"], None if rank else attempt)
     _set_threads(job["threads"], operation)
-    run(context)
-    seconds, cpu_seconds = time.perf_counter() - began, _processor_time() - cpu
-    # Processor time of a CPU slot: other work on the machine does not count.
-    busy = cpu_seconds / job["threads"] if job["device"] == "cpu" else seconds
+    try:
+        run(context)
+    finally:
+        usage.save(last=True)
+    earlier = attempt.earlier()
     made = {"code": provenance.code_hash(), "packages": provenance.packages()}
     return {
         "counts": context.counts,
-        "cost": {**context.cost, "device_seconds": busy * job["ranks"]},
+        "cost": {**context.cost, **usage.cost},
         "notes": context.notes,
-        "seconds": seconds,
+        "seconds": usage.seconds,
+        **({"attempts": earlier} if earlier else {}),
         "before": {key: facts for artifact in inputs.values() for key, facts in artifact.facts.items()},
         "provenance": {
             **made,
@@ -190,12 +197,6 @@ def _compute(job: Mapping[str, Any], store: Store, staging: Path, progress: Path
             **({"ranks": job["ranks"]} if job["ranks"] > 1 else {}),
         },
     }
-
-
-def _processor_time() -> float:
-    """Seconds of this process and of its finished children."""
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 def stage_function(operation: str) -> Callable[[Context], None]:

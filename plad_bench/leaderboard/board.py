@@ -14,7 +14,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from plad_bench.contract.enums import BASELINES, OUTSIDE
-from plad_bench.leaderboard import gc_pause, samples, statistics
+from plad_bench.leaderboard import compute, gc_pause, samples, statistics
+from plad_bench.leaderboard.compute import Compute
 from plad_bench.leaderboard.data_versions import described, newest
 from plad_bench.leaderboard.labels import labels
 from plad_bench.leaderboard.metric_info import MetricInfo
@@ -22,6 +23,7 @@ from plad_bench.leaderboard.samples import Shown
 from plad_bench.leaderboard.statistics import Array, Estimate, Pairwise
 from plad_bench.plan import boardfile
 from plad_bench.plan.boardfile import BoardFile, Prices
+from plad_bench.records import ledger
 from plad_bench.records.schema import Record, TuningPart
 from plad_bench.records.storage import at, is_prompt
 from plad_bench.records.validation import Complain, LoadedRecord, Problem, consistent, found, matrix, with_scores
@@ -44,6 +46,10 @@ class Cost:
     tokens_generated: float | None
     peak_memory: float | None
     """Bytes; the maximum, not the mean."""
+    train_energy: float | None = None
+    """Watt-hours of training, where they were measured."""
+    teacher_energy: float | None = None
+    """Watt-hours of the teacher that this cell would need alone, where they were measured."""
     money: float | None = None
     """See Prices.of; None if the board has no prices."""
 
@@ -173,6 +179,8 @@ class Board:
     older: Mapping[str, int] = field(default_factory=dict)
     """Data of older records -> their number. They do not count."""
     older_files: tuple[str, ...] = ()
+    compute: Compute = field(default_factory=Compute)
+    """What all its stages cost."""
 
     @property
     def title(self) -> str:
@@ -219,6 +227,7 @@ def load(directory: Path) -> Board:
         used=tuple(used),
         older=described(older, settings.versions),
         older_files=tuple(cell.file for cell in older),
+        compute=compute.of(ledger.read(directory), used),
     )
 
 
@@ -415,6 +424,8 @@ def _cost(costs: Sequence[Mapping[str, float]], shares: Shares, prices: Prices |
         tokens_trained=mean(known("tokens_trained")),
         tokens_generated=mean(known("tokens_generated")),
         peak_memory=max(known("peak_memory_bytes"), default=None),
+        train_energy=mean(known("train_energy_wh")),
+        teacher_energy=mean(known("teacher_energy_wh")),
         money=mean([spent for cost in costs if (spent := prices.of(cost)) is not None]) if prices else None,
     )
 

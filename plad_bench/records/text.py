@@ -94,6 +94,11 @@ def money(value: float | None) -> str:
     return f"{rounded(value):.2f}" if 1 <= value < 1e6 else f"{rounded(value):.2g}"
 
 
+def energy(value: float | None) -> str:
+    """Watt-hours in a suitable unit."""
+    return _scaled(None if value is None else 1000 * value, 1000.0, ("mWh", "Wh", "kWh", "MWh"))
+
+
 def size(value: float | None) -> str:
     """Bytes in binary units."""
     return _scaled(value, 1024.0, ("B", "KiB", "MiB", "GiB", "TiB"))

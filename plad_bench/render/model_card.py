@@ -16,6 +16,7 @@ from plad_bench.records.schema import Record
 from plad_bench.records.storage import at
 from plad_bench.records.text import NONE, clean, code, escape
 from plad_bench.render import markdown, page_model
+from plad_bench.render.pieces import plain
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -292,6 +293,8 @@ def _provenance(record: Record, board: Board | None) -> Iterable[tuple[str, str]
         yield "Board", code(board.name)
     yield "Record", code(record.cell)
     yield "Key of its responses", code(record.key)
+    if board is not None and board.compute.executions and record.cost:
+        yield "Compute of the board", escape(plain(page_model.computed(board)), 1000)
     if record.scores:
         yield "Per-example scores", f"sha256 {code(record.scores.sha256)}, {record.scores.examples} examples"
     for title, value in (("Code", made.get("code")), ("Device", made.get("device"))):

@@ -11,6 +11,7 @@ from typing import Any
 from plad_bench.contract.enums import BASELINES, OUTSIDE
 from plad_bench.contract.protocol import settings
 from plad_bench.contract.words import NAMED
+from plad_bench.leaderboard import compute
 from plad_bench.leaderboard.board import Board, Group, Row
 from plad_bench.leaderboard.metric_info import MetricInfo
 from plad_bench.leaderboard.statistics import EXAMPLES_ONLY, LEVEL, Estimate
@@ -126,6 +127,8 @@ def origin(board: Board) -> list[Line]:
     elif board.code:
         version = Name(next(iter(board.code)))
         lines.append((f"All {board.records} records were made by version ", version, " of the code."))
+    if board.compute.executions:
+        lines.append(computed(board))
     if board.dates:
         lines.append((f"The records are of {text.clean(' to '.join(board.dates), 60)} (UTC).",))
     for other in board.others:
@@ -137,6 +140,31 @@ def origin(board: Board) -> list[Line]:
         say = "does not name" if board.untold == 1 else "do not name"
         lines.append((f"{_records(board.untold)} {say} the versions of the code that made the shared stages.",))
     return lines
+
+
+def computed(board: Board) -> Line:
+    """What all stages of a board cost."""
+    of, prices = board.compute, board.settings.prices
+    shares = (("trials of tuning", of.trials), ("attempts that failed or were repeated", of.lost))
+    parts = [f"{text.seconds(compute.seconds(part))} for {what}" for what, part in shares if part]
+    which = f" ({' and '.join(parts)})" if parts else ""
+    least = "" if of.complete else "at least "
+    took = text.seconds(of.total("device_seconds"))
+    line: Line = (f"The stages executed for this board took {least}{took} of device time{which}",)
+    for cost, shown, what in (
+        ("energy_wh", text.energy, " of measured energy"),
+        ("tokens_trained", text.amount, " tokens trained on"),
+        ("tokens_generated", text.amount, " tokens generated"),
+    ):
+        if (total := of.total(cost)) is not None:
+            line = (*line, f", {shown(total)}{what}")
+    if (money := of.total("money")) is not None:
+        unit: Line = (" ", Said(prices.currency, 12)) if prices else ()
+        line = (*line, f", {text.money(money)}", *unit, " paid for requests")
+    line = (*line, ". A stage that several cells share counts once.")
+    if of.complete:
+        return line
+    return (*line, " Some records are of an earlier version, which did not count evaluations and repeated stages.")
 
 
 def _records(count: int) -> str:
@@ -291,6 +319,8 @@ def _reading(group: Group) -> Iterator[str]:
 def _costs(group: Group, docs: str) -> Section:
     prices = group.prices
     heads = "Training", "Teacher, if alone", "Teacher, shared", "Tokens trained", "Tokens generated", "Peak memory"
+    measured = any(row.cost.train_energy is not None or row.cost.teacher_energy is not None for row in group.rows)
+    energies = ("Energy of training", "Energy of the teacher") if measured else ()
     body = tuple(
         (
             _method(row, docs),
@@ -300,6 +330,10 @@ def _costs(group: Group, docs: str) -> Section:
             Entry((text.amount(row.cost.tokens_trained),), row.cost.tokens_trained),
             Entry((text.amount(row.cost.tokens_generated),), row.cost.tokens_generated),
             Entry((text.size(row.cost.peak_memory),), row.cost.peak_memory),
+            *(
+                Entry((text.energy(value),), value)
+                for value in (row.cost.train_energy, row.cost.teacher_energy)[: len(energies)]
+            ),
             *([Entry((text.money(row.cost.money),), row.cost.money)] if prices else []),
         )
         for row in group.rows
@@ -308,7 +342,9 @@ def _costs(group: Group, docs: str) -> Section:
         "Device time per cell. The teacher's outputs are counted in full (if alone), and divided among the cells that "
         "use them (shared).",
     )
-    columns = (Column(("Method",)), *(Column((head,), right=True, better="lower") for head in heads))
+    columns = (Column(("Method",)), *(Column((head,), right=True, better="lower") for head in (*heads, *energies)))
+    if energies:
+        note = (*note, " Energy is measured while the models work, without their start; the teacher's as if alone.")
     if prices:
         unit = Said(prices.currency, 12)
         columns = (*columns, Column(("Money (", unit, ")"), right=True, better="lower"))

@@ -10,6 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from plad_bench.leaderboard.board import Board
+from plad_bench.leaderboard.compute import Compute
+from plad_bench.records import ledger
+from plad_bench.records.ledger import Execution
 from plad_bench.records.schema import Record
 from plad_bench.records.text import clean
 
@@ -84,6 +87,29 @@ def estimates(boards: Iterable[Board]) -> list[Fields]:
         for metric in group.metrics
         if (estimate := row.estimates.get(metric.name)) is not None
     ]
+
+
+def compute(boards: Iterable[Board]) -> list[Fields]:
+    """A row for each board and kind of stage: how often it was executed, and the sum of what that cost."""
+    return [row for board in boards for row in _computed(board)]
+
+
+def _computed(board: Board) -> Iterator[Fields]:
+    lost = {execution.id for execution in board.compute.lost}
+    by_stage: dict[str, list[Execution]] = {}
+    for execution in board.compute.executions:
+        by_stage.setdefault(execution.stage, []).append(execution)
+    for stage, executions in sorted(by_stage.items()):
+        of = Compute(tuple(executions))
+        yield {
+            "board": board.name,
+            "stage": stage,
+            "complete": board.compute.complete,
+            "executions": len(executions),
+            "lost": sum(e.id in lost for e in executions),
+            "trials": len(of.trials),
+            **{name: of.total(name) for name in ledger.SUMMED},
+        }
 
 
 def as_jsonl(rows: Iterable[Fields]) -> str:

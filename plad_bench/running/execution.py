@@ -52,6 +52,7 @@ class Executor:
         return Run(
             store=self.planned.store,
             board=board,
+            accounts=self.planned.directory,
             arguments=self.arguments,
             commands=self.planned.commands,
             plugins=self.registry.files,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from plad_bench.contract.errors import UsageError
 from plad_bench.contract.files import unwritable, write_atomically
+from plad_bench.records import ledger
 
 if TYPE_CHECKING:
     from plad_bench.contract.views import BoardView
@@ -55,7 +56,8 @@ def outdated(board: Path) -> bool:
     if not page.is_file() or (board.parent / PAGES_LOCK).exists():
         return True
     made = page.stat().st_mtime
-    return any(record.stat().st_mtime > made for record in (board / "cells").rglob("*.json"))
+    sources = [*(board / "cells").rglob("*.json"), *(board / ledger.FOLDER).glob("*.jsonl")]
+    return any(source.stat().st_mtime > made for source in sources)
 
 
 def files(board: Board, directory: Path, registry: Any) -> dict[Path, bytes]:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from accelerate.state import AcceleratorState
 
 from plad_bench import LaunchOptions, Sampling
 from plad_bench.contract.errors import MissingError
+from plad_bench.execute import energy
 from plad_bench.learn import generation, models, objectives, training
 from plad_bench.learn.chunked_logits import Predictor, label_logprobs
 from plad_bench.learn.rollouts import Rollouts
@@ -218,3 +220,15 @@ def test_a_run_of_the_command_on_a_gpu(tmp_path, signals):
     assert len(trained) == 3
     assert {r["provenance"]["device"] for r in trained} == {torch.cuda.get_device_name(0)}
     assert {r["protocol"]["precision"] for r in trained} == {"bf16"}
+
+
+@pytest.mark.gpu
+@CUDA
+def test_the_drivers_counter_grows_while_the_device_works():
+    pytest.importorskip("pynvml", reason="no nvidia-ml-py: pip install 'plad-bench[energy]'")
+    meter = energy.meter("cuda:0")
+    values, ends = torch.ones(4096, 4096, device="cuda"), time.monotonic() + 1
+    while time.monotonic() < ends:
+        values = values @ values / 4096
+        torch.cuda.synchronize()
+    assert 0.01 < meter.watt_hours() < 1  # 36 W to 3.6 kW over the second

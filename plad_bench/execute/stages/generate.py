@@ -48,6 +48,7 @@ def _with_transformers(context: Context, prompts: Sequence[str], rounds: Sequenc
 
     model, tokenizer = models.load(context.inputs["model"].path / MODEL, context.device, context.spec["precision"])
     context.notes["prompts"] = models.encoder(model, tokenizer).described()
+    context.usage.loaded()
     made: list[list[Response]] = []
     for decoding in rounds:
         before, total = len(made) * len(prompts), len(rounds) * len(prompts)

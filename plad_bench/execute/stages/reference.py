@@ -30,6 +30,7 @@ def run(context: Context) -> None:
     prompts = read_prompts(context.inputs["data"], "train", context.spec.get("limit", 0))
     corpus = Corpus(prompts, [encoder.prompt(p.prompt) for p in prompts], encoder)
     rows = corpus.pairs(context)
+    context.usage.loaded()
 
     def logprobs(some: Sequence[Tokens], size: int) -> list[float]:
         sums: list[float] = []

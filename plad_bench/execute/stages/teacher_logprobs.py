@@ -58,6 +58,7 @@ def _sequences(context: Context, encoder: Encoder) -> list[Tokens]:
 def _write(context: Context, teacher: TeacherReader, encoder: Encoder, sequences: list[Tokens]) -> None:
     from plad_bench.learn import teacher_cache
 
+    context.usage.loaded()
     context.cost |= teacher_cache.write(
         context.out, teacher, sequences, context.spec["k"], encoder.hash, context.progress, encoder.context
     )

@@ -53,6 +53,7 @@ def _train(context: Context) -> None:
     adapted = adapters.adapt(model, spec["lora"], spec["seed"]) if "lora" in spec else None
     make = _pairs if isinstance(method.component.objective, PairObjective) else _tokens
     module, data = make(context, model, method, Corpus(prompts, encoded, encoder), order)
+    context.usage.loaded()
     result = training.train(
         module,
         data,
