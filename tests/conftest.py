@@ -19,6 +19,11 @@ LONG = ("slow", "storm", "browser", "gpu", "vllm")
 LIMIT_S = 1200  # for those; pyproject.toml has the limit of the others
 
 
+def pytest_xdist_auto_num_workers():
+    """As many as there are processors, hyperthreads included: every test computes with one thread."""
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
 def pytest_addoption(parser):
     parser.addoption("--rounding", type=int, metavar="SEED", help="imitate another processor (tests/rounding.py)")
 
@@ -34,7 +39,9 @@ def pytest_runtest_call(item):
 
 
 def pytest_collection_modifyitems(items):
-    """Give tests that take long a longer time limit than the rest have."""
+    """Give tests that take long a longer time limit than the rest have, and keep the tests of a file in one process."""
     for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
         if item.get_closest_marker("timeout") is None and any(map(item.get_closest_marker, LONG)):
             item.add_marker(pytest.mark.timeout(LIMIT_S))

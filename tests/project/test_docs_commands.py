@@ -56,7 +56,12 @@ def slow(page: Path, command: str) -> bool:
 
 
 COMMANDS = [
-    pytest.param(page, command, marks=[pytest.mark.slow] if slow(page, command) else [], id=f"{page.name}: {command}")
+    pytest.param(
+        page,
+        command,
+        marks=[pytest.mark.xdist_group(page.name), *([pytest.mark.slow] if slow(page, command) else [])],
+        id=f"{page.name}: {command}",
+    )
     for page in PAGES
     if page.name != "cli.md"
     for command in page_commands(page)
@@ -108,7 +113,7 @@ def user_data(root: Path) -> None:
         (root / name).write_text(source, encoding="utf-8")
     for seed, name in enumerate(("student", "teacher")):
         template = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
-        tiny.llama(seed).save_pretrained(root / name)
+        tiny.llama(seed, max_position_embeddings=1024).save_pretrained(root / name)
         tiny.tokenizer(template=template).save_pretrained(root / name)
     from plad_bench_plugins.tasks import demo
 
@@ -169,7 +174,9 @@ SCRIPTS = {page: script for page in PAGES if (script := python_script(page.read_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", SCRIPTS, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=pytest.mark.xdist_group(page.name), id=page.name) for page in SCRIPTS]
+)
 def test_the_python_of_a_page_runs_after_its_commands(page, clone, store):
     variables = {**environment(store), "PYTHONPATH": "examples"}
     result = subprocess.run(
