@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -24,6 +25,19 @@ def pytest_xdist_auto_num_workers():
     return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
+def pytest_xdist_make_scheduler(config, log):
+    """Keep the tests of a file in one process, where they share fixtures; of test_docs_commands.py, those of a page."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file, _, test = nodeid.partition("::")
+            page = re.search(r"\[([\w-]+\.md)\b", test)
+            return f"{file} {page[1]}" if page else file
+
+    return Scheduling(config, log)
+
+
 def pytest_addoption(parser):
     parser.addoption("--rounding", type=int, metavar="SEED", help="imitate another processor (tests/rounding.py)")
 
@@ -39,9 +53,7 @@ def pytest_runtest_call(item):
 
 
 def pytest_collection_modifyitems(items):
-    """Give tests that take long a longer time limit than the rest have, and keep the tests of a file in one process."""
+    """Give tests that take long a longer time limit than the rest have."""
     for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
         if item.get_closest_marker("timeout") is None and any(map(item.get_closest_marker, LONG)):
             item.add_marker(pytest.mark.timeout(LIMIT_S))

@@ -56,12 +56,7 @@ def slow(page: Path, command: str) -> bool:
 
 
 COMMANDS = [
-    pytest.param(
-        page,
-        command,
-        marks=[pytest.mark.xdist_group(page.name), *([pytest.mark.slow] if slow(page, command) else [])],
-        id=f"{page.name}: {command}",
-    )
+    pytest.param(page, command, marks=[pytest.mark.slow] if slow(page, command) else [], id=f"{page.name}: {command}")
     for page in PAGES
     if page.name != "cli.md"
     for command in page_commands(page)
@@ -174,9 +169,7 @@ SCRIPTS = {page: script for page in PAGES if (script := python_script(page.read_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "page", [pytest.param(page, marks=pytest.mark.xdist_group(page.name), id=page.name) for page in SCRIPTS]
-)
+@pytest.mark.parametrize("page", SCRIPTS, ids=lambda page: page.name)
 def test_the_python_of_a_page_runs_after_its_commands(page, clone, store):
     variables = {**environment(store), "PYTHONPATH": "examples"}
     result = subprocess.run(
