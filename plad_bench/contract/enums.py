@@ -6,6 +6,8 @@ from enum import StrEnum
 
 BASELINES = ("teacher", "student", "sft-init")
 """The rows of a board that are not methods and are never ranked."""
+DIVERSITY = "sample-diversity"
+"""The metric of all samples of a prompt together in sampled evaluation, unless the run names others."""
 OUTSIDE = "checkpoint"
 """Method name in the record of a model that was trained elsewhere; never ranked either."""
 

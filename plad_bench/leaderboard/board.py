@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,7 +18,7 @@ from plad_bench.leaderboard import compute, gc_pause, samples, statistics
 from plad_bench.leaderboard.compute import Compute
 from plad_bench.leaderboard.data_versions import described, newest
 from plad_bench.leaderboard.labels import labels
-from plad_bench.leaderboard.metric_info import MetricInfo
+from plad_bench.leaderboard.metric_info import MetricInfo, SampledInfo
 from plad_bench.leaderboard.samples import Shown
 from plad_bench.leaderboard.statistics import Array, Estimate, Pairwise
 from plad_bench.plan import boardfile
@@ -141,6 +141,9 @@ class Group:
     """Counts of the data stage by name."""
     samples: tuple[Shown, ...] = ()
     """Responses of baselines and rows, in this order, to some prompts, if the task's text may be shown."""
+    sampled: tuple[SampledInfo, ...] = ()
+    """Statistics of sampled responses, by metric in the order of `metrics`, then by k; values of all samples together
+    last. Empty without --evaluate-samples."""
     thinking: Mapping[str, str] = field(default_factory=dict)
     """The handling of thinking text of teacher and student, if they are thinking models: off, strip or keep."""
 
@@ -253,8 +256,8 @@ def _others(used: Iterable[Record]) -> tuple[OtherVersion, ...]:
 
 def _group(cells: Sequence[LoadedRecord], settings: BoardFile, complain: Complain) -> Group:
     done = with_scores((cell for cell in cells if cell.record.status == "done"), complain)
-    metrics = _columns(done, settings, complain)
-    done = [cell for cell in done if all(_fits(cell, metric) for metric in metrics)]
+    metrics, sampled = _columns(done, settings, complain)
+    done = [cell for cell in done if all(_fits(cell, metric) for metric in (*metrics, *sampled))]
     primary = _primary(metrics, settings)
     others = [cell for cell in cells if cell.record.status != "done"]
     asked = asked_seeds(cells, settings)
@@ -266,7 +269,8 @@ def _group(cells: Sequence[LoadedRecord], settings: BoardFile, complain: Complai
         every[cell.method].append(cell)
     by_method = {key: counted for key, of in every.items() if (counted := _counted(of, asked))}
     costs = {key: _cost([cell.record.cost for cell in of], shares, settings.prices) for key, of in by_method.items()}
-    made = {key: _row(named[key], of, metrics, asked, costs[key]) for key, of in by_method.items()}
+    columns = (*metrics, *sampled)
+    made = {key: _row(named[key], of, columns, asked, costs[key]) for key, of in by_method.items()}
     whole = {key: of[0].record for key, of in by_method.items() if set(made[key].seeds) == set(asked)}
     complete = [key for key, record in whole.items() if not (record.is_baseline or record.method.control)]
     baselines = sorted(
@@ -300,6 +304,7 @@ def _group(cells: Sequence[LoadedRecord], settings: BoardFile, complain: Complai
         absent=_absent([*done, *others], named),
         data={n.removeprefix("data."): v for n, v in first.counts.items() if n.startswith("data.")},
         samples=samples.side_by_side([[by_id[of] for of in row.cells] for row in shown], primary, complain),
+        sampled=sampled,
         thinking=_thinking(done),
     )
 
@@ -330,18 +335,28 @@ def _counted(cells: list[LoadedRecord], asked: Sequence[int]) -> list[LoadedReco
     return [cell for cell in cells if cell.record.seed in asked]
 
 
-def _columns(done: Sequence[LoadedRecord], settings: BoardFile, complain: Complain) -> tuple[MetricInfo, ...]:
-    """The metrics of the board, each with the direction and unit that most records declare."""
+def _columns(
+    done: Sequence[LoadedRecord], settings: BoardFile, complain: Complain
+) -> tuple[tuple[MetricInfo, ...], tuple[SampledInfo, ...]]:
+    """The metrics of the board, each with the direction and unit that most records declare, and those of samples."""
     declared = Counter((name, m.better, m.unit) for cell in done for name, m in cell.record.metrics.items())
     usual = {
         name: MetricInfo(name, better, unit) for (name, better, unit), _ in sorted(declared.items(), key=_commonness)
     }
-    metrics = tuple(usual[name] for name in settings.metrics or sorted(usual) if name in usual)
+    parts = {name: part for cell in done for name, m in cell.record.metrics.items() if (part := m.sampled)}
+    names = [name for name in settings.metrics or sorted(usual) if name in usual and name not in parts]
+    metrics = tuple(usual[name] for name in names)
+    of_samples = [SampledInfo(**asdict(usual[name]), **part.model_dump()) for name, part in parts.items()]
+    place = {name: k for k, name in enumerate(names)}
+    sampled = sorted(
+        (info for info in of_samples if info.kind == "set" or info.metric in place),
+        key=lambda info: (info.kind == "set", place.get(info.metric, 0), info.metric, info.kind, info.k),
+    )
     for cell in done:
-        odd = [metric.name for metric in metrics if not _fits(cell, metric)]
+        odd = [info.name for info in (*metrics, *sampled) if not _fits(cell, info)]
         if odd:
             complain(cell, f"declares another direction or unit of {', '.join(odd)} than the other records")
-    return metrics
+    return metrics, tuple(sampled)
 
 
 def _primary(metrics: Sequence[MetricInfo], settings: BoardFile) -> MetricInfo | None:

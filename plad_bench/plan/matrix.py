@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from plad_bench.contract.enums import BASELINES
+from plad_bench.contract.enums import BASELINES, DIVERSITY
 from plad_bench.contract.errors import UsageError
 from plad_bench.contract.models import ScratchModel
 from plad_bench.contract.objectives import PairObjective
@@ -16,7 +16,6 @@ from plad_bench.plan.chosen import Chosen, choose
 from plad_bench.plan.compatibility import Find, absence_reason, no_room, not_for_vllm, plugins_reason, skip_reason
 from plad_bench.plan.recipes import taught
 from plad_bench.plan.reference_free import has_references
-from plad_bench.plan.sampled import DIVERSITY
 from plad_bench.plan.spec import DEFAULT_PAIRS, RunSpec
 from plad_bench.plan.stages import Plan
 

@@ -12,9 +12,6 @@ from plad_bench.plan.stages import metrics_needs
 if TYPE_CHECKING:
     from plad_bench.plan.chosen import Chosen
 
-DIVERSITY = "sample-diversity"
-"""The metric of the samples of a prompt together, unless others are chosen."""
-
 
 @dataclass(frozen=True)
 class Statistic:

@@ -32,6 +32,7 @@ SHORT = {
     "ranking": "Ranking",
     "methods": "Methods",
     "metrics": "All metrics",
+    "sampled": "Sampled responses",
     "tuning": "Tuning",
     "cost": "Cost",
     "pairs": "Comparisons",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, groupby
 from typing import Any
 
-from plad_bench.contract.enums import BASELINES, OUTSIDE
-from plad_bench.contract.protocol import settings
+from plad_bench.contract.enums import BASELINES, DIVERSITY, OUTSIDE
+from plad_bench.contract.protocol import Protocol, settings
 from plad_bench.contract.words import NAMED
 from plad_bench.leaderboard import compute
 from plad_bench.leaderboard.board import Board, Group, Row
@@ -51,6 +51,8 @@ def sections(group: Group, docs: str = "") -> Iterator[Section]:
         yield Section("none", before="No method is complete, so none is ranked.")
     if group.rows or group.baselines:
         yield _metrics(group, docs)
+        if group.sampled:
+            yield _sampled(group, docs)
     if group.rows:
         if tuned := [row for row in (*group.rows, *group.baselines) if row.tuning]:
             yield _tuning(group, tuned, docs)
@@ -275,6 +277,41 @@ def _metrics(group: Group, docs: str) -> Section:
         named: list[Line] = [(Name(metric.name, documented(metric.name, "metrics", docs)),) for metric in places]
         note = (*note, *([" "] if note else []), "Definitions: ", *joined(named), ".")
     return Section("metrics", ("All metrics",), table=Table(columns, body, accesses), note=note)
+
+
+def _sampled(group: Group, docs: str) -> Section:
+    """What the metric that ranks, metrics that verify responses, and diversity say of sampled responses."""
+    rows = tuple(row for row in (*group.baselines, *group.rows) if any(s.name in row.estimates for s in group.sampled))
+    metrics = {metric.name: metric for metric in group.metrics}
+    kinds, names = ({getattr(s, of) for s in group.sampled} for of in ("kind", "name"))
+    shown = {group.primary.name if group.primary else "", *(s.metric for s in group.sampled if s.kind == "pass")}
+    columns, places = [Column(("Method",))], dict[MetricInfo, int]()
+    for name, of in groupby(group.sampled, key=lambda s: s.metric):
+        if name in shown:
+            greedy = metrics[name]
+            places[greedy] = decimals(group, greedy)
+            columns.append(Column(("greedy ", *header(greedy)), right=True, better=greedy.better or ""))
+        for s in of:
+            if name in shown or s.kind == "set":
+                places[s] = decimals(group, s)
+                columns.append(_column(s))
+    said = {**Protocol.unsaid(), **group.protocol}
+    note: Line = (
+        Said(said["evaluate_samples"], 20),
+        " sampled responses to each prompt at temperature ",
+        Said(said["evaluate_temperature"], 20),
+        ". Ranks are by greedy responses. avg: mean over the samples.",
+        *([" pass@k: probability that one of k samples is correct."] if "pass" in kinds else []),
+        *(
+            [f" {DIVERSITY}: distinct word pairs per word pair of all samples of a prompt."]
+            if DIVERSITY in names
+            else []
+        ),
+        *([" ", DAGGER] if one_record(rows) else []),
+    )
+    body = tuple((_method(row, docs), *_values(row, places), _seeds(row)) for row in rows)
+    table = Table((*columns, Column(("Seeds",), right=True)), body, tuple(access(row) for row in rows))
+    return Section("sampled", ("Sampled responses",), table=table, note=note)
 
 
 def one_record(rows: Iterable[Row]) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from typing import Any, TypeAlias
 
@@ -205,42 +205,51 @@ def cost(group: Group, size: Size | None = None) -> str | None:
     of = size or WIDE
     rows = [Mark.of(row, metric, of.label) for row in costly]
     seconds = [row.cost.total_seconds or 0.0 for row in costly]
-    left, right, top, bottom = 56.0, of.width - 24.0, 60.0, 400.0
     log = max(seconds) / min(seconds) > 8
-    if log:
-        x = Axis(min(seconds) / 1.6, max(seconds) * 1.6, left, right, log=True)
-    else:
-        x = _padded(min(seconds), max(seconds), left, right, share=0.15)
-    y = _padded(min(row.low for row in rows), max(row.high for row in rows), bottom, top)
     front = _pareto(seconds, [row.value if metric.better == "higher" else -row.value for row in rows])
-    points = [
-        Point(x.at(s), y.at(row.value), y.at(row.low), y.at(row.high), f"{row.title}; {text.seconds(s)}", k in front)
-        for k, (row, s) in enumerate(zip(rows, seconds, strict=True))
-    ]
-    order = [*front, *(k for k in range(len(rows)) if k not in front)][:MOST]
-    line = [(points[front[0]].x, points[front[0]].y)]
-    for k in front[1:]:  # a staircase: there is no method between two neighbours
-        line += [(points[k].x, line[-1][1]), (points[k].x, points[k].y)]
-    line.append((right, line[-1][1]))
-    captions = ["device time, with a share of the teacher's", f"{'log scale; ' if log else ''}line: Pareto front"]
-    return draw(
-        "cost.svg.j2",
-        size=size,
+    return _scatter(
+        of,
+        size,
         title=f"{text.clean(metric.name, of.label)} against device time",
-        width=of.width,
-        height=bottom + 30 + 18 * len(captions),
-        left=left,
-        right=right,
-        top=top,
-        bottom=bottom,
-        x_ticks=_apart([{"at": at, "text": text.seconds(value)} for value, at in x.ticks()]),
-        y_ticks=_ticks(y),
-        middle=_pixel((left + right) / 2),
-        captions=captions,
+        rows=[replace(row, title=f"{row.title}; {text.seconds(s)}") for row, s in zip(rows, seconds, strict=True)],
+        at=seconds,
+        log=log,
+        x_text=text.seconds,
+        front=front,
+        captions=["device time, with a share of the teacher's", f"{'log scale; ' if log else ''}line: Pareto front"],
         y_label=_name(metric),
-        points=points,
-        labels=_placed([(points[k], rows[k].name) for k in order], points, line, (left + 4, top, right, bottom)),
-        front=" ".join(f"{a},{b}" for a, b in line),
+    )
+
+
+def diversity(group: Group, size: Size | None = None) -> str | None:
+    """The mean of the primary metric over sampled responses against their diversity; None without samples.
+
+    Args:
+        group: what to draw.
+        size: for a plot within a page, whose style it takes; None for a file of its own.
+    """
+    primary = group.primary.name if group.primary else ""
+    quality = next((s for s in group.sampled if s.kind == "avg" and s.metric == primary), None)
+    diverse = next((s for s in group.sampled if s.kind == "set"), None)
+    if quality is None or diverse is None:
+        return None
+    baselines = (row for row in group.baselines if row.method != "student")  # its samples are noise
+    drawn = [row for row in (*group.rows, *baselines) if _finite(row, quality) and _finite(row, diverse)]
+    if len(drawn) < 2:
+        return None
+    of = size or WIDE
+    rows = [Mark.of(row, quality, of.label) for row in drawn]
+    at = [diverse.scale * row.estimates[diverse.name].value for row in drawn]
+    return _scatter(
+        of,
+        size,
+        title=f"{text.clean(quality.name, of.label)} against diversity",
+        rows=[
+            replace(row, title=f"{row.title}; diversity {text.number(x, 1)}") for row, x in zip(rows, at, strict=True)
+        ],
+        at=at,
+        captions=[_name(diverse)],
+        y_label=_name(quality),
     )
 
 
@@ -308,9 +317,61 @@ def tuning(group: Group, size: Size | None = None) -> str | None:
     )
 
 
+def _scatter(
+    of: Size,
+    size: Size | None,
+    *,
+    title: str,
+    rows: Sequence[Mark],
+    at: Sequence[float],
+    log: bool = False,
+    x_text: Callable[[float], str] | None = None,
+    front: Sequence[int] = (),
+    captions: Sequence[str],
+    y_label: str,
+) -> str:
+    """Marks with their intervals at given places, labelled where there is room, and a front through some of them."""
+    left, right, top, bottom = 56.0, of.width - 24.0, 60.0, 400.0
+    if log:
+        x = Axis(min(at) / 1.6, max(at) * 1.6, left, right, log=True)
+    else:
+        x = _padded(min(at), max(at), left, right, share=0.15)
+    y = _padded(min(row.low for row in rows), max(row.high for row in rows), bottom, top)
+    points = [
+        Point(x.at(v), y.at(row.value), y.at(row.low), y.at(row.high), row.title, k in front if front else row.best)
+        for k, (row, v) in enumerate(zip(rows, at, strict=True))
+    ]
+    order = [*front, *(k for k in range(len(rows)) if k not in front)][:MOST]
+    line = [(points[k].x, points[k].y) for k in front[:1]]
+    for k in front[1:]:  # a staircase: there is no method between two neighbours
+        line += [(points[k].x, line[-1][1]), (points[k].x, points[k].y)]
+    line += [(right, line[-1][1])] if line else []
+    ticks = [{"at": pixel, "text": x_text(v)} for v, pixel in x.ticks()] if x_text else _ticks(x)
+    return draw(
+        "scatter.svg.j2",
+        size=size,
+        title=title,
+        width=of.width,
+        height=bottom + 30 + 18 * len(captions),
+        left=left,
+        right=right,
+        top=top,
+        bottom=bottom,
+        x_ticks=_apart(ticks),
+        y_ticks=_ticks(y),
+        middle=_pixel((left + right) / 2),
+        captions=captions,
+        y_label=y_label,
+        points=points,
+        labels=_placed([(points[k], rows[k].name) for k in order], points, line, (left + 4, top, right, bottom)),
+        front=" ".join(f"{a},{b}" for a, b in line),
+    )
+
+
 ALL: tuple[tuple[str, str, Callable[..., str | None]], ...] = (
     ("Mean and interval of each method", "quality", intervals),
     ("Mean against device time", "cost", cost),
+    ("Mean of sampled responses against their diversity", "diversity", diversity),
     ("Best trial so far of each method", "tuning", tuning),
 )
 """Every plot of a group: its title, the name of its file, and what draws it."""

@@ -84,7 +84,7 @@ def estimates(boards: Iterable[Board]) -> list[Fields]:
         for board in boards
         for group in board.groups
         for row in (*group.baselines, *group.rows)
-        for metric in group.metrics
+        for metric in (*group.metrics, *group.sampled)
         if (estimate := row.estimates.get(metric.name)) is not None
     ]
 
