@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from plad_bench.contract import gguf
 from plad_bench.contract.errors import MissingError
 from plad_bench.contract.files import unreadable, write_atomically
 
@@ -89,8 +90,8 @@ def unknown(what: str, id_: str) -> MissingError:
 
 
 def located(model: str, revision: str | None) -> Path | None:
-    """The local directory of a model, or its directory in the hub's cache; None if it is not on this machine."""
-    if Path(model).is_dir():
+    """The place of a model on this machine, or None: its directory, there or in the hub's cache, or its GGUF file."""
+    if Path(model).is_dir() or gguf.is_gguf(model):
         return Path(model)
     from huggingface_hub import try_to_load_from_cache
 

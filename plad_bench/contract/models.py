@@ -37,7 +37,7 @@ class PromptFormat:
 
 @dataclass(frozen=True, kw_only=True)
 class HubModel:
-    """A model in Hugging Face format with safetensors weights: a hub id with a revision, or a directory."""
+    """A pretrained model: a hub id with a revision, a directory with safetensors, or a GGUF file."""
 
     id: str
     revision: str | None = None

@@ -242,7 +242,7 @@ def resolve(function: str | Callable[..., Any]) -> Callable[..., Any]:
 def _by_parameter(kind: str, name: str, components: Mapping[str, Sequence[Registered]]) -> list[str]:
     """Suggested selectors if a parameter was given as a name: a directory, a hub id, or a model behind an API."""
     if "/" in name:
-        parameter = "path" if Path(name).expanduser().is_dir() else "id"
+        parameter = "path" if Path(name).expanduser().exists() else "id"
     elif kind == "teacher" and not difflib.get_close_matches(name.lower(), components, n=1, cutoff=0.8):
         parameter = "model"
     else:

@@ -1,4 +1,4 @@
-"""Creates, loads and saves models and tokenizers. Weights are read from safetensors only; remote code never runs."""
+"""Creates, loads and saves models and tokenizers. Weights come from safetensors or GGUF; remote code never runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from plad_bench.contract import hub
+from plad_bench.contract import gguf, hub
 from plad_bench.contract.errors import MissingError
 from plad_bench.contract.models import PromptFormat
 from plad_bench.learn import prompts
@@ -64,6 +64,8 @@ def resolve(model_id: str, revision: str | None) -> dict[str, Any]:
     Raises:
         MissingError: if it is not available, or has no safetensors.
     """
+    if gguf.is_gguf(model_id):
+        return {"id": model_id, "revision": revision}
     if Path(model_id).is_dir():
         path, what = Path(model_id), f"model {Path(model_id).name}"
     else:
@@ -94,18 +96,20 @@ def load(path: Path, device: str, precision: str) -> tuple[PreTrainedModel, PreT
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     with room_for(f"loading the model {name}"):
         with _loading(f"model {name}", source):
-            config = _without_padding_beyond(AutoConfig.from_pretrained(source, trust_remote_code=False))
+            config = _without_padding_beyond(AutoConfig.from_pretrained(**_source(source)))
             kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
             model, info = kind.from_pretrained(
-                source,
+                **_source(source),
+                **_dequantised(source),
                 config=config,
                 dtype=dtype,
                 use_safetensors=True,
-                trust_remote_code=False,
                 output_loading_info=True,
             )
         if absent := sorted(info["missing_keys"] & {parameter for parameter, _ in model.named_parameters()}):
             raise MissingError(f"model {name} has no weights {absent[0]}", "Use a model with a trained language head.")
+        if gguf.is_gguf(source):
+            _forget_quantisation(model)
         move: Any = model.to
         model = move(device).eval()
     tokenizer = load_tokenizer(source, name, format_of(path), rows=embedded(model))
@@ -116,6 +120,28 @@ def load(path: Path, device: str, precision: str) -> tuple[PreTrainedModel, PreT
         decoder_start_token_id=model.generation_config.decoder_start_token_id,
     )
     return model, tokenizer
+
+
+def _source(place: Path) -> dict[str, Any]:
+    """The arguments by which transformers reads the files of a directory, or of a GGUF file."""
+    if not gguf.is_gguf(place):
+        return {"pretrained_model_name_or_path": place, "trust_remote_code": False}
+    return {"pretrained_model_name_or_path": place.parent, "gguf_file": place.name, "trust_remote_code": False}
+
+
+def _dequantised(place: Path) -> dict[str, Any]:
+    """The argument that asks for the weights of a GGUF file as plain tensors, where transformers could keep blocks."""
+    from transformers import utils
+
+    config = getattr(utils.quantization_config, "GgufConfig", None) if gguf.is_gguf(place) else None
+    return {"quantization_config": config(dequantize=True)} if config else {}
+
+
+def _forget_quantisation(model: Any) -> None:
+    """Make a model from a GGUF file, whose weights are dequantised, like any other; otherwise it cannot be saved."""
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.hf_quantizer, model.is_quantized, model.quantization_method = None, False, None
 
 
 def _without_padding_beyond(config: PreTrainedConfig) -> PreTrainedConfig:
@@ -148,20 +174,22 @@ def _loading(what: str, source: Path) -> Iterator[None]:
 
 
 def located(path: Path) -> tuple[Path, str]:
-    """The directory with the files of a model directory, and its display name.
+    """The directory, or the GGUF file, that a model directory refers to, otherwise itself; and a display name.
 
     Raises:
-        MissingError: if it refers to a directory that no longer exists.
+        MissingError: if it refers to a directory or file that no longer exists.
     """
     if not (path / POINTER).is_file():
         return path, path.parent.name[:12]
     pointer = json.loads((path / POINTER).read_text())
     name = Path(pointer["id"]).name
-    if Path(pointer["id"]).is_absolute() and not Path(pointer["id"]).is_dir():
+    if Path(pointer["id"]).is_absolute() and not Path(pointer["id"]).exists():
         raise MissingError(
-            f"the model directory {name} was moved or deleted",
+            f"the model {name} was moved or deleted",
             f"Restore it, or remove {path.parent.name[:12]} from the store's artifacts and run again.",
         )
+    if gguf.is_gguf(pointer["id"]):
+        return Path(pointer["id"]), name
     # From the directory of its files: loading by id would contact the hub again, which may be unavailable.
     here = hub.located(pointer["id"], pointer["revision"])
     whole = here is not None and not hub.lacking(here, f"model {name}")
@@ -180,7 +208,7 @@ def load_tokenizer(
         MissingError: if it has no end token or no requested template, or the model has no embedding for the end token.
     """
     with _loading(f"the tokenizer of {name}", source):
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(**_source(source))
     if tokenizer.eos_token_id is None:
         raise hub.no_end_token(name)
     if rows and tokenizer.eos_token_id >= rows:
@@ -230,7 +258,7 @@ def encoder_of_files(
 ) -> Encoder:
     """The encoder of a model, from its configuration and tokenizer alone. Errors as load_tokenizer."""
     with _loading(f"model {name}", source):
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(**_source(source))
     rows = int(getattr(config.get_text_config(), "vocab_size", 0))
     tokenizer = load_tokenizer(source, name, format_, rows)
     return Encoder(tokenizer, context_of(config), {} if counts is None else counts, config.is_encoder_decoder, rows)

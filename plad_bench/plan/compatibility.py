@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plad_bench.contract import hub
+from plad_bench.contract import gguf, hub
 from plad_bench.contract.enums import Access, Need, Text
 from plad_bench.contract.errors import MissingError
 from plad_bench.contract.jsonlines import read_lines
@@ -31,6 +31,8 @@ logger = logging.getLogger("plad_bench")
 Find = Callable[[str], Path | None]
 """Key of a stage -> the directory of its artifact, or None if there is none."""
 
+_ALIKE = 0.95
+"""Share of their tokens that two vocabularies have in common if only what counts as a special token differs."""
 _NORMALISED = 8
 """Maximum number of bytes that a tokenizer's normalisation adds to a text."""
 
@@ -164,7 +166,7 @@ def _vocabulary_difference(student: Any, teacher: Any) -> str:
 def tokenizers_differ(student: HubModel, teacher: HubModel) -> bool:
     """Whether the vocabularies of two published models differ; False if their files are not available locally."""
     here = [hub.located(model.id, model.revision) for model in (student, teacher)]
-    files = [directory / "tokenizer.json" for directory in here if directory is not None]
+    files = [place if gguf.is_gguf(place) else place / "tokenizer.json" for place in here if place is not None]
     return len(files) == 2 and all(file.is_file() for file in files) and _differ(*files)
 
 
@@ -223,6 +225,8 @@ def config_of(init: Stage) -> dict[str, Any]:
     """The text configuration of a published model; empty if its files are unavailable or broken."""
     directory = hub.located(init.job["id"], init.job["revision"]) if "id" in init.job else None
     try:
+        if directory is not None and gguf.is_gguf(directory):
+            return gguf.header(directory).config
         config = hub.settings(directory / "config.json", "") if directory is not None else {}
     except MissingError:
         return {}
@@ -297,12 +301,22 @@ def _differ(one: Path, other: Path) -> bool:
     if filecmp.cmp(one, other, shallow=False):
         return False
     both = _vocabulary(one), _vocabulary(other)
-    return None not in both and both[0] != both[1]
+    if None in both or not (gguf.is_gguf(one) or gguf.is_gguf(other)):
+        return None not in both and both[0] != both[1]
+    # A GGUF file may call other tokens special.
+    ours, theirs = (dict(found or {}) for found in both)
+    shared = ours.keys() & theirs.keys()
+    return len(shared) < _ALIKE * max(len(ours), len(theirs)) or any(ours[token] != theirs[token] for token in shared)
 
 
 @functools.lru_cache(maxsize=4)
 def _vocabulary(file: Path) -> dict[str, int] | None:
     """The vocabulary without special tokens; None if the file is not a tokenizer."""
+    if gguf.is_gguf(file):
+        try:
+            return dict(gguf.header(file).text_tokens)
+        except MissingError:  # reported when the model's files are checked
+            return None
     loaded = loaded_tokenizer(file)
     if loaded is None:
         return None

@@ -1,7 +1,7 @@
 """Properties of a published model that are known before it is loaded: its size, and whether it is an instruct model.
 
 For a model on the hub they come from its id and alias, not from cached files, because the same command must plan the
-same run on every machine. For a directory they come from its files.
+same run on every machine. For a directory or a GGUF file they come from its content.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plad_bench.contract import hub
+from plad_bench.contract import gguf, hub
 from plad_bench.contract.errors import MissingError
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ def parameters(model: HubModel) -> float | None:
     """The number of parameters of a model before pruning; None if unknown."""
     if model.parameters:
         return model.parameters
+    if gguf.is_gguf(model.id):
+        return _header(model).parameters or None
     if Path(model.id).is_dir():
         return _stored(Path(model.id))
     found = _SIZE.search(model.id.rpartition("/")[2])
@@ -36,10 +38,12 @@ def parameters(model: HubModel) -> float | None:
 
 
 def is_instruct(model: HubModel) -> bool:
-    """Whether a model is instruction-tuned, according to its name or the chat template of a directory."""
+    """Whether a model is instruction-tuned, according to its name or the chat template of its files."""
     directory = Path(model.id)
     if _INSTRUCT.search(directory.name):
         return True
+    if gguf.is_gguf(directory):
+        return bool(_header(model).template)
     if not directory.is_dir():
         return False
     try:
@@ -47,6 +51,14 @@ def is_instruct(model: HubModel) -> bool:
     except MissingError:  # reported when the model's files are checked
         return False
     return bool(settings.get("chat_template")) or (directory / "chat_template.jinja").is_file()
+
+
+def _header(model: HubModel) -> gguf.Header:
+    """The header of a GGUF file; an empty one if it cannot be read, which is reported when the model is checked."""
+    try:
+        return gguf.header(Path(model.id))
+    except MissingError:
+        return gguf.Header({}, {})
 
 
 def _stored(directory: Path) -> float | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from plad_bench.contract import hub
+from plad_bench.contract import gguf, hub
 from plad_bench.contract.errors import MissingError
 from plad_bench.contract.models import HubModel, PromptFormat
 from plad_bench.plan import backends
@@ -67,6 +67,11 @@ def _check_commit(chosen: Chosen) -> None:
 
 def _check_model(model: HubModel, label: str) -> None:
     path = Path(model.id)
+    if gguf.is_gguf(path):
+        gguf.check(path, f"{label}: {path.name}")
+        if model.prompts.template == "chat" and not gguf.header(path).template:
+            raise hub.no_template(f"{label}: {path.name}")
+        return
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise MissingError(f"{label}: {path.name} has no config.json", "Give a directory in Hugging Face format.")

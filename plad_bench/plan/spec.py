@@ -97,9 +97,9 @@ def _checkpoint(registry: Registry, text: str) -> tuple[str, Chosen]:
         raise UsageError(f"--checkpoint {text!r} is not NAME=DIR", "Name the row: --checkpoint trl=runs/gkd.")
     if name in BASELINES or name in registry.components("method"):
         raise UsageError(f"--checkpoint {text!r}: {name} is the name of another row", "Choose another name.")
-    if not Path(place).expanduser().is_dir() and place.count("/") != 1:
+    parameter = "path" if Path(place).expanduser().exists() else "id"
+    if parameter == "id" and place.count("/") != 1:
         raise MissingError(f"--checkpoint {name}: no directory {place}", "Give a directory in Hugging Face format.")
-    parameter = "path" if Path(place).expanduser().is_dir() else "id"
     quote = '"' if "'" in place else "'"
     (model,) = choose(registry, "student", f"hf[{parameter}={quote}{place}{quote}]")
     return name, model

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plad_bench.contract import hub
+from plad_bench.contract import gguf, hub
 from plad_bench.contract.components import Training
 from plad_bench.contract.enums import FIXED, STAGE_OF, Access, Need, Text
 from plad_bench.contract.errors import UsageError
@@ -197,10 +197,10 @@ class Plan:
     def model(self, source: ModelSource, seed: int | None, owner: str) -> Stage:
         """A model before training."""
         if isinstance(source, HubModel):
-            local = Path(source.id).is_dir()
+            local = "directory" if Path(source.id).is_dir() else "gguf" if gguf.is_gguf(source.id) else ""
             commit = None if local else hub.commit(source.id, source.revision)
             published = {"id": source.id, "revision": commit or source.revision}
-            spec: dict[str, Any] = {"directory": content_hash(Path(source.id))} if local else published
+            spec: dict[str, Any] = {local: content_hash(Path(source.id))} if local else published
             spec |= {"layers": source.layers} if source.layers else {}
             spec |= {"prompts": {"version": PROMPTS_VERSION, **source.prompts.document()}}
             job = {"id": source.id, "revision": commit or source.revision}

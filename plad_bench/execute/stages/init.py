@@ -1,4 +1,4 @@
-"""The init stage: a model before training. New weights from a seed, layers of a published model, or a pointer to it."""
+"""The init stage: a model before training. New weights from a seed, a converted published model, or a pointer to it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ def run(context: Context) -> None:
         settings = {name: value for name, value in context.spec.get("prompts", {}).items() if name != "version"}
         context.notes["revision"] = resolved["revision"]
         (target / models.POINTER).write_text(json.dumps({**resolved, "prompts": settings}))
-        if "layers" not in context.spec:
+        if not {"layers", "gguf"} & context.spec.keys():
             return
         model, tokenizer = models.load(target, "cpu", "float32")
-        context.notes["layers"] = pruning.prune(model, context.spec["layers"])
+        if "layers" in context.spec:
+            context.notes["layers"] = pruning.prune(model, context.spec["layers"])
         context.counts["parameters"] = sum(p.numel() for p in model.parameters())
         (target / models.POINTER).unlink()
         models.save(model, tokenizer, target)

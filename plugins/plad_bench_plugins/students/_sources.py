@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import model_validator
 
 from plad_bench import HubModel, MissingError, Params, PromptFormat, ScratchModel, UsageError, param
+from plad_bench.contract.gguf import is_gguf
 
 
 class ScratchParams(Params):
@@ -110,17 +111,17 @@ class PlaceParams(Params):
     id: str = param("", pattern=r"^([\w.-]*\w(/[\w.-]*\w)?)?$", source="ours")
     """Hub id, org/name."""
     path: Path | None = param(None, local=True, source="ours")
-    """Local directory. Keys and records contain the hash of its content."""
+    """Local directory, or GGUF file. Keys and records contain the hash of its content."""
     revision: str | None = param(None, min_length=1, source="ours")
     """Branch, tag or commit of `id`. If unset, the default branch, resolved once per board."""
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
         if bool(self.id) == (self.path is not None):
-            msg = "give either id=ORG/NAME (a model on the hub) or path=DIR (a directory)"
+            msg = "give either id=ORG/NAME (a model on the hub) or path=DIR (a directory, or a GGUF file)"
             raise ValueError(msg)
         if self.path is not None and self.revision is not None:
-            msg = "revision needs a hub id; a directory is identified by its content"
+            msg = "revision needs a hub id; local files are identified by their content"
             raise ValueError(msg)
         return self
 
@@ -128,17 +129,18 @@ class PlaceParams(Params):
         """The model at this location.
 
         Raises:
-            MissingError: if `path` is not a directory.
+            MissingError: if `path` is neither a directory nor a GGUF file.
             UsageError: if `id` is also a local directory (see `hub_model`).
         """
         if self.path is None:
             return hub_model(self.id, self.revision)
-        directory = self.path.expanduser().resolve()
-        if not directory.is_dir():
+        place = self.path.expanduser().resolve()
+        if not (place.is_dir() or is_gguf(place)):
             raise MissingError(
-                f"no directory {directory}", "Give path= a directory that contains config.json and weights."
+                f"no directory {place}",
+                "Give path= a directory that contains config.json and weights, or a .gguf file.",
             )
-        return HubModel(id=str(directory))
+        return HubModel(id=str(place))
 
 
 class HFParams(PromptParams, PlaceParams):
