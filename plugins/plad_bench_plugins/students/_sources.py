@@ -111,14 +111,14 @@ class PlaceParams(Params):
     id: str = param("", pattern=r"^([\w.-]*\w(/[\w.-]*\w)?)?$", source="ours")
     """Hub id, org/name."""
     path: Path | None = param(None, local=True, source="ours")
-    """Local directory, or GGUF file. Keys and records contain the hash of its content."""
+    """Local directory. Keys and records contain the hash of its content."""
     revision: str | None = param(None, min_length=1, source="ours")
     """Branch, tag or commit of `id`. If unset, the default branch, resolved once per board."""
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
         if bool(self.id) == (self.path is not None):
-            msg = "give either id=ORG/NAME (a model on the hub) or path=DIR (a directory, or a GGUF file)"
+            msg = "give either id=ORG/NAME (a model on the hub) or path=DIR (a directory)"
             raise ValueError(msg)
         if self.path is not None and self.revision is not None:
             msg = "revision needs a hub id; local files are identified by their content"
@@ -129,26 +129,28 @@ class PlaceParams(Params):
         """The model at this location.
 
         Raises:
-            MissingError: if `path` is neither a directory nor a GGUF file.
+            MissingError: if `path` is not a directory.
             UsageError: if `id` is also a local directory (see `hub_model`).
         """
         if self.path is None:
             return hub_model(self.id, self.revision)
         place = self.path.expanduser().resolve()
-        if not (place.is_dir() or is_gguf(place)):
-            raise MissingError(
-                f"no directory {place}",
-                "Give path= a directory that contains config.json and weights, or a .gguf file.",
-            )
+        if not place.is_dir():
+            raise MissingError(f"no directory {place}", "Give path= a directory that contains config.json and weights.")
         return HubModel(id=str(place))
 
 
 class HFParams(PromptParams, PlaceParams):
-    """Any model in Hugging Face format."""
+    """Any model in Hugging Face format, or in a GGUF file."""
+
+    path: Path | None = param(None, local=True, source="ours")
+    """Local directory, or GGUF file. Keys and records contain the hash of its content."""
 
     def model(self) -> HubModel:
         """The model at this location, with its prompt format."""
-        return dataclasses.replace(super().model(), prompts=self.prompts())
+        file = self.path.expanduser().resolve() if self.path else None
+        model = HubModel(id=str(file)) if file and is_gguf(file) else super().model()
+        return dataclasses.replace(model, prompts=self.prompts())
 
 
 class PrunedParams(HFParams):
