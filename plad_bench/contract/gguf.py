@@ -147,10 +147,12 @@ def _plain(architecture: str) -> str:
 def _header(file: Path, size: int, modified: int) -> Header:
     """The header, read again if the size or the modification time (ns) has changed."""
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return _Reader(data).header()
+        return _Layout(data).header()
 
 
-class _Reader:
+class _Layout:
+    """Reads the parts of a header one after the other."""
+
     def __init__(self, data: mmap.mmap) -> None:
         self._data, self._at = data, 0
 
