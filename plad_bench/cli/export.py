@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from plad_bench.cli.board_lookup import board_of, find_boards, find_record
+from plad_bench.cli.export_data import data
 from plad_bench.cli.export_prompts import prompts
 from plad_bench.cli.options import boards_option, echo_json, json_option, open_store, store_option
 from plad_bench.cli.state import State
@@ -34,6 +35,7 @@ def export() -> None:
     """
 
 
+export.add_command(data)
 export.add_command(prompts)
 
 
@@ -111,6 +113,22 @@ def model_index(ctx: click.Context, /, cell: str, boards_dir: Path, output: Path
     _deliver("model-index", model_card.model_index(record, _origin(ctx, record)), output, as_json=as_json)
 
 
+@export.command("eval-results")
+@click.argument("cell")
+@boards_option
+@_output_options
+@click.pass_context
+def eval_results(ctx: click.Context, /, cell: str, boards_dir: Path, output: Path | None, *, as_json: bool) -> None:
+    """Export the scores of CELL as evaluation results of the Hugging Face hub (YAML).
+
+    The file belongs below .eval_results/ in the model's repository. The task's data must be on the hub.
+    """
+    from plad_bench.render import model_card
+
+    record, _ = _found(cell, boards_dir)
+    _deliver("eval-results", model_card.eval_results(record, _origin(ctx, record)), output, as_json=as_json)
+
+
 @export.command("model-card")
 @click.argument("cell")
 @boards_option
@@ -134,11 +152,12 @@ def checkpoint(
 ) -> None:
     """Export the model of CELL and its model card to DIRECTORY, in Hugging Face format.
 
-    The model card states the scores of these weights. If the weights in this store are not the recorded ones but were
-    trained again, the card says so and contains the scores that were measured on this machine.
+    The model card states the scores of these weights, and so does .eval_results/plad-bench.yaml if the hub has the
+    task's data. If the weights in this store are not the recorded ones but were trained again, the card says so, and
+    both contain the scores that were measured on this machine.
     """
     from plad_bench.execute import recording
-    from plad_bench.render.model_card import Weights
+    from plad_bench.render import model_card as page
 
     record, board = _found(cell, boards_dir)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
@@ -158,12 +177,14 @@ def checkpoint(
         raise UsageError(f"{record.cell} is an unmodified published model", "Download it from its publisher.")
     remade = not recording.rests_on(record, responses, model)
     config = json.loads((model.path / "model" / "config.json").read_text(encoding="utf-8"))
-    weights = Weights(remade=remade, encoder_decoder=bool(config.get("is_encoder_decoder")))
+    weights = page.Weights(remade=remade, encoder_decoder=bool(config.get("is_encoder_decoder")))
     measured = recording.measured(record, opened, model) if remade else record
     readme = _card(ctx, measured, board, weights).encode()
     # Without file modes: safetensors creates files that only their owner can read.
     shutil.copytree(model.path / "model", directory, dirs_exist_ok=True, copy_function=shutil.copyfile)
     write_atomically(directory / "README.md", readme)
+    if measured.metrics and page.hub_dataset(measured, origin := _origin(ctx, measured)):
+        write_atomically(directory / page.EVAL_RESULTS, page.eval_results(measured, origin).encode())
     if remade:
         click.echo(
             f"Note: the weights of {record.cell} in this store come from another training than those of its record. "

@@ -53,6 +53,53 @@ def model_index(record: Record, origin: HubIds) -> str:
     return data.to_yaml() + "\n"
 
 
+EVAL_RESULTS = ".eval_results/plad-bench.yaml"
+"""The place of evaluation results in a model's repository on the Hub."""
+
+
+def hub_dataset(record: Record, origin: HubIds) -> str:
+    """Hub id of the task's data; empty if the Hub does not have it."""
+    return origin.dataset or str(at(record.provenance, "notes", "data", "origin", "id") or "")
+
+
+def eval_results(record: Record, origin: HubIds) -> str:
+    """The record's scores as YAML for a file below `.eval_results/` of a model's repository on the Hub.
+
+    The format: https://huggingface.co/docs/hub/eval-results
+
+    Raises:
+        UsageError: if the record has no scores, or the Hub does not have the task's data.
+    """
+    from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]
+
+    known = _known(record)
+    dataset = hub_dataset(record, origin)
+    if not dataset:
+        raise UsageError(
+            f"the data of {clean(record.task.selector)} is not on the Hub, which evaluation results refer to",
+            "Use `plad-bench export model-index`, which takes any name of a data set.",
+        )
+    split = record.protocol.get("split", "test")
+    of = f"the {split} split of plad-bench's task {record.task.selector}; seed {record.seed}"
+    revision, date = at(record.provenance, "notes", "data", "origin", "revision"), record.provenance.get("date")
+    written = yaml_dump(
+        [
+            {
+                "dataset": {
+                    "id": clean(dataset),
+                    "task_id": clean(metric.name),
+                    **({"revision": clean(revision)} if revision else {}),
+                },
+                "value": text.rounded(metric.scale * part.value),
+                **({"date": clean(date)} if date else {}),
+                "notes": clean(f"{_title(metric)}; mean over {part.n} prompts of {of}", 500),
+            }
+            for metric, part in known
+        ]
+    )
+    return str(written)
+
+
 def render(record: Record, board: Board | None, origin: HubIds, weights: Weights | None = None) -> str:
     """The README.md of a checkpoint.
 
@@ -111,12 +158,7 @@ def _name(record: Record) -> str:
 def _results(record: Record, origin: HubIds) -> list[Any]:
     from huggingface_hub import EvalResult
 
-    known = [(metric, part) for metric, part in _metrics(record) if part.value is not None]
-    if not known:
-        raise UsageError(
-            f"{clean(record.cell)} has no scores: it is {record.status}",
-            "Name a cell whose status is done, as `plad-bench show` prints it.",
-        )
+    known = _known(record)
     split = record.protocol.get("split")
     return [
         EvalResult(
@@ -130,6 +172,17 @@ def _results(record: Record, origin: HubIds) -> list[Any]:
         )
         for metric, part in known
     ]
+
+
+def _known(record: Record) -> list[tuple[MetricInfo, Any]]:
+    """The metrics with a value. Raises UsageError if there are none."""
+    known = [(metric, part) for metric, part in _metrics(record) if part.value is not None]
+    if not known:
+        raise UsageError(
+            f"{clean(record.cell)} has no scores: it is {record.status}",
+            "Name a cell whose status is done, as `plad-bench show` prints it.",
+        )
+    return known
 
 
 def _metrics(record: Record) -> list[tuple[MetricInfo, Any]]:

@@ -13,7 +13,7 @@ import pytest
 import tiny
 import yaml
 from click.testing import CliRunner
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, parse_eval_result_entries
 from synthetic import put, realistic, record
 
 from plad_bench.cli.main import cli
@@ -47,6 +47,7 @@ def rows(text):
 FORMATS = [
     ("csv", "demo"),
     ("csv", "demo", "--estimates"),
+    ("csv", "demo", "--compute"),
     ("jsonl", "demo"),
     ("latex", "demo"),
     ("model-index", "plad.s0"),
@@ -158,6 +159,23 @@ def test_a_model_index_is_one_of_the_hub(boards):
     assert result["metrics"][-1]["name"] == "rouge-l in %, higher is better"
 
 
+def test_evaluation_results_are_those_of_the_hub_in_its_format(tmp_path):
+    data, scores = record("plad", 0, columns={"m": (np.array([0.25, 0.75]), "higher", "%")})
+    data["provenance"] |= {"date": "2026-11-27", "notes": {"data": {"origin": {"id": "org/data", "revision": "5f"}}}}
+    put(tmp_path / "demo", data, scores)
+    (entry,) = parse_eval_result_entries(yaml.safe_load(exported(tmp_path, "eval-results", "plad.s0")))
+    assert (entry.dataset_id, entry.task_id, entry.dataset_revision) == ("org/data", "m", "5f")
+    assert (entry.value, entry.date) == (50.0, "2026-11-27")
+    assert entry.notes == (
+        "m in %, higher is better; mean over 2 prompts of the test split of plad-bench's task demo; seed 0"
+    )
+
+
+def test_data_that_is_not_on_the_hub_has_no_evaluation_results(boards):
+    error = run(boards, "eval-results", "plad.s0").exception
+    assert "the data of demo is not on the Hub" in str(error)
+
+
 def test_a_card_says_what_made_the_checkpoint_and_how_good_it_is(boards):
     text = exported(boards, "model-card", "plad.s0")
     data = ModelCard(text).data
@@ -247,6 +265,7 @@ def stored(root, *, notes, trained_again=False, scored=True):
     other = "f" * 64
     responses = other if trained_again else made.manifest["files"]["responses.jsonl"]["sha256"]
     data["provenance"] |= {"responses": responses, "device": "there", "notes": {"generate": {"prompts": notes}}}
+    data["provenance"]["notes"]["data"] = {"origin": {"id": "org/data", "revision": "5f"}}
     data["cost"] = {"train_device_seconds": 77.0}
     put(root / "demo", data, scores)
     (root / "demo" / "board.toml").touch()
@@ -279,6 +298,10 @@ def test_a_card_states_scores_of_the_weights_beside_it_alone(tmp_path, scored):
     result = run(tmp_path, "checkpoint", "plad.s0", str(tmp_path / "out"), "--store", str(tmp_path / "store"))
     assert result.exception is None
     assert "come from another training than those of its record" in result.stderr
+    told = tmp_path / "out" / ".eval_results" / "plad-bench.yaml"
+    assert told.exists() == scored
+    if scored:
+        assert [entry["value"] for entry in yaml.safe_load(told.read_text())] == [pytest.approx(0.275)]
     card = (tmp_path / "out" / "README.md").read_text()
     assert "**These weights were trained again, and are not those of the record on board `demo`.**" in card
     values = [r.metric_value for r in ModelCard(card).data.eval_results or []]
