@@ -306,12 +306,12 @@ def recipes_page() -> str:
     """The page of recipes with the table of their numbers."""
     heads = {
         "lr": "learning rate",
-        "steps": "steps",
+        "epochs": "epochs",
         "batch": "global batch",
         "sft_lr": "SFT learning rate",
-        "sft_steps": "SFT steps",
+        "sft_epochs": "SFT epochs",
         "teacher_lr": "teacher's learning rate",
-        "teacher_steps": "teacher's steps",
+        "teacher_epochs": "teacher's epochs",
     }
     rows = [
         [recipes.KINDS[r.kind], r.size, *(_figure(getattr(r, name)) for name in heads), f"{r.highest_lr:g}"]

@@ -17,7 +17,7 @@ from plad_bench.contract.errors import ExitCode
 from plad_bench.execute.runs import CellWatcher, Run
 from plad_bench.running import effective
 from plad_bench.running.execution import Listener, execute
-from plad_bench.running.setup import Planned, gpus_of, prepare
+from plad_bench.running.setup import Planned, gpus_of, prepare, prepare_run
 
 
 @click.command(short_help="Run a comparison and render its board.")
@@ -34,9 +34,9 @@ def run(ctx: click.Context, /, **options: Any) -> int:
     settings of a recipe (docs/recipes.md) unless an option or the board overrides them.
     """
     registry, gpus = ctx.ensure_object(State).registry, gpus_of(options)
-    planned = prepare(registry, options, gpus)
     if options["dry_run"]:
-        return show_plan(planned, options, gpus)
+        return show_plan(prepare(registry, options, gpus), options, gpus)
+    planned = prepare_run(registry, options, gpus)
     terminal = _Terminal(options, gpus)
     try:
         finished = execute(planned, registry, options, gpus, arguments=sys.argv[1:], listener=terminal)

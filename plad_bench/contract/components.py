@@ -79,6 +79,8 @@ class Training:
     batch: int = 32
     lora: int = 0
     """LoRA rank; 0 trains all weights."""
+    select: Literal["best", "last"] = "last"
+    """Which checkpoint to use: the best by the task's metric on validation prompts, or the last."""
 
 
 @dataclass(frozen=True, kw_only=True)

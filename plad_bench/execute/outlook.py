@@ -154,6 +154,11 @@ class _Reader:
             sampled=spec.get("max_new_tokens", 0),
         )
         found = resources.training(work, self._device)
+        if select := spec.get("select"):
+            once = resources.generation(
+                student, select["prompts"], lengths, select["max_new_tokens"], self._device, bf16=work.bf16
+            )
+            found = replace(found, seconds=found.seconds + select["points"] * once.seconds)
         if stage.name == "teacher":  # its rank is a parameter of the teacher, where a student's is an option
             return replace(found, remedy=found.remedy.replace("--lora ", "lora="))
         return found

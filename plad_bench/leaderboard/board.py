@@ -116,6 +116,18 @@ class Absent:
 
 
 @dataclass(frozen=True)
+class BestCheckpoint:
+    """The best checkpoint of a teacher's fine-tuning."""
+
+    metric: str
+    """The metric of the validation prompts."""
+    step: int
+    """Optimiser steps."""
+    points: int
+    """Number of checkpoints that were compared."""
+
+
+@dataclass(frozen=True)
 class Group:
     """One task, teacher and student, within which methods are compared."""
 
@@ -146,6 +158,8 @@ class Group:
     last. Empty without --evaluate-samples."""
     thinking: Mapping[str, str] = field(default_factory=dict)
     """The handling of thinking text of teacher and student, if they are thinking models: off, strip or keep."""
+    selected: BestCheckpoint | None = None
+    """The checkpoint of the teacher's fine-tuning; None if it is the last one without a choice."""
 
 
 @dataclass(frozen=True)
@@ -306,6 +320,7 @@ def _group(cells: Sequence[LoadedRecord], settings: BoardFile, complain: Complai
         samples=samples.side_by_side([[by_id[of] for of in row.cells] for row in shown], primary, complain),
         sampled=sampled,
         thinking=_thinking(done),
+        selected=next(filter(None, map(_selected, done)), None),
     )
 
 
@@ -317,6 +332,15 @@ def _thinking(cells: Iterable[LoadedRecord]) -> dict[str, str]:
         if isinstance(how, str):
             found["teacher" if cell.record.method.name == "teacher" else "student"] = how
     return found
+
+
+def _selected(cell: LoadedRecord) -> BestCheckpoint | None:
+    """The checkpoint of a teacher that a record says was chosen."""
+    told = at(cell.record.provenance, "notes", "teacher", "selected")
+    match told:
+        case {"metric": str(metric), "step": int(step), "values": {**values}} if values:
+            return BestCheckpoint(metric, step, len(values))
+    return None
 
 
 def _absent(cells: Iterable[LoadedRecord], named: Mapping[str, str]) -> tuple[Absent, ...]:

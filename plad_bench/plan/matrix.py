@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from plad_bench.contract.enums import BASELINES, DIVERSITY
+from plad_bench.contract.enums import BASELINES, DIVERSITY, Need
 from plad_bench.contract.errors import UsageError
 from plad_bench.contract.models import ScratchModel
 from plad_bench.contract.objectives import PairObjective
@@ -17,7 +17,7 @@ from plad_bench.plan.compatibility import Find, absence_reason, no_room, not_for
 from plad_bench.plan.recipes import taught
 from plad_bench.plan.reference_free import has_references
 from plad_bench.plan.spec import DEFAULT_PAIRS, RunSpec
-from plad_bench.plan.stages import Plan
+from plad_bench.plan.stages import Plan, metrics_needs
 
 if TYPE_CHECKING:
     from plad_bench.contract.registry import Registry
@@ -60,10 +60,12 @@ def _combinations(spec: RunSpec, registry: Registry) -> Iterator[Cell]:
             metrics += choose(registry, "metric", DIVERSITY)
         for student in spec.students[task.label]:
             for named in spec.teachers or _default_teacher(student, registry):
-                teacher = taught(named, task)
+                selects = "select" in type(named.params).model_fields
+                validation = validation_metric(task, registry) if selects else None
+                teacher = taught(named, task, spec.training_prompts, validated=validation is not None)
                 for seed in range(spec.seeds):
                     protocol = spec.protocols[task.label]
-                    plan = Plan(task, teacher, student, protocol, seed, spec.threads, sft)
+                    plan = Plan(task, teacher, student, protocol, seed, spec.threads, sft, validation)
                     cell = functools.partial(
                         Cell,
                         task=task,
@@ -91,6 +93,16 @@ def _combinations(spec: RunSpec, registry: Registry) -> Iterator[Cell]:
                             planned = cell(method=method, row=row, pairs=builder)
                             reason = skip_reason(planned) or plugins_reason(planned)
                             yield replace(planned, skip=reason)
+
+
+def validation_metric(task: Chosen, registry: Registry) -> Chosen | None:
+    """The metric by which a teacher's best checkpoint is chosen: the task's first that reads only text; None if none.
+
+    It does not depend on --metrics, so that the teacher does not either.
+    """
+    every = choose(registry, "metric", ",".join(task.component.metrics))
+    reads_text = (m for m in every if m.component.better is not None and not metrics_needs(m) - {Need.REFERENCES})
+    return next(reads_text, None) if has_references(task) else None
 
 
 def _is_scratch(student: Chosen) -> bool:

@@ -6,7 +6,8 @@ docs/recipes.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -37,6 +38,9 @@ UNKNOWN_SIZE = "2 to 20 B"
 TEACHER_LORA = 16
 """LoRA rank of the fine-tuning of teachers in the two largest classes, whose full training needs several GPUs."""
 
+LEAST_STEPS, MOST_STEPS = 50, 500
+"""Bounds of the steps that follow from epochs."""
+
 MEASURED = "ours, measured"
 UNMEASURED = "ours, unmeasured"
 
@@ -57,26 +61,50 @@ class Recipe:
     size: str
     """A key of SIZES."""
     lr: Value
-    steps: Value
+    epochs: Value
+    """Passes of a method over the training prompts."""
     batch: Value
     sft_lr: Value
-    sft_steps: Value
+    sft_epochs: Value
     teacher_lr: Value | None
     """Learning rate of a teacher; None if teachers are not trained in this way."""
-    teacher_steps: Value | None
+    teacher_epochs: Value | None
+    """Passes of a base teacher over the training prompts; None if it is used as it is."""
     highest_lr: float
     """Higher learning rates are refused without --force. The limits are ours: far above rates that worked."""
 
     @property
-    def settings(self) -> dict[str, Value]:
-        """The protocol settings of the recipe, with sources."""
-        return {name: getattr(self, name) for name in ("lr", "steps", "batch", "sft_lr", "sft_steps")}
+    def steps(self) -> dict[str, float]:
+        """The protocol settings that are numbers of steps, each with its number of epochs."""
+        return {"steps": self.epochs.number, "sft_steps": self.sft_epochs.number}
 
     @property
-    def values(self) -> dict[str, Any]:
-        """The protocol settings of the recipe, as values."""
-        whole = {"steps", "batch", "sft_steps"}
-        return {name: int(v.number) if name in whole else v.number for name, v in self.settings.items()}
+    def settings(self) -> tuple[str, ...]:
+        """The names of the protocol settings that the recipe sets."""
+        return ("lr", "batch", "sft_lr", *self.steps)
+
+    def values(self, prompts: int | None = None, batch: int | None = None) -> dict[str, Any]:
+        """The protocol settings of the recipe for a number of training prompts, and a batch instead of its own."""
+        own = int(self.batch.number)
+        counted = {name: steps(epochs, prompts, batch or own) for name, epochs in self.steps.items()}
+        return {"lr": self.lr.number, "batch": own, "sft_lr": self.sft_lr.number, **counted}
+
+
+def steps(epochs: float, prompts: int | None, batch: int) -> int:
+    """The optimiser steps of so many epochs, within the bounds; the most if the number of prompts is unknown."""
+    if prompts is None:
+        return MOST_STEPS
+    return max(LEAST_STEPS, min(MOST_STEPS, math.ceil(epochs * prompts / batch)))
+
+
+def in_words(epochs: float, prompts: int | None, batch: int) -> str:
+    """Why `steps` has its result, such as "3 epochs of 2,915 prompts at batch 32"."""
+    if prompts is None:
+        return "its maximum, as the data is not here"
+    made = steps(epochs, prompts, batch)
+    bound = {LEAST_STEPS: "its minimum, ", MOST_STEPS: "its maximum, "}.get(made, "")
+    passes = made * batch / prompts if bound else epochs
+    return f"{bound}{passes:.2g} epochs of {prompts:,} prompts at batch {batch}"
 
 
 def _measured(number: float) -> Value:
@@ -93,18 +121,17 @@ _TINY, _SMALL, _MEDIUM, _LARGE, _HUGE = SIZES
 def _recipe(
     kind: Kind, size: str, *, lr: Value, sft_lr: Value, highest_lr: float, teacher_lr: Value | None = None, batch: Value
 ) -> Recipe:
-    """A recipe with the step counts that all recipes share, which are unmeasured."""
-    teacher_steps = _guess(500) if teacher_lr and size != _TINY else None
+    """A recipe with the epochs that all recipes share, which are unmeasured."""
     return Recipe(
         kind=kind,
         size=size,
         lr=lr,
-        steps=_guess(500),
+        epochs=_guess(3),
         batch=batch,
         sft_lr=sft_lr,
-        sft_steps=_guess(500),
+        sft_epochs=_guess(3),
         teacher_lr=teacher_lr,
-        teacher_steps=teacher_steps,
+        teacher_epochs=_guess(3) if teacher_lr and size != _TINY else None,
         highest_lr=highest_lr,
     )
 
@@ -167,27 +194,45 @@ def of_students(students: Iterable[Chosen], *, lora: int = 0) -> Recipe | None:
     return min((of_model(model, lora=lora) for model in models), key=lambda recipe: recipe.lr.number, default=None)
 
 
-def taught(teacher: Chosen, task: Chosen) -> Chosen:
+def of_teacher(teacher: Chosen) -> Recipe | None:
+    """The recipe for the fine-tuning of a teacher, as its parameters or its size say; None if it has none."""
+    model, given = published(teacher), teacher.params
+    if model is None or not {"steps", "lr", "lora"} <= type(given).model_fields.keys():
+        return None
+    whole, lora = replace(model, layers=""), given.lora  # type: ignore[attr-defined]
+    if lora is None:
+        lora = TEACHER_LORA if of_model(whole).size in LORA_SIZES else 0
+    return of_model(whole, lora=lora)
+
+
+def taught(
+    teacher: Chosen,
+    task: Chosen,
+    count: Callable[[Chosen], int | None] = lambda task: None,
+    *,
+    validated: bool = False,
+) -> Chosen:
     """A teacher with `steps`, `lora` and `lr` from its recipe, where its parameters leave them open.
 
     A pretrained base model is fine-tuned on the task's references, a large one by LoRA. An instruct model is used as it
-    is, and so is one of the smallest class, which tests make, and any model if the task has no references.
+    is, and so is one of the smallest class, which tests make, and any model if the task has no references. `count`
+    returns the number of training prompts of the task, None if it is unknown. Where the recipe sets the steps, the best
+    checkpoint is used, if the task can be `validated`.
     """
-    model, given = published(teacher), teacher.params
-    if model is None or not {"steps", "lr", "lora"} <= type(given).model_fields.keys():
+    from plad_bench.contract.components import Training
+
+    recipe, model, given = of_teacher(teacher), published(teacher), teacher.params
+    if recipe is None or model is None:
         return teacher
     found: dict[str, Any] = {}
-    steps: int | None = given.steps  # type: ignore[attr-defined]
-    lora: int | None = given.lora  # type: ignore[attr-defined]
-    whole = replace(model, layers="")
-    if lora is None:
-        lora = TEACHER_LORA if of_model(whole).size in LORA_SIZES else 0
-    recipe = of_model(whole, lora=lora)
-    if steps is None and recipe.teacher_steps is not None and not is_instruct(model) and has_references(task):
-        steps = found["steps"] = int(recipe.teacher_steps.number)
-    if steps and lora and given.lora is None:  # type: ignore[attr-defined]
-        found["lora"] = lora
-    if steps and recipe.teacher_lr is not None and given.lr is None:  # type: ignore[attr-defined]
+    trained: int | None = given.steps  # type: ignore[attr-defined]
+    if trained is None and recipe.teacher_epochs is not None and not is_instruct(model) and has_references(task):
+        trained = found["steps"] = steps(recipe.teacher_epochs.number, count(task), Training.batch)
+        if validated and getattr(given, "select", "last") is None:
+            found["select"] = "best"
+    if trained and recipe.kind == "lora" and given.lora is None:  # type: ignore[attr-defined]
+        found["lora"] = TEACHER_LORA
+    if trained and recipe.teacher_lr is not None and given.lr is None:  # type: ignore[attr-defined]
         found["lr"] = recipe.teacher_lr.number
     if not found:
         return teacher

@@ -68,7 +68,7 @@ def _check_teacher(teacher: Chosen, task: Chosen) -> None:
     model = recipes.published(teacher)
     if model is None or "steps" not in type(teacher.params).model_fields or is_instruct(model):
         return
-    if recipes.of_model(replace(model, layers="")).teacher_steps is None:
+    if recipes.of_model(replace(model, layers="")).teacher_epochs is None:
         return
     training = teacher.component.training(teacher.params)
     if training is not None and training.steps:

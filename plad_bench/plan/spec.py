@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from plad_bench.contract.components import Component
 from plad_bench.contract.enums import BASELINES
@@ -20,6 +21,8 @@ from plad_bench.plan.reference_free import has_references, reads_references
 if TYPE_CHECKING:
     from plad_bench.plan.recipes import Recipe
 
+Count: TypeAlias = Callable[[Chosen], int | None]
+"""Task -> the number of its training prompts; None if it is unknown."""
 DEFAULT_PAIRS = "teacher-over-student"
 
 
@@ -41,6 +44,8 @@ class RunSpec:
     recipes: Mapping[str, Recipe | None]
     """By task label: the students' recipe; None if they are trained from scratch."""
     seeds: int
+    training_prompts: Count
+    """Counts the training prompts of a task."""
     threads: int = 1
     checkpoints: Mapping[str, Chosen] = field(default_factory=dict)
     """Models that were trained elsewhere, by the name of their row."""
@@ -60,10 +65,12 @@ def build(
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     controls: bool = False,
     checkpoints: Sequence[str] = (),
+    training_prompts: Count = lambda task: None,
 ) -> RunSpec:
     """Resolve selector texts to a run specification; `overrides` is by task label. Errors as `choose`.
 
     `controls` adds all control methods; `checkpoints` are models that were trained elsewhere, each as NAME=DIR.
+    `training_prompts` is asked where the steps of a recipe follow from it.
 
     None or an empty text selects the default: the task's student and metrics, the student's teacher, the default pairs.
     """
@@ -71,7 +78,10 @@ def build(
     students = {t.label: choose(registry, "student", student or t.component.student) for t in tasks}
     given = {t.label: (overrides or {}).get(t.label, {}) for t in tasks}
     found = {t.label: recipe(t, students[t.label], given[t.label]) for t in tasks}
-    protocols = {t.label: protocol(t.component, given[t.label], found[t.label]) for t in tasks}
+    protocols = {
+        t.label: protocol(t.component, given[t.label], found[t.label], functools.partial(training_prompts, t))
+        for t in tasks
+    }
     every: Any = registry.components("method")
     added = [name for name, of in every.items() if controls and of[0].component.control]
     named = [text for text in (methods.strip(), *added) if text != "none"]
@@ -85,6 +95,7 @@ def build(
         protocols=protocols,
         recipes=found,
         seeds=seeds,
+        training_prompts=training_prompts,
         threads=threads,
         checkpoints=dict(_checkpoint(registry, text) for text in checkpoints),
     )
@@ -123,14 +134,22 @@ def recipe(task: Chosen, students: Iterable[Chosen], overrides: Mapping[str, Any
     return recipes.of_students(students, lora=overrides.get("lora") or task.component.protocol.lora)
 
 
-def protocol(task: Component, overrides: Mapping[str, Any], recipe: Recipe | None = None) -> Protocol:
+def protocol(
+    task: Component,
+    overrides: Mapping[str, Any],
+    recipe: Recipe | None = None,
+    count: Callable[[], int | None] = lambda: None,
+) -> Protocol:
     """The task's protocol, overridden by a recipe, and by the board and the user.
 
-    Values of None are ignored. Errors as `Protocol`.
+    Values of None are ignored. `count` returns the number of training prompts. Errors as `Protocol`.
     """
     base: Protocol = task.protocol  # type: ignore[attr-defined]
     given = {name: value for name, value in overrides.items() if value is not None}
-    return replace(base, **{**(recipe.values if recipe else {}), **given})
+    if recipe is None:
+        return replace(base, **given)
+    counted = None if recipe.steps.keys() <= given.keys() else count()
+    return replace(base, **{**recipe.values(counted, given.get("batch")), **given})
 
 
 def protocol_values(value: Protocol) -> dict[str, Any]:

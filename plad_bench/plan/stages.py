@@ -60,6 +60,8 @@ DATA_AS_BEFORE = {
     "9a348291e5bbe3e63c001f92b491f62fbd7de076fab2cb7d606f434fcbf42794": "e2e, its development and test files",
 }
 """Keys of version 1 of the data stage that remain valid because version 2 gives the same result."""
+SELECTION_POINTS, SELECTION_PROMPTS = 4, 100
+"""How often a teacher's fine-tuning is measured, and on how many validation prompts at most."""
 PROMPTS_VERSION = 1
 """Increase it when prompts or end tokens of published models would be formatted differently."""
 
@@ -168,6 +170,14 @@ def digest(document: Any) -> str:
 # ------------------------------------------------------------------------------------- the stages of one protocol
 
 
+def data_of(task: Chosen) -> Stage:
+    """The stage that reads and splits a task."""
+    spec = {"task": task.public(), "dataset": task.component.dataset, "revision": task.component.revision}
+    stage = Stage("data", "data", spec, job={"task": task.private()}, owner=task.label)
+    before = replace(stage, version=1)
+    return before if before.key in DATA_AS_BEFORE else stage
+
+
 @dataclass(frozen=True)
 class Plan:
     """The stages of one (task, teacher, student, seed), built on demand."""
@@ -181,18 +191,13 @@ class Plan:
     sft: Chosen
     """The method for the SFT initialisation and for teachers from scratch: SFT on references, or on the teacher's
     responses if the task has none."""
+    validation: Chosen | None = None
+    """The metric by which the best checkpoint of a teacher is chosen; None if the task has none that can."""
 
     @functools.cached_property
     def data(self) -> Stage:
         """Grouped, split and audited examples."""
-        spec = {
-            "task": self.task.public(),
-            "dataset": self.task.component.dataset,
-            "revision": self.task.component.revision,
-        }
-        stage = Stage("data", "data", spec, job={"task": self.task.private()}, owner=self.task.label)
-        before = replace(stage, version=1)
-        return before if before.key in DATA_AS_BEFORE else stage
+        return data_of(self.task)
 
     def model(self, source: ModelSource, seed: int | None, owner: str) -> Stage:
         """A model before training."""
@@ -237,7 +242,22 @@ class Plan:
             "precision": self.protocol.precision if pretrained else "float32",
             **({"lora": training.lora} if training.lora else {}),
         }
-        return self.train("teacher", self.sft, base, spec, owner=TEACHER)
+        stage = self.train("teacher", self.sft, base, spec, owner=TEACHER)
+        if training.select == "last":
+            return stage
+        if self.validation is None:
+            raise UsageError(
+                f"{self.teacher.label}: no metric of {self.task.label} compares responses with references",
+                "Use select=last.",
+            )
+        select = {
+            "metric": self.validation.public(),
+            "max_new_tokens": self.protocol.max_new_tokens,
+            "points": SELECTION_POINTS,
+            "prompts": SELECTION_PROMPTS,
+        }
+        job = {**stage.job, "select": self.validation.private()}
+        return replace(stage, spec={**stage.spec, "select": select}, job=job)
 
     @functools.cached_property
     def sft_init(self) -> Stage:

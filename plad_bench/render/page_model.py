@@ -205,6 +205,14 @@ def setting(group: Group) -> Line:
     facts: list[Line] = [_filled(page, protocol[name]) for name, page in pages.items() if page and name in protocol]
     facts += [(Said(key, 40), " ", Said(value, 40)) for key, value in sorted(protocol.items()) if key not in pages]
     facts += [(f"{role}: {_THINKING[how]}",) for role, how in sorted(group.thinking.items()) if how in _THINKING]
+    if chosen := group.selected:
+        facts.append(
+            (
+                f"teacher: its best checkpoint of {chosen.points} (after {chosen.step} steps) by ",
+                Name(chosen.metric),
+                " on validation prompts",
+            )
+        )
     who: Line = ("Task ", Name(group.task), ", teacher ", Name(group.teacher), ", student ", Name(group.student))
     became = "; ".join(data_facts.facts(group.data))
     rows: Line = (f" Data: {became}.",) if became else ()

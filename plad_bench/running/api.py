@@ -136,7 +136,7 @@ def run(
     from plad_bench.contract.protocol import settings as declared
     from plad_bench.leaderboard.board import load
     from plad_bench.running.execution import Listener, execute
-    from plad_bench.running.setup import gpus_of, prepare
+    from plad_bench.running.setup import gpus_of, prepare_run
 
     given: dict[str, Any] = {k: v for k, v in settings.items() if v is not None and (k, v) != ("backend", "auto")}
     if rerun not in RERUN:
@@ -173,7 +173,7 @@ def run(
         "timeout": timeout,
     }
     registry, devices = load_registry([Path(file) for file in plugins]), gpus_of(options)
-    planned = prepare(registry, options, devices)
+    planned = prepare_run(registry, options, devices)
     arguments = next(iter(planned.commands.values()))
     execute(planned, registry, options, devices, arguments=arguments, listener=listener or Listener())
     return load(planned.directory)

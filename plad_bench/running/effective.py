@@ -32,6 +32,8 @@ class TeacherSettings:
 
     teacher: str
     settings: Mapping[str, Setting]
+    epochs: str = ""
+    """Why a recipe's steps are what they are, in words."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class TaskSettings:
     """Kind and size class of the students' recipe; empty if they are trained from scratch."""
     settings: Mapping[str, Setting]
     teachers: tuple[TeacherSettings, ...]
+    epochs: Mapping[str, str]
+    """By setting: why a recipe's steps are what they are, in words."""
 
 
 def settings(
@@ -75,22 +79,25 @@ def _of_task(
     *,
     gpu: bool,
 ) -> TaskSettings:
+    from plad_bench.plan.recipes import in_words
+
     protocol, recipe = run.protocols[task.label], run.recipes[task.label]
     names = ("steps", "lr", "batch", "precision", "sft_steps", "sft_lr", "lora")
     shown = [name for name in names if name != "lora" or protocol.lora]
     teachers = {cell.teacher.label: cell.teacher for cell in cells if cell.task.label == task.label}
+    found = {name: Setting(getattr(protocol, name), _origin(name, board, options, recipe, gpu=gpu)) for name in shown}
+    by_recipe = {name: n for name, n in (recipe.steps if recipe else {}).items() if found[name].origin == RECIPE}
     return TaskSettings(
         task=task.label,
         students=tuple(student.label for student in run.students[task.label]),
         recipe=_title(recipe),
-        settings={
-            name: Setting(getattr(protocol, name), _origin(name, board, options, recipe, gpu=gpu)) for name in shown
-        },
+        settings=found,
         teachers=tuple(
-            TeacherSettings(label, _teachers(teacher))
-            for label, teacher in teachers.items()
-            if teacher.component.model is not None
+            _teachers(teacher, task, run) for teacher in teachers.values() if teacher.component.model is not None
         ),
+        epochs={
+            name: in_words(epochs, run.training_prompts(task), protocol.batch) for name, epochs in by_recipe.items()
+        },
     )
 
 
@@ -112,10 +119,12 @@ def _origin(
     return DEVICE if name == "precision" and gpu else TASK
 
 
-def _teachers(teacher: Chosen) -> dict[str, Setting]:
+def _teachers(teacher: Chosen, task: Chosen, run: RunSpec) -> TeacherSettings:
+    from plad_bench.plan.recipes import in_words, of_teacher
+
     training = teacher.component.training(teacher.params)
     if training is None or not training.steps:
-        return {}
+        return TeacherSettings(teacher.label, {})
     fields, params = type(teacher.params).model_fields, teacher.params
 
     def origin(name: str) -> str:
@@ -123,14 +132,21 @@ def _teachers(teacher: Chosen) -> dict[str, Setting]:
             return RECIPE
         return TEACHER if name not in fields or getattr(params, name) == fields[name].default else SELECTOR
 
-    names = ("steps", "lr", "lora") if training.lora else ("steps", "lr")
-    return {name: Setting(getattr(training, name), origin(name)) for name in names}
+    shown = {"lora": training.lora, "select": training.select == "best"}
+    names = ("steps", "lr", *(name for name, there in shown.items() if there))
+    recipe = of_teacher(teacher) if "steps" in teacher.by_recipe else None
+    epochs = recipe.teacher_epochs if recipe else None
+    return TeacherSettings(
+        teacher.label,
+        {name: Setting(getattr(training, name), origin(name)) for name in names},
+        in_words(epochs.number, run.training_prompts(task), training.batch) if epochs else "",
+    )
 
 
 def lines(found: Sequence[TaskSettings]) -> Iterator[str]:
     """The settings as text: lines for each task, its SFT initialisation and each of its teachers."""
     for of in found:
-        said = {name: f"{_shown(s.value)} ({s.origin})" for name, s in of.settings.items()}
+        said = {name: _said(setting, of.epochs.get(name, "")) for name, setting in of.settings.items()}
         adapters = f", LoRA rank {said['lora']}" if "lora" in said else ""
         recipe = f"; recipe: {of.recipe}" if of.recipe else ""
         yield f"Settings for task {of.task}, student {', '.join(of.students)}{recipe} (in brackets: who set them):"
@@ -143,10 +159,18 @@ def lines(found: Sequence[TaskSettings]) -> Iterator[str]:
         else:
             yield f"  SFT initialisation: steps {said['sft_steps']}: methods begin from the untouched student"
         for teacher in of.teachers:
-            tuned = [f"{name} {_shown(s.value)} ({s.origin})" for name, s in teacher.settings.items()]
+            tuned = [
+                f"{_TEACHERS[name]} {_said(setting, teacher.epochs if name == 'steps' else '')}"
+                for name, setting in teacher.settings.items()
+            ]
             what = f"fine-tuned on the references first, {', '.join(tuned)}" if tuned else "used as it is"
-            yield f"  teacher {teacher.teacher}: {what.replace('lr ', 'learning rate ').replace('lora ', 'LoRA rank ')}"
+            yield f"  teacher {teacher.teacher}: {what}"
 
 
-def _shown(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+_TEACHERS = {"steps": "steps", "lr": "learning rate", "lora": "LoRA rank", "select": "checkpoint"}
+
+
+def _said(setting: Setting, why: str) -> str:
+    """A value, who set it, and why."""
+    value = f"{setting.value:g}" if isinstance(setting.value, float) else str(setting.value)
+    return f"{value} ({setting.origin}{f': {why}' if why else ''})"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plad_bench.contract.errors import MissingError, NothingSelectedError, UsageError
+from plad_bench.contract.errors import MissingError, NothingSelectedError, PladBenchError, UsageError
 from plad_bench.contract.names import BOARD_NAME
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from plad_bench.execute.tuning import Tuner
     from plad_bench.plan.boardfile import Contribution
     from plad_bench.plan.cell import Cell
+    from plad_bench.plan.chosen import Chosen
     from plad_bench.running.effective import TaskSettings
 
 SLOW = 1e-4
@@ -52,6 +54,8 @@ class Planned:
     """By teacher label and split: the account of the rows of recorded responses."""
     rerun: str = "missing"
     """Which cells run although there is a record of them."""
+    unread: bool = False
+    """Whether settings would follow from data that is not here."""
     tuner: Tuner | None = None
     """What chooses the methods' settings, where they are tuned; until all trials are done, cells have the defaults."""
 
@@ -223,8 +227,17 @@ class Planned:
         return [cell for cell in self.cells if cell.skip]
 
 
-def prepare(registry: Registry, options: Mapping[str, Any], gpus: tuple[int, ...]) -> Planned:
-    """Resolve all options and determine the work to do, without doing any of it."""
+def prepare(
+    registry: Registry,
+    options: Mapping[str, Any],
+    gpus: tuple[int, ...],
+    data: Mapping[str, Prepared] | None = None,
+) -> Planned:
+    """Resolve all options and determine the work to do, without doing any of it.
+
+    `data` is what is known of tasks, by label; that of others is read where it is here, and their settings follow from
+    it.
+    """
     from plad_bench.contract import hub
     from plad_bench.contract.protocol import settings
     from plad_bench.execute import tuning
@@ -254,6 +267,9 @@ def prepare(registry: Registry, options: Mapping[str, Any], gpus: tuple[int, ...
     board = boardfile.BoardFile() if unbound else boardfile.read(directory / "board.toml")
     hub.pin(board.commits)
     explicit = {name: options[name] for name in settings()}
+    shipped = [p for t in tasks if (p := t.component.artifacts()) is not None]
+    store = Store(options["store"].expanduser().resolve(), shipped)
+    read = TrainingPrompts(store, options["limit"], dict(data or {}))
     if explicit["backend"] == "auto":  # an existing board determines the backend
         explicit["backend"] = None if board.protocol else backends.best(gpu=bool(gpus))
     named = options["metrics"] or ",".join(board.metrics) or None
@@ -269,6 +285,7 @@ def prepare(registry: Registry, options: Mapping[str, Any], gpus: tuple[int, ...
         metrics=named,
         seeds=options["seeds"] or board.seeds_asked or 1,
         threads=options["threads"],
+        training_prompts=read.count,
         # By default the device determines the precision: bf16 on a GPU, the task's float32 on a CPU.
         overrides={
             t.label: ({"precision": "bf16"} if gpus else {}) | boardfile.overrides(board, t.component.name, explicit)
@@ -278,7 +295,6 @@ def prepare(registry: Registry, options: Mapping[str, Any], gpus: tuple[int, ...
     cells = matrix.cells(run, registry)
     protocols: dict[str, Protocol] = {t.component.name: run.protocols[t.label] for t in tasks}
     metrics = [m.label for chosen in run.metrics.values() for m in chosen]
-    shipped = [p for t in tasks if (p := t.component.artifacts()) is not None]
     planned = Planned(
         cells=cells,
         todo=[],
@@ -288,7 +304,7 @@ def prepare(registry: Registry, options: Mapping[str, Any], gpus: tuple[int, ...
             name, protocols, metrics, run.seeds, versions=_versions(cells), afresh=bool(unbound)
         ),
         directory=directory,
-        store=Store(options["store"].expanduser().resolve(), shipped),
+        store=store,
         force=options["force"],
         rerun=options["rerun"],
         settings=effective.settings(
@@ -304,8 +320,51 @@ def prepare(registry: Registry, options: Mapping[str, Any], gpus: tuple[int, ...
         again = options["rerun"] == "failed"
         planned.tuner = tuning.Tuner(cells, directory, board.primary, registry, again=again)
     planned.sort()
+    planned.data = {c.task.label: read.data[c.task.label] for c in planned.todo if c.task.label in read.data}
+    planned.unread = read.unknown
     planned.tune()  # as far as there are records
     return planned
+
+
+def prepare_run(registry: Registry, options: Mapping[str, Any], gpus: tuple[int, ...]) -> Planned:
+    """As `prepare`; where settings follow from data that is not here, it is downloaded. Errors as `Planned.ready`."""
+    planned = prepare(registry, options, gpus)
+    if not planned.unread:
+        return planned
+    planned.ready(options["max_cost"], download=True)
+    return prepare(registry, options, gpus, planned.data)
+
+
+@dataclass
+class TrainingPrompts:
+    """Counts the training prompts of tasks, reading each task at most once."""
+
+    store: Store
+    limit: int | None
+    data: dict[str, Prepared]
+    """By task label."""
+    unknown: bool = False
+    """Whether a count was asked for that needs data which is not here."""
+
+    def count(self, task: Chosen) -> int | None:
+        """The number of training prompts that a run uses; None if the task's data is not here, or unusable."""
+        if task.label not in self.data and (found := self._read(task)) is not None:
+            self.data[task.label] = found
+        if task.label not in self.data:
+            self.unknown = True
+            return self.limit or None
+        return min(int(self.data[task.label].counts["train_prompts"]), self.limit or sys.maxsize)
+
+    def _read(self, task: Chosen) -> Prepared | None:
+        from plad_bench.execute.stages.data import Prepared, preview
+        from plad_bench.plan.stages import data_of
+
+        if (made := self.store.find(data_of(task).key)) is not None:
+            return Prepared(counts=made.manifest["counts"], notes=made.manifest["notes"])
+        try:
+            return preview(task) if task.component.hub(task.params) is None else None
+        except PladBenchError:  # reported where the run needs the data
+            return None
 
 
 def _versions(cells: Sequence[Cell]) -> dict[str, tuple[str, ...]]:

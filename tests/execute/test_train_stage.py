@@ -147,3 +147,75 @@ def test_uld_runs_where_the_tokenizers_differ(world):
     weightless = world.train("uld", params={"data": "teacher", "weight": 0})
     assert tiny.curve(trained)[0]["loss"] > tiny.curve(weightless)[0]["loss"]
     assert tiny.curve(weightless)[0]["loss"] == pytest.approx(tiny.curve(world.train("seqkd"))[0]["loss"], rel=1e-5)
+
+
+SELECT = {"metric": {}, "max_new_tokens": 8, "points": 4, "prompts": 5}
+
+
+def teacher(world, values, **more):
+    """A fine-tuning of 8 steps whose checkpoints have these values, and its weights after each measured step."""
+    from plad_bench.execute.stages import train
+
+    seen, left = [], iter(values)
+
+    def scorer_of(context, named):
+        assert named["name"] == "rouge-l"
+        return lambda examples: [next(left) for _ in examples[:1]]
+
+    class Watched(train_selection().Selection):
+        def after(self, number, loss):
+            reported = super().after(number, loss)
+            if number + 1 in self.points:
+                seen.append({name: value.detach().clone() for name, value in self.model.state_dict().items()})
+            return reported
+
+    spec = {"steps": 8, "lr": 1e-2, "batch": 6, "seed": 0, "precision": "float32", "select": SELECT, **more}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "scorer_of", scorer_of)
+        patch.setattr(train_selection(), "Selection", Watched)
+        job = {"method": tiny.named("method", "sft"), "select": tiny.named("metric", "rouge-l")}
+        return world.run("train", spec, job=job), seen
+
+
+def train_selection():
+    from plad_bench.learn import selection
+
+    return selection
+
+
+@pytest.mark.parametrize(
+    ("values", "best"), [([0.1, 0.4, 0.2, 0.3], 1), ([0.1, 0.2, 0.2, 0.9], 3), ([math.nan, 0.0, 0.0, math.nan], 1)]
+)
+def test_the_best_checkpoint_of_a_teacher_is_kept_and_recorded(world, values, best):
+    made, seen = teacher(world, values)
+    kept = tiny.weights(made)
+    assert all((kept[name] == seen[best][name]).all() for name in kept)
+    assert not all((kept[name] == seen[(best + 1) % 4][name]).all() for name in kept)
+    told = made.manifest["notes"]["selected"]
+    assert (told["metric"], told["step"]) == ("rouge-l", 2 * (best + 1))
+    assert list(told["values"].values()) == [None if math.isnan(value) else value for value in values]
+
+
+def test_a_choice_changes_neither_the_training_nor_the_settings_of_generation(world):
+    made, _ = teacher(world, [0.1, 0.2, 0.3, 0.4])
+    spec = {"steps": 8, "lr": 1e-2, "batch": 6, "seed": 0, "precision": "float32"}
+    plain = world.run("train", spec, job={"method": tiny.named("method", "sft")})
+    same_weights(made, plain)
+    name = "model/generation_config.json"
+    assert (made.path / name).read_text() == (plain.path / name).read_text()
+
+
+def test_the_best_adapters_are_merged(world):
+    first, last = (tiny.weights(teacher(world, values, lora=2)[0]) for values in ([2, 1, 1, 1], [1, 1, 1, 2]))
+    assert any((first[name] != last[name]).any() for name in first)
+    plain = tiny.weights(teacher(world, [1, 1, 1, 2], lora=2)[0])
+    assert all((plain[name] == last[name]).all() for name in last)
+
+
+def test_greedy_responses_to_validation_prompts_are_scored(world):
+    spec = {"steps": 12, "lr": 1e-2, "batch": 6, "seed": 0, "precision": "float32", "select": SELECT}
+    job = {"method": tiny.named("method", "sft"), "select": tiny.named("metric", "rouge-l")}
+    told = world.run("train", spec, job=job).manifest["notes"]["selected"]
+    assert list(told["values"]) == ["3", "6", "9", "12"]
+    assert all(0 <= value <= 1 for value in told["values"].values())
+    assert told["values"]["12"] > 0

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from plad_bench import HubModel
 from plad_bench.cli.main import cli
+from plad_bench.contract.errors import UsageError
 from plad_bench.contract.protocol import Protocol
 from plad_bench.plan import defaults, matrix, recipes, spec
 from plad_bench.plan.chosen import choose
@@ -44,7 +45,7 @@ def test_students_from_scratch_have_the_settings_of_their_task():
 def test_a_pretrained_student_has_those_of_its_recipe(student):
     run = build(student=student)
     recipe = run.recipes["demo"]
-    assert run.protocols["demo"] == replace(Protocol(max_new_tokens=80), **recipe.values)
+    assert run.protocols["demo"] == replace(Protocol(max_new_tokens=80), **recipe.values())
     assert run.protocols["demo"].lr < Protocol().lr
 
 
@@ -129,12 +130,43 @@ def teachers(**options):
 
 
 def test_a_base_teacher_is_fine_tuned_and_an_instruct_teacher_used_as_it_is():
-    assert teachers(student="smollm-135m") == {"smollm-1.7b[steps=500,lr=2e-05]"}
+    assert teachers(student="smollm-135m") == {"smollm-1.7b[steps=500,lr=2e-05,select=best]"}
     assert teachers(student="smollm-135m", teacher="qwen-7b-instruct") == {"qwen-7b-instruct"}
     assert teachers(student="smollm-135m", teacher="llama-8b[steps=0]") == {"llama-8b[steps=0]"}
     assert teachers(student="smollm-135m", teacher="llama-8b[steps=9]") == {"llama-8b[steps=9,lr=0.0001,lora=16]"}
-    assert teachers(student="smollm-135m", teacher="llama-8b[lr=3e-5]") == {"llama-8b[steps=500,lr=3e-05,lora=16]"}
+    found = teachers(student="smollm-135m", teacher="llama-8b[lr=3e-5]")
+    assert found == {"llama-8b[steps=500,lr=3e-05,lora=16,select=best]"}
+    found = teachers(student="smollm-135m", teacher="llama-8b[select=last]")
+    assert found == {"llama-8b[steps=500,lr=0.0001,lora=16,select=last]"}
     assert teachers(student="tiny") == {"small"}
+
+
+def teacher_stage(**options):
+    (cell,) = [cell for cell in matrix.cells(build(**options), REGISTRY) if cell.row == "teacher"]
+    return cell.plan.teacher_model
+
+
+def test_the_best_checkpoint_is_chosen_by_the_first_metric_that_compares_text_with_references():
+    select = {"student": "tiny", "teacher": "small[select=best]", "methods": "seqkd"}
+    assert "select" not in teacher_stage(student="tiny", methods="seqkd").spec
+    chosen = {task: teacher_stage(task=task, **select).spec["select"] for task in ("demo", "hh", "gsm8k")}
+    assert {task: spec["metric"]["name"] for task, spec in chosen.items()} == {
+        "demo": "slot-errors",
+        "hh": "rouge-l",
+        "gsm8k": "final-answer",
+    }
+    assert {spec["points"] for spec in chosen.values()} == {4}
+    assert teacher_stage(metrics="length", **select).key == teacher_stage(**select).key
+    task = replace(choose(REGISTRY, "task", "demo")[0].component, metrics=("length",))
+    plan_ = next(iter(matrix.cells(build(**select), REGISTRY))).plan
+    with pytest.raises(UsageError, match=r"small\[select=best\]: no metric of demo compares"):
+        _ = replace(
+            plan_, validation=matrix.validation_metric(with_component(plan_.task, task), REGISTRY)
+        ).teacher_model
+
+
+def with_component(chosen, component):
+    return replace(chosen, registered=replace(chosen.registered, component=component))
 
 
 def test_task_and_board_of_a_run_that_names_none():
@@ -161,14 +193,58 @@ def test_plan_says_the_settings_and_who_chose_them(tmp_path):
     assert "recipe: full fine-tuning, 20 M to 0.3 B parameters (in brackets: who set them):" in shown.stderr
     assert (
         "  methods: steps 7 (option), learning rate 0.0001 (recipe), batch 8 (recipe), precision float32 (task)\n"
-        "  SFT initialisation: steps 500 (recipe), learning rate 0.0003 (recipe)\n"
+        "  SFT initialisation: steps 500 (recipe: its maximum, 1.4 epochs of 2,915 prompts at batch 8), "
+        "learning rate 0.0003 (recipe)\n"
     ) in shown.stderr
-    assert "steps 500 (recipe), learning rate 0.0001 (recipe)\n" in shown.stderr
+    taught = "steps 274 (recipe: 3 epochs of 2,915 prompts at batch 32), learning rate 0.0001 (recipe), "
+    taught += "checkpoint best (recipe)\n"
+    assert taught in shown.stderr
     (board,) = [tmp_path / "b" / "demo-base"]
     board.mkdir(parents=True)
     (board / "board.toml").write_text("[protocol]\nlr = 3e-4\n")
     told = json.loads(plan(tmp_path, *options, *named, "--json").stdout)["settings"]
     assert told[0]["settings"]["lr"] == {"value": 3e-4, "origin": "board"}
+
+
+@pytest.mark.parametrize(
+    ("epochs", "prompts", "batch", "steps", "words"),
+    [
+        (3, 2915, 32, 274, "3 epochs of 2,915 prompts at batch 32"),
+        (3, 116_722, 32, 500, "its maximum, 0.14 epochs of 116,722 prompts at batch 32"),
+        (3, 72, 32, 50, "its minimum, 22 epochs of 72 prompts at batch 32"),
+        (1, None, 32, 500, "its maximum, as the data is not here"),
+    ],
+)
+def test_steps_follow_from_epochs_within_bounds(epochs, prompts, batch, steps, words):
+    assert recipes.steps(epochs, prompts, batch) == steps
+    assert recipes.in_words(epochs, prompts, batch) == words
+
+
+def test_the_steps_of_a_recipe_follow_from_the_data_and_the_batch(tmp_path):
+    rows = [json.dumps({"prompt": f"walk {i} by river {7 * i}", "response": f"{i} is long"}) for i in range(400)]
+    (tmp_path / "mine.jsonl").write_text("\n".join(rows))
+    base = model(tmp_path / "base")
+    options = (
+        "--task",
+        f"jsonl[path={tmp_path / 'mine.jsonl'}]",
+        "--methods",
+        "seqkd",
+        "--teacher",
+        f"hf[path={base}]",
+    )
+
+    def steps(*more):
+        shown = json.loads(plan(tmp_path, *options, "--student", f"hf[path={base}]", "--json", *more).stdout)
+        (told,) = shown["settings"]
+        (counts,) = shown["data"].values()
+        made = told["settings"]["steps"]
+        return made["value"], made["origin"], told["epochs"].get("steps"), int(counts["train_prompts"])
+
+    value, origin, why, prompts = steps("--batch", "8")
+    assert (value, origin) == (-(-3 * prompts // 8), "recipe")
+    assert why == f"3 epochs of {prompts} prompts at batch 8"
+    assert steps("--batch", "8", "--limit", "200")[0] == 75
+    assert steps("--steps", "7")[:3] == (7, "option", None)
 
 
 def test_plan_of_the_demo_says_that_its_task_chose(tmp_path):

@@ -14,7 +14,7 @@ from synthetic import component, put, put_samples, realistic, record, with_sampl
 
 from plad_bench.leaderboard.board import load
 from plad_bench.records.text import printable
-from plad_bench.render import html
+from plad_bench.render import html, markdown
 from plad_bench.render.write import render_board
 
 
@@ -230,6 +230,18 @@ def test_huge_and_missing_numbers_are_shown_as_what_they_are(tmp_path):
     cells = [cell for table in Page(source).tables for row in table for cell in row]
     assert any(cell.startswith("1e+99") for cell in cells)
     assert not re.search(r'data-key="[^"]*(nan|inf)', source, re.IGNORECASE)
+
+
+def test_a_page_names_the_checkpoint_of_a_teacher(tmp_path):
+    told = {"metric": "rouge-l", "values": {"69": 0.1, "137": 0.3, "206": 0.2, "274": 0.2}, "step": 137}
+    told_wrongly = {"metric": "rouge-l", "values": [], "step": 137}
+    columns = {"length": (np.arange(20.0), None, "words")}
+    for name, notes, expected in (("a", told, True), ("b", told_wrongly, False), ("c", None, False)):
+        provenance = {"code": "1a2b3c4", "notes": {"teacher": {"selected": notes}}}
+        put(tmp_path / name, *record("teacher", columns=columns, params={}, provenance=provenance))
+        shown = load(tmp_path / name)
+        words = "teacher: its best checkpoint of 4 (after 137 steps) by "
+        assert [words in page for page in (html.render(shown), markdown.render(shown))] == [expected, expected]
 
 
 def test_without_records_there_is_a_page(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import statistics
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,15 @@ from plad_bench.contract.errors import StageError
 from plad_bench.contract.jsonlines import write_lines
 from plad_bench.contract.objectives import PairObjective
 from plad_bench.execute.stages.corpus import Corpus, count
-from plad_bench.execute.stages.files import CURVE, MODEL, read_prompts
+from plad_bench.execute.stages.files import CURVE, MODEL, read_prompts, scored
+from plad_bench.execute.stages.score import scorer_of
 from plad_bench.execute.worker import Context
 
 if TYPE_CHECKING:
+    from plad_bench.learn.selection import Selection
     from plad_bench.learn.sequences import Encoder
     from plad_bench.learn.steps import PairSteps, TokenSteps
+    from plad_bench.learn.training import Steps
 
 MOST_REPEATS = 64
 """Maximum number of times that a step trains on the same prompt. More is a mistake, and takes very long."""
@@ -53,10 +57,11 @@ def _train(context: Context) -> None:
     adapted = adapters.adapt(model, spec["lora"], spec["seed"]) if "lora" in spec else None
     make = _pairs if isinstance(method.component.objective, PairObjective) else _tokens
     module, data = make(context, model, method, Corpus(prompts, encoded, encoder), order)
+    selection = _selection(context, model, tokenizer, encoder, data) if "select" in spec else None
     context.usage.loaded()
     result = training.train(
         module,
-        data,
+        selection or data,
         steps=spec["steps"],
         lr=spec["lr"],
         seed=spec["seed"],
@@ -73,8 +78,49 @@ def _train(context: Context) -> None:
     context.cost["tokens_read"] = result.read
     context.cost["step_milliseconds"] = statistics.median(result.milliseconds)
     context.cost["peak_memory_bytes"] = models.peak_memory(context.device)
+    if selection is not None:
+        selection.take_best()
+        context.notes["selected"] = _selected(context, selection)
     models.save(adapters.merge(adapted) if adapted else model, tokenizer, context.out / MODEL)
     write_lines(context.out / CURVE, result.curve)
+
+
+def _selection(context: Context, model: Any, tokenizer: Any, encoder: Encoder, data: Steps) -> Selection:
+    """The steps of a training whose best checkpoint is kept, by scores of greedy responses to validation prompts."""
+    import torch
+
+    from plad_bench.contract.memory_policy import MemoryPolicy
+    from plad_bench.learn.generation import Decoding, generate
+    from plad_bench.learn.selection import Selection, points
+
+    spec = context.spec["select"]
+    room = encoder.context - spec["max_new_tokens"]
+    limit = min(spec["prompts"], context.spec.get("limit") or spec["prompts"])
+    prompts = read_prompts(context.inputs["data"], "validation", limit)
+    prompts = [p for p in prompts if len(encoder.prompt(p.prompt)) <= room]
+    score, decoding = scorer_of(context, context.job["select"]), Decoding(max_new_tokens=spec["max_new_tokens"])
+
+    def measure() -> float:
+        settings = model.generation_config
+        model.eval()
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=context.spec["precision"] == "bf16"):
+            made = generate(model, tokenizer, [p.prompt for p in prompts], decoding, memory_policy=MemoryPolicy())
+        model.train()
+        model.generation_config = settings
+        values = score([scored(p, response.text) for p, response in zip(prompts, made, strict=True)])
+        known = [value for value in values if not math.isnan(value)]
+        return statistics.mean(known) if known else math.nan
+
+    steps = context.spec["steps"]
+    return Selection(data, model, measure, points(steps, spec["points"]), context.partial / "selection")
+
+
+def _selected(context: Context, selection: Selection) -> dict[str, Any]:
+    """For the record: the metric, its values in its own direction by number of steps, and the step that was kept."""
+    metric = context.chosen("select")
+    sign = 1 if metric.component.better == "higher" else -1
+    values = {str(step): None if math.isnan(v) else sign * v for step, v in sorted(selection.values.items())}
+    return {"metric": metric.label, "values": values, "step": selection.best}
 
 
 def _tokens(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from plad_bench import Access, Params, Training, param
 
 EVERYTHING = frozenset({Access.TEXT, Access.TOKEN_LOGPROBS, Access.TOP_K, Access.LOGITS})
@@ -22,9 +24,12 @@ class TrainingParams(Params):
     """Peak learning rate of the fine-tuning. If unset, the recipe's."""
     lora: int | None = param(None, ge=0, source="ours")
     """LoRA rank of the fine-tuning; 0 trains all weights. If unset, 16 above 2 B parameters, and 0 below."""
+    select: Literal["best", "last"] | None = param(None, source="ours", unsaid=True)
+    """Which checkpoint of the fine-tuning to use: the best by the task's metric on validation prompts, or the last. If
+    unset, the best where the recipe sets the steps, and the last otherwise."""
 
     def training(self) -> Training | None:
         """The fine-tuning, or None if there is none."""
         if not self.steps:
             return None
-        return Training(steps=self.steps, lr=self.lr or CAUTIOUS_LR, lora=self.lora or 0)
+        return Training(steps=self.steps, lr=self.lr or CAUTIOUS_LR, lora=self.lora or 0, select=self.select or "last")
