@@ -153,6 +153,8 @@ class Group:
     """Counts of the data stage by name."""
     samples: tuple[Shown, ...] = ()
     """Responses of baselines and rows, in this order, to some prompts, if the task's text may be shown."""
+    sizes: Mapping[str, float] = field(default_factory=dict)
+    """Numbers of parameters of `student` and `teacher`, as far as records have them."""
     sampled: tuple[SampledInfo, ...] = ()
     """Statistics of sampled responses, by metric in the order of `metrics`, then by k; values of all samples together
     last. Empty without --evaluate-samples."""
@@ -318,6 +320,7 @@ def _group(cells: Sequence[LoadedRecord], settings: BoardFile, complain: Complai
         absent=_absent([*done, *others], named),
         data={n.removeprefix("data."): v for n, v in first.counts.items() if n.startswith("data.")},
         samples=samples.side_by_side([[by_id[of] for of in row.cells] for row in shown], primary, complain),
+        sizes=_sizes(done),
         sampled=sampled,
         thinking=_thinking(done),
         selected=next(filter(None, map(_selected, done)), None),
@@ -341,6 +344,17 @@ def _selected(cell: LoadedRecord) -> BestCheckpoint | None:
         case {"metric": str(metric), "step": int(step), "values": {**values}} if values:
             return BestCheckpoint(metric, step, len(values))
     return None
+
+
+def _sizes(cells: Iterable[LoadedRecord]) -> dict[str, float]:
+    """The numbers of parameters of teacher and student, from the records of their responses."""
+    found = {}
+    for cell in cells:
+        counts, method = cell.record.counts, cell.record.method.name
+        size = counts.get("generate.parameters", counts.get("init.parameters"))
+        if size and method != OUTSIDE:
+            found["teacher" if method == "teacher" else "student"] = size
+    return found
 
 
 def _absent(cells: Iterable[LoadedRecord], named: Mapping[str, str]) -> tuple[Absent, ...]:

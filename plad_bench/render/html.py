@@ -21,7 +21,7 @@ from markupsafe import Markup, escape
 from plad_bench.contract.names import UNLISTED
 from plad_bench.leaderboard.board import Board, Group
 from plad_bench.records import text
-from plad_bench.render import page_model, plots
+from plad_bench.render import overview, page_model, plots
 from plad_bench.render.answer import answer
 from plad_bench.render.pieces import Line, Link, Name, Said, Section, Strong
 from plad_bench.render.templating import draw, source
@@ -75,6 +75,8 @@ def render(board: Board, sections: Sequence[str] = ()) -> str:
         listed=board.name not in UNLISTED,
         script=_script(),
         notes=text.clean(board.settings.notes, 2000),
+        overview=list(overview.sections(board)),
+        sizes=[_drawn([plots.sizes(of, size) for size in _SIZES]) for of in overview.plots(board)],
         parts=[_part(board, group) for group in board.groups],
         left_out=list(page_model.left_out(board)),
         sections=[text.printable(section).strip() for section in sections if section.strip()],
@@ -97,17 +99,25 @@ def _part(board: Board, group: Group) -> Part:
     counts: dict[str, int] = {}
     for row in group.rows:
         counts[page_model.access(row)] = counts.get(page_model.access(row), 0) + 1
-    drawn = [[draw(group, size) for size in (plots.WIDE, plots.NARROW)] for _, _, draw in plots.ALL]
+    drawn = [[draw(group, size) for size in _SIZES] for _, _, draw in plots.ALL]
     return Part(
         group=group,
         answer=answer(group),
         setting=page_model.setting(group),
         sections=tuple(page_model.sections(group, board.settings.docs)),
         tiers=tuple((access, counts[access]) for access in sorted(counts, key=_tier)),
-        plots=tuple(Markup("".join(filter(None, of))) for of in drawn if any(of)),  # noqa: S704  our template escaped it
+        plots=tuple(_drawn(of) for of in drawn if any(of)),
         samples=_samples(group),
         more_samples=page_model.more_samples(board, group),
     )
+
+
+_SIZES = (plots.WIDE, plots.NARROW)
+
+
+def _drawn(of: Iterable[str | None]) -> Markup:
+    """A plot in each size."""
+    return Markup("".join(filter(None, of)))  # noqa: S704  our template escaped it
 
 
 def _tier(access: str) -> tuple[int, str]:

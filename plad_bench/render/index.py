@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from plad_bench.leaderboard.across_tasks import Panel, Standing, panels
+from plad_bench.leaderboard.across_tasks import panels
 from plad_bench.leaderboard.board import Board, Group
-from plad_bench.records import text
 from plad_bench.records.text import NONE
-from plad_bench.render import page_model, pieces
+from plad_bench.render import across, page_model, pieces
 from plad_bench.render.pieces import Column, Entry, Line, Link, Name, Section, Table, joined
 
 TITLE = "Boards"
@@ -24,7 +23,7 @@ def sections(boards: Sequence[Board]) -> Iterator[Section]:
     """The parts of the page."""
     yield _boards(boards)
     for panel in panels(boards):
-        yield _across(panel)
+        yield across.section(panel)
 
 
 def _boards(boards: Sequence[Board]) -> Section:
@@ -53,52 +52,3 @@ def _first(group: Group) -> Line:
     names: list[Line] = [(Name(row.label),) for row in group.rows if row.best]
     more: list[Line] = [(f"{len(names) - MOST} more",)] if len(names) > MOST else []
     return joined([*names[:MOST], *more]) or (NONE,)
-
-
-def _across(panel: Panel) -> Section:
-    tasks = [Column((Name(task),), right=True, better="lower") for _, task in panel.boards]
-    mean = [Column(("Mean of ", *page_model.header(panel.metric)), right=True)] if panel.metric else []
-    columns = (
-        Column(("Method",)),
-        Column(("Mean rank",), right=True, better="lower"),
-        *tasks,
-        *mean,
-        Column(("Teacher access",)),
-    )
-    body = tuple(
-        (
-            Entry((Name(of.row.label),)),
-            Entry((_rank(of, panel),), of.rank),
-            *(Entry((str(rank),), rank) for rank in of.ranks),
-            *(Entry((text.number(panel.metric.scale * (of.mean or 0.0), 1),), of.mean) for _ in mean if panel.metric),
-            Entry((pieces.Said(of.row.access),)),
-        )
-        for of in panel.standings
-    )
-    seeds = f"{panel.seeds} seed{'s' if panel.seeds != 1 else ''}"
-    title: Line = ("Across tasks: teacher ", Name(panel.teacher), ", student ", Name(panel.student), f", {seeds}")
-    boards: list[Line] = [(Name(name),) for name in dict.fromkeys(name for name, _ in panel.boards)]
-    note: Line = (
-        "Boards: ",
-        *joined(boards),
-        ". Methods are ranked by their means, among those that are complete on all these boards. The interval of a "
-        "mean rank treats the tasks as a sample (Student's t); there is none if all tasks agree. With few tasks it "
-        "says little.",
-    )
-    if panel.partial:
-        names = [(Name(label), f" ({n} of {len(panel.boards)})") for label, n in panel.partial]
-        note = (*note, " Not complete on all boards: ", *joined(names), ".")
-    return Section(
-        "across",
-        title,
-        table=Table(columns, body, tuple(page_model.access(of.row) for of in panel.standings)),
-        note=note,
-    )
-
-
-def _rank(standing: Standing, panel: Panel) -> str:
-    interval = standing.interval(len(panel.standings))
-    if interval is None:
-        return text.number(standing.rank, 1)
-    low, high = (text.number(end, 1) for end in interval)
-    return f"{text.number(standing.rank, 1)} ({low} to {high})"

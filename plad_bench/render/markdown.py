@@ -10,8 +10,9 @@ from urllib.parse import quote
 
 from plad_bench.leaderboard.board import Board, Group
 from plad_bench.leaderboard.metric_info import MetricInfo
+from plad_bench.leaderboard.sizes import SizeSeries
 from plad_bench.records.text import code, escape
-from plad_bench.render import page_model
+from plad_bench.render import overview, page_model
 from plad_bench.render.answer import answer
 from plad_bench.render.pieces import Line, Link, Name, Said, Section, Strong, Table
 
@@ -19,13 +20,19 @@ MADE = "<!-- Written by `plad-bench leaderboard`; do not edit. -->"
 """The first line of the page over all boards, by which `leaderboard` knows that it may overwrite the file."""
 
 
-def render(board: Board, plots: Mapping[tuple[int, str], str] | None = None, sections: Sequence[str] = ()) -> str:
+def render(
+    board: Board,
+    plots: Mapping[tuple[int, str], str] | None = None,
+    sections: Sequence[str] = (),
+    sizes: Mapping[str, SizeSeries] | None = None,
+) -> str:
     """The page of a board.
 
     Args:
         board: what to show.
         plots: (index of a group, title of the plot) -> the path of its SVG, relative to the page.
         sections: markdown of plugins, placed before "How to reproduce".
+        sizes: path of an SVG, relative to the page -> what it shows.
     """
     parts = [f"# {escape(board.title)}"]
     if board.settings.notes:
@@ -33,6 +40,9 @@ def render(board: Board, plots: Mapping[tuple[int, str], str] | None = None, sec
     if not board.groups:
         parts.append("No records yet.")
     several = len(board.groups) > 1
+    parts += blocks(overview.sections(board), "##")
+    for path, of in (sizes or {}).items():
+        parts.append(f"![{escape(of.metric.name)} by size of the {of.varied}]({path})")
     for index, group in enumerate(board.groups):
         if several:
             parts.append(f"## {code(group.task)}, teacher {code(group.teacher)}, student {code(group.student)}")

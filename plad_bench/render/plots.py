@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from plad_bench.leaderboard.board import Group, Row
 from plad_bench.leaderboard.metric_info import MetricInfo
+from plad_bench.leaderboard.sizes import SizeSeries
 from plad_bench.records import text
 from plad_bench.records.schema import TuningPart
 from plad_bench.render.templating import draw
@@ -365,6 +366,70 @@ def _scatter(
         points=points,
         labels=_placed([(points[k], rows[k].name) for k in order], points, line, (left + 4, top, right, bottom)),
         front=" ".join(f"{a},{b}" for a, b in line),
+    )
+
+
+def sizes(of_series: SizeSeries, size: Size | None = None) -> str:
+    """The primary metric of each row against the size of the student, or of the teacher.
+
+    Args:
+        of_series: what to draw.
+        size: for a plot within a page, whose style it takes; None for a file of its own.
+    """
+    of, metric = size or WIDE, of_series.metric
+    found: dict[str, list[tuple[float, Row]]] = {}
+    for parameters, group in of_series.groups:
+        baselines = (row for row in group.baselines if row.method != "student")
+        for row in (*group.rows, *baselines):
+            if _finite(row, metric):
+                found.setdefault(row.identity, []).append((parameters, row))
+    paths = [path for path in found.values() if len(path) > 1][:MOST]
+    marks = [[(parameters, Mark.of(row, metric, of.label)) for parameters, row in path] for path in paths]
+    ends = sorted({parameters for parameters, _ in of_series.groups})
+    room = max((_width(path[0][1].name) for path in marks), default=0.0)
+    left, right, top = 56.0, _pixel(of.width - 24 - room), 60.0
+    bottom = max(400.0, top + _LINE * len(marks))
+    x = Axis(ends[0] / 1.15, ends[-1] * 1.15, left, right, log=True)
+    bounds = [end for path in marks for _, mark in path for end in (mark.low, mark.high)] or [0.0, 1.0]
+    y = _padded(min(bounds), max(bounds), bottom, top)
+    names = _spread([y.at(path[-1][1].value) for path in marks], top, bottom)
+    lines = [
+        {
+            "points": " ".join(f"{x.at(parameters)},{y.at(mark.value)}" for parameters, mark in path),
+            "dots": [
+                Point(x.at(n), y.at(m.value), y.at(m.low), y.at(m.high), f"{m.title}; {text.amount(n)}", best=m.best)
+                for n, m in path
+            ],
+            "end": (x.at(path[-1][0]), y.at(path[-1][1].value)),
+            "label": label,
+            "name": path[0][1].name,
+            "best": all(mark.best for _, mark in path),
+        }
+        for path, label in zip(marks, names, strict=True)
+    ]
+    other = "teacher" if of_series.varied == "student" else "student"
+    left_out = [f"size unknown: {', '.join(text.clean(name, of.label) for name in of_series.unknown)}"]
+    captions = [
+        f"parameters of the {of_series.varied}, log scale",
+        f"task {text.clean(of_series.task, of.label)}, {other} {text.clean(of_series.other, of.label)}",
+        *(left_out if of_series.unknown else []),
+    ]
+    return draw(
+        "sizes.svg.j2",
+        size=size,
+        title=f"{text.clean(metric.name, of.label)} by size of the {of_series.varied}",
+        width=of.width,
+        height=bottom + 30 + 18 * len(captions),
+        left=left,
+        right=right,
+        top=top,
+        bottom=bottom,
+        x_ticks=_apart([{"at": x.at(n), "text": text.amount(n)} for n in ends]),
+        y_ticks=_ticks(y),
+        middle=_pixel((left + right) / 2),
+        captions=captions,
+        y_label=_name(metric),
+        lines=lines,
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from plad_bench.contract.names import UNLISTED, slug
 from plad_bench.leaderboard import gc_pause
 from plad_bench.leaderboard.board import Board, load
-from plad_bench.render import html, index, markdown, plots
+from plad_bench.render import html, index, markdown, overview, plots
 
 
 def render_board(directory: Path, sections: Sequence[str] = ()) -> dict[Path, bytes]:
@@ -33,8 +33,12 @@ def render(board: Board, directory: Path, sections: Sequence[str] = ()) -> dict[
             if svg is not None:
                 drawn[place, title] = f"plots/{prefix}{name}.svg"
                 files[directory / "plots" / f"{prefix}{name}.svg"] = svg.encode()
+    by_size = {}
+    for place, of_series in enumerate(overview.plots(board), start=1):
+        by_size[f"plots/size-{place}.svg"] = of_series
+        files[directory / "plots" / f"size-{place}.svg"] = plots.sizes(of_series).encode()
     return {
-        directory / "README.md": markdown.render(board, drawn, sections).encode(),
+        directory / "README.md": markdown.render(board, drawn, sections, by_size).encode(),
         directory / "index.html": html.render(board, sections).encode(),
         **files,
     }

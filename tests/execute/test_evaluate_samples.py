@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from plad_bench.cli.main import cli
 from plad_bench.contract.examples import Response
+from plad_bench.contract.memory_policy import MemoryPolicy
 from plad_bench.execute import recording
 from plad_bench.execute.stages import files, score
 from plad_bench.execute.store import Artifact
@@ -111,6 +112,20 @@ def test_each_sample_has_the_value_that_it_would_have_alone(stage):
 def test_diversity_is_of_the_samples_of_one_prompt(stage):
     values, _ = stage("sample-diversity", n=1)
     assert values == {"x": [pytest.approx(4 / 6)] * 3, "y": [pytest.approx(3 / 9)] * 3}
+
+
+def test_samples_do_not_depend_on_the_micro_batch_and_their_seeds_differ(tmp_path):
+    world = tiny.World(tmp_path)
+    sampling = {"temperature": 0.7, "top_k": 0, "seed": 0, "samples": 2}
+    spec = {"split": "validation", "max_new_tokens": 6, "backend": "transformers", "precision": "float32", **sampling}
+    one, other = (
+        (world.run("generate", spec, memory_policy=MemoryPolicy(micro_batch=size)).path / files.RESPONSES).read_text()
+        for size in (12, 5)
+    )
+    assert one == other
+    first, second = zip(*([r["text"] for r in json.loads(line)["responses"]] for line in one.splitlines()), strict=True)
+    assert first != second
+    assert world.last.counts["parameters"] == sum(p.numel() for p in tiny.llama(1).parameters())
 
 
 # -------------------------------------------------------------------------------------------------------- the record

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from plad_bench.contract.examples import Response
 from plad_bench.contract.jsonlines import write_lines
+from plad_bench.contract.models import HubModel
 from plad_bench.execute.stages.files import MODEL, RESPONSES, read_prompts, response_row
 from plad_bench.execute.worker import Context
+from plad_bench.plan.published import parameters
 
 if TYPE_CHECKING:
     from plad_bench.learn.generation import Decoding
@@ -16,10 +18,14 @@ if TYPE_CHECKING:
 
 def run(context: Context) -> None:
     """Write responses.jsonl: for each prompt its responses, as text and as the generated token ids."""
+    from plad_bench.learn import models
     from plad_bench.learn.generation import Decoding
     from plad_bench.learn.seeds import derive
 
     spec = context.spec
+    files, _ = models.located(context.inputs["model"].path / MODEL)
+    if size := parameters(HubModel(id=str(files))):
+        context.counts["parameters"] = size
     prompts = read_prompts(context.inputs["data"], spec["split"], spec.get("limit", 0))
     seed = spec.get("seed", 0)
     rounds = [
