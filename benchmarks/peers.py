@@ -269,6 +269,7 @@ def ours(step: str, work: Work, count: int) -> Turn:
     from plad_bench.contract.objectives import PairObjective
     from plad_bench.contract.registry import Registry
     from plad_bench.learn import training
+    from plad_bench.learn.length import StepCount
 
     registry = Registry.load()
     name, given = METHODS[step]
@@ -284,7 +285,7 @@ def ours(step: str, work: Work, count: int) -> Turn:
 
     with tempfile.TemporaryDirectory() as directory:
         training.train(
-            module, data, steps=count, lr=LR, seed=0, precision="bf16" if work.cuda else "float32",
+            module, data, length=StepCount(count), lr=LR, seed=0, precision="bf16" if work.cuda else "float32",
             device="cuda:0" if work.cuda else "cpu", checkpoint=Path(directory) / "none", progress=progress,
         )  # fmt: skip
     return Turn(losses[0], clock.seconds, 0)

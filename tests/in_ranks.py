@@ -17,9 +17,10 @@ from torch import distributed
 
 from plad_bench.contract.memory_policy import MemoryPolicy
 from plad_bench.learn import ranks, training
+from plad_bench.learn.length import StepCount
 from plad_bench.learn.objectives import PairLoss, TokenLoss
 from plad_bench.learn.rollouts import Rollouts
-from plad_bench.learn.sequences import Tokens, collate, order
+from plad_bench.learn.sequences import Order, Tokens, collate
 from plad_bench.learn.steps import TokenSteps
 
 STEPS, BATCH = 3, 7
@@ -44,7 +45,7 @@ def steps(name, student, cost):
         examples=[f"example-{i}" for i in range(len(SEQUENCES))],
         prompts=prompts,
         fixed=dict.fromkeys(texts, SEQUENCES),
-        order=order([len(p) for p in prompts], BATCH, STEPS, 0),
+        order=Order([len(p) for p in prompts], BATCH, 0),
         rollouts=Rollouts(student, teacher, tiny.tokenizer(), max_new_tokens=5, seed=0, cost=cost),
         validation=[several[0] for several in SEQUENCES],
         cost=cost,
@@ -100,8 +101,8 @@ def full(data):
     """The steps, where the last rank has no room for more than two sequences even before a model sees them."""
     at = data.at
 
-    def short(number):
-        step = at(number)
+    def short(number, share):
+        step = at(number, share)
 
         def micro(size):
             if ranks.rank() == ranks.count() - 1 and size > 2:
@@ -125,7 +126,7 @@ def trained(name, how, directory):
     result = training.train(
         module,
         data,
-        steps=STEPS,
+        length=StepCount(STEPS),
         lr=1e-2,
         seed=0,
         precision="float32",

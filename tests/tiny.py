@@ -193,7 +193,7 @@ class World:
     def _place(self, role: str) -> Path:
         path = self.directory / role
         path.mkdir(parents=True, exist_ok=True)
-        self.inputs[role] = Artifact(path, {"document": {"stage": role, "spec": {}}})
+        self.inputs[role] = Artifact(path, {"key": role, "document": {"stage": role, "spec": {}}})
         return path
 
     def model(self, role: str, model: Any, its_tokenizer: Any = None) -> None:
@@ -229,7 +229,7 @@ class World:
         self.last = made
         stage_function(operation)(made)
         facts = {"counts": made.counts, "cost": made.cost, "notes": made.notes}
-        return Artifact(made.out, {"document": {"stage": operation, "spec": spec}, **facts})
+        return Artifact(made.out, {"key": operation, "document": {"stage": operation, "spec": spec}, **facts})
 
     def train(self, method: str, *, name: str = "", params: Any = None, **spec: Any) -> Artifact:
         """Train the student by a method."""

@@ -152,6 +152,7 @@ class _Pattern(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
-            return checked({self.setting: value})[self.setting]
+            checked({self.setting: value})
         except UsageError as error:
             self.fail(f"{error.message}. {error.remedy}", param, ctx)
+        return value

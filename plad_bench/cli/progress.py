@@ -102,7 +102,7 @@ class Bars(CellWatcher):
         if artifact is not None:
             self.forecast.finished(stage, artifact)
         if failure is not None:
-            self.progress.console.print("[red]failed[/] ", end="")
+            self.progress.console.print("skipped " if failure.skipped else "[red]failed[/] ", end="")
             self.progress.console.print(f"{stage.label}: ", markup=False, highlight=False, end="")
             self.progress.console.print(failure.message, markup=False, highlight=False)
         elif artifact is not None and stage.name not in _QUIET:
@@ -142,7 +142,7 @@ class Lines(CellWatcher):
         if artifact is not None:
             self.forecast.finished(stage, artifact)
         if failure is not None:
-            self._say(f"failed {stage.label}: {failure.message}")
+            self._say(f"{'skipped' if failure.skipped else 'failed'} {stage.label}: {failure.message}")
         elif artifact is not None and stage.name not in _QUIET:
             self._say(f"{stage.label}: done in {artifact.manifest['seconds']:.1f} s")
 

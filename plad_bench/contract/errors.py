@@ -70,5 +70,9 @@ class StageError(PladBenchError):
     """A stage failed for the reason in the message. The cells that depend on it fail; others continue."""
 
 
+class SkippedError(StageError):
+    """A cell cannot be computed under its protocol, for the reason in the message. It is recorded as skipped."""
+
+
 class UnmeasuredError(StageError):
     """A metric cannot be computed for a cell, for the reason in the message. The cell is recorded without it."""

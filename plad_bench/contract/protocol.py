@@ -17,6 +17,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_vali
 from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
+from plad_bench.contract import training_budget
 from plad_bench.contract.errors import UsageError
 from plad_bench.contract.renamed import REMOVED, SETTINGS, present
 
@@ -59,8 +60,11 @@ class Protocol:
         UsageError: if a setting is unknown, has the wrong type, is out of range or is not finite.
     """
 
-    steps: int = setting(300, unit="optimiser steps", page="{} steps", ge=1)
+    steps: int = setting(300, unit="optimiser steps", ge=1)
     """Optimiser steps per method."""
+    budget: Annotated[str, Field(pattern=training_budget.PATTERN)] = setting("", metavar="KIND=AMOUNT", unsaid=True)
+    """Budget of every method's training, at which it stops: steps=300, tokens=5M, device-seconds=600, money=5 or
+    teacher-tokens=2M. It replaces --steps, which remains the limit for teacher-tokens alone."""
     lr: float = setting(1e-3, gt=0)
     """Peak learning rate, shared by all methods."""
     batch: int = setting(32, unit="prompts", page="global batch of {} prompts", ge=1)
@@ -117,7 +121,7 @@ class Protocol:
         if isinstance(given, ArgsKwargs) and given.kwargs:
             if old := sorted(SETTINGS.keys() & given.kwargs.keys()):
                 warnings.warn(f"{old[0]} is now {SETTINGS[old[0]]}", FutureWarning, stacklevel=2)
-            given = ArgsKwargs(given.args, present(given.kwargs))
+            given = ArgsKwargs(given.args, training_budget.normalised(present(given.kwargs)))
         try:
             return validate(given)
         except ValidationError as error:
@@ -132,8 +136,11 @@ def settings() -> dict[str, dict[str, Any]]:
 
 
 def checked(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Validate some settings and return them; an integer given for a float is converted. Errors as `Protocol`."""
-    values = present(values)
+    """Validate some settings and return them in their usual form, such as a float for an integer. Errors as `Protocol`.
+
+    A budget of steps becomes the setting `steps`.
+    """
+    values = training_budget.normalised(present(values))
     whole = asdict(Protocol(**values))
     return {name: whole[name] for name in values}
 

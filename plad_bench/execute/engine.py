@@ -35,6 +35,8 @@ class Failure:
     """A prerequisite is absent (exit code 3)."""
     budget: bool = False
     """The run's budget is spent (exit code 6). Nothing is wrong, and nothing is recorded."""
+    skipped: bool = False
+    """The cell cannot be computed under its protocol, and is recorded as skipped."""
 
 
 @dataclass
@@ -287,8 +289,8 @@ class Engine:
         except (OSError, ValueError):
             return Failure(name, f"its process exited with code {code}", log)
         message = ". ".join(part.rstrip(".") for part in (report["message"], report["remedy"]) if part)
-        kind = report["kind"]
-        return Failure(name, message, log, missing=kind == "missing", budget=kind == "budget")
+        flags = {flag: report["kind"] == flag for flag in ("missing", "budget", "skipped")}
+        return Failure(name, message, log, **flags)
 
     def _abandon(self) -> None:
         for stage in self._waiting.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -141,9 +142,10 @@ class _Reader:
         pairs = 2 if "pairs" in stage.inputs else 1
         signals = [source for role, source in stage.inputs.items() if role.startswith("signals")]
         dense = next((source.inputs["teacher"] for source in signals if not source.spec["k"]), None)
+        steps, seconds = _length(spec, pairs * spec["batch"] * max(1.0, lengths.response))
         work = TrainingWork(
             student=student,
-            steps=spec["steps"],
+            steps=steps,
             batch=pairs * spec["batch"],
             lengths=lengths,
             bf16=spec["precision"] == "bf16",
@@ -154,6 +156,7 @@ class _Reader:
             sampled=spec.get("max_new_tokens", 0),
         )
         found = resources.training(work, self._device)
+        found = replace(found, seconds=seconds or found.seconds)
         if select := spec.get("select"):
             once = resources.generation(
                 student, select["prompts"], lengths, select["max_new_tokens"], self._device, bf16=work.bf16
@@ -236,6 +239,24 @@ class _Reader:
         loaded.no_truncation()
         loaded.no_padding()
         return lambda text: len(loaded.encode(text).ids) + 1
+
+
+def _length(spec: Mapping[str, Any], tokens: float) -> tuple[int, float]:
+    """The steps of a training, and its device-seconds if a budget says them; at most, where steps use the teacher.
+
+    Args:
+        spec: of the training.
+        tokens: that a step trains on.
+    """
+    budget = spec.get("budget", {"kind": "steps"})
+    match budget["kind"]:
+        case "tokens":
+            return math.ceil(budget["amount"] / tokens), 0.0
+        case "device-seconds":
+            return 1, budget["amount"]
+        case "money":
+            return 1, 3600 * budget["amount"] / budget["prices"]["device_hour"]
+    return spec["steps"], 0.0
 
 
 # ------------------------------------------------------------------------------------------------------------- devices

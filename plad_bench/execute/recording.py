@@ -23,8 +23,10 @@ from plad_bench.contract.protocol import Protocol
 from plad_bench.execute import lineage, provenance
 from plad_bench.execute.engine import Failure
 from plad_bench.execute.store import Artifact, Store
+from plad_bench.plan import expenses
 from plad_bench.plan.cell import Cell
 from plad_bench.plan.chosen import Chosen
+from plad_bench.plan.expenses import Facts
 from plad_bench.plan.sampled import Statistic
 from plad_bench.plan.spec import protocol_values
 from plad_bench.plan.stages import Stage, digest
@@ -35,8 +37,6 @@ logger = logging.getLogger("plad_bench")
 
 SAMPLES = 16
 """Prompts, the first by id, whose responses a page shows."""
-Facts: TypeAlias = Mapping[str, Mapping[str, Any]]
-"""Key of a stage -> counts, cost, notes and seconds."""
 ScoresById: TypeAlias = dict[str, float]
 """Example -> value; NaN if it has none."""
 
@@ -439,37 +439,10 @@ def _counts(chain: Sequence[Stage], facts: Facts) -> dict[str, float]:
 
 def _cost(cell: Cell, facts: Facts) -> dict[str, float]:
     """Device-seconds, tokens and memory. The teacher's are those of its training responses, which cells share."""
-    cost: dict[str, float] = {}
-
-    def take(name: str, key: str, *stages: Stage | None) -> None:
-        made = [facts[stage.key]["cost"] for stage in stages if stage and stage.key in facts]
-        if values := [cost_of[key] for cost_of in made if key in cost_of]:
-            cost[name] = round(sum(values), 3)
-
-    if cell.method is not None:
-        used = {stage.name: stage for stage in cell.checkpoint.walk()}
-        teach, sample = used.get("teach"), used.get("sample")
-        take("train_device_seconds", "device_seconds", cell.checkpoint)
-        take("train_energy_wh", "energy_wh", cell.checkpoint)
-        take("tokens_trained", "tokens_trained", cell.checkpoint)
-        take("tokens_read", "tokens_read", cell.checkpoint)
-        take("step_milliseconds", "step_milliseconds", cell.checkpoint)
-        take("teacher_tokens_scored", "teacher_tokens_scored", cell.checkpoint)
-        take("teacher_tokens_cached", "teacher_tokens_cached", cell.checkpoint)
-        take("peak_memory_bytes", "peak_memory_bytes", cell.checkpoint)
-        take("sft_init_device_seconds", "device_seconds", cell.plan.sft_init)
-        signals = [stage for name, stage in used.items() if name.startswith("signals-")]
-        take("signals_bytes", "signals_bytes", *signals)
-        take("signals_tokens", "teacher_tokens_scored", *signals)
-        take("signals_device_seconds", "device_seconds", *signals)
-        take("teacher_device_seconds", "device_seconds", teach)
-        take("teacher_energy_wh", "energy_wh", teach, *signals)
-        take("startup_energy_wh", "startup_energy_wh", cell.checkpoint, teach, *signals)
-        take("teacher_tokens", "tokens_generated", teach)
-        take("teacher_money", "money", teach)
-        take("sample_device_seconds", "device_seconds", sample)
-        take("tokens_generated", "tokens_generated", sample, cell.checkpoint)
-    return cost
+    if cell.method is None:
+        return {}
+    stages = [(stage.name, stage.key) for stage in cell.checkpoint.walk()]
+    return expenses.total(expenses.of_cell(stages, cell.checkpoint.key, cell.plan.sft_init.key), facts)
 
 
 def _write_samples(

@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,9 +121,8 @@ class Run:
                     pending.remove(cell)
                     continue
                 if failed is not None:
-                    record = recording.write_undone(self.board / "cells", cell, failed, self._arguments(cell))
-                    self.failures[cell.id] = failed
-                    counts["failed"] += 1
+                    record = self._write_undone(cell, failed)
+                    counts[record.status] += 1
                 elif all(key in engine.artifacts for key in keys):
                     record = self._write_done(cell, engine.artifacts, accounts)
                     counts["done"] += 1
@@ -154,6 +153,14 @@ class Run:
 
     def _arguments(self, cell: Cell) -> Sequence[str]:
         return self.commands.get(cell.task.label, self.arguments)
+
+    def _write_undone(self, cell: Cell, failed: Failure) -> Record:
+        """Write the record of a cell that cannot be computed under its protocol, or of one that failed."""
+        if not failed.skipped:
+            self.failures[cell.id] = failed
+            return recording.write_undone(self.board / "cells", cell, failed, self._arguments(cell))
+        cell = replace(cell, skip=failed.message)
+        return recording.write_undone(self.board / "cells", cell, None, self._arguments(cell))
 
     def _write_done(self, cell: Cell, artifacts: dict[str, Artifact], accounts: Accounts) -> Record:
         for stage in cell.scores.values():  # with the stages below them that other runs executed

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plad_bench.contract import hub, locks
-from plad_bench.contract.errors import BudgetError, MissingError, PladBenchError, StageError
+from plad_bench.contract.errors import BudgetError, MissingError, PladBenchError, SkippedError, StageError
 from plad_bench.contract.files import unwritable, write_atomically
 from plad_bench.contract.memory_policy import MemoryPolicy
 from plad_bench.contract.money import Budget
@@ -222,7 +222,7 @@ def _disk_is_full(error: Exception) -> bool:
 def _report(path: Path, error: PladBenchError) -> None:
     if path.exists():  # the rank that failed first has reported; the others only lost it
         return
-    kinds = {MissingError: "missing", BudgetError: "budget"}
+    kinds = {MissingError: "missing", BudgetError: "budget", SkippedError: "skipped"}
     kind = next((kind for error_class, kind in kinds.items() if isinstance(error, error_class)), "failed")
     text = json.dumps({"kind": kind, "message": error.message, "remedy": error.remedy})
     write_atomically(path, text.encode())

@@ -36,11 +36,11 @@ class Selection(Steps):
     values: dict[int, float] = field(default_factory=dict)
     """Number of steps -> the value."""
 
-    def at(self, number: int) -> Step:
-        return self.steps.at(number)
+    def at(self, number: int, share: float) -> Step:
+        return self.steps.at(number, share)
 
-    def after(self, number: int, loss: float) -> dict[str, float]:
-        reported = self.steps.after(number, loss)
+    def after(self, number: int, share: float, loss: float, *, ends_part: bool) -> dict[str, float]:
+        reported = self.steps.after(number, share, loss, ends_part=ends_part)
         if number + 1 in self.points and not ranks.rank():
             self._look(number + 1)
         return reported

@@ -218,29 +218,41 @@ class Encoder:
         self.counts[name] = self.counts.get(name, 0) + number
 
 
-def order(lengths: Sequence[int], batch: int, steps: int, seed: int) -> list[list[int]]:
-    """The prompts of every step: `steps` lists of `batch` indices, which depend on prompt lengths and seed alone.
+class Order:
+    """The prompts of every step: `batch` indices, which depend on prompt lengths and seed alone.
 
     Every epoch is shuffled. Within windows of 16 batches (fewer if an epoch has fewer) prompts of similar length share
     a batch, which saves padding, and the batches of a window are shuffled again. The rest of an epoch begins the next
     window. Responses play no part, so all methods see the same prompts in the same order.
     """
-    window, epoch = batch * min(16, max(1, len(lengths) // batch)), 0
-    batches: list[list[int]] = []
-    pending: list[int] = []
-    while len(batches) < steps:
-        random_ = random.Random(derive(seed, "order", epoch))
+
+    def __init__(self, lengths: Sequence[int], batch: int, seed: int) -> None:
+        """`lengths` has the number of tokens of every prompt."""
+        self._lengths, self._batch, self._seed = lengths, batch, seed
+        self._batches: list[list[int]] = []
+        self._pending: list[int] = []
+        self._epoch = 0
+
+    def __getitem__(self, step: int) -> list[int]:
+        """The indices of the prompts of a step."""
+        while len(self._batches) <= step:
+            self._add_epoch()
+        return self._batches[step]
+
+    def _add_epoch(self) -> None:
+        lengths, batch = self._lengths, self._batch
+        window = batch * min(16, max(1, len(lengths) // batch))
+        random_ = random.Random(derive(self._seed, "order", self._epoch))
         indices = list(range(len(lengths)))
         random_.shuffle(indices)
-        pending += indices
-        while len(pending) >= window:
-            taken, pending = pending[:window], pending[window:]
+        self._pending += indices
+        while len(self._pending) >= window:
+            taken, self._pending = self._pending[:window], self._pending[window:]
             taken.sort(key=lambda i: lengths[i])
             alike = [taken[i : i + batch] for i in range(0, window, batch)]
             random_.shuffle(alike)
-            batches += alike
-        epoch += 1
-    return batches[:steps]
+            self._batches += alike
+        self._epoch += 1
 
 
 def pick(count: int, seed: int, step: int, example: str) -> int:

@@ -19,12 +19,10 @@ from plad_bench.learn.memory import fit
 from plad_bench.learn.objectives import TokenLoss
 from plad_bench.learn.rollouts import Sampler
 from plad_bench.learn.seeds import derive
-from plad_bench.learn.sequences import Tokens
+from plad_bench.learn.sequences import Order, Tokens
 from plad_bench.learn.teacher_cache import Events, TeacherCache, Whole
 from plad_bench.learn.training import Step, Steps
 
-VALIDATIONS = 10
-"""Validation losses per run, for schedules that read them."""
 VALIDATION_PROMPTS = 64
 """Validation prompts that a validation loss is computed on: the first ones."""
 
@@ -42,7 +40,7 @@ class TokenSteps(Steps):
     """Their token ids."""
     fixed: Mapping[Text, Sequence[Sequence[Tokens]]]
     """Source of text that exists before training -> the sequences of every prompt."""
-    order: Sequence[Sequence[int]]
+    order: Order | Sequence[Sequence[int]]
     """Indices of the prompts of every step."""
     rollouts: Sampler | None
     """Required by terms on on-policy text."""
@@ -66,9 +64,10 @@ class TokenSteps(Steps):
         self.scheduled: Mapping[str, Any] = schedule.start(self.params) if schedule else {}
         self.replay: list[list[Tokens]] = [[] for _ in self.terms]
 
-    def at(self, number: int) -> Step:
+    def at(self, number: int, share: float) -> Step:
         """Set the parameters of the step, and choose or sample the sequences of every term."""
-        self.module.params = self._effective(number)
+        if (schedule := self.objective.schedule) is not None:
+            self.module.params = schedule.apply(self.params, self.scheduled, share)
         chosen = [(term, self._sequences(index, term, number)) for index, term in enumerate(self.terms)]
         every = [s for _, some in chosen for s in some]
         return Step(
@@ -78,15 +77,13 @@ class TokenSteps(Steps):
             read=sum(map(len, every)),
         )
 
-    def after(self, number: int, loss: float) -> dict[str, float]:
+    def after(self, number: int, share: float, loss: float, *, ends_part: bool) -> dict[str, float]:
         """Update the method's schedule with the loss and, ten times in a run, a validation loss; return its numbers."""
         schedule = self.objective.schedule
         if schedule is None:
             return {}
-        steps = len(self.order)
-        due = schedule.validates and (number + 1) % max(1, steps // VALIDATIONS) == 0
-        validation = self._validation_loss() if due else None
-        self.scheduled = schedule.update(self.params, self.scheduled, (number + 1) / steps, loss, validation)
+        validation = self._validation_loss() if schedule.validates and ends_part else None
+        self.scheduled = schedule.update(self.params, self.scheduled, share, loss, validation)
         return {name: value for name, value in self.scheduled.items() if isinstance(value, int | float)}
 
     def state(self) -> dict[str, Any]:
@@ -99,10 +96,6 @@ class TokenSteps(Steps):
         self.scheduled = state["schedule"]
         self.replay = [[_tokens(*kept) for kept in buffer] for buffer in state["replay"]]
         self.cost.update(state["cost"])
-
-    def _effective(self, number: int) -> Any:
-        schedule = self.objective.schedule
-        return schedule.apply(self.params, self.scheduled, number / len(self.order)) if schedule else self.params
 
     def _sequences(self, index: int, term: Term, number: int) -> list[Tokens]:
         rows, scope = self.order[number], (self.seed, "text", number, index)
@@ -197,13 +190,13 @@ class PairSteps(Steps):
     """Id of a prompt -> its pairs: chosen and rejected as `Tokens`, with their scores and log-probabilities."""
     examples: Sequence[str]
     """Ids of the training prompts."""
-    order: Sequence[Sequence[int]]
+    order: Order | Sequence[Sequence[int]]
     """Indices of the prompts of every step."""
     seed: int
     pad: int
     device: str
 
-    def at(self, number: int) -> Step:
+    def at(self, number: int, share: float) -> Step:
         """Choose a pair of every prompt; a prompt without one keeps its place in the order and trains nothing."""
         ids = [id_ for i in self.order[number] if (id_ := self.examples[i]) in self.pairs]
         rows = [self.pairs[id_][sequences.pick(len(self.pairs[id_]), self.seed, number, id_)] for id_ in ids]

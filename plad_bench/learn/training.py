@@ -1,8 +1,8 @@
 """The training loop of every method. Read `train` from top to bottom: resume, data, loss, clipping, update, save.
 
 A step computes the loss of one global batch, accumulates gradients over micro-batches and ranks, clips them, and
-updates the weights with AdamW. The learning rate warms up linearly, then decays along a cosine. A killed run resumes
-from its last checkpoint and trains exactly as an undisturbed one would have.
+updates the weights with AdamW. The learning rate warms up linearly, then decays along a cosine (learn/length.py). A
+killed run resumes from its last checkpoint and trains exactly as an undisturbed one would have.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,16 @@ from plad_bench.contract.errors import StageError
 from plad_bench.contract.files import unreadable
 from plad_bench.contract.memory_policy import MemoryPolicy
 from plad_bench.learn import ranks
+from plad_bench.learn.length import PARTS, Length, Result
 from plad_bench.learn.memory import fit, is_short, room_for
 from plad_bench.learn.seeds import derive
 
-WARMUP_SHARE = 0.05
 CLIP_NORM = 1.0
 LOG_EVERY = 10
+SAVE_EVERY = 25
+"""Least number of steps between checkpoints."""
+STALLED = 1000
+"""Steps by which a training must have used up some of its budget."""
 
 
 @dataclass
@@ -53,12 +57,19 @@ class Step:
 class Steps:
     """Provides the data of each step. What it learns during the run, such as a schedule's state, is checkpointed."""
 
-    def at(self, number: int) -> Step:
-        """The step with this number, a function of the number and of the state."""
+    def at(self, number: int, share: float) -> Step:
+        """The step with this number, a function of the number, the share of the training before it, and the state."""
         raise NotImplementedError
 
-    def after(self, number: int, loss: float) -> dict[str, float]:
-        """Update the state with a step's loss; return values to log."""
+    def after(self, number: int, share: float, loss: float, *, ends_part: bool) -> dict[str, float]:
+        """Update the state with a step's loss; return values to log.
+
+        Args:
+            number: of the step.
+            share: of the training, after the step.
+            loss: of the step.
+            ends_part: whether the step ended one of ten equal parts of the training.
+        """
         return {}
 
     def state(self) -> dict[str, Any]:
@@ -69,30 +80,11 @@ class Steps:
         """Continue from a state."""
 
 
-@dataclass
-class Result:
-    """The training curve and totals of a run."""
-
-    curve: list[dict[str, float]] = field(default_factory=list)
-    tokens: int = 0
-    read: int = 0
-    milliseconds: list[float] = field(default_factory=list, compare=False)
-    """Wall-clock time of each step; never equal in two runs."""
-
-
-def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Linear warm-up over the first 5 % of the steps, then a cosine to zero."""
-    warmup = max(1, round(WARMUP_SHARE * steps))
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-
-
 def train(
     module: nn.Module,
     data: Steps,
     *,
-    steps: int,
+    length: Length,
     lr: float,
     seed: int,
     precision: str,
@@ -102,14 +94,14 @@ def train(
     memory_policy: MemoryPolicy | None = None,
     recompute: Callable[[], None] | None = None,
 ) -> Result:
-    """Train a loss module (TokenLoss or PairLoss) for `steps` optimiser steps, from its checkpoint if there is one.
+    """Train a loss module (TokenLoss or PairLoss) for a length, from its checkpoint if there is one.
 
     Data and dropout of a step depend on the seed, the step's number, the weights and the state of `data` alone, so a
     resumed run trains on what an undisturbed one would have. `memory_policy` and `recompute` are those of
     learn/memory.py.
 
     Raises:
-        StageError: if the loss is not finite, or a single sequence exceeds the memory.
+        StageError: if the loss is not finite, a single sequence exceeds the memory, or steps use up none of a budget.
     """
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if precision == "bf16" else "no")
     # Fused on GPUs. On CPUs the fused kernel rounds differently from the committed boards and saves little time.
@@ -119,13 +111,13 @@ def train(
     module, optimizer = accelerator.prepare_model(module, evaluation_mode=True), accelerator.prepare(optimizer)
     trained = accelerator.unwrap_model(module)
     memory_policy = memory_policy or MemoryPolicy()
-    save_every = max(25, steps // 10)
-    result, first = _resume(checkpoint, trained, optimizer, data)
+    result = _resume(checkpoint, trained, optimizer, data)
+    saved, share = (result.steps, length.share(result)), length.share(result)
     module.train()
-    for number in range(first, steps):
-        began = time.perf_counter()
+    while share < 1:
+        number, began, busy = result.steps, time.perf_counter(), device_seconds(device)
         # Data: the global batch, which on-policy methods sample here.
-        step = data.at(number)
+        step = data.at(number, share)
         # Loss and gradients, accumulated over micro-batches, which are halved where the memory is short.
         memory_policy.micro_batch = ranks.least(memory_policy.micro_batch)  # sampling may have lowered one rank's
         dropout_seed = derive(seed, "step", number, *ranks.own())
@@ -137,8 +129,9 @@ def train(
                 "Lower the learning rate (--lr or [lr=...]); at the first step, check the loss and the data.",
             )
         # Clipping and update. Without data there are no gradients, and the optimiser changes nothing.
+        rate = length.rate(result, lr)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(number, steps, lr)
+            group["lr"] = rate
         with room_for("updating the weights"):
             if step.largest:
                 ranks.add_gradients(module.parameters())
@@ -148,14 +141,24 @@ def train(
         result.tokens += step.tokens
         result.read += step.read
         result.milliseconds.append(round(1000 * (time.perf_counter() - began), 3))
+        result.seconds += ranks.add({"seconds": device_seconds(device) - busy})["seconds"]
+        before, share = share, length.share(result)
+        if not share and result.steps == STALLED:
+            raise StageError(f"{STALLED} steps used up none of the budget", "Choose another kind of budget.")
         # The method's own schedule, the curve, and the checkpoint.
-        values |= data.after(number, values["loss"])
-        if number % LOG_EVERY == 0 or number == steps - 1:
-            result.curve.append({"step": number, "lr": learning_rate(number, steps, lr), **values})
-        progress(number + 1, steps, **values)
-        if (number + 1) % save_every == 0 and number + 1 < steps:
-            _save(checkpoint, trained, optimizer, result, number + 1, data)
+        values |= data.after(number, share, values["loss"], ends_part=length.ends_part(before, result))
+        if number % LOG_EVERY == 0 or share == 1:
+            result.curve.append({"step": number, "lr": rate, **values})
+        progress(result.steps, length.steps(result), **values)
+        if share < 1 and result.steps - saved[0] >= SAVE_EVERY and share - saved[1] >= 1 / PARTS:
+            _save(checkpoint, trained, optimizer, result, data)
+            saved = (result.steps, share)
     return result
+
+
+def device_seconds(device: str) -> float:
+    """A clock of the time that a process uses a device: of a CPU slot, processor time over threads."""
+    return time.process_time() / torch.get_num_threads() if device == "cpu" else time.perf_counter()
 
 
 def _accumulate(  # noqa: PLR0917  the parts of a step
@@ -188,14 +191,11 @@ def _accumulate(  # noqa: PLR0917  the parts of a step
     return values
 
 
-def _save(  # noqa: PLR0917  the parts of a run
-    path: Path, module: nn.Module, optimizer: Any, result: Result, step: int, data: Steps
-) -> None:
+def _save(path: Path, module: nn.Module, optimizer: Any, result: Result, data: Steps) -> None:
     """Write a checkpoint atomically, on the first rank."""
     state = {
         "module": module.state_dict(),
         "optimizer": optimizer.state_dict(),
-        "step": step,
         "result": json.dumps(vars(result)),
         "memory": json.dumps(data.state()),
     }
@@ -209,21 +209,21 @@ def _save(  # noqa: PLR0917  the parts of a run
     temporary.replace(path)
 
 
-def _resume(path: Path, module: nn.Module, optimizer: Any, data: Steps) -> tuple[Result, int]:
-    """Restore the last checkpoint, if there is a valid one; the result so far and the number of the next step."""
+def _resume(path: Path, module: nn.Module, optimizer: Any, data: Steps) -> Result:
+    """Restore the last checkpoint, if there is a valid one; the result so far."""
     if not path.exists():
-        return Result(), 0
+        return Result()
     try:
         state, result, remembered = _load(path)
     except _CorruptError:
         path.replace(path.with_suffix(".bad"))
-        return Result(), 0
+        return Result()
     except OSError as error:
         raise unreadable(f"the checkpoint {path.parent.name[:12]}", error) from error
     module.load_state_dict(state["module"])
     optimizer.load_state_dict(state["optimizer"])
     data.restore(remembered)
-    return result, state["step"]
+    return result
 
 
 class _CorruptError(Exception):

@@ -17,7 +17,7 @@ from plad_bench.contract.errors import MissingError
 from plad_bench.contract.jsonlines import read_lines
 from plad_bench.contract.models import HubModel, ScratchModel
 from plad_bench.contract.objectives import TokenObjective
-from plad_bench.plan import backends
+from plad_bench.plan import backends, expenses
 from plad_bench.plan.cell import Cell
 from plad_bench.plan.chosen import Chosen
 from plad_bench.plan.reference_free import has_references, reads_references
@@ -72,6 +72,32 @@ def absence_reason(cell: Cell, metric: Chosen) -> str:
         mine, other = (c.component.model(c.params) for c in (cell.outside or cell.student, teacher))
         if reason := _vocabulary_difference(mine, other):
             return f"{name} compares logits token by token, but {reason}"
+    return ""
+
+
+def over_budget(cell: Cell, facts: expenses.Facts) -> str:
+    """The reason why a cell cannot be held to its budget, as far as the facts of its stages are known; empty if none.
+
+    `facts` may lack stages that were not computed yet; their costs are then checked when its training begins.
+    """
+    if cell.method is None or "budget" not in cell.checkpoint.spec:
+        return ""
+    budget, parts = cell.checkpoint.spec["budget"], cell.checkpoint.job["before"]
+    if budget["kind"] in {"money", "teacher-tokens"} and (reason := _uncounted(cell, budget)):
+        return reason
+    return expenses.exceeded(budget, expenses.total(parts, facts))
+
+
+def _uncounted(cell: Cell, budget: Mapping[str, Any]) -> str:
+    """Why the cost of the teacher's responses is unknown; empty if it is known, or if the cell needs none."""
+    if not any(stage.operation == "ask" for stage in cell.checkpoint.walk()):
+        return ""
+    price = cell.teacher.component.price
+    if price is None:
+        return f"{cell.teacher.label} has recorded responses, whose {budget['kind']} cannot be counted"
+    by_token = budget.get("prices", {}).get("teacher_million_tokens") is not None
+    if budget["kind"] == "money" and not by_token and price(cell.teacher.params) is None:
+        return f"{cell.teacher.label} has no price (price_in=, price_out=), so its responses cannot be counted as money"
     return ""
 
 

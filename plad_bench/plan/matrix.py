@@ -13,7 +13,15 @@ from plad_bench.contract.models import ScratchModel
 from plad_bench.contract.objectives import PairObjective
 from plad_bench.plan.cell import Cell
 from plad_bench.plan.chosen import Chosen, choose
-from plad_bench.plan.compatibility import Find, absence_reason, no_room, not_for_vllm, plugins_reason, skip_reason
+from plad_bench.plan.compatibility import (
+    Find,
+    absence_reason,
+    no_room,
+    not_for_vllm,
+    over_budget,
+    plugins_reason,
+    skip_reason,
+)
 from plad_bench.plan.recipes import taught
 from plad_bench.plan.reference_free import has_references
 from plad_bench.plan.spec import DEFAULT_PAIRS, RunSpec
@@ -65,7 +73,7 @@ def _combinations(spec: RunSpec, registry: Registry) -> Iterator[Cell]:
                 teacher = taught(named, task, spec.training_prompts, validated=validation is not None)
                 for seed in range(spec.seeds):
                     protocol = spec.protocols[task.label]
-                    plan = Plan(task, teacher, student, protocol, seed, spec.threads, sft, validation)
+                    plan = Plan(task, teacher, student, protocol, seed, spec.threads, sft, validation, spec.prices)
                     cell = functools.partial(
                         Cell,
                         task=task,
@@ -91,7 +99,7 @@ def _combinations(spec: RunSpec, registry: Registry) -> Iterator[Cell]:
                             shown = builder is not None and builder.label != DEFAULT_PAIRS
                             row = f"{method.label}+{builder.label}" if builder and shown else method.label
                             planned = cell(method=method, row=row, pairs=builder)
-                            reason = skip_reason(planned) or plugins_reason(planned)
+                            reason = skip_reason(planned) or over_budget(planned, {}) or plugins_reason(planned)
                             yield replace(planned, skip=reason)
 
 

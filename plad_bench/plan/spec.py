@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from plad_bench.contract import training_budget
 from plad_bench.contract.components import Component
 from plad_bench.contract.enums import BASELINES
 from plad_bench.contract.errors import MissingError, NothingSelectedError, UsageError
@@ -49,6 +50,8 @@ class RunSpec:
     threads: int = 1
     checkpoints: Mapping[str, Chosen] = field(default_factory=dict)
     """Models that were trained elsewhere, by the name of their row."""
+    prices: Mapping[str, Any] = field(default_factory=dict)
+    """The board's prices."""
 
 
 def build(
@@ -66,11 +69,12 @@ def build(
     controls: bool = False,
     checkpoints: Sequence[str] = (),
     training_prompts: Count = lambda task: None,
+    prices: Mapping[str, Any] | None = None,
 ) -> RunSpec:
     """Resolve selector texts to a run specification; `overrides` is by task label. Errors as `choose`.
 
     `controls` adds all control methods; `checkpoints` are models that were trained elsewhere, each as NAME=DIR.
-    `training_prompts` is asked where the steps of a recipe follow from it.
+    `training_prompts` is asked where the steps of a recipe follow from it; `prices` are the board's.
 
     None or an empty text selects the default: the task's student and metrics, the student's teacher, the default pairs.
     """
@@ -98,7 +102,19 @@ def build(
         training_prompts=training_prompts,
         threads=threads,
         checkpoints=dict(_checkpoint(registry, text) for text in checkpoints),
+        prices=_needed(prices or {}, protocols),
     )
+
+
+def _needed(prices: Mapping[str, Any], protocols: Mapping[str, Protocol]) -> Mapping[str, Any]:
+    """The board's prices, which a budget of money needs."""
+    budgets = [budget for p in protocols.values() if (budget := training_budget.parse(p.budget))]
+    if not prices.get("device_hour") and (money := [budget for budget in budgets if budget.kind == "money"]):
+        raise UsageError(
+            f"--budget {money[0]} needs the price of device time, and the board has none",
+            "Write device_hour = PRICE below [prices] in its board.toml (docs/protocol.md#budgets).",
+        )
+    return prices
 
 
 def _checkpoint(registry: Registry, text: str) -> tuple[str, Chosen]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plad_bench.contract import gguf, hub
+from plad_bench.contract import gguf, hub, training_budget
 from plad_bench.contract.components import Training
 from plad_bench.contract.enums import FIXED, STAGE_OF, Access, Need, Text
 from plad_bench.contract.errors import UsageError
@@ -19,6 +19,7 @@ from plad_bench.contract.models import HubModel, ModelSource
 from plad_bench.contract.objectives import PairObjective, TokenObjective
 from plad_bench.contract.params import content_hash
 from plad_bench.contract.renamed import STAGES
+from plad_bench.plan import expenses
 
 if TYPE_CHECKING:
     from plad_bench.contract.protocol import Protocol
@@ -193,6 +194,8 @@ class Plan:
     responses if the task has none."""
     validation: Chosen | None = None
     """The metric by which the best checkpoint of a teacher is chosen; None if the task has none that can."""
+    prices: Mapping[str, Any] = field(default_factory=dict)
+    """The board's prices, by which a budget of money is counted; see boardfile.Prices."""
 
     @functools.cached_property
     def data(self) -> Stage:
@@ -266,7 +269,7 @@ class Plan:
         if p.sft_steps == 0:
             return self.init
         (source,) = self.sft.component.objective.texts(self.sft.params)
-        conditions = self.conditions(p.sft_steps, p.sft_lr)
+        conditions = self.conditions({"steps": p.sft_steps}, p.sft_lr)
         return self.train("sft-init", self.sft, self.init, conditions, self.text(source), owner=SFT_INIT)
 
     @functools.cached_property
@@ -330,7 +333,7 @@ class Plan:
         """The method's checkpoint."""
         objective = method.component.objective
         lr = method.params.lr or self.protocol.lr  # type: ignore[attr-defined]
-        conditions = self.conditions(self.protocol.steps, lr)
+        conditions = self.conditions(self._length(), lr)
         inputs: dict[str, Stage] = {}
         if isinstance(objective, PairObjective) and builder is not None:
             inputs["pairs"] = self.pairs(builder, scorer, orders)
@@ -344,7 +347,22 @@ class Plan:
                 conditions["max_new_tokens"] = self.protocol.max_new_tokens
             if objective.teacher_logits:
                 inputs |= self._teacher_of(method, texts)
-        return self.train("distill", method, self.sft_init, conditions, inputs, owner=method.label)
+        training = self.train("distill", method, self.sft_init, conditions, inputs, owner=method.label)
+        if "budget" not in conditions:
+            return training
+        return replace(
+            training, job={**training.job, "before": expenses.before((s.name, s.key) for s in training.walk())}
+        )
+
+    def _length(self) -> dict[str, Any]:
+        """How long a method trains: a number of steps, a budget, or both."""
+        p, budget = self.protocol, training_budget.parse(self.protocol.budget)
+        if budget is None:
+            return {"steps": p.steps}
+        spec: dict[str, Any] = {"kind": budget.kind, "amount": budget.amount}
+        if budget.kind == "money":
+            spec["prices"] = dict(self.prices)
+        return {"budget": spec} if training_budget.replaces_steps(p.budget) else {"budget": spec, "steps": p.steps}
 
     def _teacher_of(self, method: Chosen, texts: Sequence[Text]) -> dict[str, Stage]:
         """The teacher inputs of training: precomputed log-probabilities, and the teacher's model if it is needed."""
@@ -384,10 +402,10 @@ class Plan:
         inputs = {"data": self.data, "teacher": self.teacher_model, **self.text(text)}
         return Stage(f"signals-{text}", "signals", spec, inputs, owner=TEACHER)
 
-    def conditions(self, steps: int, lr: float) -> dict[str, Any]:
-        """The specification that all trainings under this protocol share."""
+    def conditions(self, length: Mapping[str, Any], lr: float) -> dict[str, Any]:
+        """The specification that all trainings under this protocol share; `length` says when they end."""
         p = self.protocol
-        spec = {"steps": steps, "lr": lr, "batch": p.batch, "seed": self.seed, "precision": p.precision}
+        spec = {**length, "lr": lr, "batch": p.batch, "seed": self.seed, "precision": p.precision}
         spec |= {"lora": p.lora} if p.lora else {}
         return spec | self._limit()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from plad_bench.contract.training_budget import extent
 from plad_bench.leaderboard.board import Group, Row
 from plad_bench.leaderboard.metric_info import MetricInfo
 from plad_bench.leaderboard.statistics import LEVEL, Pairwise
@@ -132,7 +133,7 @@ def _unit(metric: MetricInfo) -> Line:
 def _scope(group: Group) -> Line:
     """What the answer holds for."""
     seeds = max(row.asked for row in group.rows)
-    steps: Line = (", ", Said(group.protocol["steps"], 20), " steps") if "steps" in group.protocol else ()
+    length: Line = (", ", Said(extent(group.protocol), 60)) if "steps" in group.protocol else ()
     trials = {len(row.tuning.trials) if row.tuning else 0 for row in group.rows}
     if len(trials) == 1 and (count := max(trials)):
         settings = f"every method was tuned with {count} trials"
@@ -141,7 +142,7 @@ def _scope(group: Group) -> Line:
     else:
         settings = "every method with its default settings"
     facts = f" ({seeds} seeds, {group.examples} examples"
-    return ("This holds for this task, teacher, student and budget only", facts, *steps, f"; {settings}).")
+    return ("This holds for this task, teacher, student and budget only", facts, *length, f"; {settings}).")
 
 
 def _names(rows: list[Row]) -> Line:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from plad_bench.contract.training_budget import extent
 from plad_bench.leaderboard.across_tasks import panels
 from plad_bench.leaderboard.board import Board, Group
 from plad_bench.records.text import NONE
@@ -36,12 +37,12 @@ def _board(board: Board, group: Group | None) -> tuple[Entry, ...]:
     link = Entry((Link(board.title, board.name),))
     if group is None:
         return link, Entry(("no records yet",)), *(Entry((NONE,)) for _ in range(3))
-    steps: Line = (", ", pieces.Said(group.protocol["steps"], 20), " steps") if "steps" in group.protocol else ()
+    length: Line = (", ", pieces.Said(extent(group.protocol), 60)) if "steps" in group.protocol else ()
     models: Line = (Name(group.task), ", teacher ", Name(group.teacher), ", student ", Name(group.student))
     ranked = group.primary is not None and group.pairs is not None
     return (
         link,
-        Entry((*models, f"; {page_model.counted(group)}", *steps)),
+        Entry((*models, f"; {page_model.counted(group)}", *length)),
         Entry(page_model.header(group.primary) if ranked and group.primary else (NONE,)),
         Entry(_first(group)),
         Entry((str(len(group.rows)),), len(group.rows)),

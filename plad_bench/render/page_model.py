@@ -10,6 +10,7 @@ from typing import Any
 
 from plad_bench.contract.enums import BASELINES, DIVERSITY, OUTSIDE
 from plad_bench.contract.protocol import Protocol, settings
+from plad_bench.contract.training_budget import extent
 from plad_bench.contract.words import NAMED
 from plad_bench.leaderboard import compute
 from plad_bench.leaderboard.board import Board, Group, Row
@@ -202,7 +203,8 @@ def setting(group: Group) -> Line:
     """The conditions of a group, in one line."""
     protocol = group.protocol
     pages = {name: setting["page"] for name, setting in settings().items()}
-    facts: list[Line] = [_filled(page, protocol[name]) for name, page in pages.items() if page and name in protocol]
+    facts: list[Line] = [(Said(length, 60),)] if (length := extent(protocol)) else []
+    facts += [_filled(page, protocol[name]) for name, page in pages.items() if page and name in protocol]
     facts += [(Said(key, 40), " ", Said(value, 40)) for key, value in sorted(protocol.items()) if key not in pages]
     facts += [(f"{role}: {_THINKING[how]}",) for role, how in sorted(group.thinking.items()) if how in _THINKING]
     if chosen := group.selected:

@@ -26,6 +26,7 @@ class ProtocolSettings(TypedDict, total=False):
     """Settings of the protocol (docs/records.md): those left out are the board's, or else the defaults."""
 
     steps: int
+    budget: str
     lr: float
     batch: int
     sft_steps: int
@@ -121,7 +122,7 @@ def run(
         timeout: seconds after which a stage is stopped; 0 for no limit.
         plugins: plugin files to load beside the installed ones.
         listener: hears of the progress.
-        settings: of the protocol, such as `steps=100` or `tune=8`.
+        settings: of the protocol, such as `steps=100`, `budget="tokens=5M"` or `tune=8`.
 
     Raises:
         UsageError: for an unknown name, an option out of range, or a board with other settings.
@@ -132,6 +133,7 @@ def run(
     """
     import platformdirs
 
+    from plad_bench.contract import training_budget
     from plad_bench.contract.protocol import checked
     from plad_bench.contract.protocol import settings as declared
     from plad_bench.leaderboard.board import load
@@ -139,6 +141,7 @@ def run(
     from plad_bench.running.setup import gpus_of, prepare_run
 
     given: dict[str, Any] = {k: v for k, v in settings.items() if v is not None and (k, v) != ("backend", "auto")}
+    training_budget.check(given)
     if rerun not in RERUN:
         raise UsageError(f"rerun is {rerun!r}", f"Give {', '.join(RERUN[:-1])} or {RERUN[-1]}.")
     for name, value in {"seeds": seeds, "threads": threads, "workers": workers, "ranks": ranks}.items():

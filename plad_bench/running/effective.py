@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from plad_bench.contract.training_budget import replaces_steps
+
 if TYPE_CHECKING:
     from plad_bench.plan.cell import Cell
     from plad_bench.plan.chosen import Chosen
@@ -82,11 +84,17 @@ def _of_task(
     from plad_bench.plan.recipes import in_words
 
     protocol, recipe = run.protocols[task.label], run.recipes[task.label]
-    names = ("steps", "lr", "batch", "precision", "sft_steps", "sft_lr", "lora")
-    shown = [name for name in names if name != "lora" or protocol.lora]
+    names = ("steps", "budget", "lr", "batch", "precision", "sft_steps", "sft_lr", "lora")
+    shown = [name for name in names if name not in {"budget", "lora"} or getattr(protocol, name)]
+    if replaces_steps(protocol.budget):
+        shown.remove("steps")
     teachers = {cell.teacher.label: cell.teacher for cell in cells if cell.task.label == task.label}
     found = {name: Setting(getattr(protocol, name), _origin(name, board, options, recipe, gpu=gpu)) for name in shown}
-    by_recipe = {name: n for name, n in (recipe.steps if recipe else {}).items() if found[name].origin == RECIPE}
+    by_recipe = {
+        name: n
+        for name, n in (recipe.steps if recipe else {}).items()
+        if name in found and found[name].origin == RECIPE
+    }
     return TaskSettings(
         task=task.label,
         students=tuple(student.label for student in run.students[task.label]),
@@ -148,10 +156,11 @@ def lines(found: Sequence[TaskSettings]) -> Iterator[str]:
     for of in found:
         said = {name: _said(setting, of.epochs.get(name, "")) for name, setting in of.settings.items()}
         adapters = f", LoRA rank {said['lora']}" if "lora" in said else ""
+        length = ", ".join(f"{name} {said[name]}" for name in ("steps", "budget") if name in said)
         recipe = f"; recipe: {of.recipe}" if of.recipe else ""
         yield f"Settings for task {of.task}, student {', '.join(of.students)}{recipe} (in brackets: who set them):"
         yield (
-            f"  methods: steps {said['steps']}, learning rate {said['lr']}, batch {said['batch']}, "
+            f"  methods: {length}, learning rate {said['lr']}, batch {said['batch']}, "
             f"precision {said['precision']}{adapters}"
         )
         if of.settings["sft_steps"].value:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from plad_bench.contract import training_budget
 from plad_bench.contract.errors import NothingSelectedError
 from plad_bench.contract.protocol import settings
 from plad_bench.plan import defaults, spec
@@ -53,6 +54,8 @@ def arguments(
         "force": (options["force"], False),
         **{name: (getattr(protocol, name), usual[name]) for name in settings()},
     }
+    if training_budget.replaces_steps(protocol.budget):
+        del values["steps"]
     given = [part for file in registry.files for part in ("-p", str(file))]
     given.append("run")
     given += [part for text in options["checkpoints"] for part in ("--checkpoint", text)]

@@ -183,14 +183,21 @@ class Planned:
         return outlook.outlook(self.expected(), self.store, self.data, device, max(1, slots // options["ranks"]))
 
     def skip_misfits(self) -> None:
-        """Skip cells whose models do not fit together, judged by the model files that are available locally."""
+        """Skip cells whose models do not fit together or whose inputs use up their budget, judged by what is known."""
+        from plad_bench.plan.compatibility import over_budget
         from plad_bench.plan.matrix import reconsidered
 
         def find(key: str) -> Path | None:
             artifact = self.store.find(key)
             return artifact.path if artifact else None
 
-        self._replace({cell.id: reconsidered(cell, find) for cell in self.todo})
+        def facts(cell: Cell) -> dict[str, Any]:
+            keys = {key for of in cell.checkpoint.job.get("before", {}).values() for key, _ in of}
+            found = [artifact for key in keys if (artifact := self.store.find(key))]
+            return {artifact.key: artifact.facts[artifact.key] for artifact in found}
+
+        again = [reconsidered(cell, find) for cell in self.todo]
+        self._replace({cell.id: replace(cell, skip=cell.skip or over_budget(cell, facts(cell))) for cell in again})
 
     def _replace(self, again: Mapping[str, Cell]) -> None:
         """Replace cells by id, and remove skipped ones from the cells to run."""
@@ -238,7 +245,7 @@ def prepare(
     `data` is what is known of tasks, by label; that of others is read where it is here, and their settings follow from
     it.
     """
-    from plad_bench.contract import hub
+    from plad_bench.contract import hub, training_budget
     from plad_bench.contract.protocol import settings
     from plad_bench.execute import tuning
     from plad_bench.execute.store import Store
@@ -267,6 +274,8 @@ def prepare(
     board = boardfile.BoardFile() if unbound else boardfile.read(directory / "board.toml")
     hub.pin(board.commits)
     explicit = {name: options[name] for name in settings()}
+    training_budget.check(explicit)
+    explicit = training_budget.normalised(explicit)
     shipped = [p for t in tasks if (p := t.component.artifacts()) is not None]
     store = Store(options["store"].expanduser().resolve(), shipped)
     read = TrainingPrompts(store, options["limit"], dict(data or {}))
@@ -291,6 +300,7 @@ def prepare(
             t.label: ({"precision": "bf16"} if gpus else {}) | boardfile.overrides(board, t.component.name, explicit)
             for t in tasks
         },
+        prices=board.prices.model_dump() if board.prices else None,
     )
     cells = matrix.cells(run, registry)
     protocols: dict[str, Protocol] = {t.component.name: run.protocols[t.label] for t in tasks}

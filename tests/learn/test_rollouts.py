@@ -17,6 +17,7 @@ from plad_bench.contract.memory_policy import MemoryPolicy
 from plad_bench.contract.registry import Registry
 from plad_bench.execute import recording
 from plad_bench.learn import training
+from plad_bench.learn.length import StepCount
 from plad_bench.learn.objectives import TokenLoss
 from plad_bench.learn.rollouts import Rollouts, draw
 from plad_bench.learn.sequences import Tokens
@@ -256,7 +257,7 @@ def asked_by(name, params, steps, batch, seed=0):
     roll = Asked(llama(0), None, tokenizer(), max_new_tokens=4, seed=seed)
     made = steps_of(METHODS[name], params, roll=roll, steps=steps, batch=batch, seed=seed)
     for number in range(steps):
-        made.at(number)
+        made.at(number, number / steps)
     asked = dict(roll.asked)
     return [asked.get(number, 0) for number in range(steps)]
 
@@ -292,7 +293,7 @@ def test_imitkd_draws_for_every_sequence_and_turns_to_the_student():
 def test_distillm_replays_what_it_sampled_and_samples_while_there_is_nothing_to_replay():
     roll = Asked(llama(0), None, tokenizer(), max_new_tokens=4, seed=0)
     made = steps_of(METHODS["distillm"], {"student": 1, "replayed": 0.5, "buffer": 6}, roll=roll, steps=60)
-    trained = [responses_of(made.at(number)) for number in range(60)]
+    trained = [responses_of(made.at(number, number / 60)) for number in range(60)]
     fresh = {number for number, _ in roll.asked}
     assert 0 in fresh
     assert 15 < len(fresh) < 45
@@ -312,7 +313,7 @@ def responses_of(step):
 
 def test_fixed_text_is_picked_as_ever_and_a_method_without_rollouts_samples_nothing():
     made = steps_of(METHODS["kd"], {"data": "teacher"}, roll=Asked(llama(0), None, tokenizer(), 4, 0))
-    step = made.at(5)
+    step = made.at(5, 0)
     assert step.tokens == sum(map(len, responses_of(step))) == 12
     assert made.rollouts.asked == []
     assert made.cost == {"teacher_tokens_scored": 12}
@@ -331,7 +332,7 @@ def gradient_of(step, module, size=0):
 @pytest.mark.parametrize("name", ["rkl", "opd", "minillm", "skd"])
 def test_no_gradient_flows_through_sampling(name):
     made = steps_of(METHODS[name], {})
-    step = made.at(2)
+    step = made.at(2, 0)
     assert all(p.grad is None for p in made.module.parameters())
     gradient = gradient_of(step, made.module)
     sampled = made.rollouts.sample(
@@ -343,7 +344,7 @@ def test_no_gradient_flows_through_sampling(name):
             return sampled
 
     fixed = steps_of(METHODS[name], {}, student=made.module.student, roll=Again(llama(0), None, tokenizer(), 8, 0))
-    assert torch.equal(gradient_of(fixed.at(2), fixed.module), gradient)
+    assert torch.equal(gradient_of(fixed.at(2, 0), fixed.module), gradient)
     assert gradient.abs().sum() > 0
 
 
@@ -355,8 +356,8 @@ def sampling_of(name):
 @pytest.mark.parametrize("name", ["opd", "minillm"])
 def test_micro_batches_of_a_policy_gradient_add_up(name):
     whole, parts = (steps_of(METHODS[name], {}) for _ in range(2))
-    assert len(parts.at(0).micro_batches(1)) == 4
-    torch.testing.assert_close(gradient_of(parts.at(0), parts.module, 1), gradient_of(whole.at(0), whole.module))
+    assert len(parts.at(0, 0).micro_batches(1)) == 4
+    torch.testing.assert_close(gradient_of(parts.at(0, 0), parts.module, 1), gradient_of(whole.at(0, 0), whole.module))
 
 
 def test_opd_on_two_tokens():
@@ -430,7 +431,7 @@ def trained(name, params, path, steps=30, kill_before=None):
     result = training.train(
         made.module,
         made,
-        steps=steps,
+        length=StepCount(steps),
         lr=3e-2,
         seed=0,
         precision="float32",

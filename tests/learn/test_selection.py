@@ -13,7 +13,7 @@ LAST = 40
 
 
 class Plain(Steps):
-    def after(self, number, loss):
+    def after(self, number, share, loss, *, ends_part):
         return {"seen": number}
 
     def state(self):
@@ -34,7 +34,7 @@ def train(of, first=0, last=LAST):
         with torch.no_grad():
             for parameter in of.model.parameters():
                 parameter.fill_(number + 1)
-        assert of.after(number, 1.0) == {"seen": number}
+        assert of.after(number, 0, 1.0, ends_part=False) == {"seen": number}
 
 
 def weight(of):

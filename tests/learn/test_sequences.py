@@ -129,14 +129,19 @@ def test_tokenizers_that_differ_have_different_hashes():
 LENGTHS = [3 + (7 * i) % 11 for i in range(96)]
 
 
+def ordered(lengths, batch, steps, seed):
+    order = sequences.Order(lengths, batch, seed)
+    return [order[step] for step in range(steps)]
+
+
 def test_the_order_is_a_function_of_its_arguments_alone():
     import random
 
-    first = sequences.order(LENGTHS, 4, 40, 0)
+    first = ordered(LENGTHS, 4, 40, 0)
     random.seed(5)
-    assert sequences.order(list(LENGTHS), 4, 40, 0) == first
-    assert sequences.order(LENGTHS, 4, 40, 1) != first
-    assert sequences.order(LENGTHS, 4, 24, 0) == first[:24], "more steps go on, they do not begin anew"
+    assert ordered(list(LENGTHS), 4, 40, 0) == first
+    assert ordered(LENGTHS, 4, 40, 1) != first
+    assert sequences.Order(LENGTHS, 4, 0)[39] == first[39], "whichever step is asked for first"
 
 
 @pytest.mark.parametrize("count", [96, 64, 50, 37, 7, 3])
@@ -144,7 +149,7 @@ def test_the_order_is_a_function_of_its_arguments_alone():
 def test_every_epoch_covers_every_prompt_once(count, batch):
     """Batches straddle epochs; so, after any number of epochs, whole windows differ by at most one per prompt."""
     window = min(16, max(1, count // batch))
-    batches = sequences.order(LENGTHS[:count], batch, 12 * window, 0)
+    batches = ordered(LENGTHS[:count], batch, 12 * window, 0)
     assert len(batches) == 12 * window
     assert all(len(b) == batch for b in batches)
     seen = dict.fromkeys(range(count), 0)
@@ -160,7 +165,7 @@ def test_every_epoch_covers_every_prompt_once(count, batch):
 
 
 def test_prompts_of_a_batch_are_of_like_length():
-    spread = [max(LENGTHS[i] for i in b) - min(LENGTHS[i] for i in b) for b in sequences.order(LENGTHS, 4, 24, 0)]
+    spread = [max(LENGTHS[i] for i in b) - min(LENGTHS[i] for i in b) for b in ordered(LENGTHS, 4, 24, 0)]
     assert sum(spread) / len(spread) < 2
 
 

@@ -11,7 +11,7 @@ import torch
 from plain_training import RAGGED, TOKENS, gradients, reference, same_weights, start_of, token_loss
 
 from plad_bench.contract.errors import MissingError, StageError
-from plad_bench.learn import sequences, training
+from plad_bench.learn import length, sequences, training
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_training_is_accelerates(world, monkeypatch):
 
 
 def test_the_learning_rate_rises_linearly_and_falls_to_zero():
-    rates = [training.learning_rate(i, 100, 1.0) for i in range(100)]
+    rates = [length.learning_rate(i, 100, 1.0) for i in range(100)]
     assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert rates[5] == 1.0
     assert all(a >= b for a, b in itertools.pairwise(rates[5:]))
@@ -84,14 +84,14 @@ def test_a_loss_that_is_not_finite_stops_the_stage_and_names_the_step():
             return super().forward(torch.ones(1, 1)).sum() * scale, {}
 
     class Data(training.Steps):
-        def at(self, number):
+        def at(self, number, share):
             return training.Step(lambda size: [{"scale": math.inf if number == 4 else 1.0}], 1, 1)
 
     with pytest.raises(StageError, match="step 4"):
         training.train(
             Scaled(1, 1),
             Data(),
-            steps=6,
+            length=length.StepCount(6),
             lr=1e-3,
             seed=0,
             precision="float32",

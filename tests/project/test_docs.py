@@ -21,6 +21,7 @@ from plad_bench.contract import hookspecs, renamed
 from plad_bench.contract.protocol import Protocol
 from plad_bench.contract.registry import Registry
 from plad_bench.execute import recording
+from plad_bench.plan import expenses
 from plad_bench.plan.boardfile import BoardFile
 from plad_bench.plan.chosen import choose
 from plad_bench.records.schema import Record
@@ -320,7 +321,7 @@ def test_the_record_is_documented_key_for_key():
 def test_the_parts_of_a_record_are_documented_key_for_key():
     page = read("records.md")
     assert sorted(first_column(section(page, "### Protocol"))) == sorted(f.name for f in fields(Protocol))
-    recorded = re.findall(r'take\("(\w+)"', inspect.getsource(recording))
+    recorded = expenses.of_cell([(name, name) for name in ("teach", "sample", "signals-teach")], "distill", "sft-init")
     assert sorted(first_column(section(page, "### Cost"))) == sorted(recorded)
     provenance = first_column(section(page, "### Provenance"))
     source = inspect.getsource(recording) + inspect.getsource(importlib.import_module("plad_bench.execute.worker"))

@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plad_bench.contract.enums import FIXED, Text
-from plad_bench.contract.errors import StageError
+from plad_bench.contract.errors import SkippedError, StageError
 from plad_bench.contract.jsonlines import write_lines
 from plad_bench.contract.objectives import PairObjective
 from plad_bench.execute.stages.corpus import Corpus, count
 from plad_bench.execute.stages.files import CURVE, MODEL, read_prompts, scored
 from plad_bench.execute.stages.score import scorer_of
 from plad_bench.execute.worker import Context
+from plad_bench.plan import expenses
 
 if TYPE_CHECKING:
+    from plad_bench.learn.length import Length, Result
     from plad_bench.learn.selection import Selection
-    from plad_bench.learn.sequences import Encoder
+    from plad_bench.learn.sequences import Encoder, Order
     from plad_bench.learn.steps import PairSteps, TokenSteps
     from plad_bench.learn.training import Steps
 
@@ -39,7 +41,7 @@ def run(context: Context) -> None:
 def _train(context: Context) -> None:
     from plad_bench.learn import adapters, models, sequences, training
 
-    spec = context.spec
+    spec, length = context.spec, _length(context)
     method = context.chosen("method")
     model, tokenizer = models.load(context.inputs["model"].path / MODEL, context.device, "float32")
     if context.memory_policy.checkpointing:
@@ -53,7 +55,7 @@ def _train(context: Context) -> None:
             "Lower --batch, or provide more data.",
         )
     encoded = [encoder.prompt(p.prompt) for p in prompts]
-    order = sequences.order([len(ids) for ids in encoded], spec["batch"], spec["steps"], spec["seed"])
+    order = sequences.Order([len(ids) for ids in encoded], spec["batch"], spec["seed"])
     adapted = adapters.adapt(model, spec["lora"], spec["seed"]) if "lora" in spec else None
     make = _pairs if isinstance(method.component.objective, PairObjective) else _tokens
     module, data = make(context, model, method, Corpus(prompts, encoded, encoder), order)
@@ -62,7 +64,7 @@ def _train(context: Context) -> None:
     result = training.train(
         module,
         selection or data,
-        steps=spec["steps"],
+        length=length,
         lr=spec["lr"],
         seed=spec["seed"],
         precision=spec["precision"],
@@ -76,6 +78,9 @@ def _train(context: Context) -> None:
         return
     context.cost["tokens_trained"] = result.tokens
     context.cost["tokens_read"] = result.read
+    if "budget" in spec:
+        context.cost["steps"] = result.steps
+        context.cost["update_device_seconds"] = result.seconds
     context.cost["step_milliseconds"] = statistics.median(result.milliseconds)
     context.cost["peak_memory_bytes"] = models.peak_memory(context.device)
     if selection is not None:
@@ -123,9 +128,35 @@ def _selected(context: Context, selection: Selection) -> dict[str, Any]:
     return {"metric": metric.label, "values": values, "step": selection.best}
 
 
-def _tokens(
-    context: Context, model: Any, method: Any, corpus: Corpus, order: list[list[int]]
-) -> tuple[Any, TokenSteps]:
+def _length(context: Context) -> Length:
+    """When the training ends.
+
+    Raises:
+        SkippedError: if its inputs have used up its budget.
+    """
+    from plad_bench.learn.length import BudgetLength, StepCount
+
+    spec = context.spec
+    if "budget" not in spec:
+        return StepCount(spec["steps"])
+    budget = spec["budget"]
+    facts = {key: of for artifact in context.inputs.values() for key, of in artifact.facts.items()}
+    before = expenses.total(context.job["before"], facts)
+    if reason := expenses.exceeded(budget, before):
+        raise SkippedError(reason)
+
+    def used(result: Result) -> float:
+        so_far = {
+            "tokens_trained": result.tokens,
+            "update_device_seconds": result.seconds,
+            "teacher_tokens_scored": context.cost.get("teacher_tokens_scored", 0.0),
+        }
+        return expenses.used(budget, {**before, **so_far})
+
+    return BudgetLength(budget["amount"], used, expenses.used(budget, before), spec.get("steps", 0))
+
+
+def _tokens(context: Context, model: Any, method: Any, corpus: Corpus, order: Order) -> tuple[Any, TokenSteps]:
     """The loss module and the data of a token objective."""
     from plad_bench.learn import models
     from plad_bench.learn.objectives import TokenLoss
@@ -207,7 +238,7 @@ def _encoder_of(cache: Path, context: int, encoder: Encoder) -> Encoder | None:
     return None if encoder.prompts_like(teacher) else teacher
 
 
-def _pairs(context: Context, model: Any, method: Any, corpus: Corpus, order: list[list[int]]) -> tuple[Any, PairSteps]:
+def _pairs(context: Context, model: Any, method: Any, corpus: Corpus, order: Order) -> tuple[Any, PairSteps]:
     """The loss module and the data of a pair objective."""
     from plad_bench.learn.objectives import PairLoss
     from plad_bench.learn.steps import PairSteps
