@@ -117,7 +117,7 @@ class Bench:
 
 def loss(bench: Bench) -> None:
     """The divergence alone: 8,192 tokens, states of 4,096, 128,256 words, in bf16."""
-    from plad_bench.contract.memory_policy import CHUNKS, COPIES, GPU_SHARE
+    from plad_bench.contract.memory_policy import COPIES, GPU_SHARE, chunk_of
     from plad_bench.learn.chunked_logits import Predictions, summed
     from plad_bench.learn.objectives import token_losses
     from plad_bench.learn.teacher_cache import Whole
@@ -133,7 +133,7 @@ def loss(bench: Bench) -> None:
     labels = torch.randint(words, (tokens,), device=bench.device)
     memory = 2**30 if bench.smoke else torch.cuda.get_device_properties(0).total_memory
     room = memory // GPU_SHARE // (COPIES * 4 * words)
-    usual = max(1, room // CHUNKS, min(room, width))
+    usual = chunk_of(tokens, room, width)
 
     def step(chunk: int) -> None:
         student = Predictions(mine, heads[0], chunk, (heads[0].weight,))

@@ -54,7 +54,6 @@ def measure(given: argparse.Namespace) -> None:
     params = registry.configure(method, {})
     cuda = given.device == "cuda"
     student = model(given.vocabulary, given.width, given.layers, given.device, "float32")
-    rows = 2**62 if given.mode == "dense" else given.rows
     generator = torch.Generator().manual_seed(1)
 
     def sequence() -> Tokens:
@@ -67,11 +66,14 @@ def measure(given: argparse.Namespace) -> None:
     if isinstance(method.objective, TokenObjective):
         teacher = model(given.vocabulary, given.width, given.layers, given.device, "float32")
         teacher.eval().requires_grad_(False)  # noqa: FBT003  torch's own signature
-        loss = TokenLoss(student, teacher, params, rows=rows)
-        arguments = {"term": method.objective.terms[0], "batch": batch, "total": tokens}
+        loss = TokenLoss(student, teacher, params, rows=given.rows)
+        predictors, arguments = loss._read, {"term": method.objective.terms[0], "batch": batch, "total": tokens}
     else:
-        loss = PairLoss(student, method.objective, params, rows=rows)
-        arguments = {"batch": batch, "scores": {}, "total": given.batch // 2}
+        loss = PairLoss(student, method.objective, params, rows=given.rows)
+        predictors, arguments = (loss._read,), {"batch": batch, "scores": {}, "total": given.batch // 2}
+
+    for predictor in predictors if given.mode == "dense" else ():
+        predictor.agreed = False  # leaves logits to the model
 
     def step() -> None:
         with torch.autocast(given.device, torch.bfloat16, enabled=cuda):
@@ -89,7 +91,7 @@ def measure(given: argparse.Namespace) -> None:
         step()
         seconds.append(time.perf_counter() - start)
     peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    chunk = Predictor(student, rows).constant(batch).chunk
+    chunk = Predictor(student, given.rows).constant(batch).chunk
     print(json.dumps({"seconds": statistics.median(seconds), "bytes": peak - before, "tokens": tokens, "chunk": chunk}))
 
 

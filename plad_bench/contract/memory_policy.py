@@ -11,17 +11,31 @@ CPU_BUDGET = 512 * 2**20
 GPU_SHARE = 16
 """Bytes for them on a GPU: its memory divided by this."""
 CHUNKS = 4
-"""A chunk takes this fraction of the budget, which suits processor caches, or has as many tokens as hidden states
-are wide: with fewer, summing the gradients of the head would take longer than computing them."""
+"""On a GPU a chunk takes this fraction of the budget."""
+CPU_CHUNK = 4 * 2**20
+"""Bytes of a chunk's logits on a CPU, whose caches they stay in while a loss passes over them several times."""
 SMALL = 4
 """Activations are recomputed before the micro-batch falls below this size, which would leave a device mostly idle."""
 GENERATION_BATCH = 128
 """Prompts that are decoded together."""
 
 
-def chunk_of(room: int, width: int) -> int:
-    """Tokens whose logits are computed at a time, if `room` tokens fit and hidden states are `width` wide."""
-    return max(1, room // CHUNKS, min(room, width))
+def chunk_of(count: int, room: int, width: int, cached: int = 0) -> int:
+    """The number of tokens whose logits are computed at a time.
+
+    It is at least the width of hidden states, if that many fit: with fewer, summing the gradients of the output head
+    would take longer than computing them.
+
+    Args:
+        count: all tokens.
+        room: tokens that fit into the memory for logits.
+        width: width of the hidden states.
+        cached: tokens whose logits fit into a CPU's caches; 0 on a GPU, where chunks are for lack of memory alone.
+
+    """
+    if count <= room and not cached:
+        return max(1, count)
+    return max(1, min(count, room, max(width, cached or room // CHUNKS)))
 
 
 @dataclass

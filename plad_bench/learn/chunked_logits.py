@@ -1,9 +1,9 @@
-"""The logits of response tokens, computed at once or, where they exceed the memory budget, in chunks.
+"""The logits of response tokens, computed from hidden states in chunks.
 
 Logits of N tokens over V words are by far the largest tensors of a training step: a loss and its gradient hold some
-eight tensors [N, V]. Where these exceed the budget, no tensor [B, T, V] is created. The model's body computes hidden
-states [N, D], and its output head turns them into logits chunk by chunk; loss and gradient of a chunk are computed
-before the next chunk.
+eight tensors [N, V]. No tensor [B, T, V] is created: the model's body computes hidden states [N, D] of response tokens,
+without prompts and padding, and its output head turns them into logits chunk by chunk; loss and gradient of a chunk are
+computed before the next chunk. A chunk fits a GPU's budget of memory, or a CPU's caches.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from plad_bench.contract.memory_policy import COPIES, CPU_BUDGET, GPU_SHARE, chunk_of
+from plad_bench.contract.memory_policy import COPIES, CPU_BUDGET, CPU_CHUNK, GPU_SHARE, chunk_of
 from plad_bench.learn.divergences import cross_entropy
+from plad_bench.learn.memory import is_short
 from plad_bench.learn.sequences import IGNORED, Batch
 
 PARITY_TOKENS = 8
@@ -47,7 +48,7 @@ class Predictions:
 
 
 class Predictor:
-    """Reads a batch with a model, and decides whether its logits are computed in chunks."""
+    """Reads a batch with a model, and decides how many logits are computed at a time."""
 
     def __init__(self, model: nn.Module, rows: int = 0) -> None:
         """Wrap a model; `rows`, unless 0, is the number of tokens per chunk."""
@@ -61,31 +62,33 @@ class Predictor:
         return self(batch)
 
     def __call__(self, batch: Batch) -> Predictions:
-        """Read a batch."""
-        count = int(batch.valid.sum())
-        room = self.rows or room_for_logits(vocabulary_size(self.model), next(self.model.parameters()).device)
-        head = None if is_encoder_decoder(self.model) or batch.valid.numel() <= room else self.head(batch)
+        """Read a batch; logits are made of hidden states if the head is known."""
+        head = self.head(batch)
         if head is None:
-            return Predictions(response_logits(self.model, batch), _same, max(1, count))
+            logits = response_logits(self.model, batch)
+            return Predictions(logits, _same, max(1, len(logits)))
         states = response_states(self.model, batch)
-        return Predictions(states, head, self.rows or chunk_of(room, states.shape[1]), head.trained())
+        chunk = self.rows or chunk_size(states.shape, vocabulary_size(self.model), states.device)
+        return Predictions(states, head, chunk, head.trained())
 
     def head(self, batch: Batch) -> Head | None:
         """The output head, or None and a warning if it does not reproduce the model's own logits of a first batch."""
+        if is_encoder_decoder(self.model):
+            return None
         if self.agreed is None:
-            self.agreed = not is_encoder_decoder(self.model) and agrees(self.model, batch)
+            self.agreed = agrees(self.model, batch)
             if not self.agreed:
                 kind = type(self.model).__name__
                 _log.warning("unrecognised LM head of %s; using full logits", kind)
         return Head.of(self.model) if self.agreed else None
 
 
-def room_for_logits(vocabulary: int, device: torch.device) -> int:
-    """The number of tokens whose loss over a vocabulary fits into the memory for logits of a device."""
-    budget = CPU_BUDGET
-    if device.type == "cuda":
-        budget = int(torch.cuda.get_device_properties(device).total_memory) // GPU_SHARE
-    return budget // (COPIES * 4 * vocabulary)
+def chunk_size(states: Sequence[int], vocabulary: int, device: torch.device) -> int:
+    """The number of tokens whose logits are computed at a time, of hidden states of a shape [N, D]."""
+    if device.type != "cuda":
+        return chunk_of(states[0], CPU_BUDGET // (COPIES * 4 * vocabulary), states[1], CPU_CHUNK // (4 * vocabulary))
+    budget = int(torch.cuda.get_device_properties(device).total_memory) // GPU_SHARE
+    return chunk_of(states[0], budget // (COPIES * 4 * vocabulary), states[1])
 
 
 # ------------------------------------------------------------------------------------------------ a model's two halves
@@ -181,7 +184,9 @@ def agrees(model: nn.Module, batch: Batch) -> bool:
             ours = Head.of(model)(response_states(model, few))
             exact = theirs.dtype == torch.float32
             return _close(ours, theirs, exact=exact) and _same_gradients(model, ours, theirs, exact=exact)
-    except (AttributeError, TypeError, RuntimeError):
+    except (AttributeError, TypeError, RuntimeError) as error:
+        if is_short(error):
+            raise
         return False
     finally:
         model.train(training)

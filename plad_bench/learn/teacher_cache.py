@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -31,14 +32,14 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
 from plad_bench.contract.errors import StageError
-from plad_bench.contract.memory_policy import MemoryPolicy, chunk_of
+from plad_bench.contract.memory_policy import MemoryPolicy
 from plad_bench.learn.chunked_logits import (
     Head,
     Predictions,
     Predictor,
+    chunk_size,
     parts,
     response_states,
-    room_for_logits,
     vocabulary_size,
 )
 from plad_bench.learn.divergences import log_softmax
@@ -51,6 +52,8 @@ BATCH = 64
 """Sequences that the teacher reads at a time."""
 _ABOUT, _OFFSETS, _HASHES, _LOGPROBS, _IDS = "signals.json", "offsets.npy", "hashes.npy", "logprobs.npy", "ids.npy"
 _STATES, _HEAD = "states.npy", "head.safetensors"
+
+_log = logging.getLogger(__name__)
 
 
 # ------------------------------------------------------------------------------------------ what a loss compares with
@@ -257,7 +260,11 @@ def head_of(predictor: Predictor, sequences: Sequence[Tokens], pad: int, device:
     """A teacher's output head, if it can be written; None and a warning if log-probabilities have to be."""
     first = [sequence for sequence in sequences if sequence.response][:1]
     head = predictor.head(collate(first, pad, device)) if first else None
-    return head if head is not None and isinstance(head.linear, nn.Linear) else None
+    if head is not None and isinstance(head.linear, nn.Linear):
+        return head
+    size, kind = 4 * vocabulary_size(predictor.model), type(predictor.model).__name__
+    _log.warning("unrecognised LM head of %s; storing full log-probabilities, %d bytes per token", kind, size)
+    return None
 
 
 def words(tokenizer: PreTrainedTokenizerBase, sequences: Sequence[Tokens]) -> int:
@@ -385,9 +392,8 @@ class TeacherCache:
             return None
         rows = np.concatenate(spans)
         if self.ids is None:
-            room, width = room_for_logits(self.vocabulary, self.device), self.values.shape[1]
-            chunk = len(rows) if len(rows) <= room else chunk_of(room, width)
-            return Whole(Predictions(torch.from_numpy(rows), self._logits, max(1, chunk)), ends)
+            chunk = chunk_size((len(rows), self.values.shape[1]), self.vocabulary, self.device)
+            return Whole(Predictions(torch.from_numpy(rows), self._logits, chunk), ends)
         ids = torch.from_numpy(self.ids[rows]).long()
         if ends is not None:
             ids = torch.where(ids == ends[0], ends[1], torch.where(ids == ends[1], ends[0], ids))

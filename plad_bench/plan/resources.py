@@ -19,7 +19,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from plad_bench.contract.memory_policy import COPIES, CPU_BUDGET, GENERATION_BATCH, GPU_SHARE, SMALL, chunk_of
+from plad_bench.contract.memory_policy import (
+    COPIES,
+    CPU_BUDGET,
+    CPU_CHUNK,
+    GENERATION_BATCH,
+    GPU_SHARE,
+    SMALL,
+    chunk_of,
+)
 
 ALONE, BESIDE_A_TEACHER = 5, 12
 """Number of logit tensors that a loss and its gradient hold at the same time."""
@@ -275,10 +283,11 @@ def _training_memory(work: TrainingWork, device: Device, size: int, *, checkpoin
 def _logits(work: TrainingWork, device: Device, size: int) -> float:
     """Bytes of the logits of a micro-batch, computed at once or in chunks."""
     row = 4 * work.student.vocabulary
-    budget = device.memory / GPU_SHARE if device.gpu and device.memory else CPU_BUDGET if not device.gpu else 0.0
-    count = size * work.lengths.response
-    if budget and size * work.lengths.longest * row * COPIES > budget:
-        count = min(count, chunk_of(int(budget / (row * COPIES)), work.student.width))
+    count, width = size * work.lengths.response, work.student.width
+    if not device.gpu:
+        count = chunk_of(int(count), CPU_BUDGET // (row * COPIES), width, CPU_CHUNK // row)
+    elif device.memory:
+        count = chunk_of(int(count), int(device.memory / GPU_SHARE / (row * COPIES)), width)
     return count * row * (BESIDE_A_TEACHER if work.teacher_logits else ALONE)
 
 

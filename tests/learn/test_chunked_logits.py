@@ -13,6 +13,7 @@ from heads import Odd, heads
 from torch.nn import functional
 
 from plad_bench import PairObjective, TokenObjective
+from plad_bench.contract.memory_policy import chunk_of
 from plad_bench.learn import chunked_logits
 from plad_bench.learn.chunked_logits import COPIES, Predictor, agrees, parts, summed
 from plad_bench.learn.objectives import PairLoss, TokenLoss, sequence_logprobs
@@ -34,11 +35,19 @@ def gradients(module):
     return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
 
 
+def own_logits(*predictors, rows):
+    """Leave logits to the models, unless so many are asked for at a time."""
+    for predictor in predictors:
+        if predictor is not None and not rows:
+            predictor.agreed = False
+
+
 def token(name, student, teacher, rows=0, precision=None, **params):
     """Summed terms of a token method and the gradient, with so many logits at a time (0: the model's own)."""
     settings = tiny.registry().configure(METHODS[name], params)
     student = copy.deepcopy(student)
     module = TokenLoss(student, teacher, settings, rows=rows)
+    own_logits(*module._read, rows=rows)
     loss = 0.0
     for term in METHODS[name].objective.active(settings):
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
@@ -53,6 +62,7 @@ def pair(name, student, rows=0):
     objective = METHODS[name].objective
     settings = tiny.registry().configure(METHODS[name], {})
     module = PairLoss(student, objective, settings, rows=rows)
+    own_logits(module._read, rows=rows)
     known = torch.tensor([-30.0, -40.0], dtype=torch.float64)
     scores = {
         "reference_chosen": known,
@@ -202,7 +212,7 @@ def test_the_comparison_leaves_dropout_and_random_numbers_alone():
 
 def test_few_chunks_where_there_is_room_and_no_more_logits_than_the_budget_allows(monkeypatch):
     model, batch = tiny.llama(1), collate(RAGGED, 2)
-    assert Predictor(model)(batch).states.shape == (12, V)  # all fit on a CPU
+    assert Predictor(model)(batch).chunk == 12  # all fit the caches
     some = Predictor(model, 5)(batch)
     assert some.states.shape == (12, 16)
     assert some.chunk == 5
@@ -214,9 +224,7 @@ def test_few_chunks_where_there_is_room_and_no_more_logits_than_the_budget_allow
 
     summed(count, some, some.chunk)
     assert seen == [(0, 5), (5, 10), (10, 12)]
-    monkeypatch.setattr(chunked_logits, "CPU_BUDGET", 100 * COPIES * 4 * V)
-    assert Predictor(model)(batch).states.shape == (12, V)
-    for room, chunk in [(27, 16), (20, 16), (15, 15), (1, 1), (0, 1)]:  # 28 places; hidden states are 16 wide
+    for room, chunk in [(20, 12), (11, 11), (1, 1), (0, 1)]:
         monkeypatch.setattr(chunked_logits, "CPU_BUDGET", room * COPIES * 4 * V)
         assert Predictor(model)(batch).chunk == chunk
     assert [(p.start, p.stop) for p in parts(4, 4)] == [(0, 4)]
@@ -303,3 +311,15 @@ def test_a_second_backward_is_refused_and_not_wrong():
     value.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         value.backward()
+
+
+def test_a_chunk_fits_the_caches_of_a_cpu_or_the_memory_of_a_gpu_and_is_as_wide_as_hidden_states():
+    assert chunk_of(1000, 4096, 128, 256) == 256  # a CPU: its caches
+    assert chunk_of(1000, 4096, 512, 256) == 512  # the width, where it is more
+    assert chunk_of(1000, 100, 512, 8) == 100  # but no more than fits
+    assert chunk_of(60, 100, 512, 8) == 60
+    assert chunk_of(1000, 1200, 64) == 1000  # a GPU: all, where they fit
+    assert chunk_of(2000, 1200, 64) == 300
+    assert chunk_of(2000, 1200, 512) == 512
+    assert chunk_of(2000, 1200, 4096) == 1200
+    assert chunk_of(0, 0, 64) == chunk_of(0, 0, 64, 1) == 1

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from transformers import LlamaForCausalLM, LlamaForSequenceClassification
+from transformers import LlamaForCausalLM, LlamaForSequenceClassification, LlamaModel
 
 from plad_bench.contract.errors import StageError
 from plad_bench.contract.memory_policy import MemoryPolicy
@@ -37,8 +37,7 @@ class Allocator:
 
     def __init__(self, monkeypatch, room, error=lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to ...")):
         self.room, self.error, self.tried = room, error, []
-        for kind in (LlamaForCausalLM, LlamaForSequenceClassification):
-            monkeypatch.setattr(kind, "forward", self.limited(kind.forward))
+        monkeypatch.setattr(LlamaModel, "forward", self.limited(LlamaModel.forward))
 
     def limited(self, forward):
         def limited(model, input_ids=None, **more):

@@ -134,7 +134,7 @@ def test_dense_of_a_head_that_is_not_known_keeps_log_probabilities_and_says_so(k
         )  # fmt: skip
     with caplog.at_level(logging.WARNING):
         found, _ = written(tmp_path, 0, teacher=teacher)
-    assert f"unrecognised LM head of {type(teacher).__name__}; using full logits" in caplog.text
+    assert f"unrecognised LM head of {type(teacher).__name__}; storing full log-probabilities" in caplog.text
     assert found.values.shape == (12, V)
     with torch.no_grad():
         expected = response_logits(teacher, collate(RAGGED, 2)).log_softmax(-1)
