@@ -324,13 +324,13 @@ def rests_on(record: schema.Record, responses: Artifact, model: Artifact | None)
 
 
 def measured(record: schema.Record, store: Store, model: Artifact) -> schema.Record:
-    """The record with the scores that a store has for the cell's responses, and the provenance of its weights.
+    """The record with the scores that a store has for the cell's greedy responses, and the provenance of its weights.
 
-    Everything else measured for the record (per-example scores, cost, time) is left out.
+    Everything else measured for the record (scores of samples, per-example scores, cost, time) is left out.
     """
     metrics = {}
     for label, metric in record.metrics.items():
-        if (artifact := store.find(metric.key)) is not None:
+        if metric.sampled is None and (artifact := store.find(metric.key)) is not None:
             value, n, stderr = storage.summarise(np.array(list(_values(artifact).values()), dtype=np.float64))
             metrics[label] = metric.model_copy(update={"value": value, "n": n, "stderr": stderr})
     notes = {name: record.provenance[name] for name in ("command", "notes") if name in record.provenance}

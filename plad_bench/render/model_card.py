@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from plad_bench.contract.errors import UsageError
 from plad_bench.contract.names import slug
+from plad_bench.contract.protocol import Protocol
 from plad_bench.leaderboard import statistics
 from plad_bench.leaderboard.board import Board, Group, Row
 from plad_bench.leaderboard.metric_info import MetricInfo
@@ -326,6 +327,9 @@ def _scores(record: Record, board: Board | None, weights: Weights) -> list[str]:
         places = text.decimals_for(metric.scale * e.half_width for e in shown if e is not None)
         body.append([markdown.header(metric), *(page_model.value(estimate, metric, places) for estimate in shown)])
     note = "Means with 95 % intervals, over seeds and examples or, with †, over examples only."
+    if any(part.sampled for part in record.metrics.values()):
+        temperature = {**Protocol.unsaid(), **record.protocol}["evaluate_temperature"]
+        note += f" Names with @ are of responses sampled at temperature {escape(temperature, 20)}."
     if board is not None and row is not None and row.rank is not None and group is not None:
         note += f" On board {code(board.name)} the method has rank {page_model.rank(row)} of {len(group.rows)}."
     return [*remade, markdown.table(head, body, "l" + "r" * (len(head) - 1)), note]

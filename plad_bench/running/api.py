@@ -40,6 +40,8 @@ class ProtocolSettings(TypedDict, total=False):
     sample_temperature: float
     top_k: int
     samples: int
+    evaluate_samples: int
+    evaluate_temperature: float
     tune: int
     limit: int
     backend: Literal["auto", "transformers", "vllm"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -164,6 +165,14 @@ def test_a_record_has_the_statistics_with_their_values_of_each_prompt(tmp_path):
         "b": pytest.approx(2 / 3),
     }
     assert recording.recorded(tmp_path / "cells", cell) == record
+
+
+def test_weights_that_were_trained_again_are_not_said_to_have_the_statistics_of_others(tmp_path):
+    cell = cells(SAMPLED)["kd"]
+    record = record_of(cell, tmp_path)
+    found = {stage.key: Artifact(tmp_path / "artifacts" / stage.key, {"provenance": {}}) for stage in cell.stages}
+    again = recording.measured(record, SimpleNamespace(find=found.get), found[cell.checkpoint.key])
+    assert {name: part.value for name, part in again.metrics.items()} == {"slot-errors": 0.5, "nll": 0.5}
 
 
 def test_a_record_keeps_no_statistics_of_samples_under_other_settings(tmp_path):
