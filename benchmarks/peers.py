@@ -2,13 +2,16 @@
 
     python benchmarks/peers.py                                   # a CPU: 5 M teacher, 1 M student, some minutes
     python benchmarks/peers.py --device cuda --shape 1b          # a GPU of 80 GB: 3 B teacher, 1 B student, bf16
+    python benchmarks/peers.py --shape 49k --steps sft,kd        # SmolLM2's words and width on a CPU
     python benchmarks/peers.py --steps sft,gkd --sides loop,ours --json peers.json
 
 All sides get the same initial weights, the same sequences (random tokens; one global batch, again and again), AdamW,
 clipping and, on a GPU, float32 weights under bf16 autocast, without activation checkpointing. The loss of the first
 step is printed so that one sees that the work is the same (on-policy text is sampled, so there it is alike only). The
-sides take turns within one process. A time is the median over all steps but the first two of each turn: processor time
-on a CPU, wall-clock time on a GPU. `dpo` has its reference log-probabilities precomputed on all sides.
+peak of memory is that of the device's allocator, or on Linux of the process; beside it is what plan/resources.py
+estimates for ours with the teacher in memory. The sides take turns within one process. A time is the median over all
+steps but the first two of each turn: processor time on a CPU, wall-clock time on a GPU. `dpo` has its reference log-
+probabilities precomputed on all sides.
 
 The plain loop makes logits of response tokens alone, as plad-bench does: it is what a step costs at least without
 chunking. TRL (1.16) is a side where it is importable; forward KL is its GKD with beta 0, and it has no PLaD. Its
@@ -18,6 +21,8 @@ on-policy loss is divided by the tokens of the given text, not by those that it 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import importlib.metadata
 import importlib.util
 import json
@@ -25,6 +30,7 @@ import logging
 import math
 import platform
 import statistics
+import sys
 import tempfile
 import time
 import warnings
@@ -39,11 +45,21 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  its usual name
 from words import tokenizer as of_words
 
+from plad_bench.execute import outlook
+from plad_bench.plan import resources
+
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {
         "vocabulary": 4096, "batch": 8, "prompt": 64, "response": 190,
         "student": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 3, "num_attention_heads": 4},
         "teacher": {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 6, "num_attention_heads": 8},
+    },
+    "49k": {
+        "vocabulary": 49152, "batch": 4, "prompt": 64, "response": 192,
+        "student": {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 2, "num_attention_heads": 9,
+                    "num_key_value_heads": 3},
+        "teacher": {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 4, "num_attention_heads": 9,
+                    "num_key_value_heads": 3},
     },
     "1b": {
         "vocabulary": 128256, "batch": 8, "prompt": 128, "response": 384,
@@ -433,13 +449,52 @@ def trl_dpo(_step: str, work: Work, usual: dict[str, Any], callbacks: list[Any])
 
 def turns(step: str, side: str, work: Work, given: argparse.Namespace) -> Turn | None:
     """One turn of one side, with its peak memory where the device tells."""
+    forget_peak(work)
+    made = {"loop": loop, "ours": ours, "trl": trl}[side](step, work, given.count)
+    if made is not None:
+        made.bytes = peak(work)
+    return made
+
+
+def forget_peak(work: Work) -> None:
+    """Give unused memory back, and begin to measure its peak."""
+    gc.collect()
     if work.cuda:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    made = {"loop": loop, "ours": ours, "trl": trl}[side](step, work, given.count)
-    if made is not None and work.cuda:
-        made.bytes = torch.cuda.max_memory_allocated()
-    return made
+    elif sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak(work: Work) -> int:
+    """The peak in bytes; 0 if it is unknown."""
+    if work.cuda:
+        return torch.cuda.max_memory_allocated()
+    if sys.platform != "linux":
+        return 0
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+
+
+def estimated(step: str, work: Work) -> float:
+    """What plan/resources.py estimates for a step of ours, in bytes."""
+    student, teacher = (
+        resources.shape_of({**work.shape[role], "vocab_size": work.shape["vocabulary"], "tie_word_embeddings": True})
+        for role in ("student", "teacher")
+    )
+    pairs = 2 if step in {"dpo", "plad"} else 1
+    lengths = [len(r) for _, r in [*work.sequences, *(work.rejected if pairs == 2 else [])]]
+    prompt, response = work.shape["prompt"], sum(lengths) / len(lengths)
+    device = outlook.gpu(0) if work.cuda else outlook.cpu(torch.get_num_threads())
+    return resources.training(
+        resources.TrainingWork(
+            student=student, steps=1, batch=pairs * len(work.sequences),
+            lengths=resources.Lengths(prompt, response, prompt + max(lengths)), bf16=work.cuda,
+            teacher=teacher, teacher_logits=step in {"kd", "jsd", "gkd"},
+        ),
+        device,
+    ).memory  # fmt: skip
 
 
 def figures(given: argparse.Namespace, work: Work) -> Iterator[dict[str, Any]]:
@@ -465,6 +520,7 @@ def figures(given: argparse.Namespace, work: Work) -> Iterator[dict[str, Any]]:
                     "loss": them[0].loss,
                     "bytes": max(turn.bytes for turn in them),
                 }
+        row["estimate"] = estimated(step, work)
         yield row
 
 
@@ -481,7 +537,8 @@ def line(row: dict[str, Any], sides: Sequence[str]) -> str:
     ratios = [ratio(side) for side in sides if side != "ours"]
     losses = " / ".join(of(s, lambda v: f"{v['loss']:.4f}") for s in sides)
     memory = " / ".join(of(s, lambda v: f"{v['bytes'] / 1e9:.1f}") for s in sides)
-    return f"| {STEPS[row['step']]} | " + " | ".join([*cells, *ratios, losses, memory]) + " |"
+    estimate = f"{row['estimate'] / 1e9:.1f}"
+    return f"| {STEPS[row['step']]} | " + " | ".join([*cells, *ratios, losses, memory, estimate]) + " |"
 
 
 def main() -> None:
@@ -511,7 +568,7 @@ def main() -> None:
     print(f"{device}; {', '.join(f'{name} {version}' for name, version in versions.items())}.")
     print(f"Shape {given.shape}: {sizes}, {shape['vocabulary']:,} words.\n")
     against = [f"ours / {side}" for side in given.sides if side != "ours"]
-    head = ["step", *(f"{side} s" for side in given.sides), *against, "first loss", "peak memory GB"]
+    head = ["step", *(f"{side} s" for side in given.sides), *against, "first loss", "peak memory GB", "estimate GB"]
     print(f"| {' | '.join(head)} |\n| :-- " + "| --: " * (len(head) - 1) + "|", flush=True)
     rows = []
     for row in figures(given, work):

@@ -44,6 +44,10 @@ class HubModel:
     """None until the hub has resolved it."""
     layers: str = ""
     """The layers to keep (`learn/pruning.py`): a number of layers, or indices joined by "+"; empty for all."""
+    by: Literal["spacing", "similarity"] = "spacing"
+    """How a number of layers is chosen: evenly spaced, or those that change their input most."""
+    width: int = 0
+    """Neurons to keep in the MLP of each layer; 0 for all."""
     prompts: PromptFormat = PromptFormat()
     """Prompt format."""
     parameters: float = 0

@@ -15,7 +15,7 @@ from plad_bench.contract.machine import memory
 from plad_bench.contract.models import HubModel
 from plad_bench.execute.estimate import BYTES_PER_TOKEN, Prompts
 from plad_bench.plan import compatibility, resources
-from plad_bench.plan.published import parameters
+from plad_bench.plan.published import parameters, pruned_parameters
 from plad_bench.plan.resources import Device, Lengths, Shape, TrainingWork, Work
 from plad_bench.plan.trials import SEED
 
@@ -57,6 +57,8 @@ class Outlook:
     device: Device
     assumed: tuple[str, ...]
     """Assumptions about unknown values, in words."""
+    pruned: tuple[str, ...] = ()
+    """Exact sizes of pruned models, in words."""
 
 
 def outlook(cells: Sequence[Cell], store: Store, data: Mapping[str, Prepared], device: Device, slots: int) -> Outlook:
@@ -85,6 +87,7 @@ def outlook(cells: Sequence[Cell], store: Store, data: Mapping[str, Prepared], d
         disk=sum(work.disk for work in every),
         device=device,
         assumed=tuple(dict.fromkeys(reader.assumed)),
+        pruned=tuple(reader.pruned.values()),
     )
 
 
@@ -105,6 +108,8 @@ class _Reader:
         self._data = data
         self._lengths: dict[tuple[str, str, int], Lengths] = {}
         self.assumed: list[str] = []
+        self.pruned: dict[int, str] = {}
+        """Number of parameters -> what has them, for models that are pruned, and whose files are here."""
 
     def work(self, cell: Cell, stage: Stage) -> Work | None:
         """The work of a stage; None if it is negligible, or unknown."""
@@ -179,10 +184,14 @@ class _Reader:
             shape = resources.usual(known)
             size = f"{known / 1e9:.3g} B parameters"
             self.assumed.append(f"{init.job['id']} has the usual shape for {size}: its files are not available")
-        layers = str(init.spec.get("layers", ""))
-        if shape is None or not layers:
+        said = str(init.spec.get("layers", ""))
+        if shape is None or not said:
             return shape
-        return shape.of_layers(len(set(layers.split("+"))) if "+" in layers else int(layers))
+        layers, width = len(set(said.split("+"))) if "+" in said else int(said), init.spec.get("width", shape.inner)
+        exact = pruned_parameters(HubModel(**init.job), layers, shape.inner, width)
+        if exact is not None:
+            self.pruned[exact] = f"{init.owner} after pruning: {exact:,} parameters"
+        return shape.pruned(layers, width, exact)
 
     @staticmethod
     def _declared(cell: Cell, init: Stage) -> float:
@@ -300,6 +309,7 @@ def lines(found: Outlook) -> Iterator[str]:
         yield f"  {part.name} ({part.count}): {_size(work.memory)} of memory at the peak{_how(work)}{seconds}"
     whole = f"{_time(found.seconds)} in all" if found.seconds else "time unknown on this device"
     yield f"  {whole}, {_size(found.disk)} of disk for models and teacher log-probabilities"
+    yield from (f"  {line}" for line in found.pruned)
     for line in found.assumed:
         yield f"  assumed: {line}"
 

@@ -39,4 +39,5 @@ def _name(student: Chosen) -> str:
     if model is None or not {"id", "path"} & type(student.params).model_fields.keys():
         return str(student.component.name)
     layers = f"-{model.layers}-layers" if model.layers else ""
-    return f"{Path(model.id).name}{layers}"
+    width = f"-{model.width}-wide" if model.width else ""
+    return f"{Path(model.id).name}{layers}{width}"

@@ -70,10 +70,11 @@ class Shape:
         """All parameters."""
         return self.parameters or self.body + self.head * (1 if self.tied else 2)
 
-    def of_layers(self, layers: int) -> Shape:
-        """The same model with this number of layers."""
-        fewer = replace(self, layers=layers)
-        return replace(fewer, parameters=self.parameters - self.body + fewer.body if self.parameters else 0)
+    def pruned(self, layers: int, inner: int, parameters: float | None = None) -> Shape:
+        """The same model with this number of layers and MLP neurons; computes `parameters` unless they are known."""
+        fewer = replace(self, layers=layers, inner=inner)
+        computed = self.parameters - self.body + fewer.body if self.parameters else 0
+        return replace(fewer, parameters=parameters or computed)
 
 
 USUAL = (

@@ -210,9 +210,13 @@ class Plan:
             published = {"id": source.id, "revision": commit or source.revision}
             spec: dict[str, Any] = {local: content_hash(Path(source.id))} if local else published
             spec |= {"layers": source.layers} if source.layers else {}
+            spec |= {"by": source.by} if source.by != "spacing" else {}
+            spec |= {"width": source.width} if source.width else {}
+            # What is kept is measured on training text.
+            inputs = {"data": self.data} if {"by", "width"} & spec.keys() else {}
             spec |= {"prompts": {"version": PROMPTS_VERSION, **source.prompts.document()}}
             job = {"id": source.id, "revision": commit or source.revision}
-            return Stage("init", "init", spec, job=job, owner=owner)
+            return Stage("init", "init", spec, inputs, job, owner=owner)
         vocabulary = {"vocabulary": source.vocabulary}
         tokenizer = Stage("tokenizer", "tokenizer", vocabulary, {"data": self.data}, owner=self.task.label)
         spec = {

@@ -16,7 +16,7 @@ from plad_bench.plan import resources
 from plad_bench.plan.resources import Device, Lengths, Shape, TrainingWork
 
 H200 = Device(141e9, 989e12 * 0.35, 4.8e12, gpu=True)
-PRUNED = resources.USUAL[0].of_layers(12)
+PRUNED = resources.USUAL[0].pruned(12, 1536)
 SMOLLM2 = resources.USUAL[0]
 LLAMA_1B, LLAMA_3B, LLAMA_8B = (resources.USUAL[k] for k in (3, 4, 6))
 E2E = Lengths(prompt=64, response=31, longest=128)
@@ -92,7 +92,7 @@ def test_a_shape_counts_the_parameters_of_its_model():
     exact = LlamaForCausalLM(config).num_parameters()
     shape = resources.shape_of(config.to_dict())
     assert shape.count == pytest.approx(exact, rel=0.01)
-    assert shape.of_layers(2).count < shape.count
+    assert shape.pruned(2, shape.inner).count < shape.count
     assert resources.shape_of({**config.to_dict(), "is_encoder_decoder": True}) is None
     assert resources.shape_of({"hidden_size": 8}) is None
     for parameters in (1.2e8, 1.1e9, 6.9e9, 7e10):

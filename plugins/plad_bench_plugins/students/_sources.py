@@ -157,12 +157,24 @@ class PrunedParams(HFParams):
     """A model in Hugging Face format, pruned to some of its layers."""
 
     layers: str = param("6", pattern=r"^([1-9]\d*|\d+(\+\d+)+)$", source="ours")
-    """Number of layers to keep, including the first and last, evenly spaced, such as 12; or their indices from 0,
-    joined by "+", such as 0+5+11."""
+    """Number of layers to keep, such as 12; or their indices from 0, joined by "+", such as 0+5+11."""
+    by: Literal["spacing", "similarity"] = param("spacing", unsaid=True, source="ours")
+    """How a number of layers is chosen. spacing: the first, the last, and others at even spaces; similarity: without
+    those whose output is most similar to their input on the task's training text (arXiv:2403.03853)."""
+    width: int = param(0, ge=0, unsaid=True, source="ours")
+    """Neurons to keep in the MLP of each layer: those with the largest activations on the task's training text
+    (arXiv:2407.14679). 0 keeps all."""
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> Self:
+        if self.by == "similarity" and "+" in self.layers:
+            msg = f"by=similarity chooses the layers itself: give their number instead of layers={self.layers}"
+            raise ValueError(msg)
+        return self
 
     def model(self) -> HubModel:
-        """The model at this location, with the layers to keep."""
-        return dataclasses.replace(super().model(), layers=self.layers)
+        """The model at this location, with the layers and neurons to keep."""
+        return dataclasses.replace(super().model(), layers=self.layers, by=self.by, width=self.width)
 
 
 def hub_model(

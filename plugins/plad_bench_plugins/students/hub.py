@@ -29,7 +29,7 @@ RECORDS = (
     ),
     Student(
         name="pruned",
-        summary="Any causal model pruned to some of its layers, for model families without a smaller member.",
+        summary="Any causal model pruned to some of its layers and MLP neurons, for families without a smaller member.",
         params=PrunedParams,
         model=PrunedParams.model,
     ),
