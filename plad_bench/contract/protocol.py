@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_vali
 from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
-from plad_bench.contract import training_budget
+from plad_bench.contract import evaluation_points, training_budget
 from plad_bench.contract.errors import UsageError
 from plad_bench.contract.renamed import REMOVED, SETTINGS, present
 
@@ -95,6 +95,10 @@ class Protocol:
     """Top-k for sampled teacher responses and off-policy samples."""
     samples: int = setting(1, unit="responses", page="{} responses per prompt", unsaid=True, ge=1)
     """Responses sampled per training prompt, from the teacher and for the off-policy samples."""
+    evaluate_at: Annotated[str, Field(pattern=evaluation_points.PATTERN)] = setting(
+        "", page="also evaluated at {} % of the training", metavar="PERCENT,...", unsaid=True
+    )
+    """Shares of the training after which methods are evaluated as well, such as 25,50,75,100%. The end always is."""
     evaluate_samples: int = setting(
         0, unit="responses", page="{} sampled responses per evaluated prompt beside the greedy one", unsaid=True, ge=0
     )
@@ -121,7 +125,7 @@ class Protocol:
         if isinstance(given, ArgsKwargs) and given.kwargs:
             if old := sorted(SETTINGS.keys() & given.kwargs.keys()):
                 warnings.warn(f"{old[0]} is now {SETTINGS[old[0]]}", FutureWarning, stacklevel=2)
-            given = ArgsKwargs(given.args, training_budget.normalised(present(given.kwargs)))
+            given = ArgsKwargs(given.args, usual(given.kwargs))
         try:
             return validate(given)
         except ValidationError as error:
@@ -135,12 +139,21 @@ def settings() -> dict[str, dict[str, Any]]:
     return properties
 
 
+def usual(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by their current names, and budget and evaluation points in their shortest form.
+
+    Raises:
+        UsageError: if an amount or a share is out of range.
+    """
+    return evaluation_points.normalised(training_budget.normalised(present(values)))
+
+
 def checked(values: Mapping[str, Any]) -> dict[str, Any]:
     """Validate some settings and return them in their usual form, such as a float for an integer. Errors as `Protocol`.
 
     A budget of steps becomes the setting `steps`.
     """
-    values = training_budget.normalised(present(values))
+    values = usual(values)
     whole = asdict(Protocol(**values))
     return {name: whole[name] for name in values}
 

@@ -96,6 +96,8 @@ def _askers(cell: Cell) -> Iterator[_Asker]:
     for metric in cell.metrics:
         if metric.label in cell.scores:
             yield from _metrics(cell, metric, cell.scores[metric.label])
+    for label, (metric, _) in cell.at_points.items():
+        yield from _metrics(cell, metric, cell.scores[label])
 
 
 def _teacher(cell: Cell, prices: Callable[[Any], Price | None], stage: Stage) -> _Asker:

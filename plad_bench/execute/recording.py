@@ -135,12 +135,13 @@ def _write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], argu
     metrics = {}
     absent = dict(cell.absent)
     for label, stage in cell.scores.items():
-        artifact, statistic = artifacts[stage.key], cell.statistics.get(label)
+        artifact, statistic, point = artifacts[stage.key], cell.statistics.get(label), cell.at_points.get(label)
         tables[label] = _sampled(artifact, statistic) if statistic else _values(artifact)
         value, n, stderr = storage.summarise(np.array(list(tables[label].values()), dtype=np.float64))
         if reason := artifact.manifest["notes"].get("absent"):
             absent[label] = _publishable(cell, reason)
-        chosen = statistic.metric if statistic else next(m for m in cell.metrics if m.label == label)
+        by_label = {m.label: m for m in cell.metrics}
+        chosen = statistic.metric if statistic else point[0] if point else by_label[label]
         passes, component = statistic is not None and statistic.kind == "pass", chosen.component
         metrics[label] = schema.MetricPart(
             value=value,
@@ -149,6 +150,7 @@ def _write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], argu
             stderr=stderr,
             unit="%" if passes else component.unit,
             key=stage.key,
+            point=schema.PointPart(metric=chosen.label, percent=point[1]) if point else None,
             sampled=schema.SampledPart(metric=chosen.label, kind=statistic.kind, k=statistic.k) if statistic else None,
         )
     scores = path_of(cells, cell.id).with_suffix(".scores.parquet")
@@ -171,6 +173,7 @@ def _write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], argu
         absent=absent,
         scores=schema.ScoresPart(file=scores.name, sha256=hashlib.sha256(data).hexdigest(), examples=len(ids)),
         samples=_write_samples(cells, cell, artifacts, earlier),
+        points=_points(cell, facts) or (earlier.points if earlier else {}),
         counts={**_counts(chain, facts), **(earlier.counts if earlier else {})},
         cost={**(earlier.cost if earlier else {}), **_cost(cell, facts)},
         timing={**(earlier.timing if earlier else {})}
@@ -184,13 +187,29 @@ def _write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], argu
             "command": provenance.command(arguments),
             "notes": {
                 **made.get("notes", {}),
-                **{s.name: n for s in chain if (n := facts[s.key]["notes"])},
+                **{s.name: told for s in chain if (told := _told(facts[s.key]["notes"]))},
             },
         },
     )
     _write_curve(cells, cell, artifacts)
     storage.write(path_of(cells, cell.id), record)
     return record
+
+
+def _points(cell: Cell, facts: Facts) -> dict[str, dict[str, float]]:
+    """The cost until each point of the training, by percent, with what its inputs generated."""
+    told = facts.get(cell.checkpoint.key, {}).get("notes", {}).get("points", {}) if cell.points else {}
+    before = expenses.total(expenses.before((s.name, s.key) for s in cell.checkpoint.walk()), facts)
+    sampled = before.get("tokens_generated", 0)
+    return {
+        percent: {name: value + (sampled if name == "tokens_generated" else 0) for name, value in cost.items()}
+        for percent, cost in told.items()
+    }
+
+
+def _told(notes: Mapping[str, Any]) -> dict[str, Any]:
+    """The notes of a stage that a record does not have elsewhere."""
+    return {name: note for name, note in notes.items() if name != "points"}
 
 
 def _version(made: Mapping[str, Any]) -> dict[str, Any]:

@@ -185,7 +185,7 @@ class Run:
         for cell in cells:
             self._remove(cell.scores.values())
             if cell.responses.operation != "ask":  # responses from an endpoint are never requested twice
-                self._remove([cell.responses, *filter(None, [cell.samples])])
+                self._remove([cell.responses, *filter(None, [cell.samples]), *cell.points.values()])
             if cell.method is not None:
                 self._remove([cell.checkpoint])
 

@@ -382,7 +382,8 @@ def _columns(
         name: MetricInfo(name, better, unit) for (name, better, unit), _ in sorted(declared.items(), key=_commonness)
     }
     parts = {name: part for cell in done for name, m in cell.record.metrics.items() if (part := m.sampled)}
-    names = [name for name in settings.metrics or sorted(usual) if name in usual and name not in parts]
+    others = {*parts, *(name for cell in done for name, m in cell.record.metrics.items() if m.point)}
+    names = [name for name in settings.metrics or sorted(usual) if name in usual and name not in others]
     metrics = tuple(usual[name] for name in names)
     of_samples = [SampledInfo(**asdict(usual[name]), **part.model_dump()) for name, part in parts.items()]
     place = {name: k for k, name in enumerate(names)}

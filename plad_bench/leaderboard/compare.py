@@ -204,7 +204,7 @@ def _primary(cells: Sequence[LoadedRecord], settings: BoardFile) -> str:
     """The primary metric of a board with these cells."""
     if settings.primary:
         return settings.primary
-    recorded = cells[0].record.metrics
+    recorded = {name: part for name, part in cells[0].record.metrics.items() if part.point is None}
     names = [name for name in settings.metrics or sorted(recorded) if name in recorded and recorded[name].better]
     if not names:
         raise UsageError("no metric of this board has a direction", "Choose one with --metric.")

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -237,6 +239,26 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path)
     """Write a Hugging Face directory."""
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
+
+
+def save_trained(model: nn.Module, file: Path) -> None:
+    """Write the weights that are trained, atomically."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(".tmp")
+    save_file({name: p.detach().cpu().contiguous() for name, p in _trained(model)}, temporary)
+    temporary.replace(file)
+
+
+def load_trained(model: nn.Module, file: Path) -> None:
+    """Give a model weights that were trained in one with the same parameters."""
+    weights = load_file(file)
+    with torch.no_grad():
+        for name, parameter in _trained(model):
+            parameter.copy_(weights[name])
+
+
+def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
 
 
 def encoder(

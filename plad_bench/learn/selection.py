@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from plad_bench.learn import ranks
+from plad_bench.learn.models import load_trained, save_trained
 from plad_bench.learn.training import Step, Steps
 
 
@@ -61,10 +60,7 @@ class Selection(Steps):
         """Give the model the weights of the best checkpoint."""
         if self.best == max(self.points):
             return
-        weights = load_file(self._file(self.best))
-        with torch.no_grad():
-            for name, parameter in self._trained().items():
-                parameter.copy_(weights[name])
+        load_trained(self.model, self._file(self.best))
 
     def _look(self, step: int) -> None:
         """Measure, and write the weights if they are the best so far. Those of the last step are in the model."""
@@ -74,16 +70,12 @@ class Selection(Steps):
         self.values[step] = self.measure()
         beaten = all(_worth(self.values[step]) > _worth(self.values[best]) for best in before)
         if beaten and step != max(self.points):
-            self.directory.mkdir(parents=True, exist_ok=True)
-            save_file({name: p.detach().cpu().contiguous() for name, p in self._trained().items()}, self._file(step))
+            save_trained(self.model, self._file(step))
 
     def _kept(self) -> list[int]:
         """The measured steps whose weights are there; those of the last step are in the model."""
         last = max(self.points)
         return [step for step in self.values if step == last or self._file(step).is_file()]
-
-    def _trained(self) -> dict[str, torch.nn.Parameter]:
-        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     def _file(self, step: int) -> Path:
         return self.directory / f"best-{step}.safetensors"

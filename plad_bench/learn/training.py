@@ -93,12 +93,14 @@ def train(
     progress: Callable[..., None],
     memory_policy: MemoryPolicy | None = None,
     recompute: Callable[[], None] | None = None,
+    passed: Callable[[float, float, Result], None] | None = None,
 ) -> Result:
     """Train a loss module (TokenLoss or PairLoss) for a length, from its checkpoint if there is one.
 
     Data and dropout of a step depend on the seed, the step's number, the weights and the state of `data` alone, so a
     resumed run trains on what an undisturbed one would have. `memory_policy` and `recompute` are those of
-    learn/memory.py.
+    learn/memory.py. `passed` is called after each step, before a checkpoint is written, with the shares of the training
+    before and after it.
 
     Raises:
         StageError: if the loss is not finite, a single sequence exceeds the memory, or steps use up none of a budget.
@@ -150,6 +152,8 @@ def train(
         if number % LOG_EVERY == 0 or share == 1:
             result.curve.append({"step": number, "lr": rate, **values})
         progress(result.steps, length.steps(result), **values)
+        if passed is not None:
+            passed(before, share, result)
         if share < 1 and result.steps - saved[0] >= SAVE_EVERY and share - saved[1] >= 1 / PARTS:
             _save(checkpoint, trained, optimizer, result, data)
             saved = (result.steps, share)

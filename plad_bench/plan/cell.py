@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from plad_bench.contract import evaluation_points
 from plad_bench.contract.enums import Need
 from plad_bench.contract.errors import UsageError
 from plad_bench.contract.names import slug
@@ -111,12 +112,30 @@ class Cell:
         return {s.label: s for s in statistics(self._had, self.protocol.evaluate_samples)}
 
     @functools.cached_property
+    def points(self) -> Mapping[int, Stage]:
+        """The stages with the responses of the model after shares of its training, by percent; none for baselines."""
+        percents = evaluation_points.parse(self.protocol.evaluate_at) if self.method is not None else ()
+        return {percent: self.plan.evaluate_at(self.checkpoint, percent) for percent in percents}
+
+    @functools.cached_property
+    def at_points(self) -> Mapping[str, tuple[Chosen, int]]:
+        """Label in records -> the metric and the percent of the training after which it scores the model."""
+        if self.skip:
+            return {}
+        had = [metric for metric in self._had if not metric.component.of_samples]
+        return {evaluation_points.label(m.label, percent): (m, percent) for percent in self.points for m in had}
+
+    @functools.cached_property
     def scores(self) -> Mapping[str, Stage]:
-        """The score stages by the label of what they give: the cell's metrics, and the statistics of its samples."""
+        """The score stages by the label of what they give: metrics, also at points, and statistics of samples."""
         if self.skip:
             return {}
         plan, samples, greedy = self.plan, self.samples, (m for m in self._had if not m.component.of_samples)
         found = {m.label: plan.score(m, self.checkpoint, self.responses) for m in greedy}
+        found |= {
+            label: plan.score(m, self.checkpoint, self.points[percent])
+            for label, (m, percent) in self.at_points.items()
+        }
         if samples is not None:
             found |= {
                 label: plan.score_samples(s.metric, self.checkpoint, samples) for label, s in self.statistics.items()

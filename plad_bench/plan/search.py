@@ -76,7 +76,7 @@ def tuned(cell: Cell, dimensions: tuple[Dimension, ...], values: Values) -> Chos
 def trial(cell: Cell, dimensions: tuple[Dimension, ...], values: Values, metric: Chosen) -> Cell:
     """The cell that tries these values."""
     method = tuned(cell, dimensions, values)
-    protocol = replace(cell.protocol, split="validation", tune=0, evaluate_samples=0)
+    protocol = replace(cell.protocol, split="validation", tune=0, evaluate_at="", evaluate_samples=0)
     return replace(
         cell,
         method=method,

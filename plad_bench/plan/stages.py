@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plad_bench.contract import gguf, hub, training_budget
+from plad_bench.contract import evaluation_points, gguf, hub, training_budget
 from plad_bench.contract.components import Training
 from plad_bench.contract.enums import FIXED, STAGE_OF, Access, Need, Text
 from plad_bench.contract.errors import UsageError
@@ -130,9 +130,11 @@ class Stage:
     def action(self) -> str:
         """What it does, such as "train" or "generate test responses"."""
         metric, split = self.spec.get("metric", {}), str(self.spec.get("split", ""))
-        return ACTIONS.get(self.name, ACTIONS[self.operation]).format(
+        said = ACTIONS.get(self.name, ACTIONS[self.operation]).format(
             split=split.replace("train", "training"), text=self.spec.get("text"), metric=metric.get("name")
         )
+        percent = self.inputs.get("responses", self).spec.get("at")
+        return f"{said} after {percent} % of the training" if percent else said
 
     @property
     def seed(self) -> int | None:
@@ -338,6 +340,8 @@ class Plan:
         objective = method.component.objective
         lr = method.params.lr or self.protocol.lr  # type: ignore[attr-defined]
         conditions = self.conditions(self._length(), lr)
+        if points := evaluation_points.parse(self.protocol.evaluate_at):
+            conditions["evaluate_at"] = list(points)
         inputs: dict[str, Stage] = {}
         if isinstance(objective, PairObjective) and builder is not None:
             inputs["pairs"] = self.pairs(builder, scorer, orders)
@@ -475,6 +479,11 @@ class Plan:
     def evaluate(self, model: Stage, backend: str = "") -> Stage:
         """Greedy responses on the evaluation split."""
         return self.generate("generate", model, self.protocol.split, temperature=0, seed=0, backend=backend)
+
+    def evaluate_at(self, training: Stage, percent: int) -> Stage:
+        """Greedy responses of the model after a share of its training."""
+        stage = self.evaluate(training)
+        return replace(stage, spec={**stage.spec, "at": percent})
 
     def evaluate_samples(self, model: Stage, backend: str = "") -> Stage:
         """Several sampled responses to each prompt of the evaluation split."""

@@ -27,6 +27,8 @@ CellId = Annotated[str, StringConstraints(pattern=rf"\A{_PART}(/{_PART})*\z", ma
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"\A[0-9a-f]{64}\z")]
 
+Percent = Annotated[str, StringConstraints(pattern=r"\A[1-9][0-9]?\z")]
+
 Ids: TypeAlias = tuple[str, ...]
 """Ids of the examples of a scores file, in its order."""
 
@@ -123,8 +125,15 @@ class SampledPart(_Part):
     """Of pass@k; otherwise the number of samples."""
 
 
+class PointPart(_Part):
+    """The share of a training after which a metric scored the model."""
+
+    metric: ShortText
+    percent: Annotated[int, Field(ge=1, le=99)]
+
+
 class MetricPart(_Part):
-    """One metric of one cell, or a statistic of it over sampled responses."""
+    """One metric of one cell, a statistic of it over sampled responses, or its value during the training."""
 
     value: float | None
     """Mean over the examples with a value; None if there are none."""
@@ -136,6 +145,7 @@ class MetricPart(_Part):
     key: str
     """Key of the score stage."""
     sampled: SampledPart | None = None
+    point: PointPart | None = None
     """None for a metric of the greedy responses."""
 
 
@@ -191,6 +201,8 @@ class Record(_Part):
     """Label of a requested metric -> why the cell has no value of it."""
     scores: ScoresPart | None = None
     samples: SamplesPart | None = None
+    points: dict[Percent, dict[str, float]] = {}
+    """Percent of the training -> the parts of `cost` that differ there."""
     counts: dict[str, float] = {}
     """Numbers of items dropped, truncated or retokenised, and sizes of the data."""
     cost: dict[str, float] = {}
@@ -218,7 +230,11 @@ class Record(_Part):
 
     def essence(self) -> dict[str, Any]:
         """The record without cost, timing and provenance. It is equal for two runs of the same cell."""
-        measured: Any = {"cost": True, "timing": True, "provenance": True, "tuning": {"trials": {"__all__": {"cost"}}}}
+        trials = {"__all__": {"cost"}}
+        measured: Any = {
+            **dict.fromkeys(("cost", "points", "timing", "provenance"), True),
+            "tuning": {"trials": trials},
+        }
         return self.model_dump(mode="json", by_alias=True, exclude=measured)
 
 

@@ -188,7 +188,7 @@ def aligned(cell: LoadedRecord, order: tuple[str, ...]) -> LoadedRecord:
 
 def matrix(cells: Sequence[LoadedRecord], metric: str) -> Array:
     """Scores [S, E] of a metric that every cell has, on the prompts or on the metric's own examples."""
-    rows = _rows(cells[0].ids, metric.partition("[")[0])
+    rows = _rows(cells[0].ids, re.split(r"[\[ ]", metric)[0])
     return np.array([cell.scores[metric][rows] for cell in cells])  # faster than np.stack
 
 

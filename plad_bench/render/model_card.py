@@ -187,7 +187,8 @@ def _known(record: Record) -> list[tuple[MetricInfo, Any]]:
 
 
 def _metrics(record: Record) -> list[tuple[MetricInfo, Any]]:
-    return [(MetricInfo(name, part.better, part.unit), part) for name, part in sorted(record.metrics.items())]
+    final = sorted((name, part) for name, part in record.metrics.items() if part.point is None)
+    return [(MetricInfo(name, part.better, part.unit), part) for name, part in final]
 
 
 def _title(metric: MetricInfo) -> str:

@@ -40,6 +40,7 @@ class ProtocolSettings(TypedDict, total=False):
     sample_temperature: float
     top_k: int
     samples: int
+    evaluate_at: str
     evaluate_samples: int
     evaluate_temperature: float
     tune: int

@@ -246,7 +246,7 @@ def prepare(
     it.
     """
     from plad_bench.contract import hub, training_budget
-    from plad_bench.contract.protocol import settings
+    from plad_bench.contract.protocol import settings, usual
     from plad_bench.execute import tuning
     from plad_bench.execute.store import Store
     from plad_bench.plan import backends, boardfile, defaults, matrix, spec
@@ -275,7 +275,7 @@ def prepare(
     hub.pin(board.commits)
     explicit = {name: options[name] for name in settings()}
     training_budget.check(explicit)
-    explicit = training_budget.normalised(explicit)
+    explicit = usual(explicit)
     shipped = [p for t in tasks if (p := t.component.artifacts()) is not None]
     store = Store(options["store"].expanduser().resolve(), shipped)
     read = TrainingPrompts(store, options["limit"], dict(data or {}))

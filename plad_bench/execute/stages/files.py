@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from plad_bench.contract.errors import StageError
+from plad_bench.contract.evaluation_points import directory
 from plad_bench.contract.examples import Response, Scored
 from plad_bench.contract.jsonlines import read_lines, write_lines
 from plad_bench.execute.store import Artifact
@@ -32,6 +33,11 @@ class Prompt:
     prompt: str
     references: tuple[str, ...]
     meta: Mapping[str, Any]
+
+
+def model_of(artifact: Artifact, spec: Mapping[str, Any]) -> Path:
+    """The directory of a model: the one at the end of a training, or after the share that a specification names."""
+    return artifact.path / (directory(spec["at"]) if "at" in spec else "") / MODEL
 
 
 def read_prompts(data: Artifact, split: str, limit: int = 0) -> list[Prompt]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from plad_bench.contract.examples import Response
 from plad_bench.contract.jsonlines import write_lines
 from plad_bench.contract.models import HubModel
-from plad_bench.execute.stages.files import MODEL, RESPONSES, read_prompts, response_row
+from plad_bench.execute.stages.files import RESPONSES, model_of, read_prompts, response_row
 from plad_bench.execute.worker import Context
 from plad_bench.plan.published import parameters
 
@@ -23,7 +23,7 @@ def run(context: Context) -> None:
     from plad_bench.learn.seeds import derive
 
     spec = context.spec
-    files, _ = models.located(context.inputs["model"].path / MODEL)
+    files, _ = models.located(model_of(context.inputs["model"], spec))
     if size := parameters(HubModel(id=str(files))):
         context.counts["parameters"] = size
     prompts = read_prompts(context.inputs["data"], spec["split"], spec.get("limit", 0))
@@ -52,7 +52,9 @@ def _with_transformers(context: Context, prompts: Sequence[str], rounds: Sequenc
     from plad_bench.learn import models
     from plad_bench.learn.generation import generate
 
-    model, tokenizer = models.load(context.inputs["model"].path / MODEL, context.device, context.spec["precision"])
+    model, tokenizer = models.load(
+        model_of(context.inputs["model"], context.spec), context.device, context.spec["precision"]
+    )
     context.notes["prompts"] = models.encoder(model, tokenizer).described()
     context.usage.loaded()
     made: list[list[Response]] = []
@@ -73,7 +75,7 @@ def _with_transformers(context: Context, prompts: Sequence[str], rounds: Sequenc
 def _with_vllm(context: Context, prompts: Sequence[str], rounds: Sequence[Decoding]) -> list[list[Response]]:
     from plad_bench.learn import vllm_engine
 
-    path = context.inputs["model"].path / MODEL
+    path = model_of(context.inputs["model"], context.spec)
     said = context.spec.get("logprobs", False)
     context.notes["prompts"] = vllm_engine.described(path)[1].described()
     made, peak = vllm_engine.generate(

@@ -12,7 +12,7 @@ from plad_bench.contract.errors import StageError, UnmeasuredError
 from plad_bench.contract.examples import Response, Scored
 from plad_bench.contract.registry import resolve
 from plad_bench.contract.tools import Scorer, Tools
-from plad_bench.execute.stages.files import MODEL, VALUES, Prompt, read_prompts, read_responses, scored
+from plad_bench.execute.stages.files import VALUES, Prompt, model_of, read_prompts, read_responses, scored
 from plad_bench.execute.store import RESPONSE_CACHE
 from plad_bench.execute.worker import Context
 from plad_bench.plan.chosen import Chosen, choose
@@ -156,7 +156,7 @@ class _Tools(Tools):
             from plad_bench.learn.evaluation import Evaluated
 
             made = self._context.inputs["responses"].manifest["document"]["spec"]
-            path = self._context.inputs[role].path / MODEL
+            path = model_of(self._context.inputs[role], made if role == "checkpoint" else {})
             self._models[role] = Evaluated(
                 path, self.device, made["precision"], made["max_new_tokens"], self.counts, self.memory_policy
             )

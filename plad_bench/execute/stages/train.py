@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plad_bench.contract import evaluation_points
 from plad_bench.contract.enums import FIXED, Text
 from plad_bench.contract.errors import SkippedError, StageError
 from plad_bench.contract.jsonlines import write_lines
@@ -21,6 +22,7 @@ from plad_bench.plan import expenses
 
 if TYPE_CHECKING:
     from plad_bench.learn.length import Length, Result
+    from plad_bench.learn.points import Points
     from plad_bench.learn.selection import Selection
     from plad_bench.learn.sequences import Encoder, Order
     from plad_bench.learn.steps import PairSteps, TokenSteps
@@ -31,7 +33,7 @@ MOST_REPEATS = 64
 
 
 def run(context: Context) -> None:
-    """Write model/, and curve.jsonl with the loss and the values that the method reports."""
+    """Write model/, at-PERCENT/model/ for points of the training, and curve.jsonl with what each step reports."""
     from plad_bench.learn import ranks
 
     with ranks.together(context.rank, context.ranks, context.rendezvous_file, context.device):
@@ -60,6 +62,7 @@ def _train(context: Context) -> None:
     make = _pairs if isinstance(method.component.objective, PairObjective) else _tokens
     module, data = make(context, model, method, Corpus(prompts, encoded, encoder), order)
     selection = _selection(context, model, tokenizer, encoder, data) if "select" in spec else None
+    points = _points(context, model)
     context.usage.loaded()
     result = training.train(
         module,
@@ -73,14 +76,13 @@ def _train(context: Context) -> None:
         progress=context.progress,
         memory_policy=context.memory_policy,
         recompute=functools.partial(models.checkpoint, model),
+        passed=None if context.rank or points is None else points.passed,
     )
     if context.rank:
         return
-    context.cost["tokens_trained"] = result.tokens
-    context.cost["tokens_read"] = result.read
-    if "budget" in spec:
-        context.cost["steps"] = result.steps
-        context.cost["update_device_seconds"] = result.seconds
+    context.cost |= {"tokens_trained": result.tokens, "tokens_read": result.read}
+    if "budget" in spec or points is not None:
+        context.cost |= {"steps": result.steps, "update_device_seconds": round(result.seconds, 3)}
     context.cost["step_milliseconds"] = statistics.median(result.milliseconds)
     context.cost["peak_memory_bytes"] = models.peak_memory(context.device)
     if selection is not None:
@@ -88,6 +90,38 @@ def _train(context: Context) -> None:
         context.notes["selected"] = _selected(context, selection)
     models.save(adapters.merge(adapted) if adapted else model, tokenizer, context.out / MODEL)
     write_lines(context.out / CURVE, result.curve)
+    if points is not None:
+        context.notes["points"] = {str(percent): points.cost_at(percent) for percent in points.percents}
+        _write_points(context, points)
+
+
+def _points(context: Context, model: Any) -> Points | None:
+    """What keeps the weights at points of the training; None if none are asked for."""
+    from plad_bench.learn.points import Points
+
+    if "evaluate_at" not in context.spec:
+        return None
+
+    def cost(done: Result) -> dict[str, float]:
+        names = ("tokens_generated", "teacher_tokens_scored", "teacher_tokens_cached")
+        counted = {name: context.cost[name] for name in names if name in context.cost}
+        steps = {"steps": done.steps, "update_device_seconds": round(done.seconds, 3)}
+        return {"tokens_trained": done.tokens, "tokens_read": done.read, **steps, **counted}
+
+    return Points(context.spec["evaluate_at"], model, cost, context.partial)
+
+
+def _write_points(context: Context, points: Points) -> None:
+    """Write the model at each point, merged from the weights that were kept and those that were not trained."""
+    from plad_bench.learn import adapters, models
+
+    spec = context.spec
+    for percent in points.percents:
+        model, tokenizer = models.load(context.inputs["model"].path / MODEL, "cpu", "float32")
+        adapted = adapters.adapt(model, spec["lora"], spec["seed"]) if "lora" in spec else None
+        points.give(model, percent)
+        out = context.out / evaluation_points.directory(percent) / MODEL
+        models.save(adapters.merge(adapted) if adapted else model, tokenizer, out)
 
 
 def _selection(context: Context, model: Any, tokenizer: Any, encoder: Encoder, data: Steps) -> Selection:
