@@ -299,7 +299,7 @@ def records_page() -> str:
         ]
         for name, s in settings().items()
     ]
-    return _with_table("records.md", "settings", table(["key", "unit", "default", "allowed", "meaning"], rows))
+    return with_table("records.md", "settings", table(["key", "unit", "default", "allowed", "meaning"], rows))
 
 
 def recipes_page() -> str:
@@ -317,9 +317,7 @@ def recipes_page() -> str:
         [recipes.KINDS[r.kind], r.size, *(_figure(getattr(r, name)) for name in heads), f"{r.highest_lr:g}"]
         for r in recipes.RECIPES
     ]
-    return _with_table(
-        "recipes.md", "recipes", table(["training", "parameters", *heads.values(), "highest rate"], rows)
-    )
+    return with_table("recipes.md", "recipes", table(["training", "parameters", *heads.values(), "highest rate"], rows))
 
 
 def _figure(value: recipes.Value | None) -> str:
@@ -329,10 +327,10 @@ def _figure(value: recipes.Value | None) -> str:
     return f"**{value.number:g}**" if value.source == recipes.MEASURED else f"{value.number:g}"
 
 
-def _with_table(name: str, what: str, written: str) -> str:
-    """A page with a new table between its two marks."""
+def with_table(name: str, what: str, written: str, *, by: str = "generate") -> str:
+    """A page with a new text between its two marks."""
     page = (DOCS / name).read_text(encoding="utf-8")
-    begin, end = f"<!-- {what}: written by `python docs/generate.py` -->\n", f"<!-- end of {what} -->\n"
+    begin, end = f"<!-- {what}: written by `python docs/{by}.py` -->\n", f"<!-- end of {what} -->\n"
     head, rest = page.split(begin)
     return f"{head}{begin}{written}\n{end}{rest.split(end)[1]}"
 

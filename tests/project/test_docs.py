@@ -100,6 +100,15 @@ def test_generated_pages_are_current(path, text):
     assert path.read_text(encoding="utf-8") == text, f"{path.name} is not current: run python docs/generate.py"
 
 
+@pytest.mark.slow
+def test_estimates_are_current(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    import estimates
+
+    for path, text in estimates.pages().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name} is not current: run python docs/estimates.py"
+
+
 def test_generated_pages_depend_on_no_terminal(monkeypatch):
     before = GENERATOR.pages()
     monkeypatch.setenv("COLUMNS", "50")

@@ -28,6 +28,9 @@ SMALL = {"STEPS": "2", "SFT_STEPS": "2", "MAX_NEW_TOKENS": "4", "BATCH": "4"}
 NEEDS = {
     "openai[": "gpt-4o-mini|NAME",
     "llama-1b": "Llama-3.2-1B|no GPU|trl-lib/tldr",
+    "qwen-0.5b": "trl-lib/tldr",
+    "llama-8b": "trl-lib/tldr",
+    "tinyllama": "trl-lib/tldr",
     "jsonl[path=": "SmolLM",
     "hub[id=ORG/NAME": "ORG/NAME",
     "vllm": "vllm",
