@@ -312,9 +312,8 @@ def test_a_need_that_does_not_exist_is_a_broken_record():
 def test_a_scorer_of_pairs_reads_text(name):
     """And not the teacher's: it is one of those that are scored."""
     row = f"plad[loss=margin,scorer={name}]"
-    cell = planned("rouge-l", methods=row)[row]
     with pytest.raises(UsageError, match=f"{name} cannot score training pairs"):
-        _ = cell.scores
+        _ = planned("rouge-l", methods=row)[row].scores
 
 
 def test_every_metric_declares_how_to_read_it():
