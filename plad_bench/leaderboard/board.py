@@ -16,6 +16,7 @@ import numpy as np
 from plad_bench.contract.enums import BASELINES, OUTSIDE
 from plad_bench.leaderboard import compute, gc_pause, samples, statistics
 from plad_bench.leaderboard.compute import Compute
+from plad_bench.leaderboard.curves import Curve, Leader, Trained, curves, leaders
 from plad_bench.leaderboard.data_versions import described, newest
 from plad_bench.leaderboard.labels import labels
 from plad_bench.leaderboard.metric_info import MetricInfo, SampledInfo
@@ -158,6 +159,10 @@ class Group:
     sampled: tuple[SampledInfo, ...] = ()
     """Statistics of sampled responses, by metric in the order of `metrics`, then by k; values of all samples together
     last. Empty without --evaluate-samples."""
+    curves: tuple[Curve, ...] = ()
+    """The primary metric of `rows` that were evaluated during their training."""
+    leaders: tuple[Leader, ...] = ()
+    """The best method at each point of the training, and at its end; empty unless several have curves."""
     thinking: Mapping[str, str] = field(default_factory=dict)
     """The handling of thinking text of teacher and student, if they are thinking models: off, strip or keep."""
     selected: BestCheckpoint | None = None
@@ -304,6 +309,7 @@ def _group(cells: Sequence[LoadedRecord], settings: BoardFile, complain: Complai
     )
     first = (done or cells)[0].record
     by_id = {cell.record.cell: cell for cell in done}
+    during = _during(rows, [made[key] for key in baselines], by_id, primary, settings)
     return Group(
         task=first.task.selector,
         teacher=first.teacher.selector,
@@ -322,9 +328,28 @@ def _group(cells: Sequence[LoadedRecord], settings: BoardFile, complain: Complai
         samples=samples.side_by_side([[by_id[of] for of in row.cells] for row in shown], primary, complain),
         sizes=_sizes(done),
         sampled=sampled,
+        curves=during[0],
+        leaders=during[1],
         thinking=_thinking(done),
         selected=next(filter(None, map(_selected, done)), None),
     )
+
+
+def _during(
+    rows: Sequence[Row],
+    baselines: Sequence[Row],
+    cells: Mapping[str, LoadedRecord],
+    primary: MetricInfo | None,
+    settings: BoardFile,
+) -> tuple[tuple[Curve, ...], tuple[Leader, ...]]:
+    """The primary metric during the training of the complete methods, and the best method at each point."""
+    if primary is None or primary.better is None:
+        return (), ()
+    trained = [
+        Trained(row.label, [cells[of] for of in row.cells], row.best, row.cost.teacher_share or 0.0) for row in rows
+    ]
+    start = next((row.estimates.get(primary.name) for row in baselines if row.method == "sft-init"), None)
+    return curves(trained, start, primary, settings.prices), leaders(trained, primary)
 
 
 def _thinking(cells: Iterable[LoadedRecord]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ class Compute:
     def total(self, cost: str) -> float | None:
         """The sum of one cost over all executions; None if none has it."""
         values = [e.cost[cost] for e in self.executions if cost in e.cost]
-        return round(math.fsum(values), 6) if values else None
+        return round(sum(values), 6) if values else None
 
     @property
     def lost(self) -> tuple[Execution, ...]:

@@ -34,6 +34,7 @@ SHORT = {
     "metrics": "All metrics",
     "sampled": "Sampled responses",
     "tuning": "Tuning",
+    "during": "During training",
     "cost": "Cost",
     "pairs": "Comparisons",
     "unranked": "Not ranked",

@@ -57,6 +57,8 @@ def sections(group: Group, docs: str = "") -> Iterator[Section]:
     if group.rows:
         if tuned := [row for row in (*group.rows, *group.baselines) if row.tuning]:
             yield _tuning(group, tuned, docs)
+        if group.leaders and group.primary:
+            yield _during(group, group.primary)
         yield _costs(group, docs)
         if group.pairs is not None and len(group.rows) > 1:
             yield _pairwise(group)
@@ -449,6 +451,37 @@ def _tuning(group: Group, rows: Sequence[Row], docs: str) -> Section:
         "the validation split is luck.",
     )
     return Section("tuning", ("Tuning",), table=Table(columns, tuple(body), tuple(map(access, rows))), note=note)
+
+
+def _during(group: Group, metric: MetricInfo) -> Section:
+    """Which method is best after each share of the training."""
+    places = decimals(group, metric)
+    body = []
+    for leader in group.leaders:
+        verdict: Line = ("not tested: a single seed",)
+        if leader.others is not None:
+            others: list[Line] = [(Name(label),) for label in leader.others]
+            verdict = ("not significantly better than ", *joined(others)) if others else ("significantly the best",)
+        body.append(
+            (
+                Entry((f"{leader.percent} %",), leader.percent),
+                Entry((Name(leader.label),)),
+                Entry((value(leader.estimate, metric, places),), leader.estimate.value),
+                Entry(verdict),
+            )
+        )
+    columns = (
+        Column(("Training",), right=True),
+        Column(("Best mean",)),
+        Column(header(metric), right=True),
+        Column(("Among all methods",)),
+    )
+    note: Line = (
+        "The method with the best mean of the models after each share of the training, with the test of the star in "
+        "the ranking (multiple comparisons with the best). A model within a training is not what a shorter training "
+        "would give: its learning rate has not decayed.",
+    )
+    return Section("during", ("During training",), table=Table(columns, tuple(body)), note=note)
 
 
 def _pairwise(group: Group) -> Section:

@@ -13,6 +13,7 @@ from itertools import pairwise, product
 from typing import Any, TypeAlias
 
 from plad_bench.leaderboard.board import Group, Row
+from plad_bench.leaderboard.curves import Moment
 from plad_bench.leaderboard.metric_info import MetricInfo
 from plad_bench.leaderboard.sizes import SizeSeries
 from plad_bench.records import text
@@ -433,10 +434,111 @@ def sizes(of_series: SizeSeries, size: Size | None = None) -> str:
     )
 
 
+def against_tokens(group: Group, size: Size | None = None) -> str | None:
+    """The primary metric during training, against trained tokens; None if no method was evaluated during training."""
+    return _curves(group, size, lambda p: p.tokens, "tokens trained", text.amount)
+
+
+def against_time(group: Group, size: Size | None = None) -> str | None:
+    """As `against_tokens`, against device time."""
+    caption = "device time of training steps, with a share of the teacher's"
+    return _curves(group, size, lambda p: p.seconds, caption, text.seconds)
+
+
+def against_money(group: Group, size: Size | None = None) -> str | None:
+    """As `against_tokens`, against money; None without prices."""
+    currency = text.clean(group.prices.currency, 12) if group.prices else ""
+    return _curves(group, size, lambda p: p.money, f"money ({currency}), as if the cell were alone", text.money)
+
+
+def _curves(
+    group: Group,
+    size: Size | None,
+    cost: Callable[[Moment], float | None],
+    caption: str,
+    in_words: Callable[[float], str],
+) -> str | None:
+    """A line for each method from the SFT initialisation to the end of training, with its 95 % intervals as a band.
+
+    Args:
+        group: what to draw.
+        size: for a plot within a page, whose style it takes; None for a file of its own.
+        cost: of a point.
+        caption: of the axis of costs.
+        in_words: a cost as text.
+    """
+    metric = group.primary
+    drawn = []
+    for curve in group.curves:
+        known = [(c, p.estimate) for p in curve.points if (c := cost(p)) is not None and abs(c) < _HUGE]
+        known = [(c, e) for c, e in known if abs(e.value) < _HUGE]
+        if len(known) > 1:
+            drawn.append((curve, known))
+    if metric is None or not drawn:
+        return None
+    of = size or WIDE
+    drawn = drawn[:MOST]
+    room = max(_width(_short(curve.label, of.label)) for curve, _ in drawn)
+    left, right, top = 56.0, _pixel(of.width - 24 - room), 60.0
+    bottom = max(400.0, top + _LINE * len(drawn))
+    highest = max(c for _, known in drawn for c, _ in known)
+    lowest = min(c for _, known in drawn for c, _ in known)
+    x = Axis(min(0.0, lowest), highest or 1.0, left, right)
+    values = [metric.scale * e.value for _, known in drawn for _, e in known]
+    y = _padded(min(values), max(values), bottom, top)
+    names = _spread([y.at(metric.scale * known[-1][1].value) for _, known in drawn], top, bottom)
+    lines = []
+    for (curve, known), label in zip(drawn, names, strict=True):
+        places = [(x.at(c), y.at(metric.scale * e.value)) for c, e in known]
+        ends = [(x.at(c), metric.scale * e.low, metric.scale * e.high) for c, e in known if math.isfinite(e.half_width)]
+        inside = [(at, *(y.at(min(max(end, y.low), y.high)) for end in both)) for at, *both in ends]
+        band = [*((at, low) for at, low, _ in inside), *((at, high) for at, _, high in reversed(inside))]
+        dots = [
+            {
+                "x": at[0],
+                "y": at[1],
+                "title": f"{text.clean(curve.label)}: {text.number(metric.scale * e.value, 2)} at {in_words(c)}",
+            }
+            for at, (c, e) in zip(places, known, strict=True)
+        ]
+        lines.append(
+            {
+                "points": " ".join(f"{a},{b}" for a, b in places),
+                "band": " ".join(f"{a},{b}" for a, b in band),
+                "dots": dots,
+                "x": places[-1][0],
+                "y": places[-1][1],
+                "label": label,
+                "name": _short(curve.label, of.label),
+                "best": curve.best,
+            }
+        )
+    return draw(
+        "curve.svg.j2",
+        size=size,
+        title=f"{text.clean(metric.name, of.label)} during training",
+        width=of.width,
+        height=bottom + 48,
+        left=left,
+        right=right,
+        top=top,
+        bottom=bottom,
+        x_ticks=_apart([{"at": at, "text": in_words(value)} for value, at in x.ticks()]),
+        y_ticks=_ticks(y),
+        middle=_pixel((left + right) / 2),
+        captions=[caption],
+        y_label=_name(metric),
+        lines=lines,
+    )
+
+
 ALL: tuple[tuple[str, str, Callable[..., str | None]], ...] = (
     ("Mean and interval of each method", "quality", intervals),
     ("Mean against device time", "cost", cost),
     ("Mean of sampled responses against their diversity", "diversity", diversity),
+    ("Mean during training against tokens", "tokens", against_tokens),
+    ("Mean during training against device time", "time", against_time),
+    ("Mean during training against money", "money", against_money),
     ("Best trial so far of each method", "tuning", tuning),
 )
 """Every plot of a group: its title, the name of its file, and what draws it."""
