@@ -13,14 +13,13 @@ import click
 from plad_bench.cli.matrix_options import execution_options, matrix_options
 from plad_bench.cli.options import echo_json, json_option
 from plad_bench.cli.state import State
+from plad_bench.contract import gc_pause
 from plad_bench.contract.errors import ExitCode, MissingError, PladBenchError, StageError
 from plad_bench.plan.resources import GPUS
 from plad_bench.running import effective
 from plad_bench.running.setup import Planned, gpus_of, prepare
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from plad_bench.contract.requests import RequestContext
     from plad_bench.execute.estimate import RequestEstimate
     from plad_bench.execute.stages.data import Prepared
@@ -43,8 +42,6 @@ STAGES = {
     "score-samples": "score the samples, once for each metric",
 }
 """Description of stages by name; all others compute teacher log-probabilities."""
-WIDE = 10_000
-"""Columns of a table whose lines never wrap, so that the name of a cell can be copied."""
 
 
 @click.command(short_help="Show what run would do.")
@@ -168,6 +165,7 @@ def _prompt(given: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+@gc_pause.paused()
 def _stages(planned: Planned) -> dict[str, Stage]:
     """The stages of the cells to run, by key, ordered by how far their names are from the data stage."""
     stages = {stage.key: stage for cell in planned.todo for stage in cell.stages}
@@ -187,32 +185,39 @@ def _print(
     waiting: set[str],
     asked: Sequence[RequestEstimate],
 ) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = Console(width=WIDE, soft_wrap=True)
-    table = Table("cell", "state", "reason", box=None, pad_edge=False, header_style="bold")
-    for row in cells:
-        table.add_row(*(escape(v) for v in row.values()))
-    console.print(table)
+    for line in _table(("cell", "state", "reason"), [tuple(row.values()) for row in cells]):
+        click.echo(line)
     if data:
-        console.print()
+        click.echo()
     for line in data:
-        console.print(line, markup=False, highlight=False)
-    table = Table("stage", "to run", "cached", "what it does", box=None, pad_edge=False, header_style="bold")
-    for name in dict.fromkeys(s.name for s in stages.values()):
-        keys = [k for k, s in stages.items() if s.name == name]
-        missing = sum(k in waiting for k in keys)
+        click.echo(line)
+    by_name: dict[str, list[str]] = {}
+    for key, stage in stages.items():
+        by_name.setdefault(stage.name, []).append(key)
+    rows = []
+    for name, keys in by_name.items():
+        missing = len(waiting.intersection(keys))
         what = STAGES.get(name, "compute the teacher's log-probabilities")
-        shown = name.replace("signals", "teacher-logprobs")
-        table.add_row(shown, str(missing), str(len(keys) - missing), what)
+        rows.append((name.replace("signals", "teacher-logprobs"), str(missing), str(len(keys) - missing), what))
     if stages:
-        console.print()
-        console.print(table)
+        click.echo()
+    for line in _table(("stage", "to run", "cached", "what it does"), rows) if stages else ():
+        click.echo(line)
     if asked:
-        console.print()
-        console.print(_requests(asked))
+        click.echo()
+    for line in _requests(asked) if asked else ():
+        click.echo(line)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Lines of a table, which never wrap, so that the name of a cell can be copied."""
+    from plad_bench.records.text import clean
+
+    shown = [[clean(text, 1000) for text in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(head, *shown, strict=True)]
+    for place, row in enumerate((head, *shown)):
+        line = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        yield line if place else click.style(line, bold=True)
 
 
 def data_lines(data: Mapping[str, Prepared], responses: Mapping[str, RequestContext]) -> Iterator[str]:
@@ -233,22 +238,19 @@ def data_lines(data: Mapping[str, Prepared], responses: Mapping[str, RequestCont
             yield f"  {without:.0f} prompt{'s have' if without > 1 else ' has'} no response (missing=skip)"
 
 
-def _requests(asked: Sequence[RequestEstimate]) -> Table:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(
+def _requests(asked: Sequence[RequestEstimate]) -> Iterator[str]:
+    head = (
         "endpoint of", "stage", "requests", "answered before", "input tokens, about", "output tokens, at most",
         "cost, at most",
-        box=None, pad_edge=False, header_style="bold",
     )  # fmt: skip
+    rows = []
     for e in asked:
         counts = (e.requests, e.answered, e.tokens_in, e.tokens_out)
-        table.add_row(escape(e.asked), e.stage, *("?" if n is None else str(n) for n in counts), _money(e))
+        rows.append((e.asked, e.stage, *("?" if n is None else str(n) for n in counts), _money(e)))
     paid = [e.money for e in asked if e.money is not None]
     if len(paid) > 1:
-        table.add_row(*[""] * 5, "total", in_full(float(f"{sum(paid):.4g}")))
-    return table
+        rows.append((*[""] * 5, "total", in_full(float(f"{sum(paid):.4g}"))))
+    return _table(head, rows)
 
 
 def _money(estimate: RequestEstimate) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plad_bench.contract import gc_pause
 from plad_bench.contract.errors import PladBenchError
 from plad_bench.contract.machine import memory
 from plad_bench.contract.models import HubModel
@@ -61,6 +62,7 @@ class Outlook:
     """Exact sizes of pruned models, in words."""
 
 
+@gc_pause.paused()
 def outlook(cells: Sequence[Cell], store: Store, data: Mapping[str, Prepared], device: Device, slots: int) -> Outlook:
     """The resources that cells need.
 

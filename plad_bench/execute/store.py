@@ -127,9 +127,10 @@ class Store:
         Raises:
             MissingError: if it cannot be read, which does not mean that it is corrupt.
         """
-        for path in (self.place(key), *(root / key[:16] for root in self.shipped)):
-            met = _stat(path)
-            if met is None or _stat(path / MANIFEST) is None:
+        # As text: a plan looks for many artifacts that do not exist, and paths are slow to make.
+        for place in (f"{self.root}/artifacts/{key[:2]}/{key}", *(f"{root}/{key[:16]}" for root in self.shipped)):
+            met = _stat(place)
+            if met is None or _stat((path := Path(place)) / MANIFEST) is None:
                 continue
             try:
                 return self.open(path, key)
@@ -291,14 +292,14 @@ def seal(manifest: Mapping[str, Any]) -> str:
     return digest({name: value for name, value in manifest.items() if name != "seal"})
 
 
-def _stat(path: Path) -> os.stat_result | None:
+def _stat(path: Path | str) -> os.stat_result | None:
     """The status of a file; None if it does not exist. Other errors leave that open, and are raised."""
     try:
-        return path.stat()
+        return path.stat() if isinstance(path, Path) else os.stat(path)  # noqa: PTH116  text is faster
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise _unread(path, error) from error
+        raise _unread(Path(path), error) from error
 
 
 def _unread(path: Path, error: OSError) -> MissingError:

@@ -13,8 +13,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from plad_bench.contract import gc_pause
 from plad_bench.contract.enums import BASELINES, OUTSIDE
-from plad_bench.leaderboard import compute, gc_pause, samples, statistics
+from plad_bench.leaderboard import compute, samples, statistics
 from plad_bench.leaderboard.compute import Compute
 from plad_bench.leaderboard.curves import Curve, Leader, Trained, curves, leaders
 from plad_bench.leaderboard.data_versions import described, newest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from plad_bench.contract import evaluation_points
@@ -47,6 +47,11 @@ class Cell:
     """Reasons why metrics are absent, by metric label."""
     tuning: Tuning | None = None
     """How the method's settings were chosen; None where they are the defaults, or the user's."""
+
+    def but(self, *, skip: str, absent: Mapping[str, str] | None = None) -> Cell:
+        """The cell with this reason to skip it and these absent metrics; itself, with its stages, if it has them."""
+        absent = self.absent if absent is None else absent
+        return self if (skip, absent) == (self.skip, self.absent) else replace(self, skip=skip, absent=absent)
 
     @functools.cached_property
     def id(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,7 @@ class Chosen:
         """The record."""
         return self.registered.component
 
-    @property
+    @functools.cached_property
     def label(self) -> str:
         """The canonical selector: the name, and the parameters that differ from their defaults."""
         shown = []
@@ -56,13 +57,17 @@ class Chosen:
 
     def public(self) -> dict[str, Any]:
         """The part that is keyed and recorded, without local paths."""
+        return {**self._public, **({"commit": self.commit} if self.published else {})}
+
+    @functools.cached_property
+    def _public(self) -> dict[str, Any]:
+        """Kept, because local files are hashed for it. A commit may still be found."""
         source = self.registered.source_hash
         return {
             "name": self.component.name,
             "version": self.component.version,
             "params": self.params.public() | self._publishable,
             **({"source": source} if source else {}),
-            **({"commit": self.commit} if self.published else {}),
         }
 
     @property
@@ -80,6 +85,10 @@ class Chosen:
 
     def private(self) -> dict[str, Any]:
         """The data from which a worker reconstructs it."""
+        return self._private
+
+    @functools.cached_property
+    def _private(self) -> dict[str, Any]:
         return {"kind": self.kind, "name": self.component.name, "params": self.params.model_dump(mode="json")}
 
     @property

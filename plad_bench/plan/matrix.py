@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from plad_bench.contract import gc_pause
 from plad_bench.contract.enums import BASELINES, DIVERSITY, Need
 from plad_bench.contract.errors import UsageError
 from plad_bench.contract.models import ScratchModel
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from plad_bench.contract.registry import Registry
 
 
+@gc_pause.paused()
 def cells(spec: RunSpec, registry: Registry) -> list[Cell]:
     """All cells of a run, baselines first within each seed.
 
@@ -48,8 +49,8 @@ def reconsidered(cell: Cell, find: Find) -> Cell:
 
     `find` returns the directory of an artifact by its key.
     """
-    cell = _measured(replace(cell, skip=skip_reason(cell)))
-    return cell if cell.skip else replace(cell, skip=no_room(cell, find) or not_for_vllm(cell))
+    cell = _measured(cell.but(skip=skip_reason(cell)))
+    return cell if cell.skip else cell.but(skip=no_room(cell, find) or not_for_vllm(cell))
 
 
 def _measured(cell: Cell) -> Cell:
@@ -57,7 +58,7 @@ def _measured(cell: Cell) -> Cell:
     reasons = {metric.label: absence_reason(cell, metric) for metric in cell.metrics}
     absent = {label: reason for label, reason in reasons.items() if reason}
     nothing = not cell.skip and len(absent) == len(cell.metrics)
-    return replace(cell, absent=absent, skip=next(iter(absent.values())) if nothing else cell.skip)
+    return cell.but(absent=absent, skip=next(iter(absent.values())) if nothing else cell.skip)
 
 
 def _combinations(spec: RunSpec, registry: Registry) -> Iterator[Cell]:
@@ -89,10 +90,10 @@ def _combinations(spec: RunSpec, registry: Registry) -> Iterator[Cell]:
                     for row in BASELINES:
                         if seed == 0 or row == "sft-init" or (row == "student" and _is_scratch(student)):
                             reference = cell(method=None, row=row)
-                            yield replace(reference, skip=skip_reason(reference))
+                            yield reference.but(skip=skip_reason(reference))
                     for row, model in spec.checkpoints.items() if seed == 0 else ():
                         trained_elsewhere = cell(method=None, row=row, outside=model)
-                        yield replace(trained_elsewhere, skip=skip_reason(trained_elsewhere))
+                        yield trained_elsewhere.but(skip=skip_reason(trained_elsewhere))
                     for method in spec.methods:
                         uses_pairs = isinstance(method.component.objective, PairObjective)
                         for builder in spec.pairs if uses_pairs else (None,):
@@ -100,7 +101,7 @@ def _combinations(spec: RunSpec, registry: Registry) -> Iterator[Cell]:
                             row = f"{method.label}+{builder.label}" if builder and shown else method.label
                             planned = cell(method=method, row=row, pairs=builder)
                             reason = skip_reason(planned) or over_budget(planned, {}) or plugins_reason(planned)
-                            yield replace(planned, skip=reason)
+                            yield planned.but(skip=reason)
 
 
 def validation_metric(task: Chosen, registry: Registry) -> Chosen | None:

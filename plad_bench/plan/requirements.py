@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from plad_bench.contract import gguf, hub
+from plad_bench.contract import gc_pause, gguf, hub
 from plad_bench.contract.errors import MissingError
 from plad_bench.contract.models import HubModel, PromptFormat
 from plad_bench.plan import backends
@@ -22,6 +22,7 @@ _SILENT = ("MaskedLM", "Classification", "QuestionAnswering", "MultipleChoice")
 head."""
 
 
+@gc_pause.paused()
 def check(cells: Iterable[Cell], made: Callable[[str], bool] = lambda key: False) -> None:
     """Raise MissingError for the first data set, model, metric or teacher of the cells that is unavailable.
 
@@ -30,7 +31,10 @@ def check(cells: Iterable[Cell], made: Callable[[str], bool] = lambda key: False
     available.
     """
     seen: set[object] = set()
+    known: set[str] = set()
     for cell in cells:
+        stages = [stage for stage in cell.stages if stage.key not in known]
+        known.update(stage.key for stage in stages)
         if cell.task.label not in seen:
             seen.add(cell.task.label)
             cell.task.component.require(cell.task.params)
@@ -41,14 +45,14 @@ def check(cells: Iterable[Cell], made: Callable[[str], bool] = lambda key: False
                 seen.add(metric.label)
                 metric.component.require(metric.params)
                 _check_commit(metric)
-        if "vllm" not in seen and any(s.spec.get("backend") == "vllm" and not made(s.key) for s in cell.stages):
+        if "vllm" not in seen and any(s.spec.get("backend") == "vllm" and not made(s.key) for s in stages):
             seen.add("vllm")
             backends.require_vllm()
-        if "lora" not in seen and any("lora" in s.spec and not made(s.key) for s in cell.stages):
+        if "lora" not in seen and any("lora" in s.spec and not made(s.key) for s in stages):
             seen.add("lora")
             backends.require_peft()
         teacher = cell.teacher
-        if teacher.label not in seen and any(not made(s.key) for s in cell.stages if s.operation == "ask"):
+        if teacher.label not in seen and any(not made(s.key) for s in stages if s.operation == "ask"):
             seen.add(teacher.label)
             teacher.component.require(teacher.params)
         for chosen in (cell.student, teacher, *([cell.outside] if cell.outside else [])):

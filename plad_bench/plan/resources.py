@@ -15,6 +15,7 @@ tests/plan/test_resources.py holds the estimates against.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -215,6 +216,7 @@ class TrainingWork:
     """Length of the responses that the student samples at every step; 0 if it samples none."""
 
 
+@functools.cache
 def training(work: TrainingWork, device: Device) -> Work:
     """The resources of a training, whether it fits the device, and the options with which it would."""
     found = _training(work, device)
@@ -292,6 +294,7 @@ def _logits(work: TrainingWork, device: Device, size: int) -> float:
     return count * row * (BESIDE_A_TEACHER if work.teacher_logits else ALONE)
 
 
+@functools.cache
 def generation(shape: Shape, prompts: int, lengths: Lengths, new: int, device: Device, *, bf16: bool) -> Work:
     """The resources for generating `new` tokens per prompt."""
     number, rows = 2 if bf16 else 4, min(prompts, GENERATION_BATCH)
@@ -322,6 +325,7 @@ def kept(shape: Shape, tokens: float, k: int, *, bf16: bool) -> float:
     return (tokens * shape.width + shape.head) * (2 if bf16 else 4)
 
 
+@functools.cache
 def scoring(shape: Shape, prompts: int, lengths: Lengths, device: Device, *, bf16: bool) -> Work:
     """The resources for a forward pass over prompts with responses, without gradients."""
     number = 2 if bf16 else 4

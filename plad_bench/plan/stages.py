@@ -151,23 +151,24 @@ class Stage:
 
     def walk(self) -> Iterator[Stage]:
         """This stage and all stages that it depends on, inputs first, each once."""
-        seen: set[str] = set()
+        return iter(self._walked)
 
-        def visit(stage: Stage) -> Iterator[Stage]:
-            if stage.key in seen:
-                return
-            seen.add(stage.key)
-            for _, parent in sorted(stage.inputs.items()):
-                yield from visit(parent)
-            yield stage
+    @functools.cached_property
+    def _walked(self) -> tuple[Stage, ...]:
+        """Kept, because most stages below one are below many others, too."""
+        found: dict[str, Stage] = {}
+        for _, parent in sorted(self.inputs.items()):
+            for stage in parent.walk():
+                found.setdefault(stage.key, stage)
+        return (*found.values(), self)
 
-        yield from visit(self)
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def digest(document: Any) -> str:
     """sha256 of canonical JSON."""
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_CANONICAL.encode(document).encode()).hexdigest()
 
 
 # ------------------------------------------------------------------------------------- the stages of one protocol

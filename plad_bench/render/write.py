@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from plad_bench.contract import gc_pause
 from plad_bench.contract.names import UNLISTED, slug
-from plad_bench.leaderboard import gc_pause
 from plad_bench.leaderboard.board import Board, load
 from plad_bench.render import html, index, markdown, overview, plots
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plad_bench.contract import gc_pause
 from plad_bench.contract.errors import MissingError, NothingSelectedError, PladBenchError, UsageError
 from plad_bench.contract.names import BOARD_NAME
 
@@ -131,10 +133,10 @@ class Planned:
         from plad_bench.execute.stages.data import Prepared, preview
 
         for cell in self.todo:
-            task, made = cell.task, self.store.find(cell.plan.data.key)
+            task = cell.task
             if task.label in self.data:
                 continue
-            if made is not None:
+            if (made := self.store.find(cell.plan.data.key)) is not None:
                 self.data[task.label] = Prepared(counts=made.manifest["counts"], notes=made.manifest["notes"])
             elif download or task.component.hub(task.params) is None:
                 self.data[task.label] = preview(task)
@@ -182,11 +184,13 @@ class Planned:
         slots = len(gpus) or options["workers"] or max(1, processors() // options["threads"])
         return outlook.outlook(self.expected(), self.store, self.data, device, max(1, slots // options["ranks"]))
 
+    @gc_pause.paused()
     def skip_misfits(self) -> None:
         """Skip cells whose models do not fit together or whose inputs use up their budget, judged by what is known."""
         from plad_bench.plan.compatibility import over_budget
         from plad_bench.plan.matrix import reconsidered
 
+        @functools.cache
         def find(key: str) -> Path | None:
             artifact = self.store.find(key)
             return artifact.path if artifact else None
@@ -197,7 +201,7 @@ class Planned:
             return {artifact.key: artifact.facts[artifact.key] for artifact in found}
 
         again = [reconsidered(cell, find) for cell in self.todo]
-        self._replace({cell.id: replace(cell, skip=cell.skip or over_budget(cell, facts(cell))) for cell in again})
+        self._replace({cell.id: cell.but(skip=cell.skip or over_budget(cell, facts(cell))) for cell in again})
 
     def _replace(self, again: Mapping[str, Cell]) -> None:
         """Replace cells by id, and remove skipped ones from the cells to run."""

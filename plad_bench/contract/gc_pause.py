@@ -1,4 +1,4 @@
-"""Pauses the garbage collector, which would traverse a growing board again and again; boards have no cycles."""
+"""Pauses the garbage collector, which would traverse a growing board or plan again and again. They have no cycles."""
 
 from __future__ import annotations
 
