@@ -13,7 +13,7 @@ UNITS = {
     "steps": "optimiser steps",
     "tokens": "trained tokens",
     "device-seconds": "device-seconds of training",
-    "money": "of money",
+    "money": "in money",
     "teacher-tokens": "teacher tokens",
 }
 """Kind of budget -> what its amount counts (docs/protocol.md)."""

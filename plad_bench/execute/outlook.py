@@ -163,7 +163,8 @@ class _Reader:
             sampled=spec.get("max_new_tokens", 0),
         )
         found = resources.training(work, self._device)
-        found = replace(found, seconds=seconds or found.seconds)
+        models = 1 + len(spec.get("evaluate_at", ()))
+        found = replace(found, seconds=seconds or found.seconds, disk=models * found.disk)
         if select := spec.get("select"):
             once = resources.generation(
                 student, select["prompts"], lengths, select["max_new_tokens"], self._device, bf16=work.bf16

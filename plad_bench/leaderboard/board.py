@@ -349,7 +349,8 @@ def _during(
     trained = [
         Trained(row.label, [cells[of] for of in row.cells], row.best, row.cost.teacher_share or 0.0) for row in rows
     ]
-    start = next((row.estimates.get(primary.name) for row in baselines if row.method == "sft-init"), None)
+    starts = (row for row in baselines if row.method == "sft-init" and primary.name in row.estimates)
+    start = [cells[of] for row in starts for of in row.cells]
     return curves(trained, start, primary, settings.prices), leaders(trained, primary)
 
 

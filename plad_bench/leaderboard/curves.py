@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from plad_bench.leaderboard import statistics
-from plad_bench.leaderboard.statistics import Estimate
+from plad_bench.leaderboard.statistics import Array, Estimate
 from plad_bench.records.validation import LoadedRecord, matrix
 
 if TYPE_CHECKING:
@@ -22,6 +24,10 @@ class Moment:
     percent: int
     """0 is the SFT initialisation, from which every method starts."""
     estimate: Estimate
+    low: float
+    """The least mean of a seed."""
+    high: float
+    """The greatest mean of a seed."""
     tokens: float | None
     """Tokens trained on."""
     seconds: float | None
@@ -63,17 +69,17 @@ class Trained:
 
 
 def curves(
-    methods: Sequence[Trained], start: Estimate | None, metric: MetricInfo, prices: Prices | None
+    methods: Sequence[Trained], start: Sequence[LoadedRecord], metric: MetricInfo, prices: Prices | None
 ) -> tuple[Curve, ...]:
-    """The curve of each method that was evaluated during its training; `start` is the SFT initialisation's estimate."""
+    """The curve of each method that was evaluated during its training; `start` has the SFT initialisation's cells."""
     found = []
     for method in methods:
         names = _names(method, metric)
         if len(names) < 2:
             continue
         points = [_point(method, percent, name, prices) for percent, name in sorted(names.items())]
-        if start is not None:
-            points.insert(0, _begin(method, start, prices))
+        if start:
+            points.insert(0, _begin(method, matrix(start, metric.name), prices))
         found.append(Curve(method.label, method.best, tuple(points)))
     return tuple(found)
 
@@ -114,20 +120,22 @@ def _names(method: Trained, metric: MetricInfo) -> dict[int, str]:
 
 
 def _point(method: Trained, percent: int, name: str, prices: Prices | None) -> Moment:
-    estimate = statistics.estimate(matrix(method.cells, name))
     costs = [{**cell.record.cost, **cell.record.points.get(str(percent), {})} for cell in method.cells]
-    return _at(method, percent, estimate, costs, prices)
+    return _at(method, percent, matrix(method.cells, name), costs, prices)
 
 
-def _begin(method: Trained, start: Estimate, prices: Prices | None) -> Moment:
+def _begin(method: Trained, start: Array, prices: Prices | None) -> Moment:
     nothing = {"tokens_trained": 0.0, "update_device_seconds": 0.0}
     return _at(method, 0, start, [{**cell.record.cost, **nothing} for cell in method.cells], prices)
 
 
 def _at(
-    method: Trained, percent: int, estimate: Estimate, costs: Sequence[Mapping[str, float]], prices: Prices | None
+    method: Trained, percent: int, scores: Array, costs: Sequence[Mapping[str, float]], prices: Prices | None
 ) -> Moment:
-    """A point with the means of costs over seeds, in which the time of training is that of its steps alone."""
+    """A point with the means of costs over seeds, in which the time of training is that of its steps alone.
+
+    `scores` are [S, E].
+    """
 
     def mean(values: Sequence[float | None]) -> float | None:
         known = [value for value in values if value is not None]
@@ -135,9 +143,13 @@ def _at(
 
     seconds = mean([cost.get("update_device_seconds") for cost in costs])
     timed = [{**cost, "train_device_seconds": cost.get("update_device_seconds", 0.0)} for cost in costs]
+    with np.errstate(over="ignore", invalid="ignore"):
+        by_seed = statistics.fill(scores).mean(axis=1)
     return Moment(
         percent,
-        estimate,
+        statistics.estimate(scores),
+        low=float(by_seed.min()),
+        high=float(by_seed.max()),
         tokens=mean([cost.get("tokens_trained") for cost in costs]),
         seconds=None if seconds is None else seconds + method.teacher_share,
         money=mean([prices.of(cost) for cost in timed]) if prices and seconds is not None else None,

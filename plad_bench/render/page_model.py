@@ -10,7 +10,7 @@ from typing import Any
 
 from plad_bench.contract.enums import BASELINES, DIVERSITY, OUTSIDE
 from plad_bench.contract.protocol import Protocol, settings
-from plad_bench.contract.training_budget import extent
+from plad_bench.contract.training_budget import extent, parse
 from plad_bench.contract.words import NAMED
 from plad_bench.leaderboard import compute
 from plad_bench.leaderboard.board import Board, Group, Row
@@ -119,6 +119,8 @@ def origin(board: Board) -> list[Line]:
     lines: list[Line] = [(NAMED,)] if board.groups else []
     if older := older_data(board):
         lines.append(older)
+    if any((budget := parse(group.protocol.get("budget"))) and budget.kind == "money" for group in board.groups):
+        lines.append(("The budget of money counts by the prices of board.toml: copy its [prices] to reproduce it.",))
     if any("path=" in command for command in commands(board)):
         lines.append(("Paths are shortened to their last part: replace each with the location on your machine.",))
     for name, commit in sorted(board.settings.commits.items()):
@@ -478,8 +480,8 @@ def _during(group: Group, metric: MetricInfo) -> Section:
     )
     note: Line = (
         "The method with the best mean of the models after each share of the training, with the test of the star in "
-        "the ranking (multiple comparisons with the best). A model within a training is not what a shorter training "
-        "would give: its learning rate has not decayed.",
+        "the ranking (multiple comparisons with the best), at each point by itself. A model within a training is not "
+        "what a shorter training would give: its learning rate has not decayed.",
     )
     return Section("during", ("During training",), table=Table(columns, tuple(body)), note=note)
 

@@ -441,14 +441,18 @@ def against_tokens(group: Group, size: Size | None = None) -> str | None:
 
 def against_time(group: Group, size: Size | None = None) -> str | None:
     """As `against_tokens`, against device time."""
-    caption = "device time of training steps, with a share of the teacher's"
-    return _curves(group, size, lambda p: p.seconds, caption, text.seconds)
+    return _curves(
+        group, size, lambda p: p.seconds, "device time of training, with a share of the teacher's", text.seconds
+    )
 
 
 def against_money(group: Group, size: Size | None = None) -> str | None:
     """As `against_tokens`, against money; None without prices."""
     currency = text.clean(group.prices.currency, 12) if group.prices else ""
     return _curves(group, size, lambda p: p.money, f"money ({currency}), as if the cell were alone", text.money)
+
+
+_DASHES = ("none", "7 3", "2 3", "9 3 2 3")
 
 
 def _curves(
@@ -458,7 +462,7 @@ def _curves(
     caption: str,
     in_words: Callable[[float], str],
 ) -> str | None:
-    """A line for each method from the SFT initialisation to the end of training, with its 95 % intervals as a band.
+    """A line for each method from the SFT initialisation to the end of training, with the range of seeds as a band.
 
     Args:
         group: what to draw.
@@ -467,47 +471,45 @@ def _curves(
         caption: of the axis of costs.
         in_words: a cost as text.
     """
-    metric = group.primary
-    drawn = []
-    for curve in group.curves:
-        known = [(c, p.estimate) for p in curve.points if (c := cost(p)) is not None and abs(c) < _HUGE]
-        known = [(c, e) for c, e in known if abs(e.value) < _HUGE]
+    metric, drawn = group.primary, []
+    for curve in group.curves[:MOST]:
+        at = [(c, p) for p in curve.points if (c := cost(p)) is not None and abs(c) < _HUGE]
+        known = [(c, p) for c, p in at if max(abs(p.estimate.value), abs(p.low), abs(p.high)) < _HUGE]
         if len(known) > 1:
             drawn.append((curve, known))
     if metric is None or not drawn:
         return None
-    of = size or WIDE
-    drawn = drawn[:MOST]
+    of, scale = size or WIDE, metric.scale
     room = max(_width(_short(curve.label, of.label)) for curve, _ in drawn)
     left, right, top = 56.0, _pixel(of.width - 24 - room), 60.0
     bottom = max(400.0, top + _LINE * len(drawn))
-    highest = max(c for _, known in drawn for c, _ in known)
-    lowest = min(c for _, known in drawn for c, _ in known)
-    x = Axis(min(0.0, lowest), highest or 1.0, left, right)
-    values = [metric.scale * e.value for _, known in drawn for _, e in known]
-    y = _padded(min(values), max(values), bottom, top)
-    names = _spread([y.at(metric.scale * known[-1][1].value) for _, known in drawn], top, bottom)
+    costs = [c for _, known in drawn for c, _ in known]
+    x = Axis(min(0.0, *costs), max(costs) or 1.0, left, right)
+    y = _padded(
+        min(scale * p.low for _, known in drawn for _, p in known),
+        max(scale * p.high for _, known in drawn for _, p in known),
+        bottom,
+        top,
+    )
+    names = _spread([y.at(scale * known[-1][1].estimate.value) for _, known in drawn], top, bottom)
     lines = []
-    for (curve, known), label in zip(drawn, names, strict=True):
-        places = [(x.at(c), y.at(metric.scale * e.value)) for c, e in known]
-        ends = [(x.at(c), metric.scale * e.low, metric.scale * e.high) for c, e in known if math.isfinite(e.half_width)]
-        inside = [(at, *(y.at(min(max(end, y.low), y.high)) for end in both)) for at, *both in ends]
-        band = [*((at, low) for at, low, _ in inside), *((at, high) for at, _, high in reversed(inside))]
+    for k, ((curve, known), label) in enumerate(zip(drawn, names, strict=True)):
         dots = [
             {
-                "x": at[0],
-                "y": at[1],
-                "title": f"{text.clean(curve.label)}: {text.number(metric.scale * e.value, 2)} at {in_words(c)}",
+                "x": x.at(c),
+                "y": y.at(scale * p.estimate.value),
+                "title": f"{text.clean(curve.label)} at {p.percent} %, {in_words(c)}: "
+                f"{text.number(scale * p.estimate.value, 2)}",
             }
-            for at, (c, e) in zip(places, known, strict=True)
+            for c, p in known
         ]
+        low, high = ([(x.at(c), y.at(scale * end)) for c, end in ends] for ends in _ends(known))
         lines.append(
             {
-                "points": " ".join(f"{a},{b}" for a, b in places),
-                "band": " ".join(f"{a},{b}" for a, b in band),
+                "points": _path((dot["x"], dot["y"]) for dot in dots),
+                "band": _path([*low, *reversed(high)]),
                 "dots": dots,
-                "x": places[-1][0],
-                "y": places[-1][1],
+                "dash": _DASHES[k % len(_DASHES)],
                 "label": label,
                 "name": _short(curve.label, of.label),
                 "best": curve.best,
@@ -518,7 +520,7 @@ def _curves(
         size=size,
         title=f"{text.clean(metric.name, of.label)} during training",
         width=of.width,
-        height=bottom + 48,
+        height=bottom + 66,
         left=left,
         right=right,
         top=top,
@@ -526,10 +528,19 @@ def _curves(
         x_ticks=_apart([{"at": at, "text": in_words(value)} for value, at in x.ticks()]),
         y_ticks=_ticks(y),
         middle=_pixel((left + right) / 2),
-        captions=[caption],
+        captions=[caption, "band: range over seeds"],
         y_label=_name(metric),
         lines=lines,
     )
+
+
+def _ends(known: Sequence[tuple[float, Moment]]) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+    """(cost, value) of the lower and of the upper ends of a band."""
+    return [(c, p.low) for c, p in known], [(c, p.high) for c, p in known]
+
+
+def _path(places: Iterable[tuple[Any, Any]]) -> str:
+    return " ".join(f"{a},{b}" for a, b in places)
 
 
 ALL: tuple[tuple[str, str, Callable[..., str | None]], ...] = (

@@ -50,6 +50,20 @@ def test_ordinary_keys_stay_and_points_add_stages():
     assert cells(evaluate_at="50")["sft-init"].responses.key == cells()["sft-init"].responses.key
 
 
+def test_estimates_count_every_model_and_its_evaluation(tmp_path):
+    from plad_bench.execute import outlook
+    from plad_bench.execute.stages.data import preview
+    from plad_bench.execute.store import Store
+
+    cell = cells(evaluate_at="50,75")["seqkd"]
+    data = {cell.task.label: preview(cell.task)}
+    plain, more = (outlook.outlook([of], Store(tmp_path), data, outlook.cpu(1), 1) for of in (cells()["seqkd"], cell))
+    assert more.seconds > plain.seconds
+    (one,), (three,) = ([p.work.disk for p in of.parts if p.name == "seqkd: train"] for of in (plain, more))
+    assert three == 3 * one
+    assert [p.count for p in more.parts if "% of the training" in p.name] == [1, 1]
+
+
 def test_trials_of_tuning_have_no_points():
     cell = cells(evaluate_at="50")["seqkd"]
     assert not trial(cell, search.space(cell), {"lr": 0.1}, cell.metrics[0]).points

@@ -21,9 +21,9 @@ def scores(mean, seed, method):
     return (mean + hard + rng.normal(0, 0.01, EXAMPLES), "lower", "%")
 
 
-def made(board, method, seed, means, *, ends=tuple(NAMES)):
+def made(board, method, seed, means, *, ends=tuple(NAMES), **changes):
     columns = {NAMES[at]: scores(mean, seed, method) for at, mean in zip(NAMES, means, strict=True) if at in ends}
-    data, raw = record(method, seed, columns=columns)
+    data, raw = record(method, seed, columns=columns, **changes)
     for at in (25, 50):
         if at in ends:
             data["metrics"][NAMES[at]]["point"] = {"metric": "errors", "percent": at}
@@ -103,6 +103,14 @@ def test_pages_show_curves_and_leaders(board):
     assert tokens.count("<circle") == 8
     assert "EUR" in next(data.decode() for path, data in files.items() if path.name == "money.svg")
     assert "errors during training" in html.render(load(board))
+
+
+def test_a_page_says_that_a_budget_of_money_needs_its_prices(tmp_path):
+    for method, means in MEANS.items():
+        made(tmp_path, method, 0, means, protocol={"budget": "money=5", "steps": 300})
+    page = markdown.render(load(tmp_path))
+    assert "a budget of 5 in money" in page
+    assert "copy its [prices]" in page
 
 
 def test_pages_without_points_have_none_of_this(tmp_path):
