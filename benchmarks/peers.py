@@ -14,8 +14,9 @@ steps but the first two of each turn: processor time on a CPU, wall-clock time o
 probabilities precomputed on all sides.
 
 The plain loop makes logits of response tokens alone, as plad-bench does: it is what a step costs at least without
-chunking. TRL (1.16) is a side where it is importable; forward KL is its GKD with beta 0, and it has no PLaD. Its
-on-policy loss is divided by the tokens of the given text, not by those that it sampled.
+chunking. On-policy it reads and samples as many tokens as there may be, with the model's own cache of keys and values.
+TRL (1.16) is a side where it is importable; forward KL is its GKD with beta 0, and it has no PLaD. Its on-policy loss
+is divided by the tokens of the given text, not by those that it sampled.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import importlib.util
 import json
 import logging
 import math
+import os
 import platform
 import statistics
 import sys
@@ -236,16 +238,23 @@ def loop_loss(step: str, model: Any, work: Work, reference: Tensor | None) -> Te
 
 @torch.no_grad()
 def generated(model: Any, work: Work) -> list[tuple[list[int], list[int]]]:
-    """Prompts with responses that the model samples, by its own generate."""
-    prompts = torch.tensor([p for p, _ in work.sequences], device=work.device)
+    """Prompts with responses that the model samples, token by token: faster than its own generate."""
+    from transformers import DynamicCache
+
+    cache, tokens, made = DynamicCache(config=model.config), prompts_of(work), []
     model.eval()
-    made = model.generate(
-        input_ids=prompts, attention_mask=torch.ones_like(prompts), do_sample=True, temperature=1.0, top_k=0,
-        max_new_tokens=work.new_tokens, pad_token_id=2,
-    )[:, prompts.shape[1] :].tolist()  # fmt: skip
+    for _ in range(work.new_tokens):
+        output = model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        tokens = torch.multinomial(output.logits[:, -1].float().softmax(-1), 1)
+        made.append(tokens)
     model.train()
-    ended = [row[: row.index(1) + 1] if 1 in row else row for row in made]
+    ended = [row[: row.index(1) + 1] if 1 in row else row for row in torch.cat(made, 1).tolist()]
     return [(p, r) for (p, _), r in zip(work.sequences, ended, strict=True)]
+
+
+def prompts_of(work: Work) -> Tensor:
+    """Token ids of the prompts, [B, T]."""
+    return torch.tensor([p for p, _ in work.sequences], device=work.device)
 
 
 def loop(step: str, work: Work, count: int) -> Turn:
@@ -565,7 +574,8 @@ def main() -> None:
     packages = ("torch", "transformers", *(["trl"] if "trl" in given.sides else []))
     versions = {name: importlib.metadata.version(name) for name in packages}
     sizes = f"batch {shape['batch']}, prompts of {shape['prompt']}, responses of at most {shape['response']} tokens"
-    print(f"{device}; {', '.join(f'{name} {version}' for name, version in versions.items())}.")
+    state = f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores as it began"
+    print(f"{device}; {', '.join(f'{name} {version}' for name, version in versions.items())}; {state}.")
     print(f"Shape {given.shape}: {sizes}, {shape['vocabulary']:,} words.\n")
     against = [f"ours / {side}" for side in given.sides if side != "ours"]
     head = ["step", *(f"{side} s" for side in given.sides), *against, "first loss", "peak memory GB", "estimate GB"]
@@ -575,7 +585,9 @@ def main() -> None:
         rows.append(row)
         print(line(row, given.sides), flush=True)
         if given.json:
-            given.json.write_text(json.dumps({"device": device, "versions": versions, "rows": rows}, indent=1) + "\n")
+            given.json.write_text(
+                json.dumps({"device": device, "versions": versions, "state": state, "rows": rows}, indent=1) + "\n"
+            )
 
 
 if __name__ == "__main__":
