@@ -5,7 +5,8 @@
 
 Random weights and tokens. A step is the forward and backward pass of one micro-batch; kd's includes the teacher's
 forward pass. Dense is the model's own logits, [B, T, V]; chunked takes hidden states through the output head. Each
-cell is a process of its own, and the two modes take turns, so that a busy machine slows both. Prints a Markdown table.
+cell is a process of its own, and the two modes take turns. A time is processor time on a CPU (one thread) and
+wall-clock time on a GPU. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ def measure(given: argparse.Namespace) -> None:
     method = registry.get("method", given.method)
     params = registry.configure(method, {})
     cuda = given.device == "cuda"
+    torch.set_num_threads(1)
     student = model(given.vocabulary, given.width, given.layers, given.device, "float32")
     generator = torch.Generator().manual_seed(1)
 
@@ -85,11 +87,11 @@ def measure(given: argparse.Namespace) -> None:
 
     before = torch.cuda.memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     step()
-    seconds = []
+    seconds, now = [], time.perf_counter if cuda else time.process_time
     for _ in range(given.repeats):
-        start = time.perf_counter()
+        start = now()
         step()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(now() - start)
     peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     chunk = Predictor(student, given.rows).constant(batch).chunk
     print(json.dumps({"seconds": statistics.median(seconds), "bytes": peak - before, "tokens": tokens, "chunk": chunk}))

@@ -84,7 +84,7 @@ def main() -> None:
     print(f"| step | s | {' | '.join(COLUMNS)} | rest |\n| :-- |{' --: |' * (len(COLUMNS) + 2)}", flush=True)
     for step in given.steps.split(","):
         whole, parts = measured(step, work, given.count)
-        shares = [*parts.values(), whole - sum(parts.values())]
+        shares = [*parts.values(), max(0.0, whole - sum(parts.values()))]
         print(
             f"| {peers.STEPS[step]} | {whole:.3f} | {' | '.join(f'{100 * s / whole:.0f} %' for s in shares)} |",
             flush=True,
