@@ -53,6 +53,14 @@ def numbers(progress: Mapping[str, float], room: int = 200) -> str:
     return shown
 
 
+def limits(artifact: Artifact) -> str:
+    """How a stage was made to fit its device's memory; empty if it fitted."""
+    made = artifact.manifest["provenance"]
+    said = [f"micro-batches of {made['micro_batch']}"] if made.get("micro_batch") else []
+    said += ["activations computed twice"] if made.get("checkpointing") else []
+    return f", to fit the memory with {' and '.join(said)}" if said else ""
+
+
 def remaining(forecast: Forecast, running: Sequence[Running], waiting: Sequence[Stage]) -> tuple[str, str]:
     """How many stages are left, and the estimated time they will take, which is empty as long as it is not known."""
     count = len(running) + len(waiting)
@@ -106,7 +114,7 @@ class Bars(CellWatcher):
             self.progress.console.print(f"{stage.label}: ", markup=False, highlight=False, end="")
             self.progress.console.print(failure.message, markup=False, highlight=False)
         elif artifact is not None and stage.name not in _QUIET:
-            told = f"{stage.label}  {artifact.manifest['seconds']:.1f} s"
+            told = f"{stage.label}  {artifact.manifest['seconds']:.1f} s{limits(artifact)}"
             self.progress.console.print(told, style="dim", markup=False, highlight=False)
 
     def _remove_bar(self, stage: Stage) -> None:
@@ -144,7 +152,7 @@ class Lines(CellWatcher):
         if failure is not None:
             self._say(f"{'skipped' if failure.skipped else 'failed'} {stage.label}: {failure.message}")
         elif artifact is not None and stage.name not in _QUIET:
-            self._say(f"{stage.label}: done in {artifact.manifest['seconds']:.1f} s")
+            self._say(f"{stage.label}: done in {artifact.manifest['seconds']:.1f} s{limits(artifact)}")
 
     def tick(self, running: Sequence[Running], waiting: Sequence[Stage]) -> None:
         if time.monotonic() - self.told < _PLAIN_EVERY_S:

@@ -79,6 +79,9 @@ class Protocol:
     """Floating-point precision of models. A new board defaults to bf16 on GPUs and to float32 on CPUs."""
     lora: int = setting(0, page="LoRA rank {}", unsaid=True, ge=0)
     """LoRA rank for training students (0: train all weights)."""
+    optimizer: Literal["adamw", "adamw8bit"] = setting("adamw", page="optimiser {}", unsaid=True)
+    """Optimiser of students and pretrained teachers. adamw8bit keeps AdamW's moments in 8 bits, which saves 6 bytes per
+    parameter, and needs bitsandbytes and a GPU."""
     teacher_logprobs: Annotated[str, Field(pattern=r"\A(live|dense|top-[1-9]\d*)\z")] = setting(
         "live", page="{} teacher log-probabilities", metavar="live|dense|top-K", unsaid=True
     )

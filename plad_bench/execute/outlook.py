@@ -157,6 +157,7 @@ class _Reader:
             lengths=lengths,
             bf16=spec["precision"] == "bf16",
             lora=spec.get("lora", 0),
+            moments_in_8_bits="optimizer" in spec,
             teacher=self._shape(cell, live) if live is not None else None,
             teacher_logits=live is not None or bool(signals),
             dense=self._shape(cell, dense) if dense is not None else None,

@@ -128,9 +128,9 @@ class TokenLoss(nn.Module):
         return summed(loss, student, size) / total, report
 
     @property
-    def has_teacher(self) -> bool:
-        """Whether the teacher runs in this process."""
-        return self._read[1] is not None
+    def teacher(self) -> nn.Module | None:
+        """The teacher's model, if it runs in this process."""
+        return self._read[1].model if self._read[1] else None
 
     def _teacher(self, batch: Batch) -> Whole | Aligned | None:
         read = self._read[1]

@@ -159,7 +159,7 @@ class TokenSteps(Steps):
         known = next((found for cache in self.caches if (found := cache.target(some))), None)
         count = "teacher_tokens_scored" if known is None else "teacher_tokens_cached"
         self.cost[count] = self.cost.get(count, 0) + sum(len(s.response) for s in some)
-        if known is None and not self.module.has_teacher:
+        if known is None and self.module.teacher is None:
             raise StageError(
                 "a sequence has no precomputed teacher log-probabilities: it was truncated to a context other than the "
                 "teacher's",

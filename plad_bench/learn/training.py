@@ -26,7 +26,7 @@ from torch import nn
 from plad_bench.contract.errors import StageError
 from plad_bench.contract.files import unreadable
 from plad_bench.contract.memory_policy import MemoryPolicy
-from plad_bench.learn import ranks
+from plad_bench.learn import optimizers, ranks
 from plad_bench.learn.length import PARTS, Length, Result
 from plad_bench.learn.memory import fit, is_short, room_for
 from plad_bench.learn.seeds import derive
@@ -94,6 +94,7 @@ def train(
     memory_policy: MemoryPolicy | None = None,
     recompute: Callable[[], None] | None = None,
     passed: Callable[[float, float, Result], None] | None = None,
+    optimizer_name: str = "adamw",
 ) -> Result:
     """Train a loss module (TokenLoss or PairLoss) for a length, from its checkpoint if there is one.
 
@@ -106,11 +107,9 @@ def train(
         StageError: if the loss is not finite, a single sequence exceeds the memory, or steps use up none of a budget.
     """
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if precision == "bf16" else "no")
-    # Fused on GPUs. On CPUs the fused kernel rounds differently from the committed boards and saves little time.
-    fused = True if device.startswith("cuda") else None
-    optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=lr, fused=fused)
+    made = optimizers.make(optimizer_name, module, lr, device)
     # No DDP wrapper: learn/ranks.py sums gradients over ranks once a step, however many micro-batches each rank has.
-    module, optimizer = accelerator.prepare_model(module, evaluation_mode=True), accelerator.prepare(optimizer)
+    module, optimizer = accelerator.prepare_model(module, evaluation_mode=True), accelerator.prepare(made)
     trained = accelerator.unwrap_model(module)
     memory_policy = memory_policy or MemoryPolicy()
     result = _resume(checkpoint, trained, optimizer, data)

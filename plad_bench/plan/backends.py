@@ -39,6 +39,17 @@ def require_peft() -> None:
         )
 
 
+def require_bitsandbytes(*, gpu: bool) -> None:
+    """Raise MissingError if there is no GPU, or bitsandbytes, which 8-bit optimisers need, is not installed."""
+    if not gpu:
+        raise MissingError("--optimizer adamw8bit needs a GPU", "Leave --optimizer out; on a CPU, AdamW is float32.")
+    if find_spec("bitsandbytes") is None:
+        raise MissingError(
+            "--optimizer adamw8bit needs the package bitsandbytes, which is not installed",
+            "pip install 'plad-bench[bitsandbytes]', or leave --optimizer out.",
+        )
+
+
 def require_optuna() -> None:
     """Raise MissingError if Optuna, which chooses what to try next, is not installed."""
     if find_spec("optuna") is None:

@@ -23,12 +23,12 @@ head."""
 
 
 @gc_pause.paused()
-def check(cells: Iterable[Cell], made: Callable[[str], bool] = lambda key: False) -> None:
+def check(cells: Iterable[Cell], made: Callable[[str], bool] = lambda key: False, *, gpu: bool = True) -> None:
     """Raise MissingError for the first data set, model, metric or teacher of the cells that is unavailable.
 
     Downloads the small files of models on the hub, so that missing access and incompatible models are found before any
     work. `made` returns whether the artifact of a stage exists: a teacher whose responses are all stored need not be
-    available.
+    available. `gpu` tells whether stages run on a GPU.
     """
     seen: set[object] = set()
     known: set[str] = set()
@@ -51,6 +51,9 @@ def check(cells: Iterable[Cell], made: Callable[[str], bool] = lambda key: False
         if "lora" not in seen and any("lora" in s.spec and not made(s.key) for s in stages):
             seen.add("lora")
             backends.require_peft()
+        if "optimizer" not in seen and any("optimizer" in s.spec and not made(s.key) for s in stages):
+            seen.add("optimizer")
+            backends.require_bitsandbytes(gpu=gpu)
         teacher = cell.teacher
         if teacher.label not in seen and any(not made(s.key) for s in stages if s.operation == "ask"):
             seen.add(teacher.label)

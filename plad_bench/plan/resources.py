@@ -4,6 +4,7 @@ Memory of a training, in bytes, for P parameters of which p are trained, L layer
 and key-value width c, M padded tokens and N response tokens of a micro-batch, and V words:
 
     4 P + 12 p                  weights in float32; their gradient and AdamW's two moments
+    4 P + 6 p + 6 V h           the same with moments in 8 bits, but for those of the embeddings
     2 P                         under bf16: autocast's copies of the matrices
     M L (30 h + 4 c + 8 i)      activations kept for the gradient; (32 h + 8 c + 16 i) in float32
     4 N V k                     k tensors of logits, all of them or a chunk: 5, or 12 beside a teacher's
@@ -206,6 +207,8 @@ class TrainingWork:
     lengths: Lengths
     bf16: bool
     lora: int = 0
+    moments_in_8_bits: bool = False
+    """Whether the optimiser is adamw8bit."""
     teacher: Shape | None = None
     """The teacher's shape, if it runs during training."""
     teacher_logits: bool = False
@@ -224,6 +227,7 @@ def training(work: TrainingWork, device: Device) -> Work:
         return found
     others = {
         "--precision bf16": replace(work, bf16=True),
+        **({"--optimizer adamw8bit": replace(work, moments_in_8_bits=True)} if device.gpu else {}),
         f"--lora {LORA}": replace(work, lora=LORA),
         f"--precision bf16 --lora {LORA}": replace(work, bf16=True, lora=LORA),
     }
@@ -271,7 +275,9 @@ def _training_memory(work: TrainingWork, device: Device, size: int, *, checkpoin
     if work.lora:
         widths = 2 * student.queries + 2 * student.keys + 4 * student.width + 3 * (student.width + student.inner)
         trained = work.lora * student.layers * widths
-    kept = 4 * student.count + 12 * trained + (2 * student.body if work.bf16 else 0)
+    embeddings = 0 if work.lora else student.head
+    moments = 2 * trained + 6 * embeddings if work.moments_in_8_bits else 8 * trained
+    kept = 4 * student.count + 4 * trained + moments + (2 * student.body if work.bf16 else 0)
     layer = (
         30 * student.width + 4 * student.keys + 8 * student.inner
         if work.bf16

@@ -251,6 +251,7 @@ class Plan:
             "seed": 0,
             "precision": self.protocol.precision if pretrained else "float32",
             **({"lora": training.lora} if training.lora else {}),
+            **(self._optimizer() if pretrained else {}),
         }
         stage = self.train("teacher", self.sft, base, spec, owner=TEACHER)
         if training.select == "last":
@@ -416,6 +417,7 @@ class Plan:
         p = self.protocol
         spec = {**length, "lr": lr, "batch": p.batch, "seed": self.seed, "precision": p.precision}
         spec |= {"lora": p.lora} if p.lora else {}
+        spec |= self._optimizer()
         return spec | self._limit()
 
     def train(
@@ -432,6 +434,9 @@ class Plan:
         spec = {"method": method.public(), "threads": self.threads, **conditions}
         inputs = {"data": self.data, "model": model, **(extra or {})}
         return Stage(name, "train", spec, inputs, {"method": method.private()}, owner=owner)
+
+    def _optimizer(self) -> dict[str, Any]:
+        return {"optimizer": self.protocol.optimizer} if self.protocol.optimizer != "adamw" else {}
 
     def _limit(self) -> dict[str, Any]:
         return {"limit": self.protocol.limit} if self.protocol.limit else {}

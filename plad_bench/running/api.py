@@ -34,6 +34,7 @@ class ProtocolSettings(TypedDict, total=False):
     max_new_tokens: int
     precision: Literal["float32", "bf16"]
     lora: int
+    optimizer: Literal["adamw", "adamw8bit"]
     teacher_logprobs: str
     split: Literal["test", "validation"]
     teach_temperature: float

@@ -84,8 +84,9 @@ def _of_task(
     from plad_bench.plan.recipes import in_words
 
     protocol, recipe = run.protocols[task.label], run.recipes[task.label]
-    names = ("steps", "budget", "lr", "batch", "precision", "sft_steps", "sft_lr", "lora")
-    shown = [name for name in names if name not in {"budget", "lora"} or getattr(protocol, name)]
+    names = ("steps", "budget", "lr", "batch", "precision", "sft_steps", "sft_lr", "lora", "optimizer")
+    usual = type(protocol).unsaid()
+    shown = [name for name in names if name not in usual or getattr(protocol, name) != usual[name]]
     if replaces_steps(protocol.budget):
         shown.remove("steps")
     teachers = {cell.teacher.label: cell.teacher for cell in cells if cell.task.label == task.label}

@@ -56,6 +56,8 @@ class Planned:
     """By teacher label and split: the account of the rows of recorded responses."""
     rerun: str = "missing"
     """Which cells run although there is a record of them."""
+    gpu: bool = True
+    """Whether stages run on a GPU."""
     unread: bool = False
     """Whether settings would follow from data that is not here."""
     tuner: Tuner | None = None
@@ -107,7 +109,7 @@ class Planned:
         if not self.force:
             safeguards.check(self.todo)
         try:
-            requirements.check(self.todo, self.made)
+            requirements.check(self.todo, self.made, gpu=self.gpu)
         finally:
             self.skip_misfits()
         methods = [cell for cell in self.cells if cell.method is not None]
@@ -321,6 +323,7 @@ def prepare(
         store=store,
         force=options["force"],
         rerun=options["rerun"],
+        gpu=bool(gpus),
         settings=effective.settings(
             cells,
             run,

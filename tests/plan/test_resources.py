@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -97,6 +98,20 @@ def test_a_shape_counts_the_parameters_of_its_model():
     assert resources.shape_of({"hidden_size": 8}) is None
     for parameters in (1.2e8, 1.1e9, 6.9e9, 7e10):
         assert resources.usual(parameters).count == parameters
+
+
+def test_moments_in_8_bits_save_6_bytes_per_parameter_but_for_embeddings():
+    shape = Shape(2, 512, 1024, 512, 512, 1000)
+    whole = work(shape, LONG, 1)
+    small = replace(whole, moments_in_8_bits=True)
+    assert resources.training(whole, H200).memory - resources.training(small, H200).memory == 6 * (
+        shape.count - 1000 * 512
+    )
+    least = resources._training_memory(small, H200, 1, checkpointing=True)
+    tight = Device(least, 0, 1, gpu=True)
+    assert resources.training(small, tight).fits
+    assert resources.training(whole, tight).remedy == "--optimizer adamw8bit"
+    assert "adamw8bit" not in resources.training(whole, replace(tight, gpu=False)).remedy  # not on a CPU
 
 
 def test_what_does_not_fit_says_how_it_would():

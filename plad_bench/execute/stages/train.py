@@ -41,6 +41,7 @@ def run(context: Context) -> None:
 
 
 def _train(context: Context) -> None:
+    from plad_bench.execute.stages import memory_estimate
     from plad_bench.learn import adapters, models, sequences, training
 
     spec, length = context.spec, _length(context)
@@ -63,6 +64,7 @@ def _train(context: Context) -> None:
     module, data = make(context, model, method, Corpus(prompts, encoded, encoder), order)
     selection = _selection(context, model, tokenizer, encoder, data) if "select" in spec else None
     points = _points(context, model)
+    memory_estimate.choose(context, model, getattr(module, "teacher", None), data)
     context.usage.loaded()
     result = training.train(
         module,
@@ -71,6 +73,7 @@ def _train(context: Context) -> None:
         lr=spec["lr"],
         seed=spec["seed"],
         precision=spec["precision"],
+        optimizer_name=spec.get("optimizer", "adamw"),
         device=context.device,
         checkpoint=context.partial / "checkpoint.pt",
         progress=context.progress,

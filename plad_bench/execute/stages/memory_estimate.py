@@ -1,0 +1,94 @@
+"""Chooses the micro-batch and activation checkpointing of a training by an estimate of memory, before its first step.
+
+The estimate is that of `plan`, with the model, the texts and the free memory that the stage has. If it is too low, the
+training halves its micro-batches as before (`learn/memory.py`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from plad_bench.contract import machine
+from plad_bench.execute.worker import Context
+from plad_bench.plan import resources
+from plad_bench.plan.resources import Device, Lengths, Shape, TrainingWork
+
+if TYPE_CHECKING:
+    from plad_bench.learn.steps import PairSteps, TokenSteps
+
+
+def choose(context: Context, model: Any, teacher: Any, data: TokenSteps | PairSteps) -> None:
+    """Limit the stage's memory policy to what the estimate says fits, and note what was chosen and why.
+
+    Nothing changes if the whole batch fits, if the memory or the shape of the model is unknown, or if the policy has
+    limits already.
+    """
+    from plad_bench.learn import models
+    from plad_bench.learn.steps import PairSteps
+
+    policy, device, student = context.memory_policy, device_of(context.device), shape_of(model)
+    sizes = _sizes(data, context.spec.get("max_new_tokens", 0))
+    if student is None or not sizes or not device.memory or policy.micro_batch or policy.checkpointing:
+        return
+    each, spec = 2 if isinstance(data, PairSteps) else 1, context.spec
+    work = TrainingWork(
+        student=student,
+        steps=1,
+        batch=each * -(-spec["batch"] // context.ranks),
+        lengths=lengths_of(sizes, each * spec["batch"]),
+        bf16=spec["precision"] == "bf16",
+        lora=spec.get("lora", 0),
+        moments_in_8_bits="optimizer" in spec,
+        teacher=shape_of(teacher) if teacher is not None else None,
+        teacher_logits=bool(getattr(context.chosen("method").component.objective, "teacher_logits", False)),
+    )
+    found = resources.training(work, device)
+    policy.micro_batch, policy.checkpointing = max(1, found.micro_batch // each) if found.micro_batch else 0, False
+    if found.checkpointing:
+        policy.checkpointing = True
+        models.checkpoint(model)
+    if policy.micro_batch or policy.checkpointing:
+        context.notes["memory"] = {
+            "estimated_bytes": round(found.memory),
+            "available_bytes": round(device.memory),
+            "micro_batch": policy.micro_batch,
+            "checkpointing": policy.checkpointing,
+        }
+
+
+def device_of(name: str) -> Device:
+    """The memory that a stage may use: all that is free on its GPU, or the machine's; its speed is left out."""
+    if not name.startswith("cuda"):
+        return Device(machine.memory(), 0, 1, gpu=False)
+    import torch
+
+    free, _ = torch.cuda.mem_get_info(name)
+    return Device(free + torch.cuda.memory_reserved(name), 0, 1, gpu=True)
+
+
+def shape_of(model: Any) -> Shape | None:
+    """The shape of a model; None if its configuration has no sizes of a decoder."""
+    config = {"is_encoder_decoder": model.config.is_encoder_decoder, **model.config.get_text_config().to_dict()}
+    return resources.shape_of(config, sum(p.numel() for p in model.parameters()))
+
+
+def lengths_of(sizes: list[tuple[int, int]], batch: int) -> Lengths:
+    """Average lengths of (prompt, response), and the expected longest of a batch."""
+    whole = sorted(prompt + response for prompt, response in sizes)
+    return Lengths(
+        prompt=sum(prompt for prompt, _ in sizes) / len(sizes),
+        response=sum(response for _, response in sizes) / len(sizes),
+        longest=whole[min(len(whole) - 1, round(len(whole) * batch / (batch + 1)))],
+    )
+
+
+def _sizes(data: TokenSteps | PairSteps, new: int) -> list[tuple[int, int]]:
+    """The numbers of tokens of the prompts and responses that the training may read; `new` of a sampled response."""
+    from plad_bench.learn.steps import PairSteps
+
+    if isinstance(data, PairSteps):
+        texts = [row[side] for rows in data.pairs.values() for row in rows for side in ("chosen", "rejected")]
+    else:
+        texts = [sequence for several in data.fixed.values() for some in several for sequence in some]
+    sampled = [(len(prompt), new) for prompt in data.prompts] if new and not isinstance(data, PairSteps) else []
+    return [(len(text.prompt), len(text.response)) for text in texts] + sampled
