@@ -133,22 +133,22 @@ class Engine:
                     "Lower --ranks, or provide more GPUs (--gpus) or CPU slots (--workers).",
                 )
             self.watcher.tick(running, list(self._waiting.values()))  # the first stage may take long to start
-            while self._waiting or running:
-                self._fill(session, running)
+            self._fill(session, running)
+            while running:
                 ended = [r for r in running if self._ended(r)]
                 for one in ended:
                     running.remove(one)
                     self._settle(one)
                 if ended:
                     settled()
-                if not running and not self._ready():
-                    self._abandon()
-                    settled()
-                    break
+                    self._fill(session, running)  # only now: to find the ready stages of a large run takes long
                 if time.monotonic() - told > 0.25:
                     told = time.monotonic()
                     self.watcher.tick(running, list(self._waiting.values()))
                 time.sleep(_POLL_S)
+            if self._waiting:
+                self._abandon()
+                settled()
         finally:
             session.close()
 

@@ -1,0 +1,37 @@
+"""The engine's queue: what it does when stages fail."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import instant
+import pytest
+
+from plad_bench.contract.errors import StageError
+from plad_bench.execute import worker
+
+RUN = ("run", "--methods", "sft,seqkd", "--metrics", "slot-errors", "--board", "b", "--gpus", "none", "--workers", "1")
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    def failing(context):
+        if "metric" in context.spec:
+            raise StageError("no score")
+        instant.operation(context)
+
+    made = instant.Program(tmp_path, monkeypatch)
+    monkeypatch.setattr(worker, "import_module", lambda name: SimpleNamespace(run=failing))
+    return made
+
+
+def test_nothing_new_is_started_after_the_failures_that_are_allowed(program):
+    result = program(*RUN, "--max-failures", "1", code=1)
+    assert program.made.count("score") == 1
+    assert "0 done, 0 cached, 0 skipped, 5 failed" in result.stderr
+    assert "not started: --max-failures was reached" in result.stderr
+
+
+def test_without_a_limit_every_cell_is_tried(program):
+    program(*RUN, code=1)
+    assert program.made.count("score") == 5
