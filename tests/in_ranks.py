@@ -59,7 +59,7 @@ def steps(name, student, cost):
 class Pairs(training.Steps):
     """Three steps of pairs."""
 
-    def at(self, number):
+    def at(self, number, share):
         count = 0 if number == STEPS - 1 else BATCH - number  # the last step has no pair: all were dropped
         chosen = [s[0] for s in SEQUENCES[:count]]
         rejected = [s[0] for s in SEQUENCES[::-1][:count]]

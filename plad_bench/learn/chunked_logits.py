@@ -41,6 +41,8 @@ class Predictions:
     """Maximum number of tokens per chunk."""
     parameters: tuple[nn.Parameter, ...] = ()
     """The head's trained parameters."""
+    fits: bool = False
+    """Whether the logits of all tokens fit into the memory until the backward pass."""
 
     def logits(self, part: slice) -> Tensor:
         """The logits of some of the tokens."""
@@ -68,8 +70,10 @@ class Predictor:
             logits = response_logits(self.model, batch)
             return Predictions(logits, _same, max(1, len(logits)))
         states = response_states(self.model, batch)
-        chunk = self.rows or chunk_size(states.shape, vocabulary_size(self.model), states.device)
-        return Predictions(states, head, chunk, head.trained())
+        vocabulary = vocabulary_size(self.model)
+        chunk = self.rows or chunk_size(states.shape, vocabulary, states.device)
+        fits = len(states) <= (self.rows or room_for_logits(vocabulary, states.device))
+        return Predictions(states, head, chunk, head.trained(), fits)
 
     def head(self, batch: Batch) -> Head | None:
         """The output head, or None and a warning if it does not reproduce the model's own logits of a first batch."""
@@ -85,10 +89,16 @@ class Predictor:
 
 def chunk_size(states: Sequence[int], vocabulary: int, device: torch.device) -> int:
     """The number of tokens whose logits are computed at a time, of hidden states of a shape [N, D]."""
-    if device.type != "cuda":
-        return chunk_of(states[0], CPU_BUDGET // (COPIES * 4 * vocabulary), states[1], CPU_CHUNK // (4 * vocabulary))
-    budget = int(torch.cuda.get_device_properties(device).total_memory) // GPU_SHARE
-    return chunk_of(states[0], budget // (COPIES * 4 * vocabulary), states[1])
+    cached = 0 if device.type == "cuda" else CPU_CHUNK // (4 * vocabulary)
+    return chunk_of(states[0], room_for_logits(vocabulary, device), states[1], cached)
+
+
+def room_for_logits(vocabulary: int, device: torch.device) -> int:
+    """The number of tokens whose loss over a vocabulary fits into the memory for logits of a device."""
+    budget = CPU_BUDGET
+    if device.type == "cuda":
+        budget = int(torch.cuda.get_device_properties(device).total_memory) // GPU_SHARE
+    return budget // (COPIES * 4 * vocabulary)
 
 
 # ------------------------------------------------------------------------------------------------ a model's two halves
@@ -246,7 +256,7 @@ def summed(function: Callable[[slice, Tensor], Tensor], predictions: Predictions
 
 
 def label_logprobs(predictions: Predictions, labels: Tensor) -> Tensor:
-    """Log-probability of each label, [N]. Logits of a chunk are recomputed for its gradient."""
+    """Log-probability of each label, [N]. Unless all logits fit, those of a chunk are recomputed for its gradient."""
 
     def of(part: slice, states: Tensor) -> Tensor:
         return -cross_entropy(predictions.head(states), labels[part])
@@ -254,6 +264,8 @@ def label_logprobs(predictions: Predictions, labels: Tensor) -> Tensor:
     states, size = predictions.states, predictions.chunk
     if len(states) <= size:
         return of(slice(0, len(states)), states)
+    if predictions.fits:
+        return torch.cat([of(part, states[part]) for part in parts(len(states), size)])
     found: Tensor = _Rows.apply(of, size, states, *predictions.parameters)
     return found
 

@@ -294,7 +294,8 @@ def _logits(work: TrainingWork, device: Device, size: int) -> float:
     row = 4 * work.student.vocabulary
     count, width = size * work.lengths.response, work.student.width
     if not device.gpu:
-        count = chunk_of(int(count), CPU_BUDGET // (row * COPIES), width, CPU_CHUNK // row)
+        room = CPU_BUDGET // (row * COPIES)  # a pair loss keeps all logits that fit
+        count = count if count <= room else chunk_of(int(count), room, width, CPU_CHUNK // row)
     elif device.memory:
         count = chunk_of(int(count), int(device.memory / GPU_SHARE / (row * COPIES)), width)
     return count * row * (BESIDE_A_TEACHER if work.teacher_logits else ALONE)

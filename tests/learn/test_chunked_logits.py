@@ -15,7 +15,7 @@ from torch.nn import functional
 from plad_bench import PairObjective, TokenObjective
 from plad_bench.contract.memory_policy import chunk_of
 from plad_bench.learn import chunked_logits
-from plad_bench.learn.chunked_logits import COPIES, Predictor, agrees, parts, summed
+from plad_bench.learn.chunked_logits import COPIES, Predictions, Predictor, agrees, label_logprobs, parts, summed
 from plad_bench.learn.objectives import PairLoss, TokenLoss, sequence_logprobs
 from plad_bench.learn.sequences import Batch, Tokens, collate
 
@@ -323,3 +323,19 @@ def test_a_chunk_fits_the_caches_of_a_cpu_or_the_memory_of_a_gpu_and_is_as_wide_
     assert chunk_of(2000, 1200, 512) == 512
     assert chunk_of(2000, 1200, 4096) == 1200
     assert chunk_of(0, 0, 64) == chunk_of(0, 0, 64, 1) == 1
+
+
+def test_label_log_probabilities_are_the_same_whether_logits_are_kept_or_computed_twice():
+    torch.manual_seed(0)
+    head, labels = torch.nn.Linear(16, V, bias=False), torch.arange(12)
+    calls, found = [], []
+    for fits in (True, False):
+        states = torch.randn(12, 16, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        counted = Predictions(states, lambda x: (calls.append(len(x)), head(x))[1], 5, (head.weight,), fits)
+        values = label_logprobs(counted, labels)
+        gradients_ = torch.autograd.grad(values.square().sum(), [states, head.weight])
+        found.append((values, *gradients_, len(calls)))
+        calls.clear()
+    for kept, again in zip(found[0][:3], found[1][:3], strict=True):
+        torch.testing.assert_close(kept, again)
+    assert [one[3] for one in found] == [3, 6]
