@@ -118,7 +118,7 @@ def trained(name, how, directory):
     """Train, and return weights, curve and counts."""
     student, cost, memory_policy = tiny.llama(1), {}, MemoryPolicy(int(how) if how.isdecimal() else 0)
     if how == "small":
-        small(student)
+        small(student.base_model)
     kind = pairs if hasattr(METHODS[name].objective, "reference") else steps
     module, data = kind(name, student, *([] if kind is pairs else [cost]))
     if how == "full":
