@@ -163,8 +163,8 @@ def teacher(world, values, **more):
         return lambda examples: [next(left) for _ in examples[:1]]
 
     class Watched(train_selection().Selection):
-        def after(self, number, loss):
-            reported = super().after(number, loss)
+        def after(self, number, *args, **more):
+            reported = super().after(number, *args, **more)
             if number + 1 in self.points:
                 seen.append({name: value.detach().clone() for name, value in self.model.state_dict().items()})
             return reported
