@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 from collections.abc import Iterable, Mapping
@@ -29,12 +30,13 @@ class Attempt:
     id: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def update(self, cost: Mapping[str, float]) -> None:
-        """Write the costs so far. Losing the file in a crash of the machine costs nothing, so it is not flushed."""
+        """Write the costs so far. An account is no reason to fail a stage, so errors are ignored."""
         file = self.partial / ATTEMPTS / f"{self.id}.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(ledger.costs(cost)))
-        temporary.replace(file)
+        with contextlib.suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps(ledger.costs(cost)))
+            temporary.replace(file)
 
     def earlier(self) -> dict[str, dict[str, float]]:
         """Id -> costs of the attempts before this one."""
