@@ -70,7 +70,8 @@ def test_top_k_signals_let_a_vllm_teacher_serve_methods_on_fixed_text():
     found = signalled("kd,kd[data=teacher],akl,tvd,opd,distillm,gkd,uld")
     reasons = {row: cell.skip for row, cell in found.items()}
     assert [row for row, reason in reasons.items() if not reason][3:] == ["kd", "kd[data=teacher]", "akl"]
-    assert reasons["opd"].startswith("opd needs the teacher's logits; vllm[steps=500,lr=0.0001,lora=16,path=tests-")
+    teacher = "vllm[steps=500,lr=0.0001,lora=16,select=best,path=tests-"
+    assert reasons["opd"].startswith(f"opd needs the teacher's logits; {teacher}")
     assert reasons["opd"].endswith("provides top-k")  # it asks the teacher of what the student writes
 
 
