@@ -2,7 +2,8 @@
 
     python benchmarks/peers.py                                   # a CPU: 5 M teacher, 1 M student, some minutes
     python benchmarks/peers.py --device cuda --shape 1b          # a GPU of 80 GB: 3 B teacher, 1 B student, bf16
-    python benchmarks/peers.py --shape 49k --steps sft,kd        # SmolLM2's words and width on a CPU
+    python benchmarks/peers.py --shape 49k --steps sft,kd        # SmolLM2's words and width on a CPU, 2 to 4 layers
+    python benchmarks/peers.py --shape 49k --vocabulary 151936 --tokens 64 --steps sft,kd   # the words of Qwen
     python benchmarks/peers.py --steps sft,gkd --sides loop,ours --json peers.json
 
 All sides get the same initial weights, the same sequences (random tokens; one global batch, again and again), AdamW,
@@ -560,6 +561,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=8, help="steps of a turn; the first two are not counted")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--new-tokens", type=int, help="tokens of an on-policy response; default: the response length")
+    parser.add_argument("--vocabulary", type=int, help="number of words; default: the shape's")
+    parser.add_argument("--tokens", type=int, help="of a sequence, a quarter of them its prompt; default: the shape's")
     parser.add_argument("--threads", type=int, default=1, help="on a CPU")
     parser.add_argument("--json", type=Path, help="write all figures there, too")
     given = parser.parse_args()
@@ -568,7 +571,10 @@ def main() -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     torch.set_num_threads(given.threads)
-    shape = SHAPES[given.shape]
+    shape = dict(SHAPES[given.shape])
+    shape["vocabulary"] = given.vocabulary or shape["vocabulary"]
+    if given.tokens:
+        shape |= {"prompt": given.tokens // 4, "response": given.tokens - given.tokens // 4}
     work = Work(shape, given.device, given.new_tokens or shape["response"])
     device = torch.cuda.get_device_name(0) if work.cuda else f"CPU ({platform.machine()}, {given.threads} threads)"
     packages = ("torch", "transformers", *(["trl"] if "trl" in given.sides else []))

@@ -78,6 +78,14 @@ def test_limits_that_were_given_stay(world, room):
     assert not seen
 
 
+def test_the_head_of_a_teacher_whose_states_were_precomputed_counts(world, room):
+    seen = room(6)
+    spec = {"text": "teacher", "k": 0, "precision": "float32"}
+    world.inputs["signals-teacher"] = world.run("signals", spec)
+    world.train("kd", params={"data": "teacher"})
+    assert (seen[0].dense.width, seen[0].dense.vocabulary, seen[0].dense.layers) == (16, 300, 0)
+
+
 def test_sampled_text_counts_at_its_full_length(world, room):
     seen = room(6)
     world.train("opd", max_new_tokens=7)

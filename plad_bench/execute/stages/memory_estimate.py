@@ -40,6 +40,7 @@ def choose(context: Context, model: Any, teacher: Any, data: TokenSteps | PairSt
         lora=spec.get("lora", 0),
         moments_in_8_bits="optimizer" in spec,
         teacher=shape_of(teacher) if teacher is not None else None,
+        dense=_of_heads(data),
         teacher_logits=bool(getattr(context.chosen("method").component.objective, "teacher_logits", False)),
     )
     found = resources.training(work, device)
@@ -70,6 +71,12 @@ def shape_of(model: Any) -> Shape | None:
     """The shape of a model; None if its configuration has no sizes of a decoder."""
     config = {"is_encoder_decoder": model.config.is_encoder_decoder, **model.config.get_text_config().to_dict()}
     return resources.shape_of(config, sum(p.numel() for p in model.parameters()))
+
+
+def _of_heads(data: TokenSteps | PairSteps) -> Shape | None:
+    """A shape with the output head of a teacher whose hidden states were precomputed; None if there is none."""
+    found = (cache for cache in getattr(data, "caches", ()) if cache.head is not None)
+    return next((Shape(0, cache.values.shape[1], 0, 0, 0, cache.vocabulary) for cache in found), None)
 
 
 def lengths_of(sizes: list[tuple[int, int]], batch: int) -> Lengths:
