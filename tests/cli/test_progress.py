@@ -20,7 +20,7 @@ def stage(name):
 
 
 def took(seconds):
-    return SimpleNamespace(manifest={"seconds": seconds})
+    return SimpleNamespace(manifest={"seconds": seconds, "provenance": {}})
 
 
 def at_work(name, since, **told):
