@@ -62,7 +62,9 @@ class Protocol:
 
     steps: int = setting(300, unit="optimiser steps", ge=1)
     """Optimiser steps per method."""
-    budget: Annotated[str, Field(pattern=training_budget.PATTERN)] = setting("", metavar="KIND=AMOUNT", unsaid=True)
+    budget: Annotated[str, Field(pattern=training_budget.PATTERN)] = setting(
+        "", metavar="[steps|tokens|device-seconds|money|teacher-tokens]=N", unsaid=True
+    )
     """Budget of every method's training, at which it stops: steps=300, tokens=5M, device-seconds=600, money=5 or
     teacher-tokens=2M. It replaces --steps, which remains the limit for teacher-tokens alone."""
     lr: float = setting(1e-3, gt=0)
