@@ -252,6 +252,7 @@ class Engine:
         stage, code = running.stage, running.process.poll()
         artifact = self.store.find(stage.key)
         if artifact is not None:
+            self.store.sweep_partial(stage.key)
             self.artifacts[stage.key] = artifact
             self.watcher.stage_finished(stage, artifact, None)
             return

@@ -271,10 +271,14 @@ class Store:
             if not any(locks.is_held(lock) for lock in (self.root / "locks").glob(f"{key}*.lock")):
                 shutil.rmtree(path, ignore_errors=True)
         for path in self.partials():
-            if self.place(path.name).is_dir():  # killed right after it was finished
-                with locks.held(self.lock(path.name), wait=False) as mine:
-                    if mine and self.find(path.name) is not None:
-                        shutil.rmtree(path, ignore_errors=True)
+            self.sweep_partial(path.name)
+
+    def sweep_partial(self, key: str) -> None:
+        """Remove the partial files of a finished stage, whose worker was killed right after it had finished."""
+        if self.partial(key).is_dir() and self.place(key).is_dir():
+            with locks.held(self.lock(key), wait=False) as mine:
+                if mine and self.find(key) is not None:
+                    shutil.rmtree(self.partial(key), ignore_errors=True)
 
     def forget_attempts(self, key: str) -> None:
         """Remove staging directories that killed workers left for this key. The caller holds its lock."""
