@@ -98,11 +98,12 @@ def load(path: Path, device: str, precision: str) -> tuple[PreTrainedModel, PreT
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     with room_for(f"loading the model {name}"):
         with _loading(f"model {name}", source):
-            config = _without_padding_beyond(AutoConfig.from_pretrained(**_source(source)))
+            config = _without_padding_beyond(AutoConfig.from_pretrained(**_source(source), trust_remote_code=False))
             kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
             model, info = kind.from_pretrained(
                 **_source(source),
                 **_dequantised(source),
+                trust_remote_code=False,
                 config=config,
                 dtype=dtype,
                 use_safetensors=True,
@@ -127,8 +128,8 @@ def load(path: Path, device: str, precision: str) -> tuple[PreTrainedModel, PreT
 def _source(place: Path) -> dict[str, Any]:
     """The arguments by which transformers reads the files of a directory, or of a GGUF file."""
     if not gguf.is_gguf(place):
-        return {"pretrained_model_name_or_path": place, "trust_remote_code": False}
-    return {"pretrained_model_name_or_path": place.parent, "gguf_file": place.name, "trust_remote_code": False}
+        return {"pretrained_model_name_or_path": place}
+    return {"pretrained_model_name_or_path": place.parent, "gguf_file": place.name}
 
 
 def _dequantised(place: Path) -> dict[str, Any]:
@@ -210,7 +211,7 @@ def load_tokenizer(
         MissingError: if it has no end token or no requested template, or the model has no embedding for the end token.
     """
     with _loading(f"the tokenizer of {name}", source):
-        tokenizer = AutoTokenizer.from_pretrained(**_source(source))
+        tokenizer = AutoTokenizer.from_pretrained(**_source(source), trust_remote_code=False)
     if tokenizer.eos_token_id is None:
         raise hub.no_end_token(name)
     if rows and tokenizer.eos_token_id >= rows:
@@ -280,7 +281,7 @@ def encoder_of_files(
 ) -> Encoder:
     """The encoder of a model, from its configuration and tokenizer alone. Errors as load_tokenizer."""
     with _loading(f"model {name}", source):
-        config = AutoConfig.from_pretrained(**_source(source))
+        config = AutoConfig.from_pretrained(**_source(source), trust_remote_code=False)
     rows = int(getattr(config.get_text_config(), "vocab_size", 0))
     tokenizer = load_tokenizer(source, name, format_, rows)
     return Encoder(tokenizer, context_of(config), {} if counts is None else counts, config.is_encoder_decoder, rows)
