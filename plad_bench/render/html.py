@@ -21,7 +21,7 @@ from markupsafe import Markup, escape
 from plad_bench.contract.names import UNLISTED
 from plad_bench.leaderboard.board import Board, Group
 from plad_bench.records import text
-from plad_bench.render import overview, page_model, plots
+from plad_bench.render import overview, page_model, plot_layout, plots
 from plad_bench.render.answer import answer
 from plad_bench.render.pieces import Line, Link, Name, Said, Section, Strong
 from plad_bench.render.templating import draw, source
@@ -113,7 +113,7 @@ def _part(board: Board, group: Group) -> Part:
     )
 
 
-_SIZES = (plots.WIDE, plots.NARROW)
+_SIZES = (plot_layout.WIDE, plot_layout.NARROW)
 
 
 def _drawn(of: Iterable[str | None]) -> Markup:

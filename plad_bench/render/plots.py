@@ -1,15 +1,13 @@
 """Plots of a board as SVG, drawn by templates so that their bytes depend on no plotting library.
 
-Colours follow the reader's light or dark mode. Text from records is escaped by the template.
+Colours follow the reader's light or dark mode. Text from records is escaped by the template. plot_layout.py says where
+everything stands.
 """
 
 from __future__ import annotations
 
-import math
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise, product
 from typing import Any, TypeAlias
 
 from plad_bench.leaderboard.board import Group, Row
@@ -18,39 +16,18 @@ from plad_bench.leaderboard.metric_info import MetricInfo
 from plad_bench.leaderboard.sizes import SizeSeries
 from plad_bench.records import text
 from plad_bench.records.schema import TuningPart
+from plad_bench.render import plot_layout as layout
+from plad_bench.render.plot_layout import WIDE, Axis, Box, Label, Point, Size
 from plad_bench.render.templating import draw
 
-
-@dataclass(frozen=True)
-class Size:
-    """How a plot is laid out for a width of the page."""
-
-    kind: str
-    """The class of the picture, by which the page shows the one that fits."""
-    width: int
-    names_beside: bool
-    """Whether names stand beside their intervals, or above them."""
-    label: int
-    """The most characters of a name."""
-
-
-WIDE = Size("wide", 760, names_beside=True, label=32)
-NARROW = Size("narrow", 340, names_beside=False, label=24)
 MOST = 40
 """Rows of the interval plot, and points of the cost plot that can get a label."""
-_CHARACTER = 7.3
-"""Width reserved for a character of 12 pixels: more than common sans-serif fonts need."""
-_LINE = 15
+_DASHES = ("none", "7 3", "2 3", "9 3 2 3")
 _HUGE = 1e100
 """Larger numbers are left out of a plot."""
 
-_TIMES = [f * unit for unit in (1e-3, 1e-2, 0.1) for f in (1, 2, 5)]
-_TIMES += [f * unit for unit in (1.0, 60.0) for f in (1, 2, 5, 10, 20, 30)]
-_TIMES += [f * unit for unit in (3600.0, 3.6e4, 3.6e5, 3.6e6, 3.6e7) for f in (1, 2, 5)]
-"""Round durations in seconds."""
-
-Box: TypeAlias = tuple[float, float, float, float]
-"""Left, top, right, bottom."""
+Place: TypeAlias = tuple[float, float]
+"""Values on the two scales of a plot."""
 
 
 @dataclass(frozen=True)
@@ -75,57 +52,27 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Point:
-    """A method in the cost plot, in pixels."""
+class Dot:
+    """A value on a line, in the units of the page, with its interval; `low` and `high` are `y` where it has none."""
 
     x: float
     y: float
     low: float
     high: float
     title: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a plot, in the units of the page."""
+
+    name: str
     best: bool
-    """Whether it lies on the Pareto front."""
-
-
-@dataclass(frozen=True)
-class Label:
-    """A text in a plot."""
-
-    x: float
-    y: float
-    text: str
-    anchor: str = "middle"
-    leader: Point | None = None
-    """The point that a line connects it with; None if it stands beside its point."""
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A scale from values to pixels: linear, or logarithmic for seconds."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-    log: bool = False
-
-    def at(self, value: float) -> float:
-        """Pixel of a value, one decimal."""
-        low, high, v = (
-            (math.log10(x) for x in (self.low, self.high, value)) if self.log else (self.low, self.high, value)
-        )
-        return _pixel(self.start + (v - low) / (high - low) * (self.end - self.start))
-
-    def ticks(self) -> list[tuple[float, float]]:
-        """(value, pixel) of about five round values."""
-        if self.log:
-            values = _TIMES if self.high / self.low < 200 else _TIMES[::3]
-        else:
-            step = _round_step((self.high - self.low) / 5)
-            values = [
-                step * k for k in range(math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9) + 1)
-            ]
-        return [(v, self.at(v)) for v in values if self.low * (1 - 1e-9) <= v <= self.high * (1 + 1e-9) or v == 0]
+    points: tuple[Place, ...]
+    dots: tuple[Dot, ...]
+    band: tuple[Place, ...] = ()
+    """Outline of the area around the line."""
+    dash: str = "none"
 
 
 def intervals(group: Group, size: Size | None = None) -> str | None:
@@ -145,18 +92,18 @@ def intervals(group: Group, size: Size | None = None) -> str | None:
     rows = rows[:MOST]
     if not rows:
         return None
-    left = _pixel(max(110.0, 24 + max(_width(row.name) for row in rows))) if of.names_beside else 16.0
+    left = layout.pixel(max(110.0, 24 + max(layout.text_width(row.name) for row in rows))) if of.names_beside else 16.0
     right = of.width - 24.0 if of.names_beside else of.width - 16.0
-    low, high = _near([end for row in rows for end in (row.low, row.high)], [row.value for row in baselines])
-    axis = _padded(low, high, left, right)
+    low, high = layout.near([end for row in rows for end in (row.low, row.high)], [row.value for row in baselines])
+    axis = layout.padded(low, high, left, right)
     inside = [row for row in baselines if axis.low <= row.value <= axis.high]
-    lanes = _lanes([(axis.at(row.value), _width(row.name)) for row in inside], left, of.width - 8)
-    top = 48 + _LINE * (max((lane for _, lane in lanes), default=-1) + 1)
+    lanes = layout.lanes([(axis.at(row.value), layout.text_width(row.name)) for row in inside], left, of.width - 8)
+    top = 48 + layout.LINE * (max((lane for _, lane in lanes), default=-1) + 1)
     lines = [
         {
             "x": axis.at(row.value),
-            "y": 54 + _LINE * lane,
-            "label": Label(at, 51 + _LINE * lane, row.name),
+            "y": 54 + layout.LINE * lane,
+            "label": Label(at, 51 + layout.LINE * lane, row.name),
             "title": row.title,
         }
         for row, (at, lane) in zip(inside, lanes, strict=True)
@@ -183,8 +130,8 @@ def intervals(group: Group, size: Size | None = None) -> str | None:
         right=right,
         top=top,
         bottom=bottom,
-        ticks=_ticks(axis),
-        middle=_pixel((left + right) / 2),
+        ticks=layout.ticks(axis),
+        middle=layout.pixel((left + right) / 2),
         captions=captions,
         lines=lines,
         dots=dots,
@@ -273,49 +220,25 @@ def tuning(group: Group, size: Size | None = None) -> str | None:
     if not trails:
         return None
     of = size or WIDE
-    most = max(len(row.tuning.trials) for row, _ in trails if row.tuning)
-    room = max(_width(_short(row.label, of.label)) for row, _ in trails)
-    left, right, top = 56.0, _pixel(of.width - 24 - room), 60.0
-    bottom = max(400.0, top + _LINE * len(trails))
-    x = Axis(1, max(most, 2), left, right)
-    values = [score for _, trail in trails for _, score in trail]
-    y = _padded(min(values), max(values), bottom, top)
-    names = _spread([y.at(trail[-1][1]) for _, trail in trails], top, bottom)
+    most = max(2, *(len(row.tuning.trials) for row, _ in trails if row.tuning))
     lines = []
-    for (row, trail), label in zip(trails, names, strict=True):
-        points = [(x.at(trail[0][0]), y.at(trail[0][1]))]
+    for row, trail in trails:
+        points = trail[:1]
         for number, score in trail[1:]:
-            points += [(x.at(number), points[-1][1]), (x.at(number), y.at(score))]
-        found = points[-1]
-        points.append((right, found[1]))
+            points += [(number, points[-1][1]), (number, score)]
         number, score = trail[-1]
-        lines.append(
-            {
-                "points": " ".join(f"{a},{b}" for a, b in points),
-                "x": found[0],
-                "y": found[1],
-                "label": label,
-                "name": _short(row.label, of.label),
-                "title": f"{text.clean(row.label)}: {text.number(score, 2)} in trial {number}",
-                "best": row.best,
-            }
-        )
-    return draw(
-        "tuning.svg.j2",
-        size=size,
+        title = f"{text.clean(row.label)}: {text.number(score, 2)} in trial {number}"
+        dot = Dot(number, score, score, score, title)
+        lines.append(Line(_short(row.label, of.label), row.best, (*points, (most, score)), (dot,)))
+    return _lines(
+        of,
+        size,
         title=f"{text.clean(metric.name, of.label)}: best trial so far",
-        width=of.width,
-        height=bottom + 48,
-        left=left,
-        right=right,
-        top=top,
-        bottom=bottom,
-        x_ticks=_apart([{"at": x.at(k), "text": str(k)} for k in range(1, most + 1)]),
-        y_ticks=_ticks(y),
-        middle=_pixel((left + right) / 2),
+        lines=lines,
+        x=(1, most),
+        x_ticks=[(k, str(k)) for k in range(1, most + 1)],
         captions=["trial, on the validation split"],
         y_label=_name(metric),
-        lines=lines,
     )
 
 
@@ -337,8 +260,8 @@ def _scatter(
     if log:
         x = Axis(min(at) / 1.6, max(at) * 1.6, left, right, log=True)
     else:
-        x = _padded(min(at), max(at), left, right, share=0.15)
-    y = _padded(min(row.low for row in rows), max(row.high for row in rows), bottom, top)
+        x = layout.padded(min(at), max(at), left, right, share=0.15)
+    y = layout.padded(min(row.low for row in rows), max(row.high for row in rows), bottom, top)
     points = [
         Point(x.at(v), y.at(row.value), y.at(row.low), y.at(row.high), row.title, k in front if front else row.best)
         for k, (row, v) in enumerate(zip(rows, at, strict=True))
@@ -348,24 +271,19 @@ def _scatter(
     for k in front[1:]:  # a staircase: there is no method between two neighbours
         line += [(points[k].x, line[-1][1]), (points[k].x, points[k].y)]
     line += [(right, line[-1][1])] if line else []
-    ticks = [{"at": pixel, "text": x_text(v)} for v, pixel in x.ticks()] if x_text else _ticks(x)
-    return draw(
+    ticks = [{"at": pixel, "text": x_text(v)} for v, pixel in x.ticks()] if x_text else layout.ticks(x)
+    return _with_scales(
         "scatter.svg.j2",
-        size=size,
+        size,
+        (left, top, right, bottom),
+        y,
         title=title,
         width=of.width,
-        height=bottom + 30 + 18 * len(captions),
-        left=left,
-        right=right,
-        top=top,
-        bottom=bottom,
-        x_ticks=_apart(ticks),
-        y_ticks=_ticks(y),
-        middle=_pixel((left + right) / 2),
+        x_ticks=ticks,
         captions=captions,
         y_label=y_label,
         points=points,
-        labels=_placed([(points[k], rows[k].name) for k in order], points, line, (left + 4, top, right, bottom)),
+        labels=layout.placed([(points[k], rows[k].name) for k in order], points, line, (left + 4, top, right, bottom)),
         front=" ".join(f"{a},{b}" for a, b in line),
     )
 
@@ -378,59 +296,38 @@ def sizes(of_series: SizeSeries, size: Size | None = None) -> str:
         size: for a plot within a page, whose style it takes; None for a file of its own.
     """
     of, metric = size or WIDE, of_series.metric
-    found: dict[str, list[tuple[float, Row]]] = {}
+    found: dict[str, list[tuple[float, Mark]]] = {}
     for parameters, group in of_series.groups:
         baselines = (row for row in group.baselines if row.method != "student")
         for row in (*group.rows, *baselines):
             if _finite(row, metric):
-                found.setdefault(row.identity, []).append((parameters, row))
-    paths = [path for path in found.values() if len(path) > 1][:MOST]
-    marks = [[(parameters, Mark.of(row, metric, of.label)) for parameters, row in path] for path in paths]
-    ends = sorted({parameters for parameters, _ in of_series.groups})
-    room = max((_width(path[0][1].name) for path in marks), default=0.0)
-    left, right, top = 56.0, _pixel(of.width - 24 - room), 60.0
-    bottom = max(400.0, top + _LINE * len(marks))
-    x = Axis(ends[0] / 1.15, ends[-1] * 1.15, left, right, log=True)
-    bounds = [end for path in marks for _, mark in path for end in (mark.low, mark.high)] or [0.0, 1.0]
-    y = _padded(min(bounds), max(bounds), bottom, top)
-    names = _spread([y.at(path[-1][1].value) for path in marks], top, bottom)
+                found.setdefault(row.identity, []).append((parameters, Mark.of(row, metric, of.label)))
     lines = [
-        {
-            "points": " ".join(f"{x.at(parameters)},{y.at(mark.value)}" for parameters, mark in path),
-            "dots": [
-                Point(x.at(n), y.at(m.value), y.at(m.low), y.at(m.high), f"{m.title}; {text.amount(n)}", best=m.best)
-                for n, m in path
-            ],
-            "end": (x.at(path[-1][0]), y.at(path[-1][1].value)),
-            "label": label,
-            "name": path[0][1].name,
-            "best": all(mark.best for _, mark in path),
-        }
-        for path, label in zip(marks, names, strict=True)
+        Line(
+            path[0][1].name,
+            all(mark.best for _, mark in path),
+            tuple((n, mark.value) for n, mark in path),
+            tuple(Dot(n, m.value, m.low, m.high, f"{m.title}; {text.amount(n)}") for n, m in path),
+        )
+        for path in [path for path in found.values() if len(path) > 1][:MOST]
     ]
+    ends = sorted({parameters for parameters, _ in of_series.groups})
     other = "teacher" if of_series.varied == "student" else "student"
     left_out = [f"size unknown: {', '.join(text.clean(name, of.label) for name in of_series.unknown)}"]
-    captions = [
-        f"parameters of the {of_series.varied}, log scale",
-        f"task {text.clean(of_series.task, of.label)}, {other} {text.clean(of_series.other, of.label)}",
-        *(left_out if of_series.unknown else []),
-    ]
-    return draw(
-        "sizes.svg.j2",
-        size=size,
+    return _lines(
+        of,
+        size,
         title=f"{text.clean(metric.name, of.label)} by size of the {of_series.varied}",
-        width=of.width,
-        height=bottom + 30 + 18 * len(captions),
-        left=left,
-        right=right,
-        top=top,
-        bottom=bottom,
-        x_ticks=_apart([{"at": x.at(n), "text": text.amount(n)} for n in ends]),
-        y_ticks=_ticks(y),
-        middle=_pixel((left + right) / 2),
-        captions=captions,
-        y_label=_name(metric),
         lines=lines,
+        x=(ends[0] / 1.15, ends[-1] * 1.15),
+        log=True,
+        x_ticks=[(n, text.amount(n)) for n in ends],
+        captions=[
+            f"parameters of the {of_series.varied}, log scale",
+            f"task {text.clean(of_series.task, of.label)}, {other} {text.clean(of_series.other, of.label)}",
+            *(left_out if of_series.unknown else []),
+        ],
+        y_label=_name(metric),
     )
 
 
@@ -452,9 +349,6 @@ def against_money(group: Group, size: Size | None = None) -> str | None:
     return _curves(group, size, lambda p: p.money, f"money ({currency}), as if the cell were alone", text.money)
 
 
-_DASHES = ("none", "7 3", "2 3", "9 3 2 3")
-
-
 def _curves(
     group: Group,
     size: Size | None,
@@ -471,76 +365,136 @@ def _curves(
         caption: of the axis of costs.
         in_words: a cost as text.
     """
-    metric, drawn = group.primary, []
+    metric, of = group.primary, size or WIDE
+    if metric is None:
+        return None
+    scale, lines = metric.scale, list[Line]()
     for curve in group.curves[:MOST]:
         at = [(c, p) for p in curve.points if (c := cost(p)) is not None and abs(c) < _HUGE]
         known = [(c, p) for c, p in at if max(abs(p.estimate.value), abs(p.low), abs(p.high)) < _HUGE]
-        if len(known) > 1:
-            drawn.append((curve, known))
-    if metric is None or not drawn:
-        return None
-    of, scale = size or WIDE, metric.scale
-    room = max(_width(_short(curve.label, of.label)) for curve, _ in drawn)
-    left, right, top = 56.0, _pixel(of.width - 24 - room), 60.0
-    bottom = max(400.0, top + _LINE * len(drawn))
-    costs = [c for _, known in drawn for c, _ in known]
-    x = Axis(min(0.0, *costs), max(costs) or 1.0, left, right)
-    y = _padded(
-        min(scale * p.low for _, known in drawn for _, p in known),
-        max(scale * p.high for _, known in drawn for _, p in known),
-        bottom,
-        top,
-    )
-    names = _spread([y.at(scale * known[-1][1].estimate.value) for _, known in drawn], top, bottom)
-    lines = []
-    for k, ((curve, known), label) in enumerate(zip(drawn, names, strict=True)):
-        dots = [
-            {
-                "x": x.at(c),
-                "y": y.at(scale * p.estimate.value),
-                "title": f"{text.clean(curve.label)} at {p.percent} %, {in_words(c)}: "
-                f"{text.number(scale * p.estimate.value, 2)}",
-            }
-            for c, p in known
-        ]
-        low, high = ([(x.at(c), y.at(scale * end)) for c, end in ends] for ends in _ends(known))
+        if len(known) < 2:
+            continue
+        dots = []
+        for c, p in known:
+            value = scale * p.estimate.value
+            title = f"{text.clean(curve.label)} at {p.percent} %, {in_words(c)}: {text.number(value, 2)}"
+            dots.append(Dot(c, value, value, value, title))
+        low, high = [(c, scale * p.low) for c, p in known], [(c, scale * p.high) for c, p in known]
+        points = tuple((dot.x, dot.y) for dot in dots)
         lines.append(
-            {
-                "points": _path((dot["x"], dot["y"]) for dot in dots),
-                "band": _path([*low, *reversed(high)]),
-                "dots": dots,
-                "dash": _DASHES[k % len(_DASHES)],
-                "label": label,
-                "name": _short(curve.label, of.label),
-                "best": curve.best,
-            }
+            Line(
+                _short(curve.label, of.label),
+                curve.best,
+                points,
+                tuple(dots),
+                band=(*low, *reversed(high)),
+                dash=_DASHES[len(lines) % len(_DASHES)],
+            )
         )
-    return draw(
-        "curve.svg.j2",
-        size=size,
+    if not lines:
+        return None
+    costs = [x for line in lines for x, _ in line.points]
+    return _lines(
+        of,
+        size,
         title=f"{text.clean(metric.name, of.label)} during training",
+        lines=lines,
+        x=(min(0.0, *costs), max(costs) or 1.0),
+        x_text=in_words,
+        captions=[caption, "band: range over seeds"],
+        y_label=_name(metric),
+    )
+
+
+def _lines(
+    of: Size,
+    size: Size | None,
+    *,
+    title: str,
+    lines: Sequence[Line],
+    x: tuple[float, float],
+    log: bool = False,
+    x_ticks: Sequence[tuple[float, str]] = (),
+    x_text: Callable[[float], str] = str,
+    captions: Sequence[str],
+    y_label: str,
+) -> str:
+    """Lines whose names stand at their right ends; `x` has the ends of the scale, `x_ticks` places other than round."""
+    room = max((layout.text_width(line.name) for line in lines), default=0.0)
+    left, right, top = 56.0, layout.pixel(of.width - 24 - room), 60.0
+    bottom = max(400.0, top + layout.LINE * len(lines))
+    across = Axis(*x, left, right, log=log)
+    values = [
+        v for line in lines for v in (*(y for _, y in line.band), *(v for d in line.dots for v in (d.low, d.high)))
+    ]
+    up = layout.padded(min(values, default=0.0), max(values, default=1.0), bottom, top)
+    names = layout.spread([up.at(line.points[-1][1]) for line in lines], top, bottom)
+
+    def path(points: Iterable[Place]) -> str:
+        return " ".join(f"{across.at(a)},{up.at(b)}" for a, b in points)
+
+    drawn = [
+        {
+            "best": line.best,
+            "points": path(line.points),
+            "band": path(line.band),
+            "dash": line.dash,
+            "dots": [
+                Point(across.at(d.x), up.at(d.y), up.at(d.low), up.at(d.high), d.title, line.best) for d in line.dots
+            ],
+            "end": (across.at(line.points[-1][0]), up.at(line.points[-1][1])),
+            "label": label,
+            "name": line.name,
+        }
+        for line, label in zip(lines, names, strict=True)
+    ]
+    ticks = [(across.at(v), told) for v, told in x_ticks] or [(at, x_text(v)) for v, at in across.ticks()]
+    return _with_scales(
+        "lines.svg.j2",
+        size,
+        (left, top, right, bottom),
+        up,
+        title=title,
         width=of.width,
-        height=bottom + 66,
+        x_ticks=[{"at": at, "text": told} for at, told in ticks],
+        captions=captions,
+        y_label=y_label,
+        lines=drawn,
+    )
+
+
+def _with_scales(
+    template: str,
+    size: Size | None,
+    frame: Box,
+    y: Axis,
+    *,
+    title: str,
+    width: int,
+    x_ticks: Iterable[dict[str, Any]],
+    captions: Sequence[str],
+    y_label: str,
+    **marks: Any,
+) -> str:
+    """A plot with two scales, a grid and captions below."""
+    left, top, right, bottom = frame
+    return draw(
+        template,
+        size=size,
+        title=title,
+        width=width,
+        height=bottom + 30 + 18 * len(captions),
         left=left,
         right=right,
         top=top,
         bottom=bottom,
-        x_ticks=_apart([{"at": at, "text": in_words(value)} for value, at in x.ticks()]),
-        y_ticks=_ticks(y),
-        middle=_pixel((left + right) / 2),
-        captions=[caption, "band: range over seeds"],
-        y_label=_name(metric),
-        lines=lines,
+        x_ticks=layout.apart(x_ticks),
+        y_ticks=layout.ticks(y),
+        middle=layout.pixel((left + right) / 2),
+        captions=captions,
+        y_label=y_label,
+        **marks,
     )
-
-
-def _ends(known: Sequence[tuple[float, Moment]]) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
-    """(cost, value) of the lower and of the upper ends of a band."""
-    return [(c, p.low) for c, p in known], [(c, p.high) for c, p in known]
-
-
-def _path(places: Iterable[tuple[Any, Any]]) -> str:
-    return " ".join(f"{a},{b}" for a, b in places)
 
 
 ALL: tuple[tuple[str, str, Callable[..., str | None]], ...] = (
@@ -553,9 +507,6 @@ ALL: tuple[tuple[str, str, Callable[..., str | None]], ...] = (
     ("Best trial so far of each method", "tuning", tuning),
 )
 """Every plot of a group: its title, the name of its file, and what draws it."""
-
-
-# --------------------------------------------------------------------------------------------------------- geometry
 
 
 def _best_so_far(tuning: TuningPart, metric: MetricInfo) -> list[tuple[int, float]]:
@@ -571,19 +522,6 @@ def _best_so_far(tuning: TuningPart, metric: MetricInfo) -> list[tuple[int, floa
     return trail
 
 
-def _spread(places: Sequence[float], low: float, high: float) -> list[float]:
-    """Heights of labels near these places, a line apart and within bounds that have room for them."""
-    order = sorted(range(len(places)), key=lambda k: places[k])
-    found = dict.fromkeys(order, 0.0)
-    at = low - _LINE
-    for k in order:
-        at = found[k] = max(places[k], at + _LINE)
-    at = high + _LINE
-    for k in reversed(order):
-        at = found[k] = min(found[k], at - _LINE)
-    return [_pixel(found[k]) for k in range(len(places))]
-
-
 def _pareto(cost: Sequence[float], goodness: Sequence[float]) -> list[int]:
     """Indices of the points on the Pareto front, by cost."""
     front: list[int] = []
@@ -591,104 +529,6 @@ def _pareto(cost: Sequence[float], goodness: Sequence[float]) -> list[int]:
         if not front or goodness[k] > goodness[front[-1]]:
             front.append(k)
     return front
-
-
-def _near(ends: Sequence[float], baselines: Sequence[float]) -> tuple[float, float]:
-    """The range of the methods, extended to baselines as long as the methods keep about half of the plot."""
-    low, high = min(ends), max(ends)
-    span = (high - low) or 1.0
-    for value in sorted(baselines, key=lambda v: max(low - v, v - high)):
-        if max(high, value) - min(low, value) <= 2.2 * span:
-            low, high = min(low, value), max(high, value)
-    return low, high
-
-
-def _padded(low: float, high: float, start: float, end: float, share: float = 0.06) -> Axis:
-    span = high - low or abs(high) or 1.0
-    return Axis(low - share * span, high + share * span, start, end)
-
-
-def _lanes(marks: Sequence[tuple[float, float]], left: float, right: float) -> list[tuple[float, int]]:
-    """(centre, lane) of labels at given places and widths, so that none in a lane overlap."""
-    taken: list[list[tuple[float, float]]] = []
-    placed = []
-    for x, width in marks:
-        centre = _pixel(min(max(x, left + width / 2), right - width / 2))
-        a, b = centre - width / 2 - 5, centre + width / 2 + 5
-        lane = next((k for k, lane in enumerate(taken) if all(b < c or a > d for c, d in lane)), len(taken))
-        taken += [[]] if lane == len(taken) else []
-        taken[lane].append((a, b))
-        placed.append((centre, lane))
-    return placed
-
-
-def _placed(
-    wanted: Iterable[tuple[Point, str]], points: Sequence[Point], line: Sequence[tuple[float, float]], frame: Box
-) -> list[Label]:
-    """Labels for points, each at the nearest free place; a point without free place nearby has only its tooltip."""
-    dots = [(p.x - 5, p.y - 5, p.x + 5, p.y + 5) for p in points]
-    bars = [(p.x - 1, min(p.low, p.high), p.x + 1, max(p.low, p.high)) for p in points]
-    steps = [(min(a, c), min(b, d) - 1, max(a, c), max(b, d) + 1) for (a, b), (c, d) in pairwise(line)]
-    labels: list[Label] = []
-    boxes: list[Box] = []
-    for point, name in wanted:
-        width = _width(name)
-        reach = (point.x - width - 12, point.y - 85, point.x + width + 12, point.y + 86)
-        near, only = ([box for box in of if _overlap(box, reach)] for of in ([*dots, *bars, *steps], dots))
-        for obstacles, (dx, dy, anchor) in product((near, only), _places()):
-            x, y = point.x + dx, point.y + dy
-            start = {"start": x, "middle": x - width / 2, "end": x - width}[anchor]
-            box = (start - 2, y - 11, start + width + 2, y + 4)
-            within = box[0] >= frame[0] and box[1] >= frame[1] and box[2] <= frame[2] and box[3] <= frame[3]
-            if within and not any(_overlap(box, other) for other in (*boxes, *obstacles)):
-                boxes.append(box)
-                labels.append(Label(_pixel(x), _pixel(y), name, anchor, point if abs(dy) > 20 else None))
-                break
-    return labels
-
-
-def _overlap(a: Box, b: Box) -> bool:
-    return a[0] < b[2] and a[2] > b[0] and a[1] < b[3] and a[3] > b[1]
-
-
-def _places() -> Iterable[tuple[float, float, str]]:
-    """Offsets of a label from its point, preferred ones first."""
-    for dy in (4, -10, 19, -26, 34, -42, 50, -58, 66, -74, 82):
-        for dx, anchor in ((10, "start"), (-10, "end"), (0, "middle")):
-            if anchor != "middle" or abs(dy) > 8:
-                yield dx, dy, anchor
-
-
-def _round_step(rough: float) -> float:
-    power = 10.0 ** math.floor(math.log10(rough))
-    return power * next(f for f in (1, 2, 2.5, 5, 10) if f * power >= rough * (1 - 1e-9))
-
-
-def _ticks(axis: Axis) -> list[dict[str, Any]]:
-    ticks = axis.ticks()
-    step = abs(ticks[1][0] - ticks[0][0]) if len(ticks) > 1 else 1.0
-    decimals = next((d for d in range(5) if abs(round(step, d) - step) < 1e-9 * step), 5)
-    return [{"at": at, "text": text.number(v, decimals)} for v, at in ticks]
-
-
-def _apart(ticks: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The ticks, without those whose text would touch that of one before."""
-    kept: list[dict[str, Any]] = []
-    for tick in ticks:
-        if not kept or tick["at"] - kept[-1]["at"] > (_width(tick["text"]) + _width(kept[-1]["text"])) / 2 + 8:
-            kept.append(tick)
-    return kept
-
-
-def _pixel(value: float) -> float:
-    return round(text.rounded(value), 1) + 0.0
-
-
-# ------------------------------------------------------------------------------------------------------------- text
-
-
-def _width(name: str) -> float:
-    return sum(2 * _CHARACTER if unicodedata.east_asian_width(c) in "WF" else _CHARACTER for c in name)
 
 
 def _short(label: str, most: int) -> str:
