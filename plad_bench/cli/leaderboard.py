@@ -155,7 +155,7 @@ def summary(directory: Path) -> None:
     from rich.text import Text
 
     from plad_bench.leaderboard.board import load
-    from plad_bench.render import page_model, pieces
+    from plad_bench.render import entries, origin, pieces
     from plad_bench.render.answer import answer
 
     console = Console()
@@ -164,13 +164,13 @@ def summary(directory: Path) -> None:
         console.print(Text(f"{group.task}: {group.student} taught by {group.teacher}", style="bold"), soft_wrap=True)
         if group.baselines or group.rows:
             console.print(_table(group, console.width))
-            if page_model.one_record([*group.baselines, *group.rows]):
-                click.echo(page_model.DAGGER)
+            if entries.one_record([*group.baselines, *group.rows]):
+                click.echo(entries.DAGGER)
             if line := answer(group):
                 click.echo(f"\n{pieces.plain(line)}")
         else:
             click.echo("Nothing to rank: see the page for incomplete and trial cells.")
-    if older := page_model.older_data(board):
+    if older := origin.older_data(board):
         click.echo(pieces.plain(older), err=True)
     for problem in board.problems:
         click.echo(f"left out: {problem.file}: {problem.reason}", err=True)
@@ -180,12 +180,12 @@ def _table(group: Group, width: int) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from plad_bench.render import markdown, page_model
+    from plad_bench.render import entries, markdown
 
     rows = [*group.baselines, *group.rows]
     columns = {
         markdown.header(metric): [
-            page_model.value(row.estimates.get(metric.name), metric, page_model.decimals(group, metric)) for row in rows
+            entries.value(row.estimates.get(metric.name), metric, entries.decimals(group, metric)) for row in rows
         ]
         for metric in group.metrics
     }
@@ -204,10 +204,10 @@ def _table(group: Group, width: int) -> Any:
         table.caption = f"{more} more metric{'s are' if more > 1 else ' is'} on the page."
         table.caption_justify = "left"
     for index, row in enumerate(rows):
-        rank = page_model.starred(row)
+        rank = entries.starred(row)
         cells = [Text(column[index]) for column in shown]
         style = "dim" if row.rank is None else ""
-        table.add_row(rank, Text(row.label), *cells, page_model.seeds(row), style=style)
+        table.add_row(rank, Text(row.label), *cells, entries.seeds(row), style=style)
     return table
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from plad_bench.leaderboard.across_tasks import Panel, Standing
 from plad_bench.records import text
-from plad_bench.render import page_model
+from plad_bench.render import entries
 from plad_bench.render.pieces import Column, Entry, Line, Name, Said, Section, Table, joined
 
 
 def section(panel: Panel) -> Section:
     """The mean rank of each method over the tasks of a panel."""
     tasks = [Column((Name(task),), right=True, better="lower") for _, task in panel.boards]
-    mean = [Column(("Mean of ", *page_model.header(panel.metric)), right=True)] if panel.metric else []
+    mean = [Column(("Mean of ", *entries.header(panel.metric)), right=True)] if panel.metric else []
     columns = (
         Column(("Method",)),
         Column(("Mean rank",), right=True, better="lower"),
@@ -45,7 +45,7 @@ def section(panel: Panel) -> Section:
     return Section(
         "across",
         title,
-        table=Table(columns, body, tuple(page_model.access(of.row) for of in panel.standings)),
+        table=Table(columns, body, tuple(entries.access(of.row) for of in panel.standings)),
         note=note,
     )
 

@@ -9,7 +9,7 @@ from plad_bench.leaderboard.board import Group, Row
 from plad_bench.leaderboard.metric_info import MetricInfo
 from plad_bench.leaderboard.statistics import LEVEL, Pairwise
 from plad_bench.records import text
-from plad_bench.render.page_model import decimals
+from plad_bench.render.entries import decimals
 from plad_bench.render.pieces import Line, Name, Said, joined
 
 NAMED = 4

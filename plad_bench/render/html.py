@@ -21,7 +21,7 @@ from markupsafe import Markup, escape
 from plad_bench.contract.names import UNLISTED
 from plad_bench.leaderboard.board import Board, Group
 from plad_bench.records import text
-from plad_bench.render import overview, page_model, plot_layout, plots
+from plad_bench.render import entries, origin, overview, page_model, plot_layout, plots
 from plad_bench.render.answer import answer
 from plad_bench.render.pieces import Line, Link, Name, Said, Section, Strong
 from plad_bench.render.templating import draw, source
@@ -79,10 +79,10 @@ def render(board: Board, sections: Sequence[str] = ()) -> str:
         overview=list(overview.sections(board)),
         sizes=[_drawn([plots.sizes(of, size) for size in _SIZES]) for of in overview.plots(board)],
         parts=[_part(board, group) for group in board.groups],
-        left_out=list(page_model.left_out(board)),
+        left_out=list(origin.left_out(board)),
         sections=[text.printable(section).strip() for section in sections if section.strip()],
-        commands=page_model.commands(board),
-        origin=page_model.origin(board),
+        commands=origin.commands(board),
+        origin=origin.origin(board),
         short=SHORT,
         name=lambda words: text.clean(words, 120),
     )
@@ -99,7 +99,7 @@ def render_index(title: str, sections: Iterable[Section]) -> str:
 def _part(board: Board, group: Group) -> Part:
     counts: dict[str, int] = {}
     for row in group.rows:
-        counts[page_model.access(row)] = counts.get(page_model.access(row), 0) + 1
+        counts[entries.access(row)] = counts.get(entries.access(row), 0) + 1
     drawn = [[draw(group, size) for size in _SIZES] for _, _, draw in plots.ALL]
     return Part(
         group=group,
@@ -143,7 +143,7 @@ def _samples(group: Group) -> tuple[SampleView, ...]:
             text.printable(shown.prompt),
             text.printable(shown.reference),
             tuple(
-                (text.clean(row.label, 120), page_model.access(row), score(output.score), text.printable(output.text))
+                (text.clean(row.label, 120), entries.access(row), score(output.score), text.printable(output.text))
                 for row, output in zip(rows, shown.outputs, strict=False)
                 if output is not None
             ),

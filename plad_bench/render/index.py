@@ -8,7 +8,7 @@ from plad_bench.contract.training_budget import extent
 from plad_bench.leaderboard.across_tasks import panels
 from plad_bench.leaderboard.board import Board, Group
 from plad_bench.records.text import NONE
-from plad_bench.render import across, page_model, pieces
+from plad_bench.render import across, entries, page_model, pieces
 from plad_bench.render.pieces import Column, Entry, Line, Link, Name, Section, Table, joined
 
 TITLE = "Boards"
@@ -43,7 +43,7 @@ def _board(board: Board, group: Group | None) -> tuple[Entry, ...]:
     return (
         link,
         Entry((*models, f"; {page_model.counted(group)}", *length)),
-        Entry(page_model.header(group.primary) if ranked and group.primary else (NONE,)),
+        Entry(entries.header(group.primary) if ranked and group.primary else (NONE,)),
         Entry(_first(group)),
         Entry((str(len(group.rows)),), len(group.rows)),
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from plad_bench.leaderboard.board import Board, Group, Row
 from plad_bench.leaderboard.metric_info import MetricInfo
 from plad_bench.records import text
-from plad_bench.render import page_model
+from plad_bench.render import entries
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -90,12 +90,12 @@ def _width(cell: str) -> int:
 
 def _column(group: Group, metric: MetricInfo) -> list[str]:
     """Head and values of a metric, unescaped; a head has two lines, or three if the metric has parameters."""
-    line = page_model.header(metric)
+    line = entries.header(metric)
     name, *rest = (piece if isinstance(piece, str) else text.clean(piece.text, 60) for piece in line)
     head = "\n".join(filter(None, (*name.replace("[", "\n[").split("\n"), "".join(rest).strip())))
-    places = page_model.decimals(group, metric)
+    places = entries.decimals(group, metric)
     rows = (*group.baselines, *group.rows)
-    return [head, *(page_model.value(row.estimates.get(metric.name), metric, places) for row in rows)]
+    return [head, *(entries.value(row.estimates.get(metric.name), metric, places) for row in rows)]
 
 
 def _caption(board: Board, group: Group, of: str) -> str:
@@ -110,7 +110,7 @@ def _table(caption: str, group: Group, columns: Sequence[Sequence[str]], names: 
     rows = (*group.baselines, *group.rows)
     heads, *values = zip(*columns, strict=True) if columns else [(), *(() for _ in rows)]
     lines = [
-        _line([page_model.rank(row), _label(row), *map(escape, cells), page_model.seeds(row)])
+        _line([entries.rank(row), _label(row), *map(escape, cells), entries.seeds(row)])
         for row, cells in zip(rows, values, strict=True)
     ]
     first = len(group.baselines)

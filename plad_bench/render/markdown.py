@@ -12,7 +12,7 @@ from plad_bench.leaderboard.board import Board, Group
 from plad_bench.leaderboard.metric_info import MetricInfo
 from plad_bench.leaderboard.sizes import SizeSeries
 from plad_bench.records.text import code, escape
-from plad_bench.render import overview, page_model
+from plad_bench.render import entries, origin, overview, page_model
 from plad_bench.render.answer import answer
 from plad_bench.render.pieces import Line, Link, Name, Said, Section, Strong, Table
 
@@ -56,11 +56,11 @@ def render(
         parts += blocks(others, level)
         if more := page_model.more_samples(board, group):
             parts += [f"{level} Samples", inline(more)]
-    parts += blocks(page_model.left_out(board), "##")
+    parts += blocks(origin.left_out(board), "##")
     parts += [section.strip() for section in sections if section.strip()]
-    if commands := page_model.commands(board):
+    if commands := origin.commands(board):
         parts += ["## How to reproduce", "\n".join(f"    {command}" for command in commands)]
-    parts += [inline(line) for line in page_model.origin(board)]
+    parts += [inline(line) for line in origin.origin(board)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -94,7 +94,7 @@ def setting(group: Group) -> str:
 
 def header(metric: MetricInfo) -> str:
     """Name, unit, and an arrow in the better direction."""
-    return inline(page_model.header(metric))
+    return inline(entries.header(metric))
 
 
 def table(head: Sequence[str], body: Iterable[Sequence[str]], align: str) -> str:

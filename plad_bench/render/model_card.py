@@ -16,7 +16,7 @@ from plad_bench.records import text
 from plad_bench.records.schema import Record
 from plad_bench.records.storage import at
 from plad_bench.records.text import NONE, clean, code, escape
-from plad_bench.render import markdown, page_model
+from plad_bench.render import entries, markdown, origin
 from plad_bench.render.pieces import plain
 
 if TYPE_CHECKING:
@@ -326,13 +326,13 @@ def _scores(record: Record, board: Board | None, weights: Weights) -> list[str]:
         own = statistics.of_examples(part.value, part.stderr, part.n)
         shown = [own, *(other.estimates.get(metric.name) for other in columns)]
         places = text.decimals_for(metric.scale * e.half_width for e in shown if e is not None)
-        body.append([markdown.header(metric), *(page_model.value(estimate, metric, places) for estimate in shown)])
+        body.append([markdown.header(metric), *(entries.value(estimate, metric, places) for estimate in shown)])
     note = "Means with 95 % intervals, over seeds and examples or, with †, over examples only."
     if any(part.sampled for part in record.metrics.values()):
         temperature = {**Protocol.unsaid(), **record.protocol}["evaluate_temperature"]
         note += f" Names with @ are of responses sampled at temperature {escape(temperature, 20)}."
     if board is not None and row is not None and row.rank is not None and group is not None:
-        note += f" On board {code(board.name)} the method has rank {page_model.rank(row)} of {len(group.rows)}."
+        note += f" On board {code(board.name)} the method has rank {entries.rank(row)} of {len(group.rows)}."
     return [*remade, markdown.table(head, body, "l" + "r" * (len(head) - 1)), note]
 
 
@@ -352,7 +352,7 @@ def _provenance(record: Record, board: Board | None) -> Iterable[tuple[str, str]
     yield "Record", code(record.cell)
     yield "Key of its responses", code(record.key)
     if board is not None and board.compute.executions and record.cost:
-        yield "Compute of the board", escape(plain(page_model.computed(board)), 1000)
+        yield "Compute of the board", escape(plain(origin.computed(board)), 1000)
     if record.scores:
         yield "Per-example scores", f"sha256 {code(record.scores.sha256)}, {record.scores.examples} examples"
     for title, value in (("Code", made.get("code")), ("Device", made.get("device"))):

@@ -12,7 +12,7 @@ from plad_bench.leaderboard.metric_info import MetricInfo
 from plad_bench.leaderboard.sizes import SizeSeries, series
 from plad_bench.records import text
 from plad_bench.records.text import NONE
-from plad_bench.render import across, page_model
+from plad_bench.render import across, entries
 from plad_bench.render.pieces import Column, Entry, Line, Name, Section, Table, joined
 
 
@@ -62,7 +62,7 @@ def _settings(task: str, groups: Sequence[Group]) -> Section:
         for identity in order
     )
     title: Line = ("All settings of ", Name(task)) if task else ("All tasks",)
-    title = (*title, ": ", *page_model.header(shared)) if shared else title
+    title = (*title, ": ", *entries.header(shared)) if shared else title
     return Section("settings", title, table=Table(columns, body), note=_note(groups))
 
 
@@ -86,7 +86,7 @@ def _column(group: Group, groups: Sequence[Group], shared: MetricInfo | None) ->
             size = f" ({text.amount(group.sizes[kind])})" if kind in group.sizes else ""
             parts.append((f"{kind} ", Name(getattr(group, kind)), size))
     assert group.primary is not None  # noqa: S101  the caller saw to it
-    own = [] if shared else [page_model.header(group.primary)]
+    own = [] if shared else [entries.header(group.primary)]
     return Column(joined([joined(parts), *own], ": "), right=True, better=group.primary.better or "")
 
 
@@ -94,8 +94,8 @@ def _value(row: Row | None, group: Group) -> Entry:
     metric = group.primary
     if row is None or metric is None or (estimate := row.estimates.get(metric.name)) is None:
         return Entry((NONE,))
-    shown = page_model.value(estimate, metric, page_model.decimals(group, metric))
-    return Entry((f"{shown} ({page_model.starred(row)})" if row.rank else shown,), estimate.value)
+    shown = entries.value(estimate, metric, entries.decimals(group, metric))
+    return Entry((f"{shown} ({entries.starred(row)})" if row.rank else shown,), estimate.value)
 
 
 def _note(groups: Sequence[Group]) -> Line:

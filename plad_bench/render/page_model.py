@@ -1,47 +1,27 @@
-"""The content of a board's page before any markup: its sections, made of the pieces of pieces.py."""
+"""The content of a board's page before any markup: its sections, made of the pieces of pieces.py.
+
+entries.py has what a table says of a row or a metric, origin.py the foot of the page.
+"""
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations, groupby
 from typing import Any
 
-from plad_bench.contract.enums import BASELINES, DIVERSITY, OUTSIDE
+from plad_bench.contract.enums import DIVERSITY, OUTSIDE
 from plad_bench.contract.protocol import Protocol, settings
-from plad_bench.contract.training_budget import extent, parse
-from plad_bench.contract.words import NAMED
-from plad_bench.leaderboard import compute
+from plad_bench.contract.training_budget import extent
 from plad_bench.leaderboard.board import Board, Group, Row
 from plad_bench.leaderboard.metric_info import MetricInfo
-from plad_bench.leaderboard.statistics import EXAMPLES_ONLY, LEVEL, Estimate
+from plad_bench.leaderboard.statistics import EXAMPLES_ONLY, LEVEL
 from plad_bench.records import text
 from plad_bench.records.text import NONE
-from plad_bench.render import data_facts
-from plad_bench.render.pieces import Column, Entry, Line, Name, Said, Section, Strong, Table, joined
+from plad_bench.render import data_facts, entries
+from plad_bench.render.pieces import Column, Entry, Line, Name, Said, Section, Table, joined
 
 ALL_PAIRS = 12
 """Methods up to which every pair is listed; with more, each is compared with the first alone."""
-
-DAGGER = "† A single record: the interval covers examples only."
-"""What the mark of a value says."""
-
-_DOCUMENTED = re.compile(r"[a-z0-9][a-z0-9._-]*")
-_ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
-
-
-def rank(row: Row) -> str:
-    """The ranks that a row may have, such as 3 or 1-3; empty if nothing is ranked."""
-    if row.rank is None:
-        return ""
-    low, high = row.rank
-    return str(low) if low == high else f"{low}-{high}"
-
-
-def starred(row: Row) -> str:
-    """`rank`, with a star if the row may be the best."""
-    return rank(row) + (" \N{BLACK STAR}" if row.best else "")
 
 
 def sections(group: Group, docs: str = "") -> Iterator[Section]:
@@ -100,84 +80,6 @@ def more_samples(board: Board, group: Group) -> Line:
     return (*why, show, ", on a machine that has the store of the run.")
 
 
-def left_out(board: Board) -> Iterator[Section]:
-    """The record files that the page leaves out, if there are any."""
-    if board.problems:
-        columns = (Column(("File",)), Column(("Reason",)))
-        body = tuple((Entry((Name(p.file),)), Entry((Said(p.reason),))) for p in board.problems)
-        title = (f"Files left out ({len(board.problems)})",)
-        yield Section("problems", title, "Nothing on this page is computed from these files.", Table(columns, body))
-
-
-def commands(board: Board) -> list[str]:
-    """The commands that made a board, each on one line."""
-    return [text.clean(command, 1000) for command in board.commands]
-
-
-def origin(board: Board) -> list[Line]:
-    """What one must know to reproduce a board, besides its commands."""
-    lines: list[Line] = [(NAMED,)] if board.groups else []
-    if older := older_data(board):
-        lines.append(older)
-    if any((budget := parse(group.protocol.get("budget"))) and budget.kind == "money" for group in board.groups):
-        lines.append(("The budget of money counts by the prices of board.toml: copy its [prices] to reproduce it.",))
-    if any("path=" in command for command in commands(board)):
-        lines.append(("Paths are shortened to their last part: replace each with the location on your machine.",))
-    for name, commit in sorted(board.settings.commits.items()):
-        lines.append(
-            ("On the Hub, ", Name(name), " was commit ", Name(commit), ": copy [commits] from board.toml to use it.")
-        )
-    if len(board.code) > 1:
-        versions = [(Name(version), f" ({n} records)") for version, n in board.code.items()]
-        strong = Strong("These records were made by different versions of the code:")
-        lines.append((strong, " ", *joined(versions), "."))
-    elif board.code:
-        version = Name(next(iter(board.code)))
-        lines.append((f"All {board.records} records were made by version ", version, " of the code."))
-    if board.compute.executions:
-        lines.append(computed(board))
-    if board.dates:
-        lines.append((f"The records are of {text.clean(' to '.join(board.dates), 60)} (UTC).",))
-    for other in board.others:
-        lead = Strong("Records with older stages:" if other.older else "Records with stages of another version:")
-        packages = " with other packages" if other.only_packages else ""
-        stages = Said(", ".join(other.stages), 1000)
-        lines.append((lead, f" {_records(other.records)}, ", stages, " by version ", Name(other.code), f"{packages}."))
-    if board.untold:
-        say = "does not name" if board.untold == 1 else "do not name"
-        lines.append((f"{_records(board.untold)} {say} the versions of the code that made the shared stages.",))
-    return lines
-
-
-def computed(board: Board) -> Line:
-    """What all stages of a board cost."""
-    of, prices = board.compute, board.settings.prices
-    shares = (("trials of tuning", of.trials), ("attempts that failed or were repeated", of.lost))
-    parts = [f"{text.seconds(compute.seconds(part))} for {what}" for what, part in shares if part]
-    which = f" ({' and '.join(parts)})" if parts else ""
-    least = "" if of.complete else "at least "
-    took = text.seconds(of.total("device_seconds"))
-    line: Line = (f"The stages executed for this board took {least}{took} of device time{which}",)
-    for cost, shown, what in (
-        ("energy_wh", text.energy, " of measured energy"),
-        ("tokens_trained", text.amount, " tokens trained on"),
-        ("tokens_generated", text.amount, " tokens generated"),
-    ):
-        if (total := of.total(cost)) is not None:
-            line = (*line, f", {shown(total)}{what}")
-    if (money := of.total("money")) is not None:
-        unit: Line = (" ", Said(prices.currency, 12)) if prices else ()
-        line = (*line, f", {text.money(money)}", *unit, " paid for requests")
-    line = (*line, ". A stage that several cells share counts once.")
-    if of.complete:
-        return line
-    return (*line, " Some records are of an earlier version, which did not count evaluations and repeated stages.")
-
-
-def _records(count: int) -> str:
-    return f"{count} record{'' if count == 1 else 's'}"
-
-
 _THINKING = {
     "off": "thinking mode off",
     "strip": "thinking text removed from the responses",
@@ -192,15 +94,6 @@ def counted(group: Group) -> str:
         return "no complete method yet"
     asked = max(row.asked for row in rows)
     return f"{group.examples} examples, {asked} seed{'s' if asked != 1 else ''}"
-
-
-def older_data(board: Board) -> Line:
-    """The records of older data, in one line; nothing if there are none."""
-    if not board.older:
-        return ()
-    named: list[Line] = [(Name(what), f" ({_records(n)})") for what, n in board.older.items()]
-    command = Name(f"plad-bench leaderboard {board.name} --drop older")
-    return ("Records of older versions of the data are not shown: ", *joined(named), ". ", command, " removes them.")
 
 
 def setting(group: Group) -> Line:
@@ -231,12 +124,14 @@ def setting(group: Group) -> Line:
 def _ranking(group: Group, docs: str) -> Section:
     """What decides: each method with its rank, the metric that ranks, and what it asks of the teacher."""
     ranked = group.pairs is not None
-    places = {metric: decimals(group, metric) for metric in (group.primary,) if metric}
-    by: Line = ("Ranking by ", *linked(group.primary, docs)) if ranked and group.primary else ("Methods, not ranked",)
+    places = {metric: entries.decimals(group, metric) for metric in (group.primary,) if metric}
+    by: Line = (
+        ("Ranking by ", *entries.linked(group.primary, docs)) if ranked and group.primary else ("Methods, not ranked",)
+    )
     columns = (
         *([Column(("Rank",), right=True, better="lower")] if ranked else []),
         Column(("Method",)),
-        *map(_column, places),
+        *map(entries.metric_column, places),
         *([Column(("Gap closed",), right=True, better="higher")] if ranked else []),
         Column(("Teacher access",)),
         *([Column(("Win-tie-loss",), right=True, better="higher")] if ranked else []),
@@ -245,19 +140,19 @@ def _ranking(group: Group, docs: str) -> Section:
     )
     body = tuple(
         (
-            *([Entry((starred(row) or NONE,), place if row.rank else None)] if ranked else []),
-            _method(row, docs),
-            *_values(row, places),
-            *([_gap(row.gap)] if ranked else []),
+            *([Entry((entries.starred(row) or NONE,), place if row.rank else None)] if ranked else []),
+            entries.method_entry(row, docs),
+            *entries.value_entries(row, places),
+            *([entries.gap_entry(row.gap)] if ranked else []),
             Entry((Said(row.access),)),
             *([Entry(("-".join(map(str, row.tally)),), row.tally[0] - row.tally[2])] if ranked else []),
             *([_beats(row)] if _controls(group) else []),
-            _seeds(row),
+            entries.seeds_entry(row),
         )
         for place, row in enumerate(group.rows)
     )
     best = tuple(row.best for row in group.rows)
-    table = Table(columns, body, tuple(map(access, group.rows)), named=int(ranked), best=best)
+    table = Table(columns, body, tuple(map(entries.access, group.rows)), named=int(ranked), best=best)
     return Section("ranking" if ranked else "methods", by, table=table, note=(" ".join(_reading(group)),))
 
 
@@ -279,16 +174,20 @@ def _beats(row: Row) -> Entry:
 
 def _metrics(group: Group, docs: str) -> Section:
     """Every metric of baselines and methods."""
-    places = {metric: decimals(group, metric) for metric in group.metrics}
-    columns = (Column(("Method",)), *map(_column, places), Column(("Seeds",), right=True))
+    places = {metric: entries.decimals(group, metric) for metric in group.metrics}
+    columns = (Column(("Method",)), *map(entries.metric_column, places), Column(("Seeds",), right=True))
     rows = (*group.baselines, *group.rows)
-    body = tuple((_method(row, docs), *_values(row, places), _seeds(row)) for row in rows)
-    accesses = ("",) * len(group.baselines) + tuple(map(access, group.rows))
+    body = tuple(
+        (entries.method_entry(row, docs), *entries.value_entries(row, places), entries.seeds_entry(row)) for row in rows
+    )
+    accesses = ("",) * len(group.baselines) + tuple(map(entries.access, group.rows))
     note: Line = ("Baselines come first and are never ranked.",) if group.baselines else ()
-    if one_record(rows):
-        note = (*note, *([" "] if note else []), DAGGER)
+    if entries.one_record(rows):
+        note = (*note, *([" "] if note else []), entries.DAGGER)
     if docs:
-        named: list[Line] = [(Name(metric.name, documented(metric.name, "metrics", docs)),) for metric in places]
+        named: list[Line] = [
+            (Name(metric.name, entries.documented(metric.name, "metrics", docs)),) for metric in places
+        ]
         note = (*note, *([" "] if note else []), "Definitions: ", *joined(named), ".")
     return Section("metrics", ("All metrics",), table=Table(columns, body, accesses), note=note)
 
@@ -303,12 +202,12 @@ def _sampled(group: Group, docs: str) -> Section:
     for name, of in groupby(group.sampled, key=lambda s: s.metric):
         if name in shown:
             greedy = metrics[name]
-            places[greedy] = decimals(group, greedy)
-            columns.append(Column(("greedy ", *header(greedy)), right=True, better=greedy.better or ""))
+            places[greedy] = entries.decimals(group, greedy)
+            columns.append(Column(("greedy ", *entries.header(greedy)), right=True, better=greedy.better or ""))
         for s in of:
             if name in shown or s.kind == "set":
-                places[s] = decimals(group, s)
-                columns.append(_column(s))
+                places[s] = entries.decimals(group, s)
+                columns.append(entries.metric_column(s))
     said = {**Protocol.unsaid(), **group.protocol}
     note: Line = (
         Said(said["evaluate_samples"], 20),
@@ -321,16 +220,13 @@ def _sampled(group: Group, docs: str) -> Section:
             if DIVERSITY in names
             else []
         ),
-        *([" ", DAGGER] if one_record(rows) else []),
+        *([" ", entries.DAGGER] if entries.one_record(rows) else []),
     )
-    body = tuple((_method(row, docs), *_values(row, places), _seeds(row)) for row in rows)
-    table = Table((*columns, Column(("Seeds",), right=True)), body, tuple(access(row) for row in rows))
+    body = tuple(
+        (entries.method_entry(row, docs), *entries.value_entries(row, places), entries.seeds_entry(row)) for row in rows
+    )
+    table = Table((*columns, Column(("Seeds",), right=True)), body, tuple(entries.access(row) for row in rows))
     return Section("sampled", ("Sampled responses",), table=table, note=note)
-
-
-def one_record(rows: Iterable[Row]) -> bool:
-    """Whether a value of the rows has a dagger."""
-    return any(e.label == EXAMPLES_ONLY for row in rows for e in row.estimates.values())
 
 
 def _reading(group: Group) -> Iterator[str]:
@@ -338,8 +234,8 @@ def _reading(group: Group) -> Iterator[str]:
         yield "† Means with 95 % intervals over the examples of a single record."
     else:
         yield "Values are means with 95 % intervals over seeds and examples."
-        if one_record(group.rows):
-            yield DAGGER
+        if entries.one_record(group.rows):
+            yield entries.DAGGER
     if group.pairs is not None:
         yield (
             "Methods are sorted by mean. Rank: the ranks that a method may have according to tests of all pairs "
@@ -374,7 +270,7 @@ def _costs(group: Group, docs: str) -> Section:
     energies = ("Energy of training", "Energy of the teacher") if measured else ()
     body = tuple(
         (
-            _method(row, docs),
+            entries.method_entry(row, docs),
             Entry((text.seconds(row.cost.train_seconds),), row.cost.train_seconds),
             Entry((text.seconds(row.cost.teacher_seconds),), row.cost.teacher_seconds),
             Entry((text.seconds(row.cost.teacher_share),), row.cost.teacher_share),
@@ -412,7 +308,7 @@ def _costs(group: Group, docs: str) -> Section:
             ),
             ", without the shared SFT initialisation.",
         )
-    return Section("cost", ("Cost",), table=Table(columns, body, tuple(map(access, group.rows))), note=note)
+    return Section("cost", ("Cost",), table=Table(columns, body, tuple(map(entries.access, group.rows))), note=note)
 
 
 def _tuning(group: Group, rows: Sequence[Row], docs: str) -> Section:
@@ -430,14 +326,14 @@ def _tuning(group: Group, rows: Sequence[Row], docs: str) -> Section:
         scores = [None if of is None else metric.scale * of for of in (first.score, best.score, test)]
         body.append(
             (
-                _method(row, docs),
+                entries.method_entry(row, docs),
                 Entry((f"{len(tuning.trials)}{f', {failed} failed' if failed else ''}",), len(tuning.trials)),
                 Entry((*joined(values), f" ({'the default' if tuning.best == 0 else f'trial {tuning.best + 1}'})")),
-                *(Entry((text.number(score, decimals(group, metric)),), score) for score in scores),
+                *(Entry((text.number(score, entries.decimals(group, metric)),), score) for score in scores),
                 Entry((text.seconds(sum(spent) if spent else None),), sum(spent)),
             )
         )
-    named = header(metrics.get(rows[0].tuning.metric, MetricInfo("score", None, ""))) if rows[0].tuning else ()
+    named = entries.header(metrics.get(rows[0].tuning.metric, MetricInfo("score", None, ""))) if rows[0].tuning else ()
     columns = (
         Column(("Method",)),
         Column(("Trials",), right=True),
@@ -452,12 +348,14 @@ def _tuning(group: Group, rows: Sequence[Row], docs: str) -> Section:
         " on the validation split was chosen, and no other was evaluated on the test split. Part of the best score on "
         "the validation split is luck.",
     )
-    return Section("tuning", ("Tuning",), table=Table(columns, tuple(body), tuple(map(access, rows))), note=note)
+    return Section(
+        "tuning", ("Tuning",), table=Table(columns, tuple(body), tuple(map(entries.access, rows))), note=note
+    )
 
 
 def _during(group: Group, metric: MetricInfo) -> Section:
     """Which method is best after each share of the training."""
-    places = decimals(group, metric)
+    places = entries.decimals(group, metric)
     body = []
     for leader in group.leaders:
         verdict: Line = ("not tested: a single seed",)
@@ -468,14 +366,14 @@ def _during(group: Group, metric: MetricInfo) -> Section:
             (
                 Entry((f"{leader.percent} %",), leader.percent),
                 Entry((Name(leader.label),)),
-                Entry((value(leader.estimate, metric, places),), leader.estimate.value),
+                Entry((entries.value(leader.estimate, metric, places),), leader.estimate.value),
                 Entry(verdict),
             )
         )
     columns = (
         Column(("Training",), right=True),
         Column(("Best mean",)),
-        Column(header(metric), right=True),
+        Column(entries.header(metric), right=True),
         Column(("Among all methods",)),
     )
     note: Line = (
@@ -489,7 +387,7 @@ def _during(group: Group, metric: MetricInfo) -> Section:
 def _pairwise(group: Group) -> Section:
     rows, pairs, metric = group.rows, group.pairs, group.primary
     assert pairs is not None and metric is not None  # noqa: S101, PT018
-    scale, places = metric.scale, decimals(group, metric)
+    scale, places = metric.scale, entries.decimals(group, metric)
     every = len(rows) <= ALL_PAIRS
     body = []
     for pair in combinations(range(len(rows)), 2) if every else ((0, k) for k in range(1, len(rows))):
@@ -536,100 +434,6 @@ def _rates(group: Group) -> Iterator[Line]:
         yield (f"one learning rate for all methods ({_list(f'{lr:g}' for lr in shared)})",)
     if own := [row for row in untuned if not row.lr_shared]:
         yield ("learning rates of their own: ", *joined([(Name(row.label), f" {row.lr:g}") for row in own]))
-
-
-# ------------------------------------------------------------------------------------------------------------ cells
-
-
-def header(metric: MetricInfo) -> Line:
-    """Name, unit, and an arrow in the better direction."""
-    arrow = {"higher": " ↑", "lower": " ↓"}.get(metric.better or "", "")
-    unit: Line = (" (", Said(metric.unit, 20), ")") if metric.unit else ()
-    return (Said(metric.name, 60), *unit, arrow)
-
-
-def decimals(group: Group, metric: MetricInfo) -> int:
-    """The number of decimals for a column."""
-    rows = group.rows or group.baselines
-    return text.decimals_for(
-        metric.scale * e.half_width for row in rows if (e := row.estimates.get(metric.name)) is not None
-    )
-
-
-def value(estimate: Estimate | None, metric: MetricInfo, places: int) -> str:
-    """A mean with the half width of its interval."""
-    if estimate is None:
-        return NONE
-    mean = text.number(metric.scale * estimate.value, places)
-    if not math.isfinite(estimate.half_width):
-        return mean
-    mark = " †" if estimate.label == EXAMPLES_ONLY else ""
-    return f"{mean} ± {text.number(metric.scale * estimate.half_width, places)}{mark}"
-
-
-def seeds(row: Row) -> str:
-    """How many of the requested seeds are done, or `fixed` if the row does not depend on the seed."""
-    return f"{len(row.seeds)}/{row.asked}" if len(row.cells) > 1 or row.asked == 1 else "fixed"
-
-
-def access(row: Row) -> str:
-    """The teacher access of a row, by which rows are filtered."""
-    return text.clean(row.access, 60)
-
-
-def _method(row: Row, docs: str) -> Entry:
-    rate = f"lr {row.lr:g}, {'shared' if row.lr_shared else 'its own'}" if row.rank is not None else ""
-    return Entry((Name(row.label, explained(row, docs)),), tip="; ".join(filter(None, (text.clean(row.paper), rate))))
-
-
-def explained(row: Row, docs: str) -> str:
-    """Where a method is explained: its page of the docs if it is built in and they are known, else its paper."""
-    if row.method in (*BASELINES, OUTSIDE):
-        return ""
-    if docs and row.plugin.startswith("plad-bench "):
-        return documented(row.method, "methods", docs)
-    paper = _ARXIV.search(row.paper)
-    return f"https://arxiv.org/abs/{paper[1]}" if paper else ""
-
-
-def documented(name: str, page: str, docs: str) -> str:
-    """The place of a method or metric in the docs; empty without docs, or for a name that no component can have."""
-    name = name.partition("[")[0]
-    return f"{docs}/{page}.md#{name}" if docs and _DOCUMENTED.fullmatch(name) else ""
-
-
-def linked(metric: MetricInfo, docs: str) -> Line:
-    """The header of a metric, whose name leads to its definition if the docs are known."""
-    return (Name(metric.name, documented(metric.name, "metrics", docs)), *header(metric)[1:])
-
-
-def _column(metric: MetricInfo) -> Column:
-    return Column(header(metric), right=True, better=metric.better or "")
-
-
-def _values(row: Row, places: Mapping[MetricInfo, int]) -> Iterator[Entry]:
-    for metric, shown in places.items():
-        estimate = row.estimates.get(metric.name)
-        if estimate is None:
-            yield Entry((NONE,))
-        else:
-            yield Entry((value(estimate, metric, shown),), estimate.value, _tip(estimate, metric))
-
-
-def _tip(estimate: Estimate, metric: MetricInfo) -> str:
-    low, high = (text.number(metric.scale * end, 2) for end in (estimate.low, estimate.high))
-    return f"95 % interval {low} to {high}, over {estimate.label}"
-
-
-def _gap(gap: Estimate | None) -> Entry:
-    if gap is None:
-        return Entry((NONE,))
-    low, high = (text.number(100 * end, 0) if math.isfinite(end) else "∞" for end in (gap.low, gap.high))
-    return Entry((f"{text.number(100 * gap.value, 0)} % ({low} to {high})",), gap.value)
-
-
-def _seeds(row: Row) -> Entry:
-    return Entry((seeds(row),), len(row.seeds))
 
 
 def _filled(form: str, value: Any) -> Line:

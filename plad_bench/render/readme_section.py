@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from plad_bench.contract.errors import UsageError
 from plad_bench.leaderboard.board import Board, Group
 from plad_bench.records.text import NONE, code
-from plad_bench.render import markdown, page_model
+from plad_bench.render import entries, markdown
 
 _MARKER = re.compile(r"<!--\s*(/?)plad-bench:(\S*?)\s*-->")
 
@@ -70,14 +70,14 @@ def _line(text: str, marker: re.Match[str]) -> int:
 
 def _excerpt(group: Group, board: Board, path: str) -> str:
     columns = group.metrics[:6]
-    places = {metric.name: page_model.decimals(group, metric) for metric in columns}
+    places = {metric.name: entries.decimals(group, metric) for metric in columns}
     body = [
         [
-            page_model.starred(row),
+            entries.starred(row),
             code(row.label),
-            *(page_model.value(row.estimates.get(metric.name), metric, places[metric.name]) for metric in columns),
+            *(entries.value(row.estimates.get(metric.name), metric, places[metric.name]) for metric in columns),
             row.access or NONE,
-            page_model.seeds(row),
+            entries.seeds(row),
         ]
         for row in (*group.baselines, *group.rows)
     ]

@@ -16,7 +16,7 @@ from plad_bench.contract.names import unversioned
 from plad_bench.leaderboard import board, compare
 from plad_bench.plan import boardfile, matrix, spec
 from plad_bench.plan.chosen import choose
-from plad_bench.render import html, markdown, page_model
+from plad_bench.render import html, markdown, origin
 
 SCORES = {"rouge-l": (np.linspace(0, 1, 20), "higher", "%")}
 FIRST, SECOND = "sha256:" + "1a" * 32, "sha256:" + "2b" * 32
@@ -141,7 +141,7 @@ def test_a_board_that_says_nothing_of_versions_shows_all(tmp_path):
     put(tmp_path, SECOND)
     shown = board.load(tmp_path)
     assert len(shown.groups) == 2
-    assert page_model.older_data(shown) == ()
+    assert origin.older_data(shown) == ()
 
 
 def test_a_run_writes_which_version_it_read(tmp_path, monkeypatch):
