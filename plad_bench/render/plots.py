@@ -63,7 +63,7 @@ class Dot:
 
 
 @dataclass(frozen=True)
-class Trace:
+class PlotLine:
     """A line of a plot, in the units of the page."""
 
     name: str
@@ -229,7 +229,7 @@ def tuning(group: Group, size: Size | None = None) -> str | None:
         number, score = trail[-1]
         title = f"{text.clean(row.label)}: {text.number(score, 2)} in trial {number}"
         dot = Dot(number, score, score, score, title)
-        lines.append(Trace(_short(row.label, of.label), row.best, (*points, (most, score)), (dot,)))
+        lines.append(PlotLine(_short(row.label, of.label), row.best, (*points, (most, score)), (dot,)))
     return _lines(
         of,
         size,
@@ -303,7 +303,7 @@ def sizes(of_series: SizeSeries, size: Size | None = None) -> str:
             if _finite(row, metric):
                 found.setdefault(row.identity, []).append((parameters, Mark.of(row, metric, of.label)))
     lines = [
-        Trace(
+        PlotLine(
             path[0][1].name,
             all(mark.best for _, mark in path),
             tuple((n, mark.value) for n, mark in path),
@@ -368,7 +368,7 @@ def _curves(
     metric, of = group.primary, size or WIDE
     if metric is None:
         return None
-    scale, lines = metric.scale, list[Trace]()
+    scale, lines = metric.scale, list[PlotLine]()
     for curve in group.curves[:MOST]:
         at = [(c, p) for p in curve.points if (c := cost(p)) is not None and abs(c) < _HUGE]
         known = [(c, p) for c, p in at if max(abs(p.estimate.value), abs(p.low), abs(p.high)) < _HUGE]
@@ -382,7 +382,7 @@ def _curves(
         low, high = [(c, scale * p.low) for c, p in known], [(c, scale * p.high) for c, p in known]
         points = tuple((dot.x, dot.y) for dot in dots)
         lines.append(
-            Trace(
+            PlotLine(
                 _short(curve.label, of.label),
                 curve.best,
                 points,
@@ -411,7 +411,7 @@ def _lines(
     size: Size | None,
     *,
     title: str,
-    lines: Sequence[Trace],
+    lines: Sequence[PlotLine],
     x: tuple[float, float],
     log: bool = False,
     x_ticks: Sequence[tuple[float, str]] = (),
