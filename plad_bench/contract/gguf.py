@@ -24,6 +24,9 @@ _VERSIONS = (2, 3)
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 """Type of a value -> its format in `struct`."""
 _STRING, _ARRAY = 8, 9
+_LONGEST, _MOST_DIMENSIONS = 1 << 24, 4
+"""Elements of an array, far more than any vocabulary has, and dimensions of a tensor, as in the specification."""
+_TOKENS, _KINDS = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
 _PARTS = {"general", "tokenizer"}
 """What transformers lists beside architectures."""
 _ORDINARY = (1, 6)
@@ -65,16 +68,16 @@ class Header:
         """The chat template; empty if there is none."""
         return str(self.metadata.get("tokenizer.chat_template", ""))
 
-    @property
+    @functools.cached_property
     def tokens(self) -> Mapping[str, int]:
         """Token -> id."""
-        return {token: number for number, token in enumerate(self.metadata.get("tokenizer.ggml.tokens", ()))}
+        return {token: number for number, token in enumerate(self.metadata.get(_TOKENS, ()))}
 
     @property
     def text_tokens(self) -> Mapping[str, int]:
         """Token -> id, of tokens that stand for text."""
-        kinds = self.metadata.get("tokenizer.ggml.token_type") or [_ORDINARY[0]] * len(self.tokens)
-        return {token: number for token, number in self.tokens.items() if kinds[number] in _ORDINARY}
+        kinds = self.metadata.get(_KINDS)
+        return {token: number for token, number in self.tokens.items() if not kinds or kinds[number] in _ORDINARY}
 
     @property
     def config(self) -> dict[str, Any]:
@@ -102,7 +105,7 @@ def header(file: Path) -> Header:
         return _header(file, found.st_size, found.st_mtime_ns)
     except OSError as error:
         raise unreadable(file.name, error) from error
-    except (struct.error, ValueError, KeyError, MemoryError):
+    except (struct.error, ValueError, KeyError, OverflowError, RecursionError, MemoryError):
         raise MissingError(f"{file.name} is incomplete or not a GGUF file", "Copy or download it again.") from None
 
 
@@ -165,11 +168,18 @@ class _Layout:
         shapes, last = {}, 0
         for _ in range(tensors):
             name = self._string()
-            shapes[name] = self._take(f"{self._take('I')[0]}Q")
+            (dimensions,) = self._take("I")
+            if dimensions > _MOST_DIMENSIONS:
+                msg = "a tensor of too many dimensions"
+                raise ValueError(msg)
+            shapes[name] = self._take(f"{dimensions}Q")
             _, offset = self._take("IQ")
             last = max(last, offset)
         if self._at + last >= len(self._data):
             msg = "weights are missing"
+            raise ValueError(msg)
+        if not _is_vocabulary(metadata.get(_TOKENS, []), metadata.get(_KINDS, [])):
+            msg = "not a vocabulary"
             raise ValueError(msg)
         return Header(metadata, shapes)
 
@@ -190,9 +200,15 @@ class _Layout:
         if kind != _ARRAY:
             return self._take(_NUMBERS[kind])[0]
         kind, length = self._take("IQ")
-        if length > len(self._data):
-            msg = "an array longer than the file"
+        if length > _LONGEST:
+            msg = "an array of too many elements"
             raise ValueError(msg)
         if kind in _NUMBERS:
             return list(self._take(f"{length}{_NUMBERS[kind]}"))
         return [self._value(kind) for _ in range(length)]
+
+
+def _is_vocabulary(tokens: Any, kinds: Any) -> bool:
+    """Whether two values are lists of texts and of their types, which may be left out."""
+    lists = isinstance(tokens, list) and isinstance(kinds, list)
+    return lists and all(isinstance(token, str) for token in tokens) and len(kinds) in {0, len(tokens)}

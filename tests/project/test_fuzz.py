@@ -14,6 +14,8 @@ import io
 import json
 import math
 import os
+import re
+import struct
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +26,7 @@ import tiny
 hypothesis = pytest.importorskip("hypothesis")
 
 import click  # noqa: E402
+import gguf_files  # noqa: E402
 import httpx2  # noqa: E402
 import synthetic  # noqa: E402
 from click.testing import CliRunner  # noqa: E402
@@ -32,13 +35,13 @@ from hypothesis import strategies as st  # noqa: E402
 
 from plad_bench import BadRow, Example, Source  # noqa: E402
 from plad_bench.cli.options import config_option  # noqa: E402
-from plad_bench.contract import jsonlines  # noqa: E402
+from plad_bench.contract import gguf, jsonlines  # noqa: E402
 from plad_bench.contract.errors import PladBenchError  # noqa: E402
 from plad_bench.contract.examples import Response  # noqa: E402
 from plad_bench.contract.money import Budget  # noqa: E402
 from plad_bench.contract.requests import Request, RequestContext  # noqa: E402
 from plad_bench.execute.store import Store  # noqa: E402
-from plad_bench.plan import boardfile  # noqa: E402
+from plad_bench.plan import boardfile, resources  # noqa: E402
 from plad_bench.plan.chosen import choose  # noqa: E402
 from plad_bench.plan.selectors import parse  # noqa: E402
 from plad_bench.records import storage  # noqa: E402
@@ -47,7 +50,7 @@ from plad_bench_plugins.tasks import _row_shapes, _rows  # noqa: E402
 from plad_bench_plugins.teachers import recorded  # noqa: E402
 
 pytestmark = pytest.mark.timeout(0 if "FUZZ_INPUTS" in os.environ else 300)
-TESTS = 13
+TESTS = 14
 """How many tests share the inputs of the long form."""
 LONG = int(os.environ.get("FUZZ_INPUTS", "0"))
 fuzz = settings(
@@ -422,3 +425,49 @@ def test_journals_and_manifests(place, lines):
     artifact.mkdir(parents=True, exist_ok=True)
     (artifact / "manifest.json").write_bytes(b"\n".join(lines))
     assert only_ours(store.find, key) is None
+
+
+# -------------------------------------------------------------------------------------------------------- model files
+
+WIDE = st.sampled_from([0, 1, 2**16, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1]) | st.integers(0, 2**64 - 1)
+PATCH = st.one_of(
+    st.binary(min_size=1, max_size=4),
+    st.integers(0, 13).map(lambda kind: struct.pack("<I", kind)),
+    WIDE.map(lambda length: struct.pack("<Q", length)),
+)
+NESTED = st.integers(1, 3000).map(lambda depth: struct.pack("<IQ", 9, 1) * depth)
+CHANGE = st.tuples(
+    st.sampled_from([b"GGUF", b"general.", b"llama.", b"tokenizer.", b"blk."]),
+    st.integers(0, 30),
+    st.integers(-12, 60),
+    st.tuples(PATCH, st.sampled_from(["over", "before", "end"])) | st.tuples(NESTED, st.just("before")),
+)
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory):
+    """The content of a GGUF file."""
+    pytest.importorskip("gguf", reason="needs the extra gguf")
+    path = tmp_path_factory.mktemp("gguf") / "model.gguf"
+    return gguf_files.write(path, tiny.llama(), tiny.tokenizer()).read_bytes()
+
+
+@fuzz
+@given(st.lists(CHANGE, min_size=1, max_size=4))
+@example([(b"llama.", 0, -8, (struct.pack("<Q", 2**64 - 1), "over"))])
+def test_gguf_headers(model_file, place, changes):
+    """Bytes near a name are overwritten, added, or the last ones of the file."""
+    content = model_file
+    for name, number, shift, (patch, how) in changes:
+        places = [found.start() for found in re.finditer(re.escape(name), content)] or [0]
+        at = max(0, places[number % len(places)] + shift)
+        rest = {"over": content[at + len(patch) :], "before": content[at:], "end": b""}[how]
+        content = content[:at] + patch + rest
+    (place / "x.gguf").write_bytes(content)
+    gguf._header.cache_clear()  # a file's time may be the same as before
+    found = only_ours(gguf.header, place / "x.gguf")
+    if found is not None:
+        only_ours(gguf.check, place / "x.gguf", "x")
+        resources.shape_of(found.config, found.parameters)
+        assert set(found.text_tokens) <= set(found.tokens)
+        (found.architecture + found.template).encode()
