@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -314,7 +315,8 @@ def _differentiated(
     upstream: Tensor | None = None,
 ) -> tuple[list[Tensor], list[Tensor]]:
     """The values of a function of (rows, their states) chunk by chunk, and their gradient in states and parameters."""
-    values, gradients = [], [torch.zeros_like(tensor) for tensor in (states, *parameters)]
+    values, of_states = [], torch.zeros_like(states)
+    sums: list[Tensor | None] = [None for _ in parameters]
     for part in parts(len(states), size):
         with torch.enable_grad():
             chunk = states[part].detach().requires_grad_()
@@ -323,8 +325,20 @@ def _differentiated(
             of_chunk, *of_parameters = torch.autograd.grad(value, [chunk, *parameters], weights, allow_unused=True)
         values.append(value.detach())
         if of_chunk is not None:
-            gradients[0][part] = of_chunk
-        for i, more in enumerate(of_parameters, start=1):
-            if more is not None:
-                gradients[i] += more
-    return values, gradients
+            of_states[part] = of_chunk
+        held = Counter(_memory(tensor) for tensor in (of_chunk, *of_parameters, weights))
+        for i, more in enumerate(of_parameters):
+            if more is None:
+                continue
+            if (known := sums[i]) is not None:
+                known += more
+                continue
+            own = more.is_contiguous() and held[_memory(more)] == 1  # adding to it changes no other tensor
+            sums[i] = more if own else more.clone(memory_format=torch.contiguous_format)
+    found = (torch.zeros_like(p) if known is None else known for p, known in zip(parameters, sums, strict=True))
+    return values, [of_states, *found]
+
+
+def _memory(tensor: Tensor | None) -> int:
+    """The address of a tensor's memory; 0 without a tensor."""
+    return 0 if tensor is None else tensor.untyped_storage().data_ptr()

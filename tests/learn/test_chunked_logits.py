@@ -339,3 +339,14 @@ def test_label_log_probabilities_are_the_same_whether_logits_are_kept_or_compute
     for kept, again in zip(found[0][:3], found[1][:3], strict=True):
         torch.testing.assert_close(kept, again)
     assert [one[3] for one in found] == [3, 6]
+
+
+def test_gradients_that_share_memory_are_scaled_once():
+    states, one, other = torch.ones(4, 2), torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(2))
+
+    def function(part, some):
+        return (some * torch.relu(one + other)).sum()
+
+    assert len({g.data_ptr() for g in torch.autograd.grad(function(slice(0), states), [one, other])}) == 1
+    (3 * summed(function, Predictions(states, lambda some: some, 2, (one, other)), 2)).backward()
+    assert one.grad.tolist() == other.grad.tolist() == [12.0, 12.0]
