@@ -230,15 +230,7 @@ class _Reader:
         count = self._counter(cell)
         some = random.Random(0).sample(list(prompts), min(READ, len(prompts)))
         sizes = [(count(p.prompt), min(new, count(p.references[0])) if p.references else new) for p in some]
-        batch = cell.protocol.batch
-        whole = sorted(a + b for a, b in sizes)
-        # The expected maximum of a batch: of n values the largest is at the quantile n / (n + 1).
-        longest = whole[min(len(whole) - 1, round(len(whole) * batch / (batch + 1)))]
-        return Lengths(
-            prompt=sum(a for a, _ in sizes) / len(sizes),
-            response=sum(b for _, b in sizes) / len(sizes),
-            longest=longest,
-        )
+        return Lengths.of(sizes, cell.protocol.batch)
 
     def _counter(self, cell: Cell) -> Any:
         def find(key: str) -> Path | None:

@@ -17,7 +17,7 @@ tests/plan/test_resources.py holds the estimates against.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -135,6 +135,17 @@ class Lengths:
     response: float
     longest: float
     """Length of prompt and response together, padded within a batch."""
+
+    @classmethod
+    def of(cls, sizes: Sequence[tuple[float, float]], batch: int) -> Lengths:
+        """Average lengths of (prompt, response), and the expected longest of a batch."""
+        whole = sorted(prompt + response for prompt, response in sizes)
+        return cls(
+            prompt=sum(prompt for prompt, _ in sizes) / len(sizes),
+            response=sum(response for _, response in sizes) / len(sizes),
+            # The expected maximum of a batch: of n values the largest is at the quantile n / (n + 1).
+            longest=whole[min(len(whole) - 1, round(len(whole) * batch / (batch + 1)))],
+        )
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def choose(context: Context, model: Any, teacher: Any, data: TokenSteps | PairSt
         student=student,
         steps=1,
         batch=each * -(-spec["batch"] // context.ranks),
-        lengths=lengths_of(sizes, each * spec["batch"]),
+        lengths=Lengths.of(sizes, each * spec["batch"]),
         bf16=spec["precision"] == "bf16",
         lora=spec.get("lora", 0),
         moments_in_8_bits="optimizer" in spec,
@@ -44,9 +44,9 @@ def choose(context: Context, model: Any, teacher: Any, data: TokenSteps | PairSt
         teacher_logits=bool(getattr(context.chosen("method").component.objective, "teacher_logits", False)),
     )
     found = resources.training(work, device)
-    policy.micro_batch, policy.checkpointing = max(1, found.micro_batch // each) if found.micro_batch else 0, False
-    if found.checkpointing:
-        policy.checkpointing = True
+    policy.micro_batch = max(1, found.micro_batch // each) if found.micro_batch else 0
+    policy.checkpointing = found.checkpointing
+    if policy.checkpointing:
         models.checkpoint(model)
     if policy.micro_batch or policy.checkpointing:
         context.notes["memory"] = {
@@ -77,16 +77,6 @@ def _of_heads(data: TokenSteps | PairSteps) -> Shape | None:
     """A shape with the output head of a teacher whose hidden states were precomputed; None if there is none."""
     found = (cache for cache in getattr(data, "caches", ()) if cache.head is not None)
     return next((Shape(0, cache.values.shape[1], 0, 0, 0, cache.vocabulary) for cache in found), None)
-
-
-def lengths_of(sizes: list[tuple[int, int]], batch: int) -> Lengths:
-    """Average lengths of (prompt, response), and the expected longest of a batch."""
-    whole = sorted(prompt + response for prompt, response in sizes)
-    return Lengths(
-        prompt=sum(prompt for prompt, _ in sizes) / len(sizes),
-        response=sum(response for _, response in sizes) / len(sizes),
-        longest=whole[min(len(whole) - 1, round(len(whole) * batch / (batch + 1)))],
-    )
 
 
 def _sizes(data: TokenSteps | PairSteps, new: int) -> list[tuple[int, int]]:
