@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
@@ -132,16 +133,9 @@ class Planned:
             MissingError: if the data is unavailable.
             StageError: if the data is unusable.
         """
-        from plad_bench.execute.stages.data import Prepared, preview
-
-        for cell in self.todo:
-            task = cell.task
-            if task.label in self.data:
-                continue
-            if (made := self.store.find(cell.plan.data.key)) is not None:
-                self.data[task.label] = Prepared(counts=made.manifest["counts"], notes=made.manifest["notes"])
-            elif download or task.component.hub(task.params) is None:
-                self.data[task.label] = preview(task)
+        for task in {cell.task.label: cell.task for cell in self.todo}.values():
+            if task.label not in self.data and (found := _read(task, self.store, download=download)) is not None:
+                self.data[task.label] = found
 
     def _look_at_responses(self) -> None:
         """Check that teachers with recorded responses have all that are needed.
@@ -365,23 +359,24 @@ class TrainingPrompts:
 
     def count(self, task: Chosen) -> int | None:
         """The number of training prompts that a run uses; None if the task's data is not here, or unusable."""
-        if task.label not in self.data and (found := self._read(task)) is not None:
-            self.data[task.label] = found
+        if task.label not in self.data:
+            with contextlib.suppress(PladBenchError):  # reported where the run needs the data
+                if (found := _read(task, self.store, download=False)) is not None:
+                    self.data[task.label] = found
         if task.label not in self.data:
             self.unknown = True
             return self.limit or None
         return min(int(self.data[task.label].counts["train_prompts"]), self.limit or sys.maxsize)
 
-    def _read(self, task: Chosen) -> Prepared | None:
-        from plad_bench.execute.stages.data import Prepared, preview
-        from plad_bench.plan.stages import data_of
 
-        if (made := self.store.find(data_of(task).key)) is not None:
-            return Prepared(counts=made.manifest["counts"], notes=made.manifest["notes"])
-        try:
-            return preview(task) if task.component.hub(task.params) is None else None
-        except PladBenchError:  # reported where the run needs the data
-            return None
+def _read(task: Chosen, store: Store, *, download: bool) -> Prepared | None:
+    """The data of a task, or the summary of its completed data stage; None if it would have to be downloaded."""
+    from plad_bench.execute.stages.data import Prepared, preview
+    from plad_bench.plan.stages import data_of
+
+    if (made := store.find(data_of(task).key)) is not None:
+        return Prepared(counts=made.manifest["counts"], notes=made.manifest["notes"])
+    return preview(task) if download or task.component.hub(task.params) is None else None
 
 
 def _versions(cells: Sequence[Cell]) -> dict[str, tuple[str, ...]]:
