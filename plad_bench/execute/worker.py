@@ -153,6 +153,7 @@ def _compute(job: Mapping[str, Any], store: Store, staging: Path, progress: Path
     operation = job["document"]["operation"]
     partial = store.partial(job["key"])
     partial.mkdir(parents=True, exist_ok=True)
+    run, attempt = stage_function(operation), Attempt(partial)
     context = Context(
         spec=job["document"]["spec"],
         job=job["job"],
@@ -169,22 +170,20 @@ def _compute(job: Mapping[str, Any], store: Store, staging: Path, progress: Path
         rank=rank,
         ranks=job["ranks"],
         rendezvous_file=Path(job["rendezvous_file"]),
+        usage=Usage(job["device"], job["threads"], job["ranks"], None if rank else attempt),
     )
-    run = stage_function(operation)
-    attempt = Attempt(partial)
-    usage = context.usage = Usage(job["device"], job["threads"], job["ranks"], None if rank else attempt)
     _set_threads(job["threads"], operation)
     try:
         run(context)
     finally:
-        usage.save(last=True)
+        context.usage.save(last=True)
     earlier = attempt.earlier()
     made = {"code": provenance.code_hash(), "packages": provenance.packages()}
     return {
         "counts": context.counts,
-        "cost": {**context.cost, **usage.cost},
+        "cost": {**context.cost, **context.usage.cost},
         "notes": context.notes,
-        "seconds": usage.seconds,
+        "seconds": context.usage.seconds,
         **({"attempts": earlier} if earlier else {}),
         "before": {key: facts for artifact in inputs.values() for key, facts in artifact.facts.items()},
         "provenance": {

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
+from plad_bench.contract.files import write_atomically
 from plad_bench.learn.length import Result
 from plad_bench.learn.models import load_trained, save_trained
 
@@ -30,9 +31,7 @@ class Points:
             if before < percent / 100 <= share:
                 weights, cost = self._files(percent)
                 save_trained(self.model, weights)
-                temporary = cost.with_suffix(".tmp")
-                temporary.write_text(json.dumps(self.cost(done)))
-                temporary.replace(cost)
+                write_atomically(cost, json.dumps(self.cost(done)).encode())
 
     def cost_at(self, percent: int) -> dict[str, float]:
         """What the training had cost there."""
