@@ -8,7 +8,8 @@ from typing import Any
 
 from plad_bench.contract.errors import UsageError
 
-PATTERN = r"\A(|[0-9]{1,3}%?(,[0-9]{1,3}%?)*)\z"
+_WRITTEN = "[0-9]{1,3}%?(,[0-9]{1,3}%?)*"
+PATTERN = rf"\A({_WRITTEN})?\z"
 """As pydantic reads it; an empty text names none."""
 
 
@@ -25,10 +26,10 @@ def normalised(values: Mapping[str, Any]) -> dict[str, Any]:
         UsageError: if a share is 0, or more than 100 %.
     """
     text = values.get("evaluate_at")
-    if not (isinstance(text, str) and re.fullmatch(PATTERN.removeprefix(r"\A").removesuffix(r"\z"), text)):
+    if not (isinstance(text, str) and re.fullmatch(_WRITTEN, text)):
         return dict(values)
     points = parse(text)
-    if wrong := {int(part.removesuffix("%")) for part in filter(None, text.split(","))} - {*points, 100}:
+    if wrong := {int(part.removesuffix("%")) for part in text.split(",")} - {*points, 100}:
         raise UsageError(
             f"evaluate_at is {text!r}: {min(wrong)} is no share of a training", "Give 1 to 100, such as 25,50,75,100%."
         )

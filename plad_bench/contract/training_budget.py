@@ -19,7 +19,8 @@ UNITS = {
 """Kind of budget -> what its amount counts (docs/protocol.md)."""
 GROWING = {"tokens", "device-seconds", "money"}
 """Kinds of which every training uses up some at each step, so that no number of steps is needed to end it."""
-PATTERN = r"\A(|(steps|tokens|device-seconds|money|teacher-tokens)=([0-9]+([.][0-9]+)?)([kMG]?))\z"
+_WRITTEN = rf"({'|'.join(UNITS)})=([0-9]+(?:[.][0-9]+)?)([kMG]?)"
+PATTERN = rf"\A({_WRITTEN})?\z"
 """As pydantic reads it; an empty text is no budget."""
 _FACTORS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 
@@ -43,10 +44,8 @@ class TrainingBudget:
 
 def parse(text: Any) -> TrainingBudget | None:
     """The budget that a text names; None if it names none."""
-    found = re.fullmatch(PATTERN.removeprefix(r"\A").removesuffix(r"\z"), text) if isinstance(text, str) else None
-    if not found or not found[2]:
-        return None
-    return TrainingBudget(found[2], round(float(found[3]) * _FACTORS[found[5]], 6))
+    found = re.fullmatch(_WRITTEN, text) if isinstance(text, str) else None
+    return TrainingBudget(found[1], round(float(found[2]) * _FACTORS[found[3]], 6)) if found else None
 
 
 def normalised(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], argum
 
 def _write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], arguments: Sequence[str]) -> schema.Record:
     tables: dict[str, ScoresById] = {}
-    metrics = {}
+    metrics, by_label = {}, {m.label: m for m in cell.metrics}
     absent = dict(cell.absent)
     for label, stage in cell.scores.items():
         artifact, statistic, point = artifacts[stage.key], cell.statistics.get(label), cell.at_points.get(label)
@@ -140,7 +140,6 @@ def _write_done(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact], argu
         value, n, stderr = storage.summarise(np.array(list(tables[label].values()), dtype=np.float64))
         if reason := artifact.manifest["notes"].get("absent"):
             absent[label] = _publishable(cell, reason)
-        by_label = {m.label: m for m in cell.metrics}
         chosen = statistic.metric if statistic else point[0] if point else by_label[label]
         passes, component = statistic is not None and statistic.kind == "pass", chosen.component
         metrics[label] = schema.MetricPart(

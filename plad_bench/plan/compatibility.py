@@ -80,7 +80,7 @@ def over_budget(cell: Cell, facts: expenses.Facts) -> str:
 
     `facts` may lack stages that were not computed yet; their costs are then checked when its training begins.
     """
-    if cell.method is None or not cell.protocol.budget or "budget" not in cell.checkpoint.spec:
+    if cell.method is None or not cell.protocol.budget:
         return ""
     budget, parts = cell.checkpoint.spec["budget"], cell.checkpoint.job["before"]
     if budget["kind"] in {"money", "teacher-tokens"} and (reason := _uncounted(cell, budget)):

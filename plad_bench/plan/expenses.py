@@ -22,6 +22,7 @@ _OF_TEXT = {
     },
     "sample": {"sample_device_seconds": "device_seconds", "tokens_generated": "tokens_generated"},
 }
+"""Name of a stage -> name of a cost in records -> name in the stage's cost."""
 _OF_LOGPROBS = {
     "signals_bytes": "signals_bytes",
     "signals_tokens": "teacher_tokens_scored",
@@ -29,7 +30,7 @@ _OF_LOGPROBS = {
     "teacher_energy_wh": "energy_wh",
     "startup_energy_wh": "startup_energy_wh",
 }
-"""Name of a stage -> name of a cost in records -> name in the stage's cost."""
+"""Name of a cost in records -> name in the cost of a stage that precomputes log-probabilities."""
 _OF_TRAINING = {
     "train_device_seconds": "device_seconds",
     "train_energy_wh": "energy_wh",
@@ -44,6 +45,7 @@ _OF_TRAINING = {
     "teacher_tokens_cached": "teacher_tokens_cached",
     "peak_memory_bytes": "peak_memory_bytes",
 }
+"""Name of a cost in records -> name in the cost of a method's training."""
 
 
 def before(stages: Iterable[tuple[str, str]]) -> Parts:
@@ -110,7 +112,8 @@ def used(budget: Mapping[str, Any], cost: Mapping[str, float]) -> float:
 
 def exceeded(budget: Mapping[str, Any], cost: Mapping[str, float]) -> str:
     """Why a training cannot begin, if its inputs have used up the budget; empty if they have not."""
-    if used(budget, cost) < budget["amount"]:
+    spent = used(budget, cost)
+    if spent < budget["amount"]:
         return ""
-    limit, spent = TrainingBudget(budget["kind"], budget["amount"]), used(budget, cost)
+    limit = TrainingBudget(budget["kind"], budget["amount"])
     return f"its inputs use up the budget of {limit.words} before training begins: they take {spent:,.6g}"

@@ -372,7 +372,7 @@ class Plan:
         spec: dict[str, Any] = {"kind": budget.kind, "amount": budget.amount}
         if budget.kind == "money":
             spec["prices"] = dict(self.prices)
-        return {"budget": spec} if training_budget.replaces_steps(p.budget) else {"budget": spec, "steps": p.steps}
+        return {"budget": spec} if budget.kind in training_budget.GROWING else {"budget": spec, "steps": p.steps}
 
     def _teacher_of(self, method: Chosen, texts: Sequence[Text]) -> dict[str, Stage]:
         """The teacher inputs of training: precomputed log-probabilities, and the teacher's model if it is needed."""
