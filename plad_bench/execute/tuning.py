@@ -169,7 +169,7 @@ class Tuner:
     @property
     def pending(self) -> int:
         """How many trials are still to do."""
-        return len(self.expected())
+        return sum(max(study.cells[0].protocol.tune - len(study.trials), 0) for study in self.studies)
 
     def expected(self) -> list[Cell]:
         """Cells that take about as long as the trials that are still to do."""

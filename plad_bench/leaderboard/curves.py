@@ -142,7 +142,6 @@ def _at(
         return sum(known) / len(known) if len(known) == len(values) else None
 
     seconds = mean([cost.get("update_device_seconds") for cost in costs])
-    timed = [{**cost, "train_device_seconds": cost.get("update_device_seconds", 0.0)} for cost in costs]
     with np.errstate(over="ignore", invalid="ignore"):
         by_seed = statistics.fill(scores).mean(axis=1)
     return Moment(
@@ -152,5 +151,5 @@ def _at(
         high=float(by_seed.max()),
         tokens=mean([cost.get("tokens_trained") for cost in costs]),
         seconds=None if seconds is None else seconds + method.teacher_share,
-        money=mean([prices.of(cost) for cost in timed]) if prices and seconds is not None else None,
+        money=mean([prices.so_far(cost) for cost in costs]) if prices and seconds is not None else None,
     )

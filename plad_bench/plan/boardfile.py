@@ -48,6 +48,10 @@ class Prices(BaseModel):
             text = self.device_hour * cost.get("teacher_device_seconds", 0.0) / 3600
         return self.device_hour * seconds / 3600 + text
 
+    def so_far(self, cost: Mapping[str, float]) -> float:
+        """The cost of a cell in money while its training goes on, with the device time of its updates alone."""
+        return self.of({**cost, "train_device_seconds": cost.get("update_device_seconds", 0.0)}) or 0.0
+
 
 def _checked(values: dict[str, Any]) -> dict[str, Any]:
     try:

@@ -106,8 +106,7 @@ def used(budget: Mapping[str, Any], cost: Mapping[str, float]) -> float:
             return sum(cost.get(name, 0.0) for name in ("teacher_tokens", "signals_tokens", "teacher_tokens_scored"))
     from plad_bench.plan.boardfile import Prices
 
-    seconds = cost.get("update_device_seconds", 0.0)
-    return Prices(**budget["prices"]).of({**cost, "train_device_seconds": seconds}) or 0.0
+    return Prices(**budget["prices"]).so_far(cost)
 
 
 def exceeded(budget: Mapping[str, Any], cost: Mapping[str, float]) -> str:
