@@ -16,8 +16,10 @@ import statistics
 import warnings
 from collections import defaultdict
 
-import peers
 import torch
+from peers import STEPS
+from peers_ours import ours
+from peers_work import SHAPES, Clock, Work
 from sampling import watching
 
 from plad_bench.learn import objectives, rollouts, sequences
@@ -46,23 +48,23 @@ COLUMNS = (
 )
 
 
-def measured(step: str, work: peers.Work, count: int) -> tuple[float, dict[str, float]]:
+def measured(step: str, work: Work, count: int) -> tuple[float, dict[str, float]]:
     """Median seconds of a step, and of its parts."""
     spent: dict[str, float] = defaultdict(float)
     steps: list[dict[str, float]] = []
-    tick = peers.Clock.tick
+    tick = Clock.tick
 
-    def ticked(clock: peers.Clock) -> None:
+    def ticked(clock: Clock) -> None:
         tick(clock)
         steps.append(dict(spent))
         spent.clear()
 
-    peers.Clock.tick = ticked  # type: ignore[method-assign]
+    Clock.tick = ticked  # type: ignore[method-assign]
     try:
         with watching(PARTS, spent, work.device):
-            turn = peers.ours(step, work, count)
+            turn = ours(step, work, count)
     finally:
-        peers.Clock.tick = tick  # type: ignore[method-assign]
+        Clock.tick = tick  # type: ignore[method-assign]
     for one in steps:
         one["student's body"] = one.get("bodies", 0) - one.get("teacher's body", 0)
     parts = {name: statistics.median(one.get(name, 0) for one in steps[2:]) for name in COLUMNS}
@@ -73,20 +75,20 @@ def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--shape", default="tiny", choices=peers.SHAPES)
-    parser.add_argument("--steps", default=",".join(peers.STEPS), help="which of them: " + ", ".join(peers.STEPS))
+    parser.add_argument("--shape", default="tiny", choices=SHAPES)
+    parser.add_argument("--steps", default=",".join(STEPS), help="which of them: " + ", ".join(STEPS))
     parser.add_argument("--count", type=int, default=8, help="steps; the first two are not counted")
     given = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    work = peers.Work(peers.SHAPES[given.shape], given.device, peers.SHAPES[given.shape]["response"])
+    work = Work(SHAPES[given.shape], given.device, SHAPES[given.shape]["response"])
     print(f"| step | s | {' | '.join(COLUMNS)} | rest |\n| :-- |{' --: |' * (len(COLUMNS) + 2)}", flush=True)
     for step in given.steps.split(","):
         whole, parts = measured(step, work, given.count)
         shares = [*parts.values(), max(0.0, whole - sum(parts.values()))]
         print(
-            f"| {peers.STEPS[step]} | {whole:.3f} | {' | '.join(f'{100 * s / whole:.0f} %' for s in shares)} |",
+            f"| {STEPS[step]} | {whole:.3f} | {' | '.join(f'{100 * s / whole:.0f} %' for s in shares)} |",
             flush=True,
         )
 
