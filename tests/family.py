@@ -12,6 +12,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+import tiny
+
 NAMES = ("anna", "bert", "carl", "dora", "emil", "fred", "gina", "hans")
 COLOURS = ("red", "green", "blue", "grey", "black", "white", "pink", "brown")
 THINGS = ("door", "lamp", "boat", "coat", "cup", "hat", "key", "map")
@@ -47,19 +49,8 @@ def rows(count: int, seed: int = 0) -> list[dict[str, str]]:
 
 @functools.cache
 def _trained() -> str:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=480,
-        special_tokens=["<pad>", "<|end|>", "<|im_start|>", "<|im_end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    made.train_from_iterator([" ".join(row.values()) for row in rows(2000, seed=1)], trainer)
-    return str(made.to_str())
+    texts = [" ".join(row.values()) for row in rows(2000, seed=1)]
+    return str(tiny.byte_level_bpe(texts, 480, ("<pad>", "<|end|>", "<|im_start|>", "<|im_end|>")).to_str())
 
 
 def tokenizer(template: str | None = None) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,24 +44,34 @@ def sentence(seed: int, words: int) -> str:
     return " ".join(WORDS[(seed * 7 + i * (3 + seed % 5)) % len(WORDS)] for i in range(words))
 
 
-@functools.cache
-def _trained() -> Any:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+def byte_level_bpe(
+    texts: Iterable[str], vocabulary: int, special: tuple[str, ...] = (), *, ignore_merges: bool = False
+) -> Any:
+    """A byte-level BPE trained on texts, its special tokens first."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
+    made = Tokenizer(models.BPE(ignore_merges=ignore_merges))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=300,
-        special_tokens=["<s>", "</s>", "<pad>"],
+        vocab_size=vocabulary,
+        special_tokens=list(special),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([sentence(i, 12) for i in range(20)], trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
+    made.train_from_iterator(texts, trainer)
+    return made
+
+
+@functools.cache
+def _trained() -> Any:
+    from tokenizers import processors
+
+    made = byte_level_bpe([sentence(i, 12) for i in range(20)], 300, ("<s>", "</s>", "<pad>"))
+    made.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", made.token_to_id("<s>"))]
     )
-    return tokenizer.to_str()
+    return made.to_str()
 
 
 def tokenizer(*, pad: str = "<pad>", template: str | None = None) -> Any:
@@ -238,6 +249,15 @@ class World:
         usual = {"steps": 3, "lr": 1e-3, "batch": 6, "seed": 0, "precision": "float32"}
         job = {"method": named("method", method, **(params or {}))}
         return self.run("train", {**usual, **spec}, job=job, name=name, **given)
+
+
+def publish(directory: Path, model: Any, its_tokenizer: Any, **generation: Any) -> None:
+    """Write the files of a published model, its generation settings among them."""
+    model.save_pretrained(directory)
+    its_tokenizer.save_pretrained(directory)
+    if generation:
+        file = directory / "generation_config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **generation}))
 
 
 def weights(artifact: Artifact) -> dict[str, Any]:
