@@ -6,7 +6,12 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import tiny
+
+from plad_bench.contract.models import PromptFormat
+from plad_bench.learn import prompts
+from plad_bench.learn.sequences import Encoder
 
 LLAMA3 = (
     "{% if strftime_now is defined %}{% set today = strftime_now('%d %b %Y') %}{% else %}{% set today = '-' %}"
@@ -58,14 +63,9 @@ class Shape:
 
 def _bytes(special: tuple[str, ...], plain: tuple[str, ...] = (), *, bos: str = "", ignore_merges: bool = False) -> Any:
     """A byte-level BPE with tokens added beyond its vocabulary, special or not."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from tokenizers import AddedToken, processors
 
-    made = Tokenizer(models.BPE(ignore_merges=ignore_merges))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=320, initial_alphabet=alphabet, show_progress=False)
-    made.train_from_iterator([tiny.sentence(i, 12) for i in range(20)], trainer)
+    made = tiny.byte_level_bpe([tiny.sentence(i, 12) for i in range(20)], 320, ignore_merges=ignore_merges)
     made.add_tokens([AddedToken(token, special=False, normalized=False) for token in plain])
     made.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
     if bos:
@@ -183,3 +183,19 @@ SHAPES = (
     Shape("gpt-neox", _neox, "<|endoftext|>", ("<|endoftext|>", "<|padding|>")),
     Shape("t5", _t5, "</s>", ("</s>", "<extra_id_0>", "<pad>")),
 )
+
+shapes = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
+"""Runs a test with every shape."""
+TEXT = "red house near the old river"
+
+
+def encoder(shape: Shape, **format_: Any) -> Encoder:
+    """An encoder of a shape with a prompt format."""
+    made = shape.made()
+    prompts.apply_format(made, PromptFormat(**format_), shape.name)
+    return Encoder(made, 512, encoder_decoder=shape.name == "t5")
+
+
+def shown(of: Encoder, ids: list[int]) -> Any:
+    """The text of token ids, control tokens included."""
+    return of.tokenizer.decode(ids)
