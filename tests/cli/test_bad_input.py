@@ -13,6 +13,7 @@ from pathlib import Path
 import hubserver
 import pytest
 import tiny
+from program import plad_bench
 from standin import endpoint
 
 from plad_bench.cli.main import main
@@ -121,6 +122,79 @@ def test_it_is_told_before_any_work(place, capsys, tmp_path, case, verb):
     assert "Traceback" not in captured.err
     assert not (tmp_path / "store").exists()
     assert not (tmp_path / "work" / "leaderboards").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--methods", "plda"], 2, ["unknown method 'plda'", "plad"]),
+        (["--student", "tyni"], 2, ["unknown student 'tyni'", "tiny"]),
+        (["--task", "dmeo"], 2, ["unknown task 'dmeo'", "demo"]),
+        (["--methods", "kd[temprature=2]"], 2, ["temprature", "temperature"]),
+        (["--methods", "kd[temperature=0]"], 2, ["kd[temperature=0]", "number > 0"]),
+        (["--methods", "plad[loss=rnak]"], 2, ["rank or margin"]),
+        (["--methods", "plad[loss=rank"], 2, ["cannot parse"]),
+        (["--methods", ","], 5, ["selects no method"]),
+        (["--seeds", "0"], 2, ["seeds"]),
+        (["--stpes", "3"], 2, ["--steps"]),
+        (["-p", "mine.py"], 2, ["No such option '-p'", "plad-bench -p FILE run"]),
+        (["--task", "e2e[path=nowhere]"], 3, ["nowhere"]),
+        (["--gpus", "97"], 3, ["no GPU 97", "--gpus none"]),
+        (["--board", "../escape"], 2, ["'../escape' is not a valid name for a board", "letters, digits"]),
+        (["--board", "a b"], 2, ["'a b' is not a valid name for a board"]),
+        (["--teacher", "gpt-4o-mini"], 2, ["Did you mean openai[model=gpt-4o-mini]?"]),
+        (["--student", "Qwen/Qwen2.5-0.5B"], 2, ["Did you mean hf[id=Qwen/Qwen2.5-0.5B]"]),
+        (["--student", "../some"], 2, ["Did you mean hf[path=../some]"]),
+        (["--teacher", "smal"], 2, ["Did you mean small or "]),
+        (
+            ["--methods", "kd", "--teacher", "recorded[path=said.jsonl]"],
+            5,
+            ["none of the methods can run", "kd: kd needs"],
+        ),
+    ],
+)
+def test_bad_input_is_named_with_a_remedy(tmp_path, arguments, code, words):
+    (tmp_path / "some").mkdir()
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "said.jsonl").write_text(json.dumps({"prompt": "a", "response": "b"}))
+    tmp_path = tmp_path / "here"
+    result = plad_bench("run", *arguments, cwd=tmp_path)
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in result.stderr
+    assert not (tmp_path / "leaderboards").exists()
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://nowhere.invalid"])
+def test_a_model_that_cannot_be_reached_exits_3_before_any_work(tmp_path, url):
+    result = plad_bench(
+        *("run", "--methods", "plad,kd", "--student", "llama-1b", "--task", "demo"),
+        cwd=tmp_path,
+        HF_ENDPOINT=url,
+        HF_HOME=str(tmp_path / "hf"),
+    )
+    assert result.returncode == 3, result.stderr
+    assert "meta-llama/Llama-3.2-1B" in result.stderr
+    assert "hf download" in result.stderr
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_mistyped_command_lists_near_matches(tmp_path):
+    result = plad_bench("rnu", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "run" in result.stderr
+
+
+def test_a_config_file_holds_options_and_a_wrong_key_is_named(tmp_path):
+    (tmp_path / "good.toml").write_text('methods = ["sft", "kd"]\nsteps = 7\n')
+    result = plad_bench("plan", "--config", "good.toml", "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert {row["cell"].split("/")[2] for row in json.loads(result.stdout)["cells"]} >= {"sft", "kd"}
+    (tmp_path / "bad.toml").write_text("stpes = 7\n")
+    result = plad_bench("plan", "--config", "bad.toml", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "steps" in result.stderr
 
 
 def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""The command line through its real entry point: the main job, resuming, reading commands, bad input."""
+"""The command line through its real entry point: the main job, resuming, reading commands, what stops a run, plans."""
 
 import json
 import os
@@ -7,17 +7,16 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from program import PROGRAM, plad_bench
 from waiting import wait_for
 
 from plad_bench.records import storage
 
 PLUGIN = Path(__file__).parents[1] / "plugins" / "mini.py"
-PROGRAM = [str(Path(sys.executable).with_name("plad-bench"))]
 RUN = [
     *(
         "-p",
@@ -36,19 +35,6 @@ RUN = [
 ]
 FEWER = [*RUN, "--methods", "kd,plad", "--seeds", "1"]
 """Five of the thirteen cells of RUN."""
-
-
-def plad_bench(*arguments, cwd, timeout=600, **environment):
-    """Run the program in a directory, with a store of that directory."""
-    return subprocess.run(
-        [*PROGRAM, *arguments],
-        cwd=cwd,
-        env={**os.environ, "PLAD_BENCH_STORE": str(Path(cwd) / "store"), "COLUMNS": "160", **environment},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
 
 
 def records(directory):
@@ -274,6 +260,15 @@ def test_leaderboard_check_tells_a_page_that_does_not_match_its_records(done, tm
     assert page.read_bytes() == original
 
 
+def test_check_fails_on_a_record_that_is_broken(done, tmp_path):
+    shutil.copytree(done / "leaderboards", tmp_path / "leaderboards")
+    next((tmp_path / "leaderboards").rglob("kd/seed-0.json")).write_text("{")
+    assert plad_bench("leaderboard", cwd=tmp_path).returncode == 0
+    result = plad_bench("leaderboard", "--check", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "kd/seed-0.json: " in result.stdout
+
+
 def test_show_prints_scores_parameters_and_samples(done):
     result = plad_bench("show", "mine/mini", cwd=done)
     assert result.returncode == 2
@@ -412,63 +407,7 @@ def test_plugins_lists_components_and_names_a_broken_file(tmp_path):
     assert "nothing_of_that_name" in result.stderr
 
 
-# -------------------------------------------------------------------------------------------------------- bad input
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "words"),
-    [
-        (["--methods", "plda"], 2, ["unknown method 'plda'", "plad"]),
-        (["--student", "tyni"], 2, ["unknown student 'tyni'", "tiny"]),
-        (["--task", "dmeo"], 2, ["unknown task 'dmeo'", "demo"]),
-        (["--methods", "kd[temprature=2]"], 2, ["temprature", "temperature"]),
-        (["--methods", "kd[temperature=0]"], 2, ["kd[temperature=0]", "number > 0"]),
-        (["--methods", "plad[loss=rnak]"], 2, ["rank or margin"]),
-        (["--methods", "plad[loss=rank"], 2, ["cannot parse"]),
-        (["--methods", ","], 5, ["selects no method"]),
-        (["--seeds", "0"], 2, ["seeds"]),
-        (["--stpes", "3"], 2, ["--steps"]),
-        (["-p", "mine.py"], 2, ["No such option '-p'", "plad-bench -p FILE run"]),
-        (["--task", "e2e[path=nowhere]"], 3, ["nowhere"]),
-        (["--gpus", "97"], 3, ["no GPU 97", "--gpus none"]),
-        (["--board", "../escape"], 2, ["'../escape' is not a valid name for a board", "letters, digits"]),
-        (["--board", "a b"], 2, ["'a b' is not a valid name for a board"]),
-        (["--teacher", "gpt-4o-mini"], 2, ["Did you mean openai[model=gpt-4o-mini]?"]),
-        (["--student", "Qwen/Qwen2.5-0.5B"], 2, ["Did you mean hf[id=Qwen/Qwen2.5-0.5B]"]),
-        (["--student", "../some"], 2, ["Did you mean hf[path=../some]"]),
-        (["--teacher", "smal"], 2, ["Did you mean small or "]),
-        (
-            ["--methods", "kd", "--teacher", "recorded[path=said.jsonl]"],
-            5,
-            ["none of the methods can run", "kd: kd needs"],
-        ),
-    ],
-)
-def test_bad_input_is_named_with_a_remedy(tmp_path, arguments, code, words):
-    (tmp_path / "some").mkdir()
-    (tmp_path / "here").mkdir()
-    (tmp_path / "here" / "said.jsonl").write_text(json.dumps({"prompt": "a", "response": "b"}))
-    tmp_path = tmp_path / "here"
-    result = plad_bench("run", *arguments, cwd=tmp_path)
-    assert result.returncode == code, result.stderr
-    assert "Traceback" not in result.stderr
-    for word in words:
-        assert word in result.stderr
-    assert not (tmp_path / "leaderboards").exists()
-
-
-@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9", "http://nowhere.invalid"])
-def test_a_model_that_cannot_be_reached_exits_3_before_any_work(tmp_path, endpoint):
-    result = plad_bench(
-        *("run", "--methods", "plad,kd", "--student", "llama-1b", "--task", "demo"),
-        cwd=tmp_path,
-        HF_ENDPOINT=endpoint,
-        HF_HOME=str(tmp_path / "hf"),
-    )
-    assert result.returncode == 3, result.stderr
-    assert "meta-llama/Llama-3.2-1B" in result.stderr
-    assert "hf download" in result.stderr
-    assert not (tmp_path / "store").exists()
+# ------------------------------------------------------------------------------------------------- what stops a run
 
 
 def test_a_board_that_contradicts_the_command_line_shows_both_values(done):
@@ -510,43 +449,7 @@ def test_a_full_disk_is_named_and_nothing_is_half_written(done, tmp_path):
     assert not list((tmp_path / "store").rglob("*.tmp"))
 
 
-def test_a_config_file_holds_options_and_a_wrong_key_is_named(tmp_path):
-    (tmp_path / "good.toml").write_text('methods = ["sft", "kd"]\nsteps = 7\n')
-    result = plad_bench("plan", "--config", "good.toml", "--json", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert {row["cell"].split("/")[2] for row in json.loads(result.stdout)["cells"]} >= {"sft", "kd"}
-    (tmp_path / "bad.toml").write_text("stpes = 7\n")
-    result = plad_bench("plan", "--config", "bad.toml", cwd=tmp_path)
-    assert result.returncode == 2
-    assert "steps" in result.stderr
-
-
-def test_help_is_quick_to_import():
-    code = (
-        "import sys; from plad_bench.cli.main import main\n"
-        "try: main(['--help'])\n"
-        "except SystemExit: pass\n"
-        "heavy = {'torch', 'transformers', 'pydantic', 'numpy', 'rich'} & set(sys.modules)\n"
-        "assert not heavy, heavy"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert "run" in result.stdout
-
-
-@pytest.mark.parametrize(
-    "command", ["run", "plan", "status", "plugins", "leaderboard", "show", "compare", "export", "cache"]
-)
-def test_every_command_has_help_under_both_names(command, tmp_path):
-    long = plad_bench(command, "--help", cwd=tmp_path)
-    assert long.returncode == 0
-    assert plad_bench(command, "-h", cwd=tmp_path).stdout == long.stdout
-
-
-def test_a_mistyped_command_lists_near_matches(tmp_path):
-    result = plad_bench("rnu", cwd=tmp_path)
-    assert result.returncode == 2
-    assert "run" in result.stderr
+# -------------------------------------------------------------------------------------------------------------- plans
 
 
 @pytest.mark.slow
@@ -564,15 +467,6 @@ def test_a_trial_goes_to_a_board_of_its_own(tmp_path):
     assert named == {stage["key"] for stage in boards("--limit", "9", "--steps", "7")["stages"]}
     assert limited != named
     assert limited.isdisjoint({s["key"] for s in boards()["stages"] if s["stage"] in {"distill", "sft-init"}})
-
-
-def test_check_fails_on_a_record_that_is_broken(done, tmp_path):
-    shutil.copytree(done / "leaderboards", tmp_path / "leaderboards")
-    next((tmp_path / "leaderboards").rglob("kd/seed-0.json")).write_text("{")
-    assert plad_bench("leaderboard", cwd=tmp_path).returncode == 0
-    result = plad_bench("leaderboard", "--check", cwd=tmp_path)
-    assert result.returncode == 1
-    assert "kd/seed-0.json: " in result.stdout
 
 
 @pytest.mark.parametrize(
