@@ -47,6 +47,17 @@ def heads() -> dict[str, Any]:
     }
 
 
+def headed(kind: str) -> Any:
+    """A model with the head of a kind, its weights random, a bias included; in eval mode."""
+    import torch
+
+    torch.manual_seed(0)
+    model = heads()[kind]().eval()
+    if kind == "bias":
+        torch.nn.init.normal_(model.lm_head.bias)
+    return model
+
+
 class Odd:
     """Makes a model's own logits differ from what its head gives."""
 

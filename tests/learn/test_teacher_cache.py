@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from heads import Odd, heads
+from heads import Odd, headed, heads
 from safetensors.torch import load_file
 from transformers import T5Config, T5ForConditionalGeneration
 
@@ -109,10 +109,7 @@ def test_dense_bf16_gives_the_loss_of_a_live_bf16_teacher_in_chunks_too(name, tm
 
 @pytest.mark.parametrize("kind", heads())
 def test_dense_keeps_the_head_of_every_published_kind(kind, tmp_path):
-    torch.manual_seed(0)
-    teacher = heads()[kind]().eval()
-    if kind == "bias":
-        torch.nn.init.normal_(teacher.lm_head.bias)
+    teacher = headed(kind)
     found, _ = written(tmp_path, 0, teacher=teacher)
     assert found.values.shape == (12, 16)
     with torch.no_grad():
