@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import tiny
+from killing import killed_at
 from plain_training import same_weights
 
 from plad_bench.contract import training_budget
@@ -211,10 +212,6 @@ def test_teacher_tokens_count_text_and_scores_and_steps_are_the_limit(world):
         train(world, "seqkd", {**budget("teacher-tokens", 150.0), "steps": 4}, before)
 
 
-class KilledError(Exception):
-    """Stands for a kill."""
-
-
 @pytest.mark.parametrize("kind", ["tokens", "device-seconds"])
 def test_a_resumed_training_goes_on_with_what_was_used(world, monkeypatch, kind):
     clock = itertools.count()
@@ -222,15 +219,8 @@ def test_a_resumed_training_goes_on_with_what_was_used(world, monkeypatch, kind)
     limit = budget(kind, {"tokens": 2400.0, "device-seconds": 48.0}[kind])
     straight = train(world, "seqkd", limit)
     assert straight.manifest["cost"]["steps"] > 40
-
-    def progress(self, step, total, **values):
-        if step == 40:
-            raise KilledError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(tiny.Context, "progress", progress)
-        with pytest.raises(KilledError):
-            train(world, "seqkd", limit, name="again")
+    with killed_at(40):
+        train(world, "seqkd", limit, name="again")
     resumed = train(world, "seqkd", limit, name="again")
     same_weights(straight, resumed)
     assert tiny.curve(straight) == tiny.curve(resumed)

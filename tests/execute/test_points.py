@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import tiny
 import torch
+from killing import killed_at
 
 from plad_bench.contract import evaluation_points
 from plad_bench.contract.errors import UsageError
@@ -124,23 +125,12 @@ def test_points_are_shares_of_a_budget(world):
     assert 200 <= point["tokens_trained"] < 240
 
 
-class KilledError(Exception):
-    """Stands for a kill."""
-
-
 @pytest.mark.parametrize("killed", [30, 50])
-def test_a_resumed_training_has_the_points_of_an_undisturbed_one(world, monkeypatch, killed):
+def test_a_resumed_training_has_the_points_of_an_undisturbed_one(world, killed):
     shares = [25, 75]
     straight = world.train("seqkd", steps=60, evaluate_at=shares)
-
-    def progress(self, step, total, **values):
-        if step == killed:
-            raise KilledError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(tiny.Context, "progress", progress)
-        with pytest.raises(KilledError):
-            world.train("seqkd", steps=60, evaluate_at=shares, name="again")
+    with killed_at(killed):
+        world.train("seqkd", steps=60, evaluate_at=shares, name="again")
     resumed = world.train("seqkd", steps=60, evaluate_at=shares, name="again")
     for percent in shares:
         assert torch.equal(at(straight, percent), at(resumed, percent))

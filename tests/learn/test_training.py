@@ -8,6 +8,7 @@ import math
 import pytest
 import tiny
 import torch
+from killing import killed_at
 from plain_training import RAGGED, TOKENS, gradients, reference, same_weights, start_of, token_loss
 
 from plad_bench.contract.errors import MissingError, StageError
@@ -101,25 +102,11 @@ def test_a_loss_that_is_not_finite_stops_the_stage_and_names_the_step():
         )
 
 
-class KilledError(Exception):
-    """Stands for a kill."""
-
-
-def interrupted(world, monkeypatch, method, at, **more):
-    def progress(self, step, total, **values):
-        if step == at:
-            raise KilledError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(tiny.Context, "progress", progress)
-        with pytest.raises(KilledError):
-            world.train(method, **more)
-
-
 @pytest.mark.parametrize("name", ["seqkd", "plad"])
 def test_an_interrupted_training_ends_as_an_undisturbed_one(world, monkeypatch, name):
     straight = world.train(name, steps=60, micro_batch=4)
-    interrupted(world, monkeypatch, name, at=40, steps=60, name="again", micro_batch=4)
+    with killed_at(40):
+        world.train(name, steps=60, name="again", micro_batch=4)
     assert (world.directory / "again" / "partial" / "checkpoint.pt").is_file()
     first = []
     real = sequences.collate
@@ -131,11 +118,12 @@ def test_an_interrupted_training_ends_as_an_undisturbed_one(world, monkeypatch, 
     assert straight.manifest["cost"]["tokens_trained"] == resumed.manifest["cost"]["tokens_trained"]
 
 
-def test_dropout_resumes_too_and_depends_on_the_seed_alone(world, monkeypatch):
+def test_dropout_resumes_too_and_depends_on_the_seed_alone(world):
     world.model("model", tiny.gpt2(1, dropout=0.2))
     straight = world.train("seqkd", steps=60)
     torch.rand(3)  # whatever else drew random numbers in this process
-    interrupted(world, monkeypatch, "seqkd", at=40, steps=60, name="again")
+    with killed_at(40):
+        world.train("seqkd", steps=60, name="again")
     torch.rand(5)
     same_weights(straight, world.train("seqkd", steps=60, name="again"))
 
@@ -151,9 +139,10 @@ def flipped(part):
         *(flipped(part) for part in (0.3, 0.5, 0.7)),  # in the weights, which torch would load
     ],
 )
-def test_a_torn_checkpoint_means_beginning_again(world, monkeypatch, tear):
+def test_a_torn_checkpoint_means_beginning_again(world, tear):
     straight = world.train("seqkd", steps=30)
-    interrupted(world, monkeypatch, "seqkd", at=29, steps=30, name="again")
+    with killed_at(29):
+        world.train("seqkd", steps=30, name="again")
     checkpoint = world.directory / "again" / "partial" / "checkpoint.pt"
     checkpoint.write_bytes(torn := tear(checkpoint.read_bytes()))
     same_weights(straight, world.train("seqkd", steps=30, name="again"))
@@ -161,7 +150,8 @@ def test_a_torn_checkpoint_means_beginning_again(world, monkeypatch, tear):
 
 
 def test_a_checkpoint_that_cannot_be_read_for_now_is_not_lost(world, monkeypatch):
-    interrupted(world, monkeypatch, "seqkd", at=29, steps=30, name="again")
+    with killed_at(29):
+        world.train("seqkd", steps=30, name="again")
     checkpoint = world.directory / "again" / "partial" / "checkpoint.pt"
     before = checkpoint.read_bytes()
 
