@@ -31,7 +31,6 @@ def chunk_of(count: int, room: int, width: int, cached: int = 0) -> int:
         room: tokens that fit into the memory for logits.
         width: width of the hidden states.
         cached: tokens whose logits fit into a CPU's caches; 0 on a GPU, where chunks are for lack of memory alone.
-
     """
     if count <= room and not cached:
         return max(1, count)

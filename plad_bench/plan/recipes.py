@@ -208,9 +208,9 @@ def of_teacher(teacher: Chosen) -> Recipe | None:
 def taught(
     teacher: Chosen,
     task: Chosen,
-    count: Callable[[Chosen], int | None] = lambda task: None,
+    count: Callable[[Chosen], int | None],
     *,
-    validated: bool = False,
+    validated: bool,
 ) -> Chosen:
     """A teacher with `steps`, `lora` and `lr` from its recipe, where its parameters leave them open.
 
