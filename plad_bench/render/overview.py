@@ -32,7 +32,7 @@ def sections(board: Board) -> Iterator[Section]:
         yield across.section(panel)
 
 
-def plots(board: Board) -> list[SizeSeries]:
+def size_series(board: Board) -> list[SizeSeries]:
     """What is drawn of sizes."""
     return series(board.groups) if len(board.groups) > 1 else []
 

@@ -34,7 +34,7 @@ def render(board: Board, directory: Path, sections: Sequence[str] = ()) -> dict[
                 drawn[place, title] = f"plots/{prefix}{name}.svg"
                 files[directory / "plots" / f"{prefix}{name}.svg"] = svg.encode()
     by_size = {}
-    for place, of_series in enumerate(overview.plots(board), start=1):
+    for place, of_series in enumerate(overview.size_series(board), start=1):
         by_size[f"plots/size-{place}.svg"] = of_series
         files[directory / "plots" / f"size-{place}.svg"] = plots.sizes(of_series).encode()
     return {

@@ -57,7 +57,7 @@ def tables(found):
 
 def test_a_board_with_one_setting_has_no_overview(tmp_path):
     found = board(tmp_path, students={"tiny": 1e5})
-    assert (tables(found), overview.plots(found)) == ({}, [])
+    assert (tables(found), overview.size_series(found)) == ({}, [])
     assert "size-" not in str(list(render_board(tmp_path)))
 
 
@@ -101,7 +101,7 @@ def test_a_model_of_unknown_size_is_left_out_and_named(tmp_path):
 
 
 def test_a_line_of_the_plot_goes_through_the_means_of_its_method(tmp_path):
-    drawn = plots.sizes(overview.plots(board(tmp_path))[0])
+    drawn = plots.sizes(overview.size_series(board(tmp_path))[0])
     lines = [
         [tuple(map(float, p.split(","))) for p in points.split()] for points in re.findall(r'points="([^"]+)"', drawn)
     ]
