@@ -29,7 +29,7 @@ from checkout import ROOT, environment
 from words import tokenizer
 
 NEEDED = (
-    *("accelerate", "click", "filelock", "jinja2", "numpy", "packaging", "platformdirs", "pluggy", "pyarrow"),
+    *("click", "filelock", "jinja2", "numpy", "packaging", "platformdirs", "pluggy", "pyarrow"),
     *("pydantic", "rich", "rouge_score", "safetensors", "scipy", "tokenizers", "torch", "transformers"),
 )
 PARTS = {

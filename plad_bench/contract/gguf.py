@@ -115,11 +115,12 @@ def check(file: Path, what: str) -> None:
     Raises:
         MissingError: if not; the message begins with `what`.
     """
-    if find_spec("gguf") is None:
-        raise MissingError(
-            f"{what}: reading GGUF files needs the package gguf, which is not installed",
-            "pip install 'plad-bench[gguf]'",
-        )
+    for package in ("gguf", "accelerate"):  # transformers demands both
+        if find_spec(package) is None:
+            raise MissingError(
+                f"{what}: reading GGUF files needs the package {package}, which is not installed",
+                "pip install 'plad-bench[gguf]'",
+            )
     found = header(file)
     if _plain(found.architecture) not in map(_plain, _supported()):
         raise MissingError(

@@ -15,7 +15,7 @@ from typing import Any
 
 import plad_bench
 
-PACKAGES = ("plad-bench", "torch", "transformers", "tokenizers", "accelerate", "numpy", "rouge-score")
+PACKAGES = ("plad-bench", "torch", "transformers", "tokenizers", "numpy", "rouge-score")
 _PLACES = ("--store", "--boards-dir", "--launcher")
 _COMPUTES = ("contract", "execute/stages", "learn", "plan")
 """The parts of the harness whose code can change a result."""

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from plad_bench.contract.errors import StageError
@@ -106,13 +105,12 @@ def train(
     Raises:
         StageError: if the loss is not finite, a single sequence exceeds the memory, or steps use up none of a budget.
     """
-    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if precision == "bf16" else "no")
-    made = optimizers.make(optimizer_name, module, lr, device)
+    if precision == "bf16":  # of every call of the module, with or without gradient
+        module.forward = torch.autocast(torch.device(device).type, torch.bfloat16)(module.forward)
     # No DDP wrapper: learn/ranks.py sums gradients over ranks once a step, however many micro-batches each rank has.
-    module, optimizer = accelerator.prepare_model(module, evaluation_mode=True), accelerator.prepare(made)
-    trained = accelerator.unwrap_model(module)
+    optimizer = optimizers.make(optimizer_name, module, lr, device)
     memory_policy = memory_policy or MemoryPolicy()
-    result = _resume(checkpoint, trained, optimizer, data)
+    result = _resume(checkpoint, module, optimizer, data)
     saved, share = (result.steps, length.share(result)), length.share(result)
     module.train()
     while share < 1:
@@ -122,7 +120,7 @@ def train(
         # Loss and gradients, accumulated over micro-batches, which are halved where the memory is short.
         memory_policy.micro_batch = ranks.least(memory_policy.micro_batch)  # sampling may have lowered one rank's
         dropout_seed = derive(seed, "step", number, *ranks.own())
-        accumulate = functools.partial(_accumulate, module, optimizer, accelerator, step, dropout_seed)
+        accumulate = functools.partial(_accumulate, module, optimizer, step, dropout_seed)
         values = fit(accumulate, step.largest, memory_policy, recompute)
         if not math.isfinite(values["loss"]):
             raise StageError(
@@ -136,7 +134,7 @@ def train(
         with room_for("updating the weights"):
             if step.largest:
                 ranks.add_gradients(module.parameters())
-                values["gradient_norm"] = float(accelerator.clip_grad_norm_(module.parameters(), CLIP_NORM))
+                values["gradient_norm"] = float(nn.utils.clip_grad_norm_(module.parameters(), CLIP_NORM))
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         result.tokens += step.tokens
@@ -154,7 +152,7 @@ def train(
         if passed is not None:
             passed(before, share, result)
         if share < 1 and result.steps - saved[0] >= SAVE_EVERY and share - saved[1] >= 1 / PARTS:
-            _save(checkpoint, trained, optimizer, result, data)
+            _save(checkpoint, module, optimizer, result, data)
             saved = (result.steps, share)
     return result
 
@@ -164,9 +162,7 @@ def device_seconds(device: str) -> float:
     return time.process_time() / torch.get_num_threads() if device == "cpu" else time.perf_counter()
 
 
-def _accumulate(  # noqa: PLR0917  the parts of a step
-    module: nn.Module, optimizer: Any, accelerator: Accelerator, step: Step, dropout_seed: int, size: int
-) -> dict[str, float]:
+def _accumulate(module: nn.Module, optimizer: Any, step: Step, dropout_seed: int, size: int) -> dict[str, float]:
     """Accumulate the gradients of this rank's micro-batches of at most `size`; return values summed over all ranks.
 
     Losses are divided by the count of the whole global batch (learn/objectives.py), so sums are its averages.
@@ -180,7 +176,7 @@ def _accumulate(  # noqa: PLR0917  the parts of a step
     try:
         for micro_batch in ranks.share(step.micro_batches(size)):
             loss, report = module(**micro_batch)
-            accelerator.backward(loss)
+            loss.backward()
             values["loss"] += float(loss.detach())
             for name, value in report.items():
                 values[name] = values.get(name, 0.0) + value

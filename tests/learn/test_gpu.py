@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from accelerate.state import AcceleratorState
 
 from plad_bench import LaunchOptions, Sampling
 from plad_bench.contract.errors import MissingError
@@ -186,7 +185,6 @@ def test_a_stage_trains_in_bf16_and_records_the_devices_memory(tmp_path, method)
 @CUDA
 @pytest.mark.gpu
 def test_a_killed_training_resumes_on_the_device(tmp_path, monkeypatch):
-    AcceleratorState._reset_state(reset_partial_state=True)  # of a test in bf16 before this one
     world, saved = tiny.World(tmp_path), training._save
 
     def killed(*args):

@@ -20,6 +20,21 @@ def world(tmp_path):
     return tiny.World(tmp_path)
 
 
+def train(module, data, directory, *, steps=2, lr=1e-3, precision="float32"):
+    """Train a module of a test's own."""
+    return training.train(
+        module,
+        data,
+        length=length.StepCount(steps),
+        lr=lr,
+        seed=0,
+        precision=precision,
+        device="cpu",
+        checkpoint=directory / "checkpoint.pt",
+        progress=lambda *_, **__: None,
+    )
+
+
 @pytest.mark.parametrize("name", ["seqkd", "kd", "distillm2", "plad", "dpo"])
 def test_a_batch_equals_its_micro_batches(world, name):
     if name == "dpo":
@@ -50,25 +65,49 @@ def test_the_gradient_of_a_batch_is_the_sum_of_its_micro_batches(name):
         torch.testing.assert_close(gradients(parts)[key], value, rtol=1e-3, atol=1e-6)
 
 
-def test_training_is_accelerates(world, monkeypatch):
-    calls = []
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_bf16_is_autocast_in_every_call_of_the_module(tmp_path, precision):
+    seen = []
 
-    class Spy(training.Accelerator):
-        def prepare(self, *args, **more):
-            calls.append("prepare")
-            return super().prepare(*args, **more)
+    class Watched(torch.nn.Linear):
+        def forward(self):
+            made = super().forward(torch.ones(1, 2))
+            seen.append((made.dtype, self.weight.dtype))
+            return made.float().sum(), {}
 
-        def backward(self, loss, **more):
-            calls.append("backward")
-            super().backward(loss, **more)
+    module = Watched(2, 2)
 
-        def clip_grad_norm_(self, *args, **more):
-            calls.append("clip")
-            return super().clip_grad_norm_(*args, **more)
+    class Data(training.Steps):
+        def at(self, number, share):
+            return training.Step(lambda size: [{}], 1, 1)
 
-    monkeypatch.setattr(training, "Accelerator", Spy)
-    world.train("sft", micro_batch=3)
-    assert calls == ["prepare", *["backward", "backward", "clip"] * 3]
+        def after(self, number, share, loss, *, ends_part):
+            module()  # as a validation loss does
+            return {}
+
+    train(module, Data(), tmp_path, precision=precision)
+    assert seen == [(torch.bfloat16 if precision == "bf16" else torch.float32, torch.float32)] * 4
+
+
+def test_the_gradient_of_a_step_is_clipped_once(tmp_path, monkeypatch):
+    """A loss with a gradient of 30, in three micro-batches, moves a weight as a gradient of 1 does."""
+
+    class Steep(torch.nn.Linear):
+        def forward(self):
+            return 10 * self.weight.sum(), {}
+
+    class Data(training.Steps):
+        def at(self, number, share):
+            return training.Step(lambda size: [{}] * 3, 3, 3)
+
+    monkeypatch.setattr(
+        training.optimizers, "make", lambda name, module, lr, device: torch.optim.SGD(module.parameters(), lr)
+    )
+    module = Steep(1, 1, bias=False)
+    before = module.weight.item()
+    result = train(module, Data(), tmp_path, steps=1, lr=0.5)
+    assert module.weight.item() == pytest.approx(before - 0.5)
+    assert result.curve[0]["gradient_norm"] == pytest.approx(30)
 
 
 def test_the_learning_rate_rises_linearly_and_falls_to_zero():
@@ -79,7 +118,7 @@ def test_the_learning_rate_rises_linearly_and_falls_to_zero():
     assert 0 < rates[-1] < 1e-3
 
 
-def test_a_loss_that_is_not_finite_stops_the_stage_and_names_the_step():
+def test_a_loss_that_is_not_finite_stops_the_stage_and_names_the_step(tmp_path):
     class Scaled(torch.nn.Linear):
         def forward(self, scale):
             return super().forward(torch.ones(1, 1)).sum() * scale, {}
@@ -89,17 +128,7 @@ def test_a_loss_that_is_not_finite_stops_the_stage_and_names_the_step():
             return training.Step(lambda size: [{"scale": math.inf if number == 4 else 1.0}], 1, 1)
 
     with pytest.raises(StageError, match="step 4"):
-        training.train(
-            Scaled(1, 1),
-            Data(),
-            length=length.StepCount(6),
-            lr=1e-3,
-            seed=0,
-            precision="float32",
-            device="cpu",
-            checkpoint=tiny.Path("never-written"),
-            progress=lambda *a, **k: None,
-        )
+        train(Scaled(1, 1), Data(), tmp_path, steps=6)
 
 
 @pytest.mark.parametrize("name", ["seqkd", "plad"])

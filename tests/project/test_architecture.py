@@ -19,7 +19,7 @@ import plad_bench_plugins
 HARNESS = Path(plad_bench.__file__).parent
 PLUGINS = Path(plad_bench_plugins.__file__).parent
 
-HEAVY = {"torch", "transformers", "accelerate", "vllm", "lm_eval", "ray", "matplotlib", "datasets"}
+HEAVY = {"torch", "transformers", "peft", "vllm", "lm_eval", "ray", "matplotlib", "datasets"}
 LAYERS = {
     "contract": {"contract"},
     "plan": {"plan", "contract"},
@@ -107,7 +107,7 @@ try:
 except ImportError:
     pass
 class A:
-    import accelerate
+    import peft
     def f(self):
         import matplotlib.pyplot as plt
 g = lambda: __import__("x")
@@ -121,7 +121,7 @@ g = lambda: __import__("x")
         "ray": (True, True),
         "vllm": (True, False),
         "datasets": (True, False),
-        "accelerate": (True, False),
+        "peft": (True, False),
         "matplotlib.pyplot": (False, False),
     }
 

@@ -3,7 +3,6 @@
 import gc
 import threading
 
-import accelerate  # noqa: F401
 import rouge_score.rouge_scorer  # noqa: F401
 import torch  # noqa: F401
 import transformers.generation
