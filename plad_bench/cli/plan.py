@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from plad_bench.contract.requests import RequestContext
     from plad_bench.execute.estimate import RequestEstimate
     from plad_bench.execute.stages.data import Prepared
-    from plad_bench.plan.stages import Stage
 
 STAGES = {
     "data": "read, check and split the data",
@@ -64,6 +63,7 @@ def plan(ctx: click.Context, /, **options: Any) -> int:
     return show_plan(prepare(ctx.ensure_object(State).registry, options, gpus), options, gpus)
 
 
+@gc_pause.paused()
 def show_plan(planned: Planned, options: Mapping[str, Any], gpus: tuple[int, ...]) -> int:
     """Print cells and stages with their state, and the requests to paid endpoints; return the exit code of a run."""
     from plad_bench.execute import outlook
@@ -83,7 +83,7 @@ def show_plan(planned: Planned, options: Mapping[str, Any], gpus: tuple[int, ...
         click.echo(f"Note: {remark}", err=True)
     cells = _cells(planned)
     stages = _stages(planned)
-    waiting = {key for key in stages if planned.store.find(key) is None}
+    waiting = planned.store.missing(key for keys in stages.values() for key in keys)
     try:
         planned.read_data(download=False)
         asked = estimates(planned.expected(), planned.store, planned.data)
@@ -98,7 +98,7 @@ def show_plan(planned: Planned, options: Mapping[str, Any], gpus: tuple[int, ...
     expected = planned.outlook(options, gpus)
     given = _given(planned, data) if options.get("show_prompt") else []
     if options["as_json"]:
-        listed = [{"stage": s.name, "key": k, "cached": k not in waiting} for k, s in stages.items()]
+        listed = [{"stage": name, "key": k, "cached": k not in waiting} for name, keys in stages.items() for k in keys]
         requests = [asdict(e) for e in asked]
         said = {"stop": str(stop) if stop else "", "remarks": remarks}
         counted = {task: of.counts for task, of in data.items()}
@@ -132,10 +132,11 @@ def _cells(planned: Planned) -> list[dict[str, str]]:
     rows = []
     cached = {cell.id for cell in planned.cached}
     for cell in planned.cells:
-        state = "skipped" if cell.skip else "cached" if cell.id in cached else "to run"
-        reason, record = cell.skip, recording.recorded(planned.directory / "cells", cell)
-        if state == "cached" and record is not None and (stale := recording.stale(record)):
-            state, reason = "cached (stale)", f"made by other code: {', '.join(stale)}"
+        state, reason = "skipped" if cell.skip else "to run", cell.skip
+        if cell.id in cached and (record := recording.recorded(planned.directory / "cells", cell)):
+            stale = recording.stale(record)
+            state = "cached (stale)" if stale else "cached"
+            reason = f"made by other code: {', '.join(stale)}" if stale else ""
         rows.append({"cell": cell.id, "state": state, "reason": reason})
     return rows
 
@@ -165,23 +166,23 @@ def _prompt(given: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-@gc_pause.paused()
-def _stages(planned: Planned) -> dict[str, Stage]:
-    """The stages of the cells to run, by key, ordered by how far their names are from the data stage."""
+def _stages(planned: Planned) -> dict[str, list[str]]:
+    """The keys of the stages of the cells to run, by name, ordered by how far the names are from the data stage."""
     stages = {stage.key: stage for cell in planned.todo for stage in cell.stages}
     depth: dict[str, int] = {}
-    for key, stage in stages.items():  # inputs come first
-        depth[key] = 1 + max((depth[parent.key] for parent in stage.inputs.values()), default=-1)
     furthest: dict[str, int] = {}
-    for key, stage in stages.items():
+    keys: dict[str, list[str]] = {}
+    for key, stage in stages.items():  # inputs come first
+        depth[key] = 1 + max([depth[parent.key] for parent in stage.inputs.values()], default=-1)
         furthest[stage.name] = max(depth[key], furthest.get(stage.name, 0))
-    return dict(sorted(stages.items(), key=lambda item: furthest[item[1].name]))
+        keys.setdefault(stage.name, []).append(key)
+    return {name: keys[name] for name in sorted(keys, key=lambda name: furthest[name])}
 
 
 def _print(
     cells: Sequence[Mapping[str, str]],
     data: Sequence[str],
-    stages: Mapping[str, Stage],
+    stages: Mapping[str, Sequence[str]],
     waiting: set[str],
     asked: Sequence[RequestEstimate],
 ) -> None:
@@ -191,11 +192,8 @@ def _print(
         click.echo()
     for line in data:
         click.echo(line)
-    by_name: dict[str, list[str]] = {}
-    for key, stage in stages.items():
-        by_name.setdefault(stage.name, []).append(key)
     rows = []
-    for name, keys in by_name.items():
+    for name, keys in stages.items():
         missing = len(waiting.intersection(keys))
         what = STAGES.get(name, "compute the teacher's log-probabilities")
         rows.append((name.replace("signals", "teacher-logprobs"), str(missing), str(len(keys) - missing), what))

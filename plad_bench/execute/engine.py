@@ -19,7 +19,7 @@ from plad_bench.contract.files import unwritable
 from plad_bench.contract.launching import LauncherSession, StageProcess
 from plad_bench.contract.money import Budget
 from plad_bench.execute.store import Artifact, Store
-from plad_bench.plan.stages import Stage
+from plad_bench.plan.stages import Stage, walk
 
 _POLL_S = 0.02
 
@@ -177,7 +177,7 @@ class Engine:
         """Drop stages that only failed goals need."""
         self._fail_dependents()
         alive = [goal for goal in self._goals if not any(stage.key in self.failures for stage in goal)]
-        useful = {part.key for goal in alive for stage in goal for part in stage.walk()}
+        useful = {stage.key for stage in walk(stage for goal in alive for stage in goal)}
         self._waiting = {key: stage for key, stage in self._waiting.items() if key in useful}
 
     def _fail_dependents(self) -> None:

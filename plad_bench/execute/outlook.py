@@ -75,8 +75,10 @@ def outlook(cells: Sequence[Cell], store: Store, data: Mapping[str, Prepared], d
     """
     reader = _Reader(store, data, device)
     found: dict[str, list[Work]] = {}
-    for key, (of, stage) in {s.key: (cell, s) for cell in cells for s in cell.stages}.items():
-        if store.find(key) is None and (work := reader.work(of, stage)) is not None:
+    stages = {s.key: (cell, s) for cell in cells for s in cell.stages}
+    waiting = store.missing(stages)
+    for of, stage in (place for key, place in stages.items() if key in waiting):
+        if (work := reader.work(of, stage)) is not None:
             found.setdefault(_name(of, stage), []).append(work)
     parts = tuple(
         StageWork(name, len(several), max(several, key=lambda work: (not work.fits, work.memory)))

@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,10 +127,9 @@ class Store:
         Raises:
             MissingError: if it cannot be read, which does not mean that it is corrupt.
         """
-        # As text: a plan looks for many artifacts that do not exist, and paths are slow to make.
-        for place in (f"{self.root}/artifacts/{key[:2]}/{key}", *(f"{root}/{key[:16]}" for root in self.shipped)):
-            met = _stat(place)
-            if met is None or _stat((path := Path(place)) / MANIFEST) is None:
+        for path in (self.place(key), *(root / key[:16] for root in self.shipped)):
+            met = _stat(path)
+            if met is None or _stat(path / MANIFEST) is None:
                 continue
             try:
                 return self.open(path, key)
@@ -139,6 +138,11 @@ class Store:
                 if path == self.place(key) and (now := _stat(path)) and os.path.samestat(met, now):
                     self.quarantine(path)
         return None
+
+    def missing(self, keys: Iterable[str]) -> set[str]:
+        """Those of the keys that have no artifact, as `find`, which is asked for those alone that name a directory."""
+        named = {place.name for root in (*_inside(self.root / "artifacts"), *self.shipped) for place in _inside(root)}
+        return {key for key in keys if named.isdisjoint((key, key[:16])) or self.find(key) is None}
 
     def open(self, path: Path, key: str) -> Artifact:
         """Read and verify an artifact.
@@ -296,14 +300,24 @@ def seal(manifest: Mapping[str, Any]) -> str:
     return digest({name: value for name, value in manifest.items() if name != "seal"})
 
 
-def _stat(path: Path | str) -> os.stat_result | None:
+def _stat(path: Path) -> os.stat_result | None:
     """The status of a file; None if it does not exist. Other errors leave that open, and are raised."""
     try:
-        return path.stat() if isinstance(path, Path) else os.stat(path)  # noqa: PTH116  text is faster
+        return path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise _unread(Path(path), error) from error
+        raise _unread(path, error) from error
+
+
+def _inside(directory: Path) -> list[Path]:
+    """The entries of a directory; none if there is no such directory. Other errors are raised."""
+    try:
+        return [*directory.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise _unread(directory, error) from error
 
 
 def _unread(path: Path, error: OSError) -> MissingError:

@@ -15,7 +15,7 @@ from plad_bench.contract.objectives import PairObjective
 from plad_bench.contract.protocol import Protocol
 from plad_bench.plan.chosen import Chosen, choose
 from plad_bench.plan.sampled import Statistic, statistics
-from plad_bench.plan.stages import Plan, Stage, metrics_needs
+from plad_bench.plan.stages import Plan, Stage, metrics_needs, walk
 
 if TYPE_CHECKING:
     from plad_bench.contract.registry import Registry
@@ -155,7 +155,7 @@ class Cell:
     @functools.cached_property
     def stages(self) -> tuple[Stage, ...]:
         """All stages that its scores depend on, each once."""
-        return tuple({stage.key: stage for score in self.scores.values() for stage in score.walk()}.values())
+        return tuple(walk(self.scores.values()))
 
 
 def _check_scorer(scorer: Chosen) -> None:

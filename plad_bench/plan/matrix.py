@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from plad_bench.contract import gc_pause
 from plad_bench.contract.enums import BASELINES, DIVERSITY, Need
 from plad_bench.contract.errors import UsageError
 from plad_bench.contract.models import ScratchModel
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from plad_bench.contract.registry import Registry
 
 
-@gc_pause.paused()
 def cells(spec: RunSpec, registry: Registry) -> list[Cell]:
     """All cells of a run, baselines first within each seed.
 
@@ -39,26 +37,35 @@ def cells(spec: RunSpec, registry: Registry) -> list[Cell]:
         UsageError: if no teacher was given and a student has no default teacher.
     """
     made: dict[str, Cell] = {}
-    for cell in _combinations(spec, registry):
-        made.setdefault(cell.id, _measured(cell))
+    for cell in _judged(_combinations(spec, registry), lambda cell: over_budget(cell, {})):
+        skipped = cell.skip or cell.method is None
+        made.setdefault(cell.id, cell if skipped else cell.but(skip=plugins_reason(cell)))
     return list(made.values())
 
 
-def reconsidered(cell: Cell, find: Find) -> Cell:
-    """Check a cell again with the model files that are now available, and set the reason to skip it if there is one.
+def reconsidered(cells: Iterable[Cell], find: Find) -> list[Cell]:
+    """Check cells again with the model files that are now available, and set the reasons to skip them if there are any.
 
     `find` returns the directory of an artifact by its key.
     """
-    cell = _measured(cell.but(skip=skip_reason(cell)))
-    return cell if cell.skip else cell.but(skip=no_room(cell, find) or not_for_vllm(cell))
+    return [*_judged(cells, lambda cell: no_room(cell, find) or not_for_vllm(cell))]
 
 
-def _measured(cell: Cell) -> Cell:
-    """Determine the absent metrics of a cell, which is skipped if all are absent."""
-    reasons = {metric.label: absence_reason(cell, metric) for metric in cell.metrics}
-    absent = {label: reason for label, reason in reasons.items() if reason}
-    nothing = not cell.skip and len(absent) == len(cell.metrics)
-    return cell.but(absent=absent, skip=next(iter(absent.values())) if nothing else cell.skip)
+def _judged(cells: Iterable[Cell], further: Callable[[Cell], str]) -> Iterator[Cell]:
+    """Set which metrics of each cell are absent, and the reason to skip it: that of all seeds of its row.
+
+    A cell is skipped if it cannot run, if all its metrics are absent, or for a `further` reason.
+    """
+    judged: dict[tuple[str, ...], tuple[str, Mapping[str, str]]] = {}
+    for cell in cells:
+        row = (cell.task.label, cell.teacher.label, cell.student.label, cell.row)
+        if row not in judged:
+            reasons = {metric.label: reason for metric in cell.metrics if (reason := absence_reason(cell, metric))}
+            nothing = next(iter(reasons.values())) if len(reasons) == len(cell.metrics) else ""
+            skip = skip_reason(cell) or nothing or further(cell.but(skip="", absent=reasons))
+            judged[row] = skip, reasons
+        skip, absent = judged[row]
+        yield cell.but(skip=skip, absent=absent)
 
 
 def _combinations(spec: RunSpec, registry: Registry) -> Iterator[Cell]:
@@ -89,19 +96,15 @@ def _combinations(spec: RunSpec, registry: Registry) -> Iterator[Cell]:
                     )
                     for row in BASELINES:
                         if seed == 0 or row == "sft-init" or (row == "student" and _is_scratch(student)):
-                            reference = cell(method=None, row=row)
-                            yield reference.but(skip=skip_reason(reference))
+                            yield cell(method=None, row=row)
                     for row, model in spec.checkpoints.items() if seed == 0 else ():
-                        trained_elsewhere = cell(method=None, row=row, outside=model)
-                        yield trained_elsewhere.but(skip=skip_reason(trained_elsewhere))
+                        yield cell(method=None, row=row, outside=model)
                     for method in spec.methods:
                         uses_pairs = isinstance(method.component.objective, PairObjective)
                         for builder in spec.pairs if uses_pairs else (None,):
                             shown = builder is not None and builder.label != DEFAULT_PAIRS
                             row = f"{method.label}+{builder.label}" if builder and shown else method.label
-                            planned = cell(method=method, row=row, pairs=builder)
-                            reason = skip_reason(planned) or over_budget(planned, {}) or plugins_reason(planned)
-                            yield planned.but(skip=reason)
+                            yield cell(method=method, row=row, pairs=builder)
 
 
 def validation_metric(task: Chosen, registry: Registry) -> Chosen | None:

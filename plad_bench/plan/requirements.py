@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from plad_bench.contract import gc_pause, gguf, hub
+from plad_bench.contract import gguf, hub
 from plad_bench.contract.errors import MissingError
 from plad_bench.contract.models import HubModel, PromptFormat
 from plad_bench.plan import backends
@@ -22,7 +22,6 @@ _SILENT = ("MaskedLM", "Classification", "QuestionAnswering", "MultipleChoice")
 head."""
 
 
-@gc_pause.paused()
 def check(cells: Iterable[Cell], made: Callable[[str], bool] = lambda key: False, *, gpu: bool = True) -> None:
     """Raise MissingError for the first data set, model, metric or teacher of the cells that is unavailable.
 

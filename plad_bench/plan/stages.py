@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +67,10 @@ PROMPTS_VERSION = 1
 """Increase it when prompts or end tokens of published models would be formatted differently."""
 
 
+_KEYED_NAME = {name: before for before, name in STAGES.items()}
+"""Renamed stages by their present names: keys have the original ones, so that they do not change."""
+
+
 def stage_name(document: Mapping[str, Any]) -> str:
     """The stage name in a key's document."""
     said = str(document.get("stage", ""))
@@ -107,17 +111,16 @@ class Stage:
     owner: str = ""
     """Whose work it is, for a reader: `untouched student`, or the label of a method; not keyed."""
 
-    @functools.cached_property
+    @property
     def document(self) -> dict[str, Any]:
         """Everything that the result depends on; stored in full in the artifact's manifest."""
         return {
             "key_version": KEY_VERSION,
-            # A renamed stage keeps its original name here, so that keys do not change.
-            "stage": next((old for old, new in STAGES.items() if new == self.name), self.name),
+            "stage": _KEYED_NAME.get(self.name, self.name),
             "operation": self.operation,
             "operation_version": self.version or OPERATION_VERSION[self.operation],
             "spec": dict(self.spec),
-            "inputs": {role: stage.key for role, stage in sorted(self.inputs.items())},
+            "inputs": {role: stage.key for role, stage in self.inputs.items()},
         }
 
     @property
@@ -151,19 +154,29 @@ class Stage:
 
     def walk(self) -> Iterator[Stage]:
         """This stage and all stages that it depends on, inputs first, each once."""
-        return iter(self._walked)
-
-    @functools.cached_property
-    def _walked(self) -> tuple[Stage, ...]:
-        """Kept, because most stages below one are below many others, too."""
-        found: dict[str, Stage] = {}
-        for _, parent in sorted(self.inputs.items()):
-            for stage in parent.walk():
-                found.setdefault(stage.key, stage)
-        return (*found.values(), self)
+        return iter(walk([self]))
 
 
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+def walk(stages: Iterable[Stage]) -> list[Stage]:
+    """Stages and all stages that they depend on, inputs first, each once."""
+    met: set[str] = set()
+    found = []
+
+    def visit(stage: Stage) -> None:
+        if stage.key not in met:
+            met.add(stage.key)
+            for _, parent in sorted(stage.inputs.items()):
+                visit(parent)
+            found.append(stage)
+
+    for stage in stages:
+        visit(stage)
+    return found
+
+
+_CANONICAL = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False
+)
 
 
 def digest(document: Any) -> str:

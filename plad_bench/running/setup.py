@@ -90,6 +90,7 @@ class Planned:
         self.sort()
         return True
 
+    @gc_pause.paused()
     def ready(self, max_cost: float | None, *, download: bool) -> None:
         """Check everything that could stop the run before its first stage, and skip cells that cannot run.
 
@@ -180,7 +181,6 @@ class Planned:
         slots = len(gpus) or options["workers"] or max(1, processors() // options["threads"])
         return outlook.outlook(self.expected(), self.store, self.data, device, max(1, slots // options["ranks"]))
 
-    @gc_pause.paused()
     def skip_misfits(self) -> None:
         """Skip cells whose models do not fit together or whose inputs use up their budget, judged by what is known."""
         from plad_bench.plan.compatibility import over_budget
@@ -196,7 +196,7 @@ class Planned:
             found = [artifact for key in keys if (artifact := self.store.find(key))]
             return {artifact.key: artifact.facts[artifact.key] for artifact in found}
 
-        again = [reconsidered(cell, find) for cell in self.todo]
+        again = reconsidered(self.todo, find)
         self._replace({cell.id: cell.but(skip=cell.skip or over_budget(cell, facts(cell))) for cell in again})
 
     def _replace(self, again: Mapping[str, Cell]) -> None:
@@ -234,6 +234,7 @@ class Planned:
         return [cell for cell in self.cells if cell.skip]
 
 
+@gc_pause.paused()
 def prepare(
     registry: Registry,
     options: Mapping[str, Any],

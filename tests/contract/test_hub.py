@@ -345,7 +345,7 @@ def test_what_does_not_fit_shows_once_the_small_files_are_here(hub, published):
     assert {cell.skip for cell in planned.values()} == {""}
     assert planned["seqkd"].absent == {}
     requirements.check(planned.values())
-    again = {row: matrix.reconsidered(cell, lambda key: None) for row, cell in planned.items()}
+    again = dict(zip(planned, matrix.reconsidered(planned.values(), lambda key: None), strict=True))
     assert "different tokenizers" in again["kd"].skip
     assert again["seqkd"].skip == ""
     assert "different tokenizers" in again["seqkd"].absent["fidelity"]

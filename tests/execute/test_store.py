@@ -303,6 +303,27 @@ def test_a_shipped_artifact_is_found_where_it_lies(shipped, tmp_path):
     assert Store(shipped.root).find(KEY) is None
 
 
+def test_what_is_missing_is_what_find_does_not_find(shipped, tmp_path):
+    other, own = "0" * 64, Store(shipped.root)
+    assert Store(tmp_path / "nowhere").missing([KEY, other]) == own.missing([KEY, other]) == {KEY, other}
+    assert shipped.missing([KEY, other]) == {other}
+    made(own)
+    assert own.missing([KEY, other]) == {KEY, other}
+    commit(own)
+    assert own.missing([KEY, other]) == {other}
+    (own.place(KEY) / "responses.jsonl").write_bytes(b"other\n")
+    assert again(own).missing([KEY, other]) == {KEY, other}
+
+
+def test_a_store_that_cannot_be_listed_is_not_taken_for_an_empty_one(store, monkeypatch):
+    def refused(path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    with pytest.raises(MissingError, match="Permission denied"):
+        store.missing([KEY])
+
+
 def test_a_shipped_artifact_is_never_deleted(shipped, tmp_path):
     lies = tmp_path / "ready" / KEY[:16]
     (lies / "responses.jsonl").write_bytes(b"damaged")

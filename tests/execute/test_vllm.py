@@ -114,7 +114,7 @@ def test_a_model_that_vllm_cannot_run_is_known_before_any_work(monkeypatch, tmp_
     assert compatibility.not_for_vllm(found["seqkd"]).startswith(
         "the model from scratch has attention heads of size 16;"
     )
-    assert matrix.reconsidered(found["seqkd"], lambda key: None).skip == compatibility.not_for_vllm(found["seqkd"])
+    assert matrix.reconsidered([found["seqkd"]], lambda key: None)[0].skip == compatibility.not_for_vllm(found["seqkd"])
     assert compatibility.not_for_vllm(cells()["seqkd"]) == ""
     told = {"model_type": "x", "hidden_size": 64, "num_attention_heads": 4}
     for more, reason in (

@@ -26,9 +26,21 @@ def test_a_local_model_is_read_once_however_many_cells_name_it(tmp_path):
 
 def test_a_cell_that_nothing_changes_keeps_its_stages():
     (cell, *_) = planned(1)
-    again = matrix.reconsidered(cell, lambda key: None)
+    (again,) = matrix.reconsidered([cell], lambda key: None)
     assert again is cell
     assert cell.but(skip="no") is not cell
+
+
+def test_the_seeds_of_a_row_share_its_reasons(monkeypatch, tmp_path):
+    (tmp_path / "said.jsonl").write_text('{"prompt": "p", "response": "r"}\n')
+    asked = []
+    reason = matrix.skip_reason
+    monkeypatch.setattr(matrix, "skip_reason", lambda cell: asked.append(cell.row) or reason(cell))
+    found = planned(5, teacher=f"recorded[path={tmp_path / 'said.jsonl'}]")
+    assert len(found) > 15
+    assert sorted(asked) == ["kd", "seqkd", "sft", "sft-init", "student", "teacher"]
+    assert {(cell.row, cell.skip) for cell in found} == {(cell.row, reason(cell)) for cell in found}
+    assert {cell.row for cell in found if cell.skip} == {"kd"}
 
 
 def test_each_stage_is_hashed_once(monkeypatch):
@@ -39,7 +51,7 @@ def test_each_stage_is_hashed_once(monkeypatch):
     monkeypatch.setattr(stages, "digest", lambda document: hashed.append(document) or digest(document))
     cells = planned(5)
     for _ in range(3):
-        for cell in [matrix.reconsidered(cell, lambda key: None) for cell in cells]:
+        for cell in matrix.reconsidered(cells, lambda key: None):
             list(cell.stages)
     documents = [digest(document) for document in hashed]
     assert len(documents) < 1.5 * len(set(documents))

@@ -8,6 +8,7 @@ All of it was written for this project; nothing comes from a corpus.
 from __future__ import annotations
 
 import re
+from bisect import bisect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate
@@ -157,7 +158,7 @@ class _Writer:
 
     @staticmethod
     def _finish(sentence: str) -> str:
-        return _capital(_KEY.sub(r"\1", sentence))
+        return _capital(sentence.replace("[", "").replace("]", ""))
 
 
 def _join(parts: Sequence[str]) -> str:
@@ -170,7 +171,8 @@ def _capital(text: str) -> str:
 
 def _zipf(rng: Random, options: Sequence[T], exponent: float = 1.0) -> T:
     """One of the options, the k-th with probability proportional to k^-exponent."""
-    return rng.choices(options, cum_weights=_cumulative(len(options), exponent))[0]
+    sums = _cumulative(len(options), exponent)
+    return options[bisect(sums, rng.random() * sums[-1], 0, len(options) - 1)]  # as `choices` does, in half its time
 
 
 @lru_cache
