@@ -19,7 +19,7 @@ import click
 from plad_bench import Method, Metric, PairObjective, Params, Text
 from plad_bench.cli.main import cli
 from plad_bench.cli.state import State
-from plad_bench.contract.params import search_of, source_of
+from plad_bench.contract.params import descriptions, search_of, source_of
 from plad_bench.contract.protocol import settings
 from plad_bench.contract.registry import Registry, allowed
 from plad_bench.contract.suggestions import allowed_values
@@ -190,10 +190,10 @@ def _section(method: Method, skip: str) -> str:
 
 
 def _parameters(params: type[Params]) -> Iterator[list[str]]:
+    told = descriptions(params)
     for name, info in params.model_fields.items():
         bounds, _, _ = allowed(params, name).rpartition("; default ")
-        description = " ".join((info.description or "").split())
-        yield [f"`{name}`", _value(info.default), bounds, source_of(params, name), description]
+        yield [f"`{name}`", _value(info.default), bounds, source_of(params, name), " ".join(told[name].split())]
 
 
 def _tuned(params: type[Params]) -> Iterator[list[str]]:

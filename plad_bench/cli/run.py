@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Container, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,10 +14,14 @@ from plad_bench.cli.options import echo_json, json_option
 from plad_bench.cli.plan import data_lines, in_full, show_plan
 from plad_bench.cli.state import State
 from plad_bench.contract.errors import ExitCode
+from plad_bench.execute import recording
 from plad_bench.execute.runs import CellWatcher, Run
 from plad_bench.running import effective
 from plad_bench.running.execution import Listener, execute
 from plad_bench.running.setup import Planned, gpus_of, prepare, prepare_run
+
+if TYPE_CHECKING:
+    from plad_bench.records.schema import Record
 
 
 @click.command(short_help="Run a comparison and render its board.")
@@ -119,7 +123,9 @@ def _finish(planned: Planned, run_state: Run, options: Mapping[str, Any]) -> int
         summary(planned.directory)
     tell = ", ".join(f"{counts[name]} {name}" for name in ("done", "cached", "skipped", "failed"))
     click.echo(f"\nCells: {tell}. Board: {page} and {page.with_name('index.html').name}", err=True)
-    click.echo(_signals(planned) + _data(planned) + _bad_rows(planned), err=True, nl=False)
+    cells = planned.directory / "cells"
+    records = [record for cell in planned.cells if (record := recording.recorded(cells, cell)) is not None]
+    click.echo(_signals(records) + _data(records, planned.data) + _bad_rows(records), err=True, nl=False)
     shown: set[str] = set()
     for cell, failure in run_state.failures.items():
         if failure.message not in shown:
@@ -143,12 +149,9 @@ def _resume() -> str:
     return f"To resume: {shlex.join(['plad-bench', *sys.argv[1:]])}"
 
 
-def _signals(planned: Planned) -> str:
+def _signals(records: Sequence[Record]) -> str:
     """What precomputed teacher log-probabilities cost and saved, on a line; empty if no cell read any."""
-    from plad_bench.execute import recording
-
-    records = (recording.recorded(planned.directory / "cells", cell) for cell in planned.cells)
-    costs = [record.cost for record in records if record and record.cost.get("signals_tokens")]
+    costs = [record.cost for record in records if record.cost.get("signals_tokens")]
     if not costs:
         return ""
     rate = costs[0]["signals_device_seconds"] / costs[0]["signals_tokens"]
@@ -162,30 +165,21 @@ def _signals(planned: Planned) -> str:
     )
 
 
-def _data(planned: Planned) -> str:
+def _data(records: Sequence[Record], read: Container[str]) -> str:
     """How rows were merged or left out, a line for each fact, of the tasks whose data was not read in this run."""
-    from plad_bench.execute import recording
     from plad_bench.render.data_facts import facts
 
-    lines: dict[str, str] = {}
-    for cell in planned.cells:
-        record = recording.recorded(planned.directory / "cells", cell)
-        if record is not None and cell.task.label not in {*planned.data, *lines}:
-            told = facts(record.counts, "data.")
-            lines[cell.task.label] = "".join(f"{record.task.selector}: {fact}\n" for fact in told)
-    return "".join(lines.values())
+    counts = {record.task.selector: record.counts for record in reversed(records)}
+    told = ((task, facts(counts[task], "data.")) for task in counts if task not in read)
+    return "".join(f"{task}: {fact}\n" for task, of_task in told for fact in of_task)
 
 
-def _bad_rows(planned: Planned) -> str:
+def _bad_rows(records: Sequence[Record]) -> str:
     """How many rows of a task or of recorded responses were left out: a line for each that has some, with the first."""
-    from plad_bench.execute import recording
     from plad_bench.records.text import printable
 
     lines: dict[str, str] = {}
-    for cell in planned.cells:
-        record = recording.recorded(planned.directory / "cells", cell)
-        if record is None:
-            continue
+    for record in records:
         teacher = record.teacher.selector
         for stage, whose in (("data", record.task.selector), ("teach", teacher), ("generate", teacher)):
             if count := record.counts.get(f"{stage}.bad_rows"):

@@ -9,6 +9,7 @@ from typing import Any
 from plad_bench.conformance import methods, sources, texts
 from plad_bench.conformance.claims import CLAIMS, Claim, Verdict, claim, default_params, see
 from plad_bench.contract import components
+from plad_bench.contract.params import descriptions
 from plad_bench.contract.registry import KINDS, Registry
 
 
@@ -56,7 +57,7 @@ def _version(component: Any) -> None:
 
 @claim("every parameter has a description", remedy="Write a docstring below each field of the class of its parameters.")
 def _described(component: Any) -> None:
-    bare = [name for name, info in component.params.model_fields.items() if not info.description]
+    bare = [name for name, text in descriptions(component.params).items() if not text]
     see(not bare, f"no text below {', '.join(bare)}")
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
+import inspect
+import itertools
+import textwrap
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -25,9 +29,7 @@ class Params(BaseModel):
             \"\"\"Softmax temperature of both distributions.\"\"\"
     """
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -118,6 +120,27 @@ class TaskParams(Params):
 
     near_duplicates: Literal["report", "drop"] = param("report", source="ours", unsaid=True)
     """Handling of prompts that are near-duplicates of evaluated prompts: `report` counts them, `drop` removes them."""
+
+
+def descriptions(params: type[Params]) -> dict[str, str]:
+    """What each field means, by the field's name: the docstring below it; empty if there is none.
+
+    Docstrings are read from the source here, and not by pydantic's `use_attribute_docstrings`, which would parse the
+    class of every component whenever a command starts.
+    """
+    below: dict[str, str] = {}
+    for of in reversed(params.__mro__):
+        try:
+            (definition,) = ast.parse(textwrap.dedent(inspect.getsource(of))).body
+        except (OSError, TypeError):  # made without source, as `Task` makes the class of a task's parameters
+            continue
+        for node, following in itertools.pairwise([*getattr(definition, "body", ()), ast.Pass()]):
+            match node, following:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    below[name] = inspect.cleandoc(text)
+                case ast.AnnAssign(target=ast.Name(id=name)), _:
+                    below[name] = ""
+    return {name: info.description or below.get(name, "") for name, info in params.model_fields.items()}
 
 
 def source_of(params: type[Params], name: str) -> str:

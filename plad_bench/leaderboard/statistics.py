@@ -7,7 +7,8 @@ those three components; docs/statistics.md derives it and shows the measured cov
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -274,7 +275,6 @@ def moderated(m: Moments) -> Moments:
     Smyth (2004), section 6.2: the spread of the logarithms of the mean squares of all paired differences has two
     parts, one from their degrees of freedom, and one from true differences.
     """
-    from scipy.optimize import brentq
     from scipy.special import digamma, polygamma
 
     methods, free = len(m.mean), m.seeds - 1
@@ -291,7 +291,7 @@ def moderated(m: Moments) -> Moments:
     most = (methods - 1) * free
     df = float(most)
     if spread > float(polygamma(1, most / 2)):
-        df = 2 * float(brentq(lambda half: float(polygamma(1, half)) - spread, 1e-3, most / 2))
+        df = 2 * root(lambda half: float(polygamma(1, half)) - spread, 1e-3, most / 2)
     square = float(np.exp(logs.mean() + digamma(df / 2) - np.log(df / 2)))
     return replace(m, prior=Prior(square, df))
 
@@ -382,8 +382,6 @@ def gap_closed(m: Moments) -> Estimate | None:
     the teacher is worse. The interval holds every g for which the paired test does not reject
     method - start = g (teacher - start); it is bounded because the denominator differs from 0.
     """
-    from scipy.optimize import brentq
-
     gap, stderr, df = m.of(np.array([0.0, -1.0, 1.0]))
     if not (gap > 0 and p_value(gap, stderr, df) < 1 - LEVEL):
         return None
@@ -399,6 +397,31 @@ def gap_closed(m: Moments) -> Estimate | None:
         step = direction
         while excess(value + step) < 0 and abs(step) < 1e9:
             step *= 2
-        return float(brentq(excess, value, value + step)) if abs(step) < 1e9 else float(np.copysign(np.inf, step))
+        return root(excess, value, value + step) if abs(step) < 1e9 else float(np.copysign(np.inf, step))
 
     return Estimate(value, end(-1.0), end(1.0), m.seeds, BOTH if m.seeds > 1 else EXAMPLES_ONLY)
+
+
+def root(function: Callable[[float], float], one: float, other: float) -> float:
+    """A zero of a continuous function between two points at which its signs differ, to about 1e-12.
+
+    Ridders' method (1979). To import scipy.optimize would take as long as to compute a usual board.
+    """
+    at_one, at_other, found = function(one), function(other), math.nan
+    for _ in range(100):
+        middle, last = (one + other) / 2, found
+        at_middle = function(middle)
+        scale = math.sqrt(at_middle * at_middle - at_one * at_other)
+        if scale == 0:
+            return middle
+        found = middle + (middle - one) * math.copysign(at_middle / scale, at_middle * (at_one - at_other))
+        at_found = function(found)
+        if at_found == 0 or abs(found - last) < 1e-12 * max(1.0, abs(found)):
+            break
+        if at_middle * at_found < 0:
+            one, at_one, other, at_other = middle, at_middle, found, at_found
+        elif at_one * at_found < 0:
+            other, at_other = found, at_found
+        else:
+            one, at_one = found, at_found
+    return found

@@ -78,7 +78,7 @@ class Executor:
             threads=of["threads"],
             ranks=of["ranks"],
             options=Options(of["retries"], of["max_failures"], of["timeout"], limit),
-            watcher=self.listener.watcher(len(todo)),
+            watcher=self.listener.watcher(len(todo)) if todo else CellWatcher(),
             afresh=rerun == "all",
             renew=rerun == "stale",
         )

@@ -14,6 +14,7 @@ from plad_bench import LaunchOptions, Protocol
 from plad_bench.cli.main import cli
 from plad_bench.contract import machine
 from plad_bench.contract.errors import NothingSelectedError, PladBenchError, UsageError
+from plad_bench.contract.params import MethodParams, descriptions, param
 from plad_bench.contract.protocol import settings
 from plad_bench.plan import boardfile, spec
 from plad_bench.plan.chosen import choose
@@ -114,6 +115,32 @@ def test_a_mistyped_key_of_a_board_is_refused_and_one_of_its_owner_is_kept(text,
         boardfile.read(file)
     file.write_text('owner = "me"\n')
     assert boardfile.read(file).model_extra == {"owner": "me"}
+
+
+class Documented(MethodParams):
+    """With text below one of its fields, over two lines."""
+
+    size: int = 3
+    """How big
+    it is."""
+    bare: float = 0.5
+    told: str = param("", description="In the declaration.")
+    """Not this."""
+
+
+class Overriding(Documented):
+    bare: float = 0.1
+    """Now it has text."""
+    size: int = 4
+
+
+def test_a_parameter_is_described_by_the_text_below_it():
+    of = descriptions(Documented)
+    assert list(of) == ["lr", "size", "bare", "told"]
+    assert of["lr"].startswith("Peak learning rate")
+    assert (of["size"], of["bare"], of["told"]) == ("How big\nit is.", "", "In the declaration.")
+    assert {"size": "", "bare": "Now it has text."}.items() <= descriptions(Overriding).items()
+    assert descriptions(type("Made", (Documented,), {"__module__": "nowhere"})) == of
 
 
 def test_every_setting_is_an_option_and_is_described():

@@ -209,6 +209,20 @@ def test_gap_closed_is_a_ratio_with_fiellers_interval_and_blank_without_a_gap():
     assert statistics.gap_closed(statistics.moments([method, teacher, start])) is None  # a teacher that is worse
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x - 3,
+        lambda x: x**3 - 27,
+        lambda x: np.exp(-x) - np.exp(-3),
+        lambda x: np.sign(x - 3) * abs(x - 3) ** 0.3,
+    ],
+)
+def test_a_root_is_found_between_points_of_different_signs(function):
+    for one, other in ((1e-3, 500.0), (500.0, 1e-3), (3.0, 7.0), (2.0, 3.0), (1.0, 5.0)):
+        assert statistics.root(function, one, other) == pytest.approx(3.0, rel=1e-9)
+
+
 # ------------------------------------------------------------------------------------------ simulations: 600 boards
 
 
