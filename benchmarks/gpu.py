@@ -14,6 +14,7 @@ cut leaves what it has. All weights are random: the figures are of speed and mem
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 import platform
 import statistics
@@ -119,6 +120,7 @@ def loss(bench: Bench) -> None:
     """The divergence alone: 8,192 tokens, states of 4,096, 128,256 words, in bf16."""
     from plad_bench.contract.memory_policy import COPIES, GPU_SHARE, chunk_of
     from plad_bench.learn.chunked_logits import Predictions, summed
+    from plad_bench.learn.compiled import CompiledLoss
     from plad_bench.learn.objectives import token_losses
     from plad_bench.learn.teacher_cache import Whole
 
@@ -135,23 +137,36 @@ def loss(bench: Bench) -> None:
     room = memory // GPU_SHARE // (COPIES * 4 * words)
     usual = chunk_of(tokens, room, width)
 
-    def step(chunk: int) -> None:
+    usual_loss = functools.partial(token_losses, term, params)
+
+    def step(chunk: int, losses: Callable[..., Any]) -> None:
         student = Predictions(mine, heads[0], chunk, (heads[0].weight,))
         target = Whole(Predictions(theirs, heads[1], chunk))
 
         def of(part: slice, states: Any) -> Any:
-            logits, teacher, places = target.meet(part, student.head(states), labels[part])
-            return token_losses(term, logits, teacher, places, params).sum()
+            return losses(*target.meet(part, student.head(states), labels[part])).sum()
 
         (summed(of, student, chunk) / tokens).backward()
         mine.grad = heads[0].weight.grad = None
 
     print(f"{tokens:,} tokens, hidden size {width:,}, {words:,} words, bf16, gradients of states and student head.\n")
-    print("| tokens of a chunk | ms | peak memory GB |\n| --: | --: | --: |")
-    for chunk in (usual, *((16,) if bench.smoke else (512, 1024, 2048, 4096))):
-        seconds, held = bench.timed(lambda chunk=chunk: step(chunk))
+    print("| tokens of a chunk | loss | ms | peak memory GB |\n| --: | :-- | --: | --: |")
+    forms = {"compiled": usual_loss if bench.smoke else CompiledLoss(usual_loss), "not compiled": usual_loss}
+    chunks = (16,) if bench.smoke else (1024, 4096)
+    for chunk, form in ((usual, "compiled"), (usual, "not compiled"), *((chunk, "compiled") for chunk in chunks)):
+        seconds, held = bench.timed(lambda chunk=chunk, form=form: step(chunk, forms[form]))
         label = f"{chunk:,} (as a run chooses)" if chunk == usual else f"{chunk:,}"
-        print(f"| {label} | {1000 * seconds:.1f} | {held / 1e9:.1f} |", flush=True)
+        print(f"| {label} | {form} | {1000 * seconds:.1f} | {held / 1e9:.1f} |", flush=True)
+    products, _ = bench.timed(
+        lambda: [_products(mine[a : a + usual], theirs[a : a + usual], *heads) for a in range(0, tokens, usual)]
+    )
+    print(f"\nThe products of states and heads alone, forward and backward: {1000 * products:.1f} ms.")
+
+
+def _products(mine: Any, theirs: Any, own: Any, other: Any) -> None:
+    """What no loss from hidden states can do without: both logits, and the gradients of states and student's head."""
+    states, logits = mine.detach(), mine.detach() @ own.weight.detach().T
+    theirs @ other.weight.T, logits @ own.weight.detach(), logits.T @ states
 
 
 def rollouts(bench: Bench) -> None:
@@ -190,19 +205,27 @@ def rollouts(bench: Bench) -> None:
 
 def mfu(bench: Bench) -> None:
     """A whole kd update, 8B -> 1B, at 1,024 tokens: the model FLOPs it needs by the device's peak."""
+    from plad_bench.execute import outlook
+    from plad_bench.execute.stages.memory_estimate import shape_of
     from plad_bench.learn.objectives import TokenLoss
     from plad_bench.learn.sequences import Tokens, collate
+    from plad_bench.plan import resources
+    from plad_bench.plan.resources import Lengths, TrainingWork
 
     torch = bench.torch
     prompt, response = (4, 4) if bench.smoke else (512, 512)
     objective, params = bench.method("kd", ce_weight=0.0)
     student, teacher = bench.model("1b").train(), bench.model("8b", "bfloat16").eval().requires_grad_(False)  # noqa: FBT003
     module = TokenLoss(student, teacher, params)
-    optimizer = torch.optim.AdamW(student.parameters(), lr=1e-5)
+    if not bench.smoke:
+        module.compile_parts()
+    optimizer = torch.optim.AdamW(student.parameters(), lr=1e-5, fused=not bench.smoke)
     device = "CPU" if bench.smoke else torch.cuda.get_device_name(0)
     peak = next((value for name, value in PEAKS.items() if name in device), None)
     print(
-        "| sequences of a step | s | tokens/s | model TFLOP/s | MFU % | peak memory GB |\n| --: " + "| --: " * 5 + "|"
+        "| sequences of a step | s | tokens/s | model TFLOP/s | MFU % | peak memory GB | estimated s | estimated GB |\n"
+        "| --: | --: | --: | --: | --: | --: | --: | --: |",
+        flush=True,
     )
     for batch in (2,) if bench.smoke else (8, 16):
         words = student.config.vocab_size
@@ -223,7 +246,14 @@ def mfu(bench: Bench) -> None:
         flops = sum(per * forward(model, read, total) for per, model in ((3, student), (1, teacher)))
         rate = flops / seconds
         share = f"{100 * rate / peak:.1f}" if peak else "-"
-        print(f"| {batch} | {seconds:.3f} | {read / seconds:,.0f} | {rate / 1e12:.1f} | {share} | {held / 1e9:.1f} |")
+        work = TrainingWork(
+            student=shape_of(student), teacher=shape_of(teacher), teacher_logits=True, steps=1, batch=batch, bf16=True,
+            lengths=Lengths(prompt, response, prompt + response),
+        )  # fmt: skip
+        planned = resources.training(work, outlook.cpu(1) if bench.smoke else outlook.gpu(0))
+        cells = [f"{read / seconds:,.0f}", f"{rate / 1e12:.1f}", share, f"{held / 1e9:.1f}"]
+        cells += [f"{planned.seconds:.3f}", f"{planned.memory / 1e9:.1f}"]
+        print(f"| {batch} | {seconds:.3f} | {' | '.join(cells)} |", flush=True)
     print(
         "\nModel FLOPs: 2 for each parameter of the body and token read and each of the head and response token; the "
         "student three times (gradient), the teacher once. Attention's own products and the update are not counted. "
@@ -259,7 +289,14 @@ def command(part: str, given: argparse.Namespace) -> list[str]:
         ]
     if part == "steps":
         sizes = ["--count=3", "--turns=1", "--sides=loop,ours", "--steps=sft"]
-        real = ["--device=cuda", "--shape=1b", "--turns=2", "--count=6", "--new-tokens=128"]
+        real = [
+            "--device=cuda",
+            "--shape=1b",
+            "--turns=1",
+            "--count=8",
+            "--new-tokens=128",
+            "--steps=gkd,jsd,kd,sft,plad,dpo",
+        ]  # the most telling first
         beside = ["--json", str(given.out.with_suffix(".steps.json").resolve())]
         return [sys.executable, "benchmarks/peers.py", *(sizes if given.smoke else real), *beside]
     return [sys.executable, __file__, "--part", part, *(["--smoke"] if given.smoke else [])]

@@ -33,6 +33,8 @@ def ours(step: str, work: Work, count: int) -> Turn:
     params = registry.configure(method, given)
     paired = isinstance(method.objective, PairObjective)
     module, data = (pair_steps if paired else token_steps)(method, params, work, count)
+    if work.cuda:  # as in trainings of a minute and more
+        module.compile_parts()
     clock, losses = Clock(work), []
 
     def progress(done: int, steps: int, **values: float) -> None:

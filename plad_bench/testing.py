@@ -80,7 +80,7 @@ def token_loss(
         if term.advantage is not None and teacher is not None:
             logprobs = sampled_logprobs(student, teacher, labels[valid], term.sampling(settings))
             advantage = advantages(term, logprobs, valid, settings)
-        total += token_losses(term, student, teacher, labels[valid], settings, advantage).sum()
+        total += token_losses(term, settings, student, teacher, labels[valid], advantage).sum()
     return (total / valid.sum().clamp_min(1)).to(student_logits.dtype)
 
 

@@ -12,6 +12,7 @@ import inspect
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from plad_bench.contract.memory_policy import COPIES, CPU_BUDGET, CPU_CHUNK, GPU_SHARE, chunk_of
+from plad_bench.learn.compiled import CompiledLayers, CompiledLoss
 from plad_bench.learn.divergences import cross_entropy
 from plad_bench.learn.memory import is_short
 from plad_bench.learn.sequences import IGNORED, Batch
@@ -58,6 +60,19 @@ class Predictor:
         self.model, self.rows = model, rows
         self.agreed: bool | None = None
         """Whether this module's head reproduces the model's own logits; None before the comparison."""
+        self.cross_entropy: Callable[[Tensor, Tensor], Tensor] = cross_entropy
+        """(logits [n, V], labels [n]) -> -log q(label), [n]."""
+        self._layers: CompiledLayers | None = None
+
+    @property
+    def compiles(self) -> bool:
+        """Whether layers and losses are compiled."""
+        return self._layers is not None
+
+    def compile_parts(self) -> None:
+        """Compile the model's layers and the cross-entropy at the next batch."""
+        if not is_encoder_decoder(self.model):
+            self._layers, self.cross_entropy = CompiledLayers(self.model), CompiledLoss(cross_entropy)
 
     @torch.no_grad()
     def constant(self, batch: Batch) -> Predictions:
@@ -70,7 +85,8 @@ class Predictor:
         if head is None:
             logits = response_logits(self.model, batch)
             return Predictions(logits, _same, max(1, len(logits)))
-        states = response_states(self.model, batch)
+        with self._layers.on(lambda: response_states(self.model, first(batch))) if self._layers else nullcontext():
+            states = response_states(self.model, batch)
         vocabulary = vocabulary_size(self.model)
         chunk = self.rows or chunk_size(states.shape, vocabulary, states.device)
         fits = len(states) <= (self.rows or room_for_logits(vocabulary, states.device))
@@ -182,11 +198,9 @@ def vocabulary_size(model: nn.Module) -> int:
 
 def agrees(model: nn.Module, batch: Batch) -> bool:
     """Whether head and body reproduce the model's own logits and gradients for some predictions of the first row."""
-    mask = batch.valid[0].nonzero()[:PARITY_TOKENS, 0]
-    if not len(mask):
+    if not batch.valid[0].any():
         return True
-    end = batch.start + int(mask[-1]) + 1
-    few = Batch(batch.input_ids[:1, :end], batch.attention_mask[:1, :end], batch.labels[:1, :end], batch.start)
+    few = first(batch, 1, PARITY_TOKENS)
     training = model.training
     model.eval()
     try:
@@ -201,6 +215,15 @@ def agrees(model: nn.Module, batch: Batch) -> bool:
         return False
     finally:
         model.train(training)
+
+
+def first(batch: Batch, rows: int = 2, tokens: int = 0) -> Batch:
+    """The first rows of a batch; with `tokens`, up to that many tokens of the first response."""
+    end = batch.input_ids.shape[1]
+    if tokens:
+        end = batch.start + int(batch.valid[0].nonzero()[:tokens, 0][-1]) + 1
+    ids, mask, labels = (of[:rows, :end] for of in (batch.input_ids, batch.attention_mask, batch.labels))
+    return Batch(ids, mask, labels, batch.start)
 
 
 def _same_gradients(model: nn.Module, ours: Tensor, theirs: Tensor, *, exact: bool) -> bool:
@@ -256,11 +279,13 @@ def summed(function: Callable[[slice, Tensor], Tensor], predictions: Predictions
     return total
 
 
-def label_logprobs(predictions: Predictions, labels: Tensor) -> Tensor:
+def label_logprobs(
+    predictions: Predictions, labels: Tensor, loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy
+) -> Tensor:
     """Log-probability of each label, [N]. Unless all logits fit, those of a chunk are recomputed for its gradient."""
 
     def of(part: slice, states: Tensor) -> Tensor:
-        return -cross_entropy(predictions.head(states), labels[part])
+        return -loss(predictions.head(states), labels[part])
 
     states, size = predictions.states, predictions.chunk
     if len(states) <= size:

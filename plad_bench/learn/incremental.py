@@ -5,6 +5,7 @@ A reader can drop texts from its batch and, if the state allows it, take back to
 | reader | models | state | takes tokens back | prompts of several lengths |
 | :-- | :-- | :-- | :-- | :-- |
 | `Attention` | decoders whose layers attend, with sliding windows too | keys and values of every token | yes | yes |
+| `Replayed` | the same without windows, on a GPU (`learn/replayed.py`) | the same, in fixed columns | no | yes |
 | `Decoder` | encoder-decoders | the same, and the encoded prompt | no | yes |
 | `Recurrent` | recurrent and convolutional layers, alone or among others | transformers' own cache | no | no |
 | `Rereading` | models with a cache of their own kind | none: each text is read again for each token | no | no |
@@ -31,6 +32,8 @@ class Reader(ABC):
 
     takes_back = False
     """Whether `keep` can take tokens back; a reader that cannot is given one token at a time."""
+    drops = True
+    """Whether `drop` can remove texts from the batch."""
     pads = True
     """Whether the prompts of a batch may differ in length."""
 
@@ -184,12 +187,24 @@ class _Layer(DynamicLayer):
     def __init__(self, room: int) -> None:
         super().__init__()
         self.room, self.end = room, 0
+        self.column: Tensor | None = None
+        """The column that the next token is written to, [1], if all columns are attended to, some of them masked."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Append keys and values [B, H, N, D], and return all, [B, H, T, D]."""
+        """Append keys and values [B, H, N, D], and return all, [B, H, T, D].
+
+        Under autocast they are kept as attention reads them: rotary positions widen keys to float32.
+        """
+        kind = key_states.device.type
+        if torch.is_autocast_enabled(kind):
+            key_states, value_states = (s.to(torch.get_autocast_dtype(kind)) for s in (key_states, value_states))
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             self.stores = [s.new_zeros(*s.shape[:2], self.room, s.shape[3]) for s in (key_states, value_states)]
+        if self.column is not None:
+            for store, states in zip(self.stores, (key_states, value_states), strict=True):
+                store.index_copy_(2, self.column, states)
+            return self.stores[0], self.stores[1]
         begin, self.end = self.end, self.end + key_states.shape[2]
         for store, states in zip(self.stores, (key_states, value_states), strict=True):
             store[:, :, begin : self.end] = states

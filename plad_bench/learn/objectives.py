@@ -6,7 +6,8 @@ over micro-batches and ranks does not depend on their number. No logits are comp
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from transformers import PreTrainedModel
 from plad_bench.contract.errors import StageError
 from plad_bench.contract.objectives import PairBatch, PairObjective, Sampling, Term, Trace
 from plad_bench.learn.chunked_logits import Predictor, label_logprobs, parts, summed
+from plad_bench.learn.compiled import CompiledLoss
 from plad_bench.learn.divergences import cross_entropy, log_mixture, soften
 from plad_bench.learn.sequences import Batch
 from plad_bench.learn.teacher_cache import Aligned, Events, Whole, aligned
@@ -24,23 +26,23 @@ from plad_bench.learn.teacher_cache import Aligned, Events, Whole, aligned
 def sequence_logprobs(predictor: Predictor, batch: Batch) -> tuple[Tensor, Tensor]:
     """Summed log-probability of each response, [B], and its number of tokens, [B]."""
     labels = batch.labels[:, batch.start :][batch.valid]
-    tokens = label_logprobs(predictor(batch), labels)
+    tokens = label_logprobs(predictor(batch), labels, predictor.cross_entropy)
     rows = batch.valid.nonzero()[:, 0]
     sums = torch.zeros(len(batch.labels), device=tokens.device, dtype=tokens.dtype).index_add(0, rows, tokens)
     return sums, batch.valid.sum(1)
 
 
 def token_losses(  # noqa: PLR0917  a loss's own arguments
-    term: Term, student: Tensor, teacher: Tensor | None, labels: Tensor, params: Any, advantage: Tensor | None = None
+    term: Term, params: Any, student: Tensor, teacher: Tensor | None, labels: Tensor, advantage: Tensor | None = None
 ) -> Tensor:
     """The contribution of each of N response tokens to a term's average, [N].
 
     Args:
         term: the term.
+        params: the method's parameters.
         student: logits of the N tokens, row by row, [N, V].
         teacher: the teacher's logits, or None if the objective needs none.
         labels: the tokens, [N].
-        params: the method's parameters.
         advantage: factor of -log q of each token in a policy gradient, [N].
 
     """
@@ -90,6 +92,7 @@ class TokenLoss(nn.Module):
         super().__init__()
         self.student = student
         self.params = params  # a schedule may replace them at every step
+        self._compiled: tuple[Any, dict[Term, CompiledLoss]] = (params, {})
         # Hidden from nn.Module, so that the teacher is not trained, moved, saved or put in train mode with the student.
         self._read = (Predictor(student, rows), None if teacher is None else Predictor(teacher, rows))
 
@@ -117,15 +120,26 @@ class TokenLoss(nn.Module):
                 logprobs.append(sampled_logprobs(logits, teacher, places, sampling))
             return advantages(term, torch.cat(logprobs, 1), batch.valid, self.params)
 
-        gain = None if term.advantage is None else advantage()
+        gain, losses = None if term.advantage is None else advantage(), self._losses(term)
 
         def loss(part: slice, states: Tensor) -> Tensor:
-            logits, teacher, places = both(part, states)
-            of_part = None if gain is None else gain[part]
-            return token_losses(term, logits, teacher, places, self.params, of_part).sum()
+            return losses(*both(part, states), None if gain is None else gain[part]).sum()
 
         report = {} if gain is None else {"advantage": float(gain.sum()) / total}
         return summed(loss, student, size) / total, report
+
+    def compile_parts(self) -> None:
+        """Compile the models' layers and the terms' losses at the next batch."""
+        for read in filter(None, self._read):
+            read.compile_parts()
+
+    def _losses(self, term: Term) -> Callable[..., Tensor]:
+        """`token_losses` of a term; it is never compiled for parameters that a schedule has changed."""
+        params, known = self._compiled
+        losses = functools.partial(token_losses, term, self.params)
+        if params is not self.params or not self._read[0].compiles:
+            return losses
+        return known.setdefault(term, CompiledLoss(losses))
 
     @property
     def teacher(self) -> nn.Module | None:
@@ -152,6 +166,10 @@ class PairLoss(nn.Module):
         self.objective = objective
         self.params = params
         self._read = Predictor(student, rows)
+
+    def compile_parts(self) -> None:
+        """Compile the model's layers and the log-probabilities of its logits at the next batch."""
+        self._read.compile_parts()
 
     def forward(self, batch: Batch, scores: Mapping[str, Tensor], total: int) -> tuple[Tensor, dict[str, float]]:
         """The loss of B pairs divided by `total`, and values to log.

@@ -25,6 +25,7 @@ from plad_bench.learn.generation import check_room
 from plad_bench.learn.incremental import Reader, reader
 from plad_bench.learn.memory import fit, slices
 from plad_bench.learn.models import encoder, end_tokens
+from plad_bench.learn.replayed import Replayed, replays
 from plad_bench.learn.seeds import derive
 
 _LOOK_EVERY = 16
@@ -156,10 +157,13 @@ class Rollouts:
 
     def _readers(self, sampling: Sampling) -> list[Reader]:
         """The student and, if the sampling uses it, the teacher."""
-        readers = [reader(self.student, sampling.temperature, len(self.tokenizer))]
+        models: list[tuple[PreTrainedModel, tuple[int, int] | None]] = [(self.student, None)]
         if self.teacher is not None and (sampling.teacher_mix or sampling.verify_top_k):
-            readers.append(reader(self.teacher, sampling.temperature, len(self.tokenizer), self.ends))
-        return readers
+            models.append((self.teacher, self.ends))
+        words = len(self.tokenizer)
+        if not sampling.verify_top_k and all(replays(model) for model, _ in models):
+            return [Replayed(model, sampling.temperature, words, ends) for model, ends in models]
+        return [reader(model, sampling.temperature, words, ends) for model, ends in models]
 
     def _noise(self, step: int, example: str) -> Tensor:
         """Two numbers in [0, 1) per position: for the student's proposal, and for the teacher's replacement."""
@@ -175,6 +179,7 @@ class Rollouts:
         texts = _Texts(noise, self._ends, traced)
         draft = sampling.draft if sampling.verify_top_k and all(one.takes_back for one in readers) else 1
         look = 1 if draft > 1 or noise.device.type == "cpu" else _LOOK_EVERY
+        share = 0 if draft > 1 else _LEAVE if all(one.drops for one in readers) else 1
         scored = torch.zeros((), dtype=torch.long, device=noise.device)
         for turn in itertools.count(1):
             size = min(draft, self.max_new_tokens - texts.longest)
@@ -183,7 +188,7 @@ class Rollouts:
             texts.add(*_block(readers, texts.numbers(size), sampling, traced=bool(traced)))
             if turn % look and texts.longest < self.max_new_tokens:
                 continue
-            staying = texts.leave(share=0 if draft > 1 else _LEAVE)
+            staying = texts.leave(share)
             if not texts.rows:
                 break
             if staying is not None:

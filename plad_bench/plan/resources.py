@@ -195,6 +195,8 @@ class Work:
     """Peak memory in bytes, with all sequences of a batch at once."""
     seconds: float
     """Estimated seconds; 0 if the speed of the device is unknown."""
+    operations: float = 0
+    """Floating-point operations of a training."""
     disk: float = 0
     """Size of its artifact in bytes."""
     micro_batch: int = 0
@@ -273,6 +275,7 @@ def _training(work: TrainingWork, device: Device) -> Work:
     return Work(
         memory=needed,
         seconds=seconds,
+        operations=flops,
         disk=4 * work.student.count,
         micro_batch=size if size < work.batch else 0,
         checkpointing=checkpointing,

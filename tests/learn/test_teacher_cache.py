@@ -81,7 +81,7 @@ def logits(dtype=torch.float64, vocabulary=12, rows=6, spread=3.0):
 def evaluate(name, student, teacher, labels, **params):
     settings = tiny.registry().configure(METHODS[name], params)
     terms = METHODS[name].objective.active(settings)
-    return sum(token_losses(term, student, teacher, labels, settings) for term in terms)
+    return sum(token_losses(term, settings, student, teacher, labels) for term in terms)
 
 
 # ------------------------------------------------------------------------------------------------------------ the loss

@@ -58,7 +58,7 @@ def test_a_loss_compares_after_each_models_own_prompt_and_takes_both_ends_for_on
         logits.append(model(ids).logits[0, len(tokens.prompt) - 1 : -1])
     mine, theirs = logits
     theirs[:, [1, 2]] = theirs[:, [2, 1]]
-    expected = objectives.token_losses(term, mine, theirs, torch.tensor(response), params).mean()
+    expected = objectives.token_losses(term, params, mine, theirs, torch.tensor(response)).mean()
     assert found.item() == pytest.approx(expected.item(), rel=1e-4)
 
 

@@ -17,23 +17,26 @@ if TYPE_CHECKING:
     from plad_bench.learn.steps import PairSteps, TokenSteps
 
 
-def choose(context: Context, model: Any, teacher: Any, data: TokenSteps | PairSteps) -> None:
+def choose(context: Context, model: Any, teacher: Any, data: TokenSteps | PairSteps) -> float:
     """Limit the stage's memory policy to what the estimate says fits, and note what was chosen and why.
 
     Nothing changes if the whole batch fits, if the memory or the shape of the model is unknown, or if the policy has
     limits already.
+
+    Returns:
+        The floating-point operations of the training; 0 if its number of steps or the shape of the model is unknown.
     """
     from plad_bench.learn import models
     from plad_bench.learn.steps import PairSteps
 
     policy, device, student = context.memory_policy, device_of(context.device), shape_of(model)
     sizes = _sizes(data, context.spec.get("max_new_tokens", 0))
-    if student is None or not sizes or not device.memory or policy.micro_batch or policy.checkpointing:
-        return
+    if student is None or not sizes:
+        return 0.0
     each, spec = 2 if isinstance(data, PairSteps) else 1, context.spec
     work = TrainingWork(
         student=student,
-        steps=1,
+        steps=spec.get("steps", 0),
         batch=each * -(-spec["batch"] // context.ranks),
         lengths=Lengths.of(sizes, each * spec["batch"]),
         bf16=spec["precision"] == "bf16",
@@ -44,6 +47,8 @@ def choose(context: Context, model: Any, teacher: Any, data: TokenSteps | PairSt
         teacher_logits=bool(getattr(context.chosen("method").component.objective, "teacher_logits", False)),
     )
     found = resources.training(work, device)
+    if not device.memory or policy.micro_batch or policy.checkpointing:
+        return found.operations
     policy.micro_batch = max(1, found.micro_batch // each) if found.micro_batch else 0
     policy.checkpointing = found.checkpointing
     if policy.checkpointing:
@@ -55,6 +60,7 @@ def choose(context: Context, model: Any, teacher: Any, data: TokenSteps | PairSt
             "micro_batch": policy.micro_batch,
             "checkpointing": policy.checkpointing,
         }
+    return found.operations
 
 
 def device_of(name: str) -> Device:

@@ -42,7 +42,7 @@ def run(context: Context) -> None:
 
 def _train(context: Context) -> None:
     from plad_bench.execute.stages import memory_estimate
-    from plad_bench.learn import adapters, models, sequences, training
+    from plad_bench.learn import adapters, compiled, models, sequences, training
 
     spec, length = context.spec, _length(context)
     method = context.chosen("method")
@@ -64,7 +64,9 @@ def _train(context: Context) -> None:
     module, data = make(context, model, method, Corpus(prompts, encoded, encoder), order)
     selection = _selection(context, model, tokenizer, encoder, data) if "select" in spec else None
     points = _points(context, model)
-    memory_estimate.choose(context, model, getattr(module, "teacher", None), data)
+    operations = memory_estimate.choose(context, model, getattr(module, "teacher", None), data)
+    if compiled.worth(operations, model.device):
+        module.compile_parts()
     context.usage.loaded()
     result = training.train(
         module,
