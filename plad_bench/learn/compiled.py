@@ -1,11 +1,11 @@
-"""Compiles what a long training on a GPU repeats: the layers of its models, and its loss over logits.
+"""Compiles the parts of a long training on a GPU that every step repeats: its models' layers and its loss.
 
-Uncompiled, a divergence and its gradient take some fifteen operations that each read and write all logits, and between
-two products of a layer's weights there are as many that read and write its states. Compiled, they are a few kernels.
-Compiling takes some ten seconds, so that only trainings of a minute and more gain.
+A divergence and its gradient take some fifteen operations, each of which reads and writes all logits, and a layer has as
+many operations between its matrix products, each of which reads and writes all hidden states. The compiler makes a few
+kernels of them. Compiling takes some ten seconds, so short trainings do without.
 
-What is compiled is compared with the original on a few rows of the first batch, in value and gradient, and left as it
-was if they differ by more than rounding, or if the machine cannot compile.
+A compiled part is compared with the original on a few rows of the first batch, in values and gradients. If they differ by
+more than rounding, or the machine cannot compile, a warning says so and the original is used.
 """
 
 from __future__ import annotations

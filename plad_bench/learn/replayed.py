@@ -1,8 +1,8 @@
-"""Reads texts token by token with a recorded CUDA graph: a GPU then waits for its memory, not for Python.
+"""Reads texts token by token on a GPU by replaying a CUDA graph.
 
-An ordinary pass over one token launches some 20 kernels per layer, each of which takes the host longer than the GPU.
-The graph launches all of them at once. It needs tensors whose shapes and places do not change, so a token attends to
-all columns of the keys and values, with those that are not written yet masked, and no text leaves the batch.
+A pass over one token launches some 20 kernels per layer, and launching most of them takes longer than running them. A CUDA
+graph launches all of them at once. Its tensors must keep their shapes and addresses: a token attends to all allocated
+columns of keys and values, with unwritten ones masked, and finished texts stay in the batch.
 """
 
 from __future__ import annotations
