@@ -1,11 +1,11 @@
 """Compiles the parts of a long training on a GPU that every step repeats: its models' layers and its loss.
 
-A divergence and its gradient take some fifteen operations, each of which reads and writes all logits, and a layer has as
-many operations between its matrix products, each of which reads and writes all hidden states. The compiler makes a few
-kernels of them. Compiling takes some ten seconds, so short trainings do without.
+A divergence and its gradient take some fifteen operations, each of which reads and writes all logits, and a layer has
+as many operations between its matrix products, each of which reads and writes all hidden states. The compiler makes a
+few kernels of them. Compiling takes some ten seconds, so short trainings do without.
 
-A compiled part is compared with the original on a few rows of the first batch, in values and gradients. If they differ by
-more than rounding, or the machine cannot compile, a warning says so and the original is used.
+A compiled part is compared with the original on a few rows of the first batch, in values and gradients. If they differ
+by more than rounding, or the machine cannot compile, a warning says so and the original is used.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Reads texts token by token on a GPU by replaying a CUDA graph.
 
-A pass over one token launches some 20 kernels per layer, and launching most of them takes longer than running them. A CUDA
-graph launches all of them at once. Its tensors must keep their shapes and addresses: a token attends to all allocated
-columns of keys and values, with unwritten ones masked, and finished texts stay in the batch.
+A pass over one token launches some 20 kernels per layer, and launching most of them takes longer than running them. A
+CUDA graph launches all of them at once. Its tensors must keep their shapes and addresses: a token attends to all
+allocated columns of keys and values, with unwritten ones masked, and finished texts stay in the batch.
 """
 
 from __future__ import annotations

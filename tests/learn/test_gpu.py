@@ -16,7 +16,7 @@ import torch
 from plad_bench import LaunchOptions, Sampling
 from plad_bench.contract.errors import MissingError
 from plad_bench.execute import energy
-from plad_bench.learn import generation, models, objectives, training
+from plad_bench.learn import compiled, generation, models, objectives, training
 from plad_bench.learn.chunked_logits import Predictor, label_logprobs
 from plad_bench.learn.rollouts import Rollouts
 from plad_bench.learn.sequences import Tokens, collate
@@ -107,13 +107,15 @@ def test_the_benchmark_runs_from_end_to_end_but_for_the_device(tmp_path):
 # ---------------------------------------------------------------------------------------------------------- with one
 
 
-def kd_step(device, *, bf16, rows=0, checkpointed=False):
+def kd_step(device, *, bf16, rows=0, checkpointed=False, compiles=False):
     """Loss and gradients of a kd step, in float32 on the CPU."""
     student, teacher = tiny.llama(1).to(device), tiny.llama(2).to(device)
     if checkpointed:
         models.checkpoint(student)
     kd = tiny.registry().get("method", "kd")
     module = objectives.TokenLoss(student, teacher, tiny.registry().configure(kd, {}), rows=rows).train()
+    if compiles:
+        module.compile_parts()
     with torch.autocast(device, torch.bfloat16, enabled=bf16):
         loss, _ = module(kd.objective.terms[0], collate(SEQUENCES, 2, device), 9)
     loss.backward()
@@ -146,6 +148,15 @@ def test_chunked_is_dense():
     with torch.no_grad():
         found = [label_logprobs(Predictor(tiny.llama(1).cuda(), rows)(batch), labels) for rows in (0, 2)]
     torch.testing.assert_close(*found, rtol=1e-3, atol=1e-4)
+
+
+@CUDA
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore")  # of the compiler
+def test_compiled_is_not_compiled_but_for_rounding(caplog):
+    (loss, found), (expected, exact) = (kd_step("cuda", bf16=False, rows=2, compiles=c) for c in (True, False))
+    assert not [r for r in caplog.records if r.name == compiled.__name__]
+    torch.testing.assert_close((loss, found), (expected, exact), rtol=1e-3, atol=1e-5)
 
 
 @CUDA
