@@ -11,6 +11,7 @@ from plad_bench.cli.progress import limits
 from plad_bench.contract import machine
 from plad_bench.contract.memory_policy import MemoryPolicy
 from plad_bench.execute.stages import memory_estimate
+from plad_bench.learn import compiled, objectives
 from plad_bench.plan import resources
 from plad_bench.plan.resources import Device
 
@@ -72,10 +73,24 @@ def test_what_cannot_fit_is_tried_one_sequence_at_a_time(world, room):
 
 
 def test_limits_that_were_given_stay(world, room):
-    seen = room(2)
+    room(2)
     world.train("sft", micro_batch=5)
     assert world.last.memory_policy == MemoryPolicy(5)
-    assert not seen
+    assert "memory" not in world.last.notes
+
+
+def test_a_long_training_on_a_gpu_compiles_its_parts(world, room, monkeypatch):
+    room(6)
+    given, asked = [], []
+    monkeypatch.setattr(compiled, "worth", lambda operations, device: given.append((operations, device.type)) or True)
+    monkeypatch.setattr(objectives.TokenLoss, "compile_parts", lambda module: asked.append(type(module).__name__))
+    monkeypatch.setattr(objectives.PairLoss, "compile_parts", lambda module: asked.append(type(module).__name__))
+    for steps in (2, 4):
+        world.train("kd", steps=steps, name=str(steps))
+    world.train("plad")
+    assert asked == ["TokenLoss", "TokenLoss", "PairLoss"]
+    assert [device for _, device in given] == ["cpu"] * 3
+    assert given[1][0] == 2 * given[0][0] > 0
 
 
 def test_the_head_of_a_teacher_whose_states_were_precomputed_counts(world, room):
