@@ -40,6 +40,10 @@ FITS = {
     "fine-tuning of a base teacher, `qwen-7b` (LoRA)": (QWEN.replace("-instruct", ""), "teacher: train"),
 }
 """Row of the table -> command and stage."""
+SHARDED = "plad-bench plan --methods seqkd,plad,gkd --student qwen-7b --teacher qwen-7b-instruct --on H100"
+RANKS = {"1": "", "4": " --ranks 4", "2 that share it": " --ranks 2 --shard", "4 that share it": " --ranks 4 --shard"}
+RANKS["8 that share it"] = " --ranks 8 --shard"
+"""Row of the table of GPUs -> options."""
 
 
 def pages() -> dict[Path, str]:
@@ -48,6 +52,7 @@ def pages() -> dict[Path, str]:
         return {
             DOCS / "recipes.md": with_table("recipes.md", "estimates", _blocks(), by="estimates"),
             DOCS / "own-data.md": with_table("own-data.md", "fits", _fits(), by="estimates"),
+            DOCS / "clusters.md": with_table("clusters.md", "shards", _shards(), by="estimates"),
         }
 
 
@@ -96,6 +101,14 @@ def _fits() -> str:
         small, large = (_work(f"{command} --on {gpu}", stage) for gpu in ("4090", "A100"))
         rows.append([name, f"{small['memory'] / 1e9:.1f} GB", _fit(small), _fit(large)])
     return table(["stage", "peak at once", "in 24 GB (`--on 4090`)", "in 80 GB (`--on A100`)"], rows)
+
+
+def _shards() -> str:
+    rows = []
+    for name, options in RANKS.items():
+        works = [_work(SHARDED + options, f"{method}: train") for method in ("seqkd", "plad", "gkd")]
+        rows.append([name, *(f"{work['memory'] / 1e9:.0f} GB, {_fit(work)}" for work in works)])
+    return table(["GPUs", "`sft`, `seqkd`", "`plad`", "`gkd`, teacher in memory"], rows)
 
 
 def _work(command: str, stage: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Run by torchrun in tests/learn/test_ranks.py: each rank trains its part, and the first writes what came of it.
+"""Run by torchrun in test_ranks.py and test_sharding.py: each rank trains its part, and the first writes the results.
 
 torchrun --nproc_per_node N tests/in_ranks.py DIRECTORY CASE...
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +18,16 @@ import torch
 from torch import distributed
 
 from plad_bench.contract.memory_policy import MemoryPolicy
-from plad_bench.learn import ranks, training
+from plad_bench.learn import adapters, models, ranks, sharding, training
 from plad_bench.learn.length import StepCount
 from plad_bench.learn.objectives import PairLoss, TokenLoss
 from plad_bench.learn.rollouts import Rollouts
 from plad_bench.learn.sequences import Order, Tokens, collate
 from plad_bench.learn.steps import TokenSteps
 
+HERE = Path(__file__)
+OFTEN = {"SAVE_EVERY": 4, "PARTS": 2, "LOG_EVERY": 1}
+"""For a training of six steps: save the fourth one, and note every loss."""
 STEPS, BATCH = 3, 7
 SEQUENCES = [  # ragged: seven do not divide by two or three, and their lengths differ
     [Tokens([0, 5 + i, 6], [(7 * i + j) % 290 + 5 for j in range(1 + (3 * i) % 6)] + [1])] for i in range(9)
@@ -30,7 +35,7 @@ SEQUENCES = [  # ragged: seven do not divide by two or three, and their lengths 
 METHODS = {name: found[0].component for name, found in tiny.registry().components("method").items()}
 
 
-def steps(name, student, cost):
+def steps(name, student, cost, copy=None):
     """The module and the steps of a token method, its fixed text being SEQUENCES."""
     method = METHODS[name]
     params = tiny.registry().configure(method, {})
@@ -38,6 +43,7 @@ def steps(name, student, cost):
     module = TokenLoss(student, teacher, params)
     texts = method.objective.texts(params)
     prompts = [several[0].prompt for several in SEQUENCES]
+    rollouts = Rollouts(copy or student, teacher, tiny.tokenizer(), max_new_tokens=5, seed=0, cost=cost)
     made = TokenSteps(
         method.objective,
         params,
@@ -46,7 +52,7 @@ def steps(name, student, cost):
         prompts=prompts,
         fixed=dict.fromkeys(texts, SEQUENCES),
         order=Order([len(p) for p in prompts], BATCH, 0),
-        rollouts=Rollouts(student, teacher, tiny.tokenizer(), max_new_tokens=5, seed=0, cost=cost),
+        rollouts=sharding.ShardedSampler(rollouts, copy, student) if copy else rollouts,
         validation=[several[0] for several in SEQUENCES],
         cost=cost,
         seed=0,
@@ -112,6 +118,81 @@ def full(data):
         return replace(step, micro_batches=micro)
 
     data.at = short
+
+
+def start(directory, count, cases):
+    """Compute some cases in a number of ranks; each result lies in a file of its own."""
+    several = ["-m", "torch.distributed.run", "--nproc_per_node", str(count)] if count > 1 else []
+    found = subprocess.run(
+        [sys.executable, *several, str(HERE), str(directory), *cases],
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path])},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert found.returncode == 0, found.stderr[-3000:]
+
+
+def result(directory, case, count):
+    """What `start` computed."""
+    return json.loads((directory / f"{case.replace(':', '-')}-{count}.json").read_text())
+
+
+class StoppedError(Exception):
+    """Stands for a kill."""
+
+
+def sharded(name, how, directory):
+    """Train a student that several ranks divide among them, and return weights and curve.
+
+    `how` lists what is special: a micro-batch, gpt2, untied, bf16, checkpointing, lora. `until-4` stops a training of
+    six steps after its checkpoint of step 4, and `from-N` goes on with the checkpoint that N ranks wrote.
+    """
+    how = how.split(",")
+    size = next((int(one) for one in how if one.isdecimal()), 0)
+    sizes = {"num_hidden_layers": 2, "tie_word_embeddings": "untied" not in how}
+    student, cost = tiny.gpt2(1) if "gpt2" in how else tiny.llama(1, **sizes), {}
+    copy = tiny.llama(0, **sizes) if ranks.count() > 1 else None
+    if "lora" in how:
+        adapters.adapt(student, 2, 0)
+    start = {key: value.tolist() for key, value in student.state_dict().items()}
+    if "checkpointing" in how:
+        models.checkpoint(student)
+    pair = hasattr(METHODS[name].objective, "reference")
+    module, data = pairs(name, student) if pair else steps(name, student, cost, copy)
+    file = directory / f"{name}-until-4-{ranks.count()}.pt"
+    if origin := next((one for one in how if one.startswith("from")), ""):
+        file = directory / f"{name}-{origin}-in-{ranks.count()}.pt"
+        if not ranks.rank():
+            shutil.copy(directory / f"{name}-until-4-{origin.removeprefix('from-')}.pt", file)
+        ranks.gather([])  # the others wait for the file
+
+    def progress(step, total, **values):
+        if "until-4" in how and step == 5:
+            raise StoppedError
+
+    curve = []
+    try:
+        made = training.train(
+            module,
+            data,
+            length=StepCount(6 if origin or "until-4" in how or "six" in how else STEPS),
+            lr=1e-2,
+            seed=0,
+            precision="bf16" if "bf16" in how else "float32",
+            device="cpu",
+            checkpoint=file,
+            progress=progress,
+            memory_policy=MemoryPolicy(size),
+            shard=ranks.count() > 1,
+        )
+        curve = made.curve
+    except StoppedError:
+        assert "until-4" in how
+    weights = {key: ranks.whole(value).tolist() for key, value in student.state_dict().items()}
+    parts = sum(p.to_local().numel() if hasattr(p, "to_local") else p.numel() for p in student.parameters())
+    return {"start": start, "weights": weights, "curve": curve, "parts": parts, "cost": cost}
 
 
 def trained(name, how, directory):
@@ -181,7 +262,11 @@ def main(directory, cases):
         distributed.init_process_group("gloo")
     for case in cases:
         name, how = case.split(":")
-        found = wrapped(name, how) if how in {"ddp", "fsdp"} else trained(name, how, directory)
+        if how.startswith("sharded"):
+            vars(training).update(OFTEN)
+            found = sharded(name, how.removeprefix("sharded"), directory)
+        else:
+            found = wrapped(name, how) if how in {"ddp", "fsdp"} else trained(name, how, directory)
         if ranks.rank() == 0:
             (directory / f"{name}-{how}-{ranks.count()}.json").write_text(json.dumps(found))
     if distributed.is_initialized():

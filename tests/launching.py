@@ -22,18 +22,18 @@ def training(**spec):
     return Stage("sft-init", "train", {**usual, **spec}, INPUTS, job, owner="SFT initialisation")
 
 
-def stocked(world, directory):
-    """A store that has the data and a model."""
+def stocked(world, directory, stages=INPUTS):
+    """A store that has the data and a model, or other artifacts of the world."""
     made = Store(directory / "store")
     made.prepare()
-    for role, stage in INPUTS.items():
+    for role, stage in stages.items():
         staging = made.stage_directory(stage.key)
         shutil.copytree(world.inputs[role].path, staging, dirs_exist_ok=True)
         made.commit(staging, stage.document, stage.key, {"counts": {}, "cost": {}})
     return made
 
 
-def run(store, stage, *, session=None, ranks=2, watcher=None, plugins=(), **options):
+def run(store, stage, *, session=None, ranks=2, shard=False, watcher=None, plugins=(), **options):
     """The engine, after it has made a stage: by default in two slots of this machine."""
     opened = session or (lambda: local.LocalSession(LaunchOptions(workers=2, threads=1, gpus=(), store=store.root)))
     engine = Engine(
@@ -45,6 +45,7 @@ def run(store, stage, *, session=None, ranks=2, watcher=None, plugins=(), **opti
         options=Options(**options),
         watcher=watcher or Watcher(),
         ranks=ranks,
+        shard=shard,
     )
     engine.run([[stage]], lambda: None)
     return engine

@@ -86,6 +86,12 @@ def execution_options(function: Callable[..., Any]) -> Callable[..., Any]:
             help="Number of processes per training, each in its own slot (a GPU or a CPU slot).",
         ),
         click.option(
+            "--shard",
+            is_flag=True,
+            help="Divide a trained model, its gradients and its optimiser state among the --ranks (FSDP), for models "
+            "that do not fit one GPU.",
+        ),
+        click.option(
             "--retries",
             type=click.IntRange(0),
             default=1,

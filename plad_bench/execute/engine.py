@@ -101,6 +101,8 @@ class Engine:
     watcher: Watcher = field(default_factory=Watcher)
     ranks: int = 1
     """Slots of a training, with one process in each."""
+    shard: bool = False
+    """Whether these processes divide the trained model among them."""
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
     _attempts: dict[str, int] = field(default_factory=dict)
@@ -226,6 +228,7 @@ class Engine:
             "device": session.device,
             "threads": self.threads,
             "ranks": len(slots),
+            "shard": self.shard and len(slots) > 1,
             "rendezvous_file": str(job.with_suffix(f".{secrets.token_hex(4)}.rendezvous")),
             "commits": hub.pins(),
             "spent": str(self.spent_file),

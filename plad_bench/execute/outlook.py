@@ -63,7 +63,16 @@ class Outlook:
 
 
 @gc_pause.paused()
-def outlook(cells: Sequence[Cell], store: Store, data: Mapping[str, Prepared], device: Device, slots: int) -> Outlook:
+def outlook(  # noqa: PLR0917  what a run knows
+    cells: Sequence[Cell],
+    store: Store,
+    data: Mapping[str, Prepared],
+    device: Device,
+    slots: int,
+    ranks: int = 1,
+    *,
+    shard: bool = False,
+) -> Outlook:
     """The resources that cells need.
 
     Args:
@@ -71,9 +80,11 @@ def outlook(cells: Sequence[Cell], store: Store, data: Mapping[str, Prepared], d
         store: its artifacts are not computed again.
         data: task label -> data that was read.
         device: the device of each stage.
-        slots: number of concurrent stages.
+        slots: number of concurrent stages of one process each.
+        ranks: processes, and slots, of a training.
+        shard: whether these share the trained model.
     """
-    reader = _Reader(store, data, device)
+    reader = _Reader(store, data, device, ranks, shard=shard)
     found: dict[str, list[Work]] = {}
     stages = {s.key: (cell, s) for cell in cells for s in cell.stages}
     waiting = store.missing(stages)
@@ -87,7 +98,7 @@ def outlook(cells: Sequence[Cell], store: Store, data: Mapping[str, Prepared], d
     every = [work for several in found.values() for work in several]
     return Outlook(
         parts=parts,
-        seconds=sum(work.seconds + START_UP for work in every) / slots if device.flops else 0.0,
+        seconds=sum((work.seconds + START_UP) * work.ranks for work in every) / slots if device.flops else 0.0,
         disk=sum(work.disk for work in every),
         device=device,
         assumed=tuple(dict.fromkeys(reader.assumed)),
@@ -107,8 +118,9 @@ def _name(cell: Cell, stage: Stage) -> str:
 class _Reader:
     """Reads shapes and lengths, each once."""
 
-    def __init__(self, store: Store, data: Mapping[str, Prepared], device: Device) -> None:
+    def __init__(self, store: Store, data: Mapping[str, Prepared], device: Device, ranks: int, *, shard: bool) -> None:
         self._prompts, self._store, self._device = Prompts(store, data), store, device
+        self._ranks, self._shard = ranks, shard
         self._data = data
         self._lengths: dict[tuple[str, str, int], Lengths] = {}
         self.assumed: list[str] = []
@@ -155,7 +167,7 @@ class _Reader:
         work = TrainingWork(
             student=student,
             steps=steps,
-            batch=pairs * spec["batch"],
+            batch=pairs * -(-spec["batch"] // self._ranks),
             lengths=lengths,
             bf16=spec["precision"] == "bf16",
             lora=spec.get("lora", 0),
@@ -164,10 +176,13 @@ class _Reader:
             teacher_logits=live is not None or bool(signals),
             dense=self._shape(cell, dense) if dense is not None else None,
             sampled=spec.get("max_new_tokens", 0),
+            ranks=self._ranks,
+            sharded=self._shard,
+            selects="select" in spec,
         )
         found = resources.training(work, self._device)
         models = 1 + len(spec.get("evaluate_at", ()))
-        found = replace(found, seconds=seconds or found.seconds, disk=models * found.disk)
+        found = replace(found, seconds=seconds / self._ranks or found.seconds, disk=models * found.disk)
         if select := spec.get("select"):
             once = resources.generation(
                 student, select["prompts"], lengths, select["max_new_tokens"], self._device, bf16=work.bf16
@@ -304,7 +319,10 @@ def lines(found: Outlook) -> Iterator[str]:
     for part in found.parts:
         work = part.work
         seconds = f", {_time(work.seconds)} each" if work.seconds else ""
-        yield f"  {part.name} ({part.count}): {_size(work.memory)} of memory at the peak{_how(work)}{seconds}"
+        each = f" of each of {work.ranks} {kind}s" if work.ranks > 1 and found.device.gpu else ""
+        shared = " that share the model" if work.sharded else ""
+        peak = f"{_size(work.memory)} of memory at the peak{each}{shared}"
+        yield f"  {part.name} ({part.count}): {peak}{_how(work)}{seconds}"
     whole = f"{_time(found.seconds)} in all" if found.seconds else "time unknown on this device"
     yield f"  {whole}, {_size(found.disk)} of disk for models and teacher log-probabilities"
     yield from (f"  {line}" for line in found.pruned)

@@ -73,6 +73,7 @@ class Run:
         open_session: Callable[[], LauncherSession],
         threads: int,
         ranks: int = 1,
+        shard: bool = False,
         options: Options,
         watcher: CellWatcher,
         afresh: bool,
@@ -108,6 +109,7 @@ class Run:
             options,
             _Both(state, watcher, self.registry, accounts),
             ranks,
+            shard,
         )
         pending = list(todo)
         goals = {cell.id: recording.needed(self.board / "cells", cell, self.store.find) for cell in todo}

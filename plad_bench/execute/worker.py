@@ -69,6 +69,8 @@ class Context:
     """The rank of this process. Only the first writes and reports."""
     ranks: int = 1
     """The number of processes that share the stage."""
+    shard: bool = False
+    """Whether they divide the trained model among them."""
     rendezvous_file: Path | None = None
     """The file by which ranks connect."""
     _last: float = 0.0
@@ -169,6 +171,7 @@ def _compute(job: Mapping[str, Any], store: Store, staging: Path, progress: Path
         budget=Budget(Path(job["spent"]), job["max_cost"] or float("inf")),
         rank=rank,
         ranks=job["ranks"],
+        shard=job.get("shard", False),
         rendezvous_file=Path(job["rendezvous_file"]),
         usage=Usage(job["device"], job["threads"], job["ranks"], None if rank else attempt),
     )
@@ -194,6 +197,7 @@ def _compute(job: Mapping[str, Any], store: Store, staging: Path, progress: Path
             "micro_batch": context.memory_policy.micro_batch,
             **({"checkpointing": True} if context.memory_policy.checkpointing else {}),
             **({"ranks": job["ranks"]} if job["ranks"] > 1 else {}),
+            **({"sharded": True} if context.shard else {}),
         },
     }
 

@@ -27,7 +27,7 @@ from transformers import (
 from plad_bench.contract import gguf, hub
 from plad_bench.contract.errors import MissingError
 from plad_bench.contract.models import PromptFormat
-from plad_bench.learn import prompts
+from plad_bench.learn import prompts, ranks
 from plad_bench.learn.memory import is_short, room_for
 from plad_bench.learn.seeds import derive
 from plad_bench.learn.sequences import Encoder
@@ -243,10 +243,13 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path)
 
 
 def save_trained(model: nn.Module, file: Path) -> None:
-    """Write the weights that are trained, atomically."""
+    """Write the weights that are trained, atomically, on the first rank. If they are sharded, all ranks call this."""
+    weights = {name: ranks.whole(p.detach()).cpu().contiguous() for name, p in _trained(model)}
+    if ranks.rank():
+        return
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_suffix(".tmp")
-    save_file({name: p.detach().cpu().contiguous() for name, p in _trained(model)}, temporary)
+    save_file(weights, temporary)
     temporary.replace(file)
 
 

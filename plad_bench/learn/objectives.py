@@ -142,6 +142,11 @@ class TokenLoss(nn.Module):
         return known.setdefault(term, CompiledLoss(losses))
 
     @property
+    def predictor(self) -> Predictor:
+        """What reads batches with the student."""
+        return self._read[0]
+
+    @property
     def teacher(self) -> nn.Module | None:
         """The teacher's model, if it runs in this process."""
         return self._read[1].model if self._read[1] else None
@@ -165,11 +170,12 @@ class PairLoss(nn.Module):
         self.student = student
         self.objective = objective
         self.params = params
-        self._read = Predictor(student, rows)
+        self.predictor = Predictor(student, rows)
+        """What reads batches with the student."""
 
     def compile_parts(self) -> None:
         """Compile the model's layers and the log-probabilities of its logits at the next batch."""
-        self._read.compile_parts()
+        self.predictor.compile_parts()
 
     def forward(self, batch: Batch, scores: Mapping[str, Tensor], total: int) -> tuple[Tensor, dict[str, float]]:
         """The loss of B pairs divided by `total`, and values to log.
@@ -180,7 +186,7 @@ class PairLoss(nn.Module):
             total: pairs in the global batch.
 
         """
-        sums, lengths = sequence_logprobs(self._read, batch)
+        sums, lengths = sequence_logprobs(self.predictor, batch)
         chosen, rejected = sums.chunk(2)
         chosen_length, rejected_length = lengths.chunk(2)
         pairs = PairBatch(

@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from plad_bench.contract.files import write_atomically
+from plad_bench.learn import ranks
 from plad_bench.learn.length import Result
 from plad_bench.learn.models import load_trained, save_trained
 
@@ -31,7 +32,8 @@ class Points:
             if before < percent / 100 <= share:
                 weights, cost = self._files(percent)
                 save_trained(self.model, weights)
-                write_atomically(cost, json.dumps(self.cost(done)).encode())
+                if not ranks.rank():
+                    write_atomically(cost, json.dumps(self.cost(done)).encode())
 
     def cost_at(self, percent: int) -> dict[str, float]:
         """What the training had cost there."""

@@ -1,4 +1,4 @@
-"""The ranks of a training: processes that divide each step's work and hold equal weights.
+"""The ranks of a training: processes that divide each step's work, and hold equal weights or a part of them each.
 
 Every rank knows the whole step, so draws, counts and state are equal on all ranks. Only gradients, losses and sampled
 text are exchanged. In a single process these functions do nothing.
@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed, nn
+from torch.distributed.tensor import DTensor
 
 T = TypeVar("T")
 _PATIENCE = timedelta(days=365)
@@ -93,6 +94,11 @@ def add_gradients(parameters: Iterable[nn.Parameter]) -> None:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             distributed.all_reduce(parameter.grad)
+
+
+def whole(tensor: Any) -> Any:
+    """A value, gathered on the CPU if it is a tensor that the ranks divide (learn/sharding.py) and all call this."""
+    return tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
 
 
 def add(values: dict[str, float]) -> dict[str, float]:

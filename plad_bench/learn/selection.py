@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel
+from torch import nn
 
 from plad_bench.learn import ranks
 from plad_bench.learn.models import load_trained, save_trained
@@ -25,9 +25,9 @@ class Selection(Steps):
     """The steps of a training, which measures its model at some of them. The state holds the values so far."""
 
     steps: Steps
-    model: PreTrainedModel
+    model: nn.Module
     measure: Callable[[], float]
-    """The value of the model as it is; higher is better, NaN is worst. Only the first rank measures."""
+    """The value of the model as it is, the same on every rank; higher is better, NaN is worst."""
     points: Collection[int]
     """Numbers of steps after which to measure, the last step of the training among them."""
     directory: Path
@@ -40,7 +40,7 @@ class Selection(Steps):
 
     def after(self, number: int, share: float, loss: float, *, ends_part: bool) -> dict[str, float]:
         reported = self.steps.after(number, share, loss, ends_part=ends_part)
-        if number + 1 in self.points and not ranks.rank():
+        if number + 1 in self.points:
             self._look(number + 1)
         return reported
 
@@ -56,17 +56,17 @@ class Selection(Steps):
         """The number of steps of the best checkpoint, the earliest of equal ones."""
         return max(self._kept(), key=lambda step: (_worth(self.values[step]), -step))
 
-    def take_best(self) -> None:
-        """Give the model the weights of the best checkpoint."""
-        if self.best == max(self.points):
-            return
-        load_trained(self.model, self._file(self.best))
+    def give_best(self, model: nn.Module) -> None:
+        """Give a model that was trained to the end the weights of the best checkpoint."""
+        if self.best < max(self.points):
+            load_trained(model, self._file(self.best))
 
     def _look(self, step: int) -> None:
         """Measure, and write the weights if they are the best so far. Those of the last step are in the model."""
         before = [self.best] if self._kept() else []
-        for file in set(self.directory.glob("best-*.safetensors")) - {self._file(best) for best in before}:
-            file.unlink()  # and not that of `before`: a run that resumes from an earlier step needs it
+        if not ranks.rank():
+            for file in set(self.directory.glob("best-*.safetensors")) - {self._file(best) for best in before}:
+                file.unlink()  # and not that of `before`: a run that resumes from an earlier step needs it
         self.values[step] = self.measure()
         beaten = all(_worth(self.values[step]) > _worth(self.values[best]) for best in before)
         if beaten and step != max(self.points):

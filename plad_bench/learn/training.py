@@ -14,10 +14,10 @@ import math
 import os
 import time
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -25,11 +25,12 @@ from torch import nn
 from plad_bench.contract.errors import StageError
 from plad_bench.contract.files import unreadable
 from plad_bench.contract.memory_policy import MemoryPolicy
-from plad_bench.learn import optimizers, ranks
+from plad_bench.learn import optimizers, ranks, sharding
 from plad_bench.learn.length import PARTS, Length, Result
 from plad_bench.learn.memory import fit, is_short, room_for
 from plad_bench.learn.seeds import derive
 
+T = TypeVar("T")
 CLIP_NORM = 1.0
 LOG_EVERY = 10
 SAVE_EVERY = 25
@@ -94,23 +95,27 @@ def train(
     recompute: Callable[[], None] | None = None,
     passed: Callable[[float, float, Result], None] | None = None,
     optimizer_name: str = "adamw",
+    shard: bool = False,
 ) -> Result:
     """Train a loss module (TokenLoss or PairLoss) for a length, from its checkpoint if there is one.
 
     Data and dropout of a step depend on the seed, the step's number, the weights and the state of `data` alone, so a
     resumed run trains on what an undisturbed one would have. `memory_policy` and `recompute` are those of
     learn/memory.py. `passed` is called after each step, before a checkpoint is written, with the shares of the training
-    before and after it.
+    before and after it. With `shard` the ranks divide the student among them (learn/sharding.py), which is on the CPU
+    until then; a step that exceeds the memory of a rank is not divided further.
 
     Raises:
         StageError: if the loss is not finite, a single sequence exceeds the memory, or steps use up none of a budget.
     """
     if precision == "bf16":  # of every call of the module, with or without gradient
         module.forward = torch.autocast(torch.device(device).type, torch.bfloat16)(module.forward)
+    if shard:
+        sharding.shard(module, precision, device)
     # No DDP wrapper: learn/ranks.py sums gradients over ranks once a step, however many micro-batches each rank has.
     optimizer = optimizers.make(optimizer_name, module, lr, device)
     memory_policy = memory_policy or MemoryPolicy()
-    result = _resume(checkpoint, module, optimizer, data)
+    result = _resume(checkpoint, module, optimizer, data, mmap=shard)
     saved, share = (result.steps, length.share(result)), length.share(result)
     module.train()
     while share < 1:
@@ -120,7 +125,7 @@ def train(
         # Loss and gradients, accumulated over micro-batches, which are halved where the memory is short.
         memory_policy.micro_batch = ranks.least(memory_policy.micro_batch)  # sampling may have lowered one rank's
         dropout_seed = derive(seed, "step", number, *ranks.own())
-        accumulate = functools.partial(_accumulate, module, optimizer, step, dropout_seed)
+        accumulate = functools.partial(_accumulate, module, optimizer, step, dropout_seed, shard=shard)
         values = fit(accumulate, step.largest, memory_policy, recompute)
         if not math.isfinite(values["loss"]):
             raise StageError(
@@ -133,8 +138,10 @@ def train(
             group["lr"] = rate
         with room_for("updating the weights"):
             if step.largest:
-                ranks.add_gradients(module.parameters())
-                values["gradient_norm"] = float(nn.utils.clip_grad_norm_(module.parameters(), CLIP_NORM))
+                if not shard:
+                    ranks.add_gradients(module.parameters())
+                norm = nn.utils.clip_grad_norm_(module.parameters(), CLIP_NORM)
+                values["gradient_norm"] = float(ranks.whole(norm))
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         result.tokens += step.tokens
@@ -162,27 +169,34 @@ def device_seconds(device: str) -> float:
     return time.process_time() / torch.get_num_threads() if device == "cpu" else time.perf_counter()
 
 
-def _accumulate(module: nn.Module, optimizer: Any, step: Step, dropout_seed: int, size: int) -> dict[str, float]:
+def _accumulate(
+    module: nn.Module, optimizer: Any, step: Step, dropout_seed: int, size: int, *, shard: bool
+) -> dict[str, float]:
     """Accumulate the gradients of this rank's micro-batches of at most `size`; return values summed over all ranks.
 
     Losses are divided by the count of the whole global batch (learn/objectives.py), so sums are its averages.
 
     Raises:
         MemoryError: on every rank, if the memory of any of several is short.
+        StageError: if the memory is short and the module is sharded, so that the other ranks wait for this one.
     """
     optimizer.zero_grad(set_to_none=True)
     torch.manual_seed(dropout_seed)
     values: dict[str, float] = {"loss": 0.0, "short": 0.0}
     try:
-        for micro_batch in ranks.share(step.micro_batches(size)):
+        for micro_batch, weight in _weighted(step.micro_batches(size), shard=shard):
             loss, report = module(**micro_batch)
-            loss.backward()
-            values["loss"] += float(loss.detach())
-            for name, value in report.items():
-                values[name] = values.get(name, 0.0) + value
+            (loss * weight).backward()
+            for name, value in {"loss": float(loss.detach()), **report}.items():
+                values[name] = values.get(name, 0.0) + (value if weight else 0.0)
     except Exception as error:
         if ranks.count() == 1 or not is_short(error):
             raise
+        if shard:
+            raise StageError(
+                f"out of memory in a step of a sharded model ({error})",
+                "Use more --ranks, --precision bf16, or a lower --max-new-tokens.",
+            ) from error
         values["short"] = 1.0  # the other ranks wait for this one's values
     values = ranks.add(values)
     if values.pop("short"):
@@ -190,11 +204,23 @@ def _accumulate(module: nn.Module, optimizer: Any, step: Step, dropout_seed: int
     return values
 
 
+def _weighted(work: Sequence[T], *, shard: bool) -> Iterator[tuple[T, int]]:
+    """This rank's share of the micro-batches, with a factor for their loss.
+
+    FSDP averages gradients over ranks, where the sum is needed. A rank with fewer micro-batches than others repeats the
+    first one with a factor of zero, because all ranks have to take part when weights are gathered.
+    """
+    mine = ranks.share(work)
+    yield from ((one, ranks.count() if shard else 1) for one in mine)
+    if shard and len(mine) < math.ceil(len(work) / ranks.count()):
+        yield work[0], 0
+
+
 def _save(path: Path, module: nn.Module, optimizer: Any, result: Result, data: Steps) -> None:
-    """Write a checkpoint atomically, on the first rank."""
+    """Write a checkpoint atomically, on the first rank; the same file for any number of ranks."""
     state = {
-        "module": module.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "module": {name: ranks.whole(value) for name, value in module.state_dict().items()},
+        "optimizer": sharding.whole_state(optimizer),
         "result": json.dumps(vars(result)),
         "memory": json.dumps(data.state()),
     }
@@ -208,19 +234,18 @@ def _save(path: Path, module: nn.Module, optimizer: Any, result: Result, data: S
     temporary.replace(path)
 
 
-def _resume(path: Path, module: nn.Module, optimizer: Any, data: Steps) -> Result:
+def _resume(path: Path, module: nn.Module, optimizer: Any, data: Steps, *, mmap: bool) -> Result:
     """Restore the last checkpoint, if there is a valid one; the result so far."""
     if not path.exists():
         return Result()
     try:
-        state, result, remembered = _load(path)
+        state, result, remembered = _load(path, mmap=mmap)
     except _CorruptError:
         path.replace(path.with_suffix(".bad"))
         return Result()
     except OSError as error:
         raise unreadable(f"the checkpoint {path.parent.name[:12]}", error) from error
-    module.load_state_dict(state["module"])
-    optimizer.load_state_dict(state["optimizer"])
+    sharding.restore(module, optimizer, state["module"], state["optimizer"])
     data.restore(remembered)
     return result
 
@@ -229,8 +254,10 @@ class _CorruptError(Exception):
     """A checkpoint was truncated by a power failure, altered, or written by another version."""
 
 
-def _load(path: Path) -> tuple[dict[str, Any], Result, dict[str, Any]]:
+def _load(path: Path, *, mmap: bool = False) -> tuple[dict[str, Any], Result, dict[str, Any]]:
     """The content of a checkpoint, after comparing every byte with its checksum.
+
+    With `mmap`, what is not used takes no memory.
 
     Raises:
         _CorruptError: if the content is not what was written.
@@ -239,7 +266,7 @@ def _load(path: Path) -> tuple[dict[str, Any], Result, dict[str, Any]]:
     try:
         with zipfile.ZipFile(path) as file:
             altered = file.testzip()
-        state = torch.load(path, weights_only=True, map_location="cpu")
+        state = torch.load(path, weights_only=True, map_location="cpu", mmap=mmap)
         found = state, Result(**json.loads(state["result"])), json.loads(state["memory"])
     except OSError as error:
         if error.errno == errno.EINVAL:  # an altered header points outside the file

@@ -10,6 +10,13 @@ and key-value width c, M padded tokens and N response tokens of a micro-batch, a
     4 N V k                     k tensors of logits, all of them or a chunk: 5, or 12 beside a teacher's
     2 P' or 4 P'                a live teacher; with dense log-probabilities its output head alone
 
+If N ranks share the student, each has 1/N of the first two rows, and gathers, for V h parameters outside the layers
+(2 V h if the head is not tied) and P / L of each layer:
+
+    8 V h                       weights outside the layers and their gradient; 10 V h under bf16
+    16 P / L                    two layers, and the gradient of one before and after it is sent; 10 P / L under bf16
+    2 P or 4 P                  a copy of the student, where the training generates text
+
 The activations were counted by saved-tensor hooks on Llama shapes; k was fitted to measured peaks, which
 tests/plan/test_resources.py holds the estimates against.
 """
@@ -33,6 +40,10 @@ from plad_bench.contract.memory_policy import (
 
 ALONE, BESIDE_A_TEACHER = 5, 12
 """Number of logit tensors that a loss and its gradient hold at the same time."""
+SHARDED_SHARE = 0.9
+"""Share of a device that a sharded training may fill: a step that does not fit after all is not divided, but fails."""
+RANKS = (2, 4, 8)
+"""Numbers of ranks to suggest if a student fits several GPUs."""
 LORA = 16
 """LoRA rank to suggest if full fine-tuning does not fit."""
 PROCESS = 0.6e9
@@ -207,6 +218,10 @@ class Work:
     """Whether it fits with these options."""
     remedy: str = ""
     """Options with which it would fit."""
+    ranks: int = 1
+    """Devices that it takes; memory is that of each."""
+    sharded: bool = False
+    """Whether they share the student."""
 
 
 @dataclass(frozen=True)
@@ -216,7 +231,7 @@ class TrainingWork:
     student: Shape
     steps: int
     batch: int
-    """Sequences per step; a pair has two."""
+    """Sequences per step of a rank; a pair has two."""
     lengths: Lengths
     bf16: bool
     lora: int = 0
@@ -230,6 +245,16 @@ class TrainingWork:
     """The teacher's shape, if its hidden states were precomputed and its output head is used during training."""
     sampled: int = 0
     """Length of the responses that the student samples at every step; 0 if it samples none."""
+    ranks: int = 1
+    """Processes that share a step."""
+    sharded: bool = False
+    """Whether they share the student."""
+    selects: bool = False
+    """Whether the best checkpoint is chosen by generated responses."""
+
+    def shared_by(self, ranks: int) -> TrainingWork:
+        """The same training, its student sharded over a number of ranks."""
+        return replace(self, ranks=ranks, sharded=True, batch=-(-self.batch * self.ranks // ranks))
 
 
 @functools.cache
@@ -244,21 +269,25 @@ def training(work: TrainingWork, device: Device) -> Work:
         f"--lora {LORA}": replace(work, lora=LORA),
         f"--precision bf16 --lora {LORA}": replace(work, bf16=True, lora=LORA),
     }
-    remedies = (options for options, other in others.items() if _training(other, device).fits)
-    return replace(found, remedy=next(remedies, ""))
+    remedies = [options for options, other in others.items() if _training(other, device).fits][:1]
+    if device.gpu and not work.sharded:
+        enough = (n for n in RANKS if n >= work.ranks and _training(work.shared_by(n), device).fits)
+        remedies += [f"--ranks {n} --shard" for n in enough][:1]
+    return replace(found, remedy=" or ".join(remedies))
 
 
 def _training(work: TrainingWork, device: Device) -> Work:
     needed = _training_memory(work, device, work.batch, checkpointing=False)
+    room = device.memory * (SHARDED_SHARE if work.sharded else 1)
     size, checkpointing = work.batch, False
-    while device.memory and _training_memory(work, device, size, checkpointing=checkpointing) > device.memory:
+    while room and _training_memory(work, device, size, checkpointing=checkpointing) > room:
         if not checkpointing and size // 2 < SMALL:
             checkpointing = True
         elif size == 1:
             break
         else:
             size //= 2
-    fits = not device.memory or _training_memory(work, device, size, checkpointing=checkpointing) <= device.memory
+    fits = not room or _training_memory(work, device, size, checkpointing=checkpointing) <= room
     read = work.batch * (work.lengths.prompt + work.lengths.response)
     answered = work.batch * work.lengths.response
     passes = 8 if checkpointing else 6
@@ -280,6 +309,8 @@ def _training(work: TrainingWork, device: Device) -> Work:
         micro_batch=size if size < work.batch else 0,
         checkpointing=checkpointing,
         fits=fits,
+        ranks=work.ranks,
+        sharded=work.sharded,
     )
 
 
@@ -291,7 +322,11 @@ def _training_memory(work: TrainingWork, device: Device, size: int, *, checkpoin
         trained = work.lora * student.layers * widths
     embeddings = 0 if work.lora else student.head
     moments = 2 * trained + 6 * embeddings if work.moments_in_8_bits else 8 * trained
-    kept = 4 * student.count + 4 * trained + moments + (2 * student.body if work.bf16 else 0)
+    kept = 4 * student.count + 4 * trained + moments
+    if work.sharded:
+        kept = kept / work.ranks + _gathered(work)
+    elif work.bf16:
+        kept += 2 * student.body
     layer = (
         30 * student.width + 4 * student.keys + 8 * student.inner
         if work.bf16
@@ -301,6 +336,14 @@ def _training_memory(work: TrainingWork, device: Device, size: int, *, checkpoin
     held = (work.teacher.count if work.teacher else 0.0) + (work.dense.head if work.dense else 0.0)
     teacher = held * (2 if work.bf16 else 4)
     return kept + activations + _logits(work, device, size) + teacher + (0 if device.gpu else PROCESS)
+
+
+def _gathered(work: TrainingWork) -> float:
+    """Bytes that a rank gathers: what is outside the layers, layers that run, and a copy that generates."""
+    student = work.student
+    layer, outside = student.body / student.layers, student.head * (1 if student.tied else 2)
+    copy = student.count if work.sampled or work.selects else 0
+    return (10 * outside + 10 * layer + 2 * copy) if work.bf16 else (8 * outside + 16 * layer + 4 * copy)
 
 
 def _logits(work: TrainingWork, device: Device, size: int) -> float:

@@ -87,6 +87,7 @@ def run(
     gpus: str | None = None,
     workers: int | None = None,
     ranks: int = 1,
+    shard: bool = False,
     retries: int = 1,
     max_failures: int = 0,
     max_cost: float | None = None,
@@ -120,6 +121,7 @@ def run(
         gpus: indices such as "0,1"; "none" for the CPU; None for all GPUs.
         workers: concurrent CPU stages; None for as many as there are slots.
         ranks: processes per training.
+        shard: whether they divide the trained model, its gradients and its optimiser state among them (FSDP).
         retries: of a stage that was killed.
         max_failures: failures after which no new work begins; 0 for no limit.
         max_cost: limit on the cost of requests, in the currency of their prices; None for no limit.
@@ -174,6 +176,7 @@ def run(
         "workers": workers,
         "gpus": gpus,
         "ranks": ranks,
+        "shard": shard,
         "retries": retries,
         "max_failures": max_failures,
         "max_cost": max_cost,

@@ -77,6 +77,7 @@ class Executor:
             open_session=lambda: launcher.component.open(launcher.params, launch),
             threads=of["threads"],
             ranks=of["ranks"],
+            shard=of["shard"],
             options=Options(of["retries"], of["max_failures"], of["timeout"], limit),
             watcher=self.listener.watcher(len(todo)) if todo else CellWatcher(),
             afresh=rerun == "all",

@@ -51,6 +51,7 @@ def arguments(
         "board": (board, defaults.board([task], run.students[task.label], trial=bool(protocol.limit))),
         "threads": (options["threads"], 1),
         "ranks": (options["ranks"], 1),
+        "shard": (options["shard"], False),
         "force": (options["force"], False),
         **{name: (getattr(protocol, name), usual[name]) for name in settings()},
     }

@@ -179,7 +179,9 @@ class Planned:
         else:
             device = outlook.gpu(gpus[0]) if gpus else outlook.cpu(options["threads"])
         slots = len(gpus) or options["workers"] or max(1, processors() // options["threads"])
-        return outlook.outlook(self.expected(), self.store, self.data, device, max(1, slots // options["ranks"]))
+        ranks, shard = options["ranks"], options["shard"]
+        slots = ranks * max(1, slots // ranks)
+        return outlook.outlook(self.expected(), self.store, self.data, device, slots, ranks, shard=shard)
 
     def skip_misfits(self) -> None:
         """Skip cells whose models do not fit together or whose inputs use up their budget, judged by what is known."""
@@ -256,6 +258,8 @@ def prepare(
     from plad_bench.running import effective, reproduction
 
     _check_threads(options)
+    if options["shard"] and options["ranks"] == 1:
+        raise UsageError("--shard divides a model among ranks, and --ranks is 1", "Add --ranks, such as --ranks 4.")
     named_students = choose(registry, "student", options["student"]) if options["student"] else ()
     task = options["task"] or defaults.task(named_students)
     tasks = choose(registry, "task", task)
@@ -303,6 +307,10 @@ def prepare(
         },
         prices=board.prices.model_dump() if board.prices else None,
     )
+    if options["shard"] and any(protocol.optimizer == "adamw8bit" for protocol in run.protocols.values()):
+        raise UsageError(
+            "--shard cannot divide the moments of adamw8bit", "Use --optimizer adamw, or leave --shard out."
+        )
     cells = matrix.cells(run, registry)
     protocols: dict[str, Protocol] = {t.component.name: run.protocols[t.label] for t in tasks}
     metrics = [m.label for chosen in run.metrics.values() for m in chosen]

@@ -18,6 +18,7 @@ import pytest
 import tiny
 import torch
 from launching import INPUTS, run, stocked, training
+from safetensors.torch import load_file
 from waiting import wait_for
 
 from plad_bench import LauncherSession, StageProcess
@@ -133,6 +134,35 @@ def test_two_processes_make_what_one_makes(store, world, tmp_path):
     progress = json.loads(next(store.runs.glob("mine/*.progress")).read_text())
     assert (progress["step"], progress["total"]) == (3, 3)
     assert multiprocessing.active_children() == []
+
+
+SELECT = {"metric": {}, "max_new_tokens": 8, "points": 3, "prompts": 5}
+SHARDED = {
+    "its best checkpoint": ("sft", {"select": SELECT, "lora": 2, "steps": 6, "lr": 0.1}),
+    "its text and its points": ("gkd", {"max_new_tokens": 6, "evaluate_at": [40], "steps": 6}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SHARDED)
+def test_two_processes_that_share_a_model_make_what_one_makes(world, tmp_path, case):
+    method, more = SHARDED[case]
+    inputs = INPUTS | ({"teacher": Stage("teacher", "init", {"of": "the teacher"})} if method == "gkd" else {})
+    job = {"method": tiny.named("method", method), "select": tiny.named("metric", "rouge-l")}
+    stage = Stage("distill", "train", {**training().spec, **more}, inputs, job)
+    alone, shared = (
+        run(stocked(world, tmp_path / str(count), inputs), stage, ranks=count, shard=count > 1).artifacts[stage.key]
+        for count in (1, 2)
+    )
+    start = tiny.weights(world.inputs["model"])
+    tiny.same_training(start, tiny.weights(alone), tiny.weights(shared))
+    assert shared.manifest["provenance"]["sharded"]
+    assert shared.manifest["notes"].get("selected") == alone.manifest["notes"].get("selected")
+    for name in ("tokens_trained", "tokens_generated"):
+        assert shared.manifest["cost"].get(name) == alone.manifest["cost"].get(name)
+    for at in shared.manifest["notes"].get("points", ()):
+        one, two = (load_file(of.path / f"at-{at}" / "model" / "model.safetensors") for of in (alone, shared))
+        tiny.same_training(start, one, two)
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,13 @@ import torch
 from plad_bench import LaunchOptions, Sampling
 from plad_bench.contract.errors import MissingError
 from plad_bench.execute import energy
-from plad_bench.learn import compiled, generation, models, objectives, training
+from plad_bench.learn import compiled, generation, models, objectives, sequences, training
 from plad_bench.learn.chunked_logits import Predictor, label_logprobs
+from plad_bench.learn.length import StepCount
 from plad_bench.learn.rollouts import Rollouts
 from plad_bench.learn.sequences import Tokens, collate
+from plad_bench.plan import resources
+from plad_bench.plan.resources import Device, Lengths, TrainingWork
 from plad_bench.running.setup import gpus_of
 from plad_bench_plugins.launchers import local
 
@@ -191,6 +194,82 @@ def test_a_stage_trains_in_bf16_and_records_the_devices_memory(tmp_path, method)
     trained = world.train(method, device="cuda:0", precision="bf16", micro_batch=2, **more)
     assert trained.manifest["cost"]["peak_memory_bytes"] == torch.cuda.max_memory_allocated() > 0
     assert all(weight.dtype == torch.float32 for weight in tiny.weights(trained).values())
+
+
+@pytest.fixture
+def alone(tmp_path):
+    """A process group of one rank, which gathers and reduces like any other."""
+    torch.distributed.init_process_group(
+        "cpu:gloo,cuda:nccl",
+        store=torch.distributed.FileStore(str(tmp_path / "rendezvous"), 1),
+        rank=0,
+        world_size=1,
+        device_id=torch.device("cuda:0"),
+    )
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@CUDA
+@pytest.mark.gpu
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_sharded_student_trains_as_a_plain_one_and_takes_the_memory_that_was_estimated(
+    alone, checkpointing, record_property
+):
+    """With one rank nothing is divided, but weights are gathered, and gradients reduced, as with several."""
+    method = tiny.registry().components("method")["sft"][0].component
+    length, size = 256, 4
+    sizes = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 8, "num_hidden_layers": 12}
+    more = {"vocabulary": 32000, "tie_word_embeddings": False, "max_position_embeddings": 512}
+    draws = torch.Generator().manual_seed(0)
+    texts = torch.randint(5, 32000, (size, 2, length // 2), generator=draws).tolist()
+    step = [{"term": method.objective.terms[0], "total": size * length // 2}]
+    found = {}
+    for shard in (False, True):
+        student = tiny.llama(1, **sizes, **more).to("cpu" if shard else "cuda").train()
+        if checkpointing:
+            models.checkpoint(student)
+        module = objectives.TokenLoss(student, None, tiny.registry().configure(method, {}))
+
+        class Data(training.Steps):
+            def at(self, number, share):
+                batch = sequences.collate([Tokens(*text) for text in texts], 0, "cuda:0")
+                return training.Step(lambda size: [{**one, "batch": batch} for one in step], size, size * length // 2)
+
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(training, "LOG_EVERY", 1)
+            curve = training.train(
+                module,
+                Data(),
+                length=StepCount(6),
+                lr=1e-4,
+                seed=0,
+                precision="bf16",
+                device="cuda:0",
+                checkpoint=Path("never-written"),
+                progress=lambda *_, **__: None,
+                shard=shard,
+            ).curve
+        work = TrainingWork(
+            student=resources.shape_of(student.config.to_dict()),
+            steps=1,
+            batch=size,
+            lengths=Lengths(length / 2, length / 2, length),
+            bf16=True,
+            sharded=shard,
+        )
+        device = Device(torch.cuda.mem_get_info()[1], 0, 1, gpu=True)
+        estimate = resources._training_memory(work, device, size, checkpointing=checkpointing)
+        found[shard] = [of["loss"] for of in curve], torch.cuda.max_memory_allocated() / estimate, estimate
+        del student, module, Data
+    for shard, (losses, ratio, estimate) in found.items():
+        record_property(
+            "sharded" if shard else "plain", f"loss {losses[-1]:.4f}, {ratio:.3f} of {estimate / 1e9:.2f} GB"
+        )
+    assert found[True][0] == pytest.approx(found[False][0], rel=0.01)
+    assert found[True][1] < 1.1
 
 
 @CUDA

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
+import in_ranks
 import pytest
 import tiny
 import torch
 
 from plad_bench.learn import ranks
 
-HERE = Path(__file__).parents[1]
 TRAININGS = ["kd:2", "kd:0", "plad:0", "dpo:1", "gkd:0", "minillm:0", "taid:3", "distillm:0"]
 TRAININGS += ["plad:small", "gkd:small", "kd:full"]
 WRAPPERS = [f"{name}:{how}" for name in ("kd", "plad") for how in ("ddp", "fsdp")]
@@ -27,20 +23,9 @@ def run(tmp_path_factory):
 
     def result(case, count):
         if count not in done:
-            cases = TRAININGS + WRAPPERS if count < 3 else TRAININGS[:4]
-            several = ["-m", "torch.distributed.run", "--nproc_per_node", str(count)] if count > 1 else []
-            environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
-            found = subprocess.run(
-                [sys.executable, *several, str(HERE / "in_ranks.py"), str(directory), *cases],
-                check=False,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=300,
-            )
-            assert found.returncode == 0, found.stderr[-3000:]
+            in_ranks.start(directory, count, TRAININGS + WRAPPERS if count < 3 else TRAININGS[:4])
             done.add(count)
-        return json.loads((directory / f"{case.replace(':', '-')}-{count}.json").read_text())
+        return in_ranks.result(directory, case, count)
 
     return result
 

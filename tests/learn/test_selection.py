@@ -50,7 +50,7 @@ def test_points_are_evenly_spaced_and_end_with_the_last_step(steps, expected):
 def test_the_weights_of_the_best_value_come_back(tmp_path, values, best):
     of = selection(tmp_path, values)
     train(of)
-    of.take_best()
+    of.give_best(of.model)
     assert (of.best, weight(of)) == (best, best)
     assert len(list(tmp_path.iterdir())) <= 2
 
@@ -67,7 +67,7 @@ def test_a_resumed_training_keeps_the_checkpoint_that_an_undisturbed_one_keeps(t
         again = selection(place, values[len(state["values"]) :])
         again.restore(state)
         train(again, saved)
-        again.take_best()
+        again.give_best(again.model)
         assert (again.best, weight(again)) == (best, best)
 
 
@@ -77,5 +77,5 @@ def test_weights_that_are_lost_are_not_the_best(tmp_path):
     for file in tmp_path.iterdir():
         file.unlink()
     train(of, 15)
-    of.take_best()
+    of.give_best(of.model)
     assert (of.best, weight(of)) == (30, 30)

@@ -44,6 +44,10 @@ def choose(context: Context, model: Any, teacher: Any, data: TokenSteps | PairSt
         moments_in_8_bits="optimizer" in spec,
         teacher=shape_of(teacher) if teacher is not None else None,
         dense=_of_heads(data),
+        sampled=spec.get("max_new_tokens", 0),
+        ranks=context.ranks,
+        sharded=context.shard,
+        selects="select" in spec,
         teacher_logits=bool(getattr(context.chosen("method").component.objective, "teacher_logits", False)),
     )
     found = resources.training(work, device)

@@ -23,6 +23,7 @@ from plad_bench.plan import expenses
 if TYPE_CHECKING:
     from plad_bench.learn.length import Length, Result
     from plad_bench.learn.points import Points
+    from plad_bench.learn.rollouts import Sampler
     from plad_bench.learn.selection import Selection
     from plad_bench.learn.sequences import Encoder, Order
     from plad_bench.learn.steps import PairSteps, TokenSteps
@@ -46,7 +47,8 @@ def _train(context: Context) -> None:
 
     spec, length = context.spec, _length(context)
     method = context.chosen("method")
-    model, tokenizer = models.load(context.inputs["model"].path / MODEL, context.device, "float32")
+    place = "cpu" if context.shard else context.device  # parts of a sharded model move to the devices later
+    model, tokenizer = models.load(context.inputs["model"].path / MODEL, place, "float32")
     if context.memory_policy.checkpointing:
         models.checkpoint(model)
     encoder = models.encoder(model, tokenizer, context.counts)
@@ -65,7 +67,7 @@ def _train(context: Context) -> None:
     selection = _selection(context, model, tokenizer, encoder, data) if "select" in spec else None
     points = _points(context, model)
     operations = memory_estimate.choose(context, model, getattr(module, "teacher", None), data)
-    if compiled.worth(operations, model.device):
+    if not context.shard and compiled.worth(operations, model.device):
         module.compile_parts()
     context.usage.loaded()
     result = training.train(
@@ -81,8 +83,11 @@ def _train(context: Context) -> None:
         progress=context.progress,
         memory_policy=context.memory_policy,
         recompute=functools.partial(models.checkpoint, model),
-        passed=None if context.rank or points is None else points.passed,
+        passed=None if points is None else points.passed,
+        shard=context.shard,
     )
+    if context.shard:
+        model, adapted = _gathered(context, model)
     if context.rank:
         return
     context.cost |= {"tokens_trained": result.tokens, "tokens_read": result.read}
@@ -91,13 +96,31 @@ def _train(context: Context) -> None:
     context.cost["step_milliseconds"] = statistics.median(result.milliseconds)
     context.cost["peak_memory_bytes"] = models.peak_memory(context.device)
     if selection is not None:
-        selection.take_best()
+        selection.give_best(model)
         context.notes["selected"] = _selected(context, selection)
     models.save(adapters.merge(adapted) if adapted else model, tokenizer, context.out / MODEL)
     write_lines(context.out / CURVE, result.curve)
     if points is not None:
         context.notes["points"] = {str(percent): points.cost_at(percent) for percent in points.percents}
-        _write_points(context, points)
+        _write_points(context, points, tokenizer)
+
+
+def _gathered(context: Context, sharded: Any) -> tuple[Any, Any]:
+    """The whole model, and the object that merges its adapters if there are any, on the first rank."""
+    from plad_bench.learn import sharding
+
+    model, adapted = (None, None) if context.rank else _untrained(context)
+    sharding.gather(sharded, model)
+    return model, adapted
+
+
+def _untrained(context: Context, device: str = "cpu", precision: str = "float32") -> tuple[Any, Any]:
+    """The model as it was before the training, and the object that merges its adapters if there are any."""
+    from plad_bench.learn import adapters, models
+
+    spec = context.spec
+    model, _ = models.load(context.inputs["model"].path / MODEL, device, precision)
+    return model, adapters.adapt(model, spec["lora"], spec["seed"]) if "lora" in spec else None
 
 
 def _points(context: Context, model: Any) -> Points | None:
@@ -116,14 +139,12 @@ def _points(context: Context, model: Any) -> Points | None:
     return Points(context.spec["evaluate_at"], model, cost, context.partial)
 
 
-def _write_points(context: Context, points: Points) -> None:
+def _write_points(context: Context, points: Points, tokenizer: Any) -> None:
     """Write the model at each point, merged from the weights that were kept and those that were not trained."""
     from plad_bench.learn import adapters, models
 
-    spec = context.spec
     for percent in points.percents:
-        model, tokenizer = models.load(context.inputs["model"].path / MODEL, "cpu", "float32")
-        adapted = adapters.adapt(model, spec["lora"], spec["seed"]) if "lora" in spec else None
+        model, adapted = _untrained(context)
         points.give(model, percent)
         out = context.out / evaluation_points.directory(percent) / MODEL
         models.save(adapters.merge(adapted) if adapted else model, tokenizer, out)
@@ -134,6 +155,7 @@ def _selection(context: Context, model: Any, tokenizer: Any, encoder: Encoder, d
     import torch
 
     from plad_bench.contract.memory_policy import MemoryPolicy
+    from plad_bench.learn import ranks, sharding
     from plad_bench.learn.generation import Decoding, generate
     from plad_bench.learn.selection import Selection, points
 
@@ -144,13 +166,20 @@ def _selection(context: Context, model: Any, tokenizer: Any, encoder: Encoder, d
     prompts = [p for p in prompts if len(encoder.prompt(p.prompt)) <= room]
     score, decoding = scorer_of(context, context.job["select"]), Decoding(max_new_tokens=spec["max_new_tokens"])
 
+    measured = _untrained(context, context.device, context.spec["precision"])[0] if context.shard else model
+
     def measure() -> float:
-        settings = model.generation_config
-        model.eval()
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=context.spec["precision"] == "bf16"):
-            made = generate(model, tokenizer, [p.prompt for p in prompts], decoding, memory_policy=MemoryPolicy())
-        model.train()
-        model.generation_config = settings
+        if context.shard:
+            sharding.gather(model, measured)
+        return ranks.gather([math.nan if context.rank else value()])[0]
+
+    def value() -> float:
+        settings = measured.generation_config
+        measured.eval()
+        with torch.autocast(measured.device.type, torch.bfloat16, enabled=context.spec["precision"] == "bf16"):
+            made = generate(measured, tokenizer, [p.prompt for p in prompts], decoding, memory_policy=MemoryPolicy())
+        measured.train()
+        measured.generation_config = settings
         values = score([scored(p, response.text) for p, response in zip(prompts, made, strict=True)])
         known = [value for value in values if not math.isnan(value)]
         return statistics.mean(known) if known else math.nan
@@ -200,11 +229,13 @@ def _tokens(context: Context, model: Any, method: Any, corpus: Corpus, order: Or
     from plad_bench.learn import models
     from plad_bench.learn.objectives import TokenLoss
     from plad_bench.learn.rollouts import Rollouts
+    from plad_bench.learn.sharding import ShardedSampler
     from plad_bench.learn.steps import TokenSteps
     from plad_bench.learn.teacher_cache import TeacherCache
 
     spec, objective, tokenizer = context.spec, method.component.objective, corpus.encoder.tokenizer
-    texts, teacher, rollouts = objective.texts(method.params), None, None
+    texts, teacher = objective.texts(method.params), None
+    rollouts: Sampler | None = None
     roles = [role for text in texts if (role := f"signals-{text}") in context.inputs]
     caches = [TeacherCache(context.inputs[role].path, corpus.encoder.hash, context.device) for role in roles]
     if "teacher" in context.inputs and objective.teacher_logits:
@@ -216,8 +247,9 @@ def _tokens(context: Context, model: Any, method: Any, corpus: Corpus, order: Or
         read += [cache.context for cache in caches if cache.context]
         corpus.encoder.context = min([corpus.encoder.context, *read])
     if Text.STUDENT in texts:
+        sampled = _untrained(context, context.device, spec["precision"])[0] if context.shard else model
         rollouts = Rollouts(
-            model,
+            sampled,
             teacher,
             tokenizer,
             max_new_tokens=spec["max_new_tokens"],
@@ -229,6 +261,8 @@ def _tokens(context: Context, model: Any, method: Any, corpus: Corpus, order: Or
             ends=corpus.ends,
         )
         rollouts.check(corpus.encoded)
+        if context.shard:
+            rollouts = ShardedSampler(rollouts, sampled, model)
     module = TokenLoss(model, teacher, method.params)
     return module, TokenSteps(
         objective,
