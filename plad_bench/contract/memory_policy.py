@@ -18,6 +18,8 @@ SMALL = 4
 """Activations are recomputed before the micro-batch falls below this size, which would leave a device mostly idle."""
 GENERATION_BATCH = 128
 """Prompts that are decoded together."""
+ENGINE_SHARE = 0.3
+"""Share of a GPU's memory for a vLLM engine that samples beside a training."""
 
 
 def chunk_of(count: int, room: int, width: int, cached: int = 0) -> int:

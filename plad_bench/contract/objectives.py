@@ -59,6 +59,11 @@ class Sampling:
             msg = "teacher_mix and verify_top_k are mutually exclusive"
             raise ValueError(msg)
 
+    @property
+    def uses_teacher(self) -> bool:
+        """Whether the teacher reads every text while it is sampled."""
+        return bool(self.teacher_mix or self.verify_top_k)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:

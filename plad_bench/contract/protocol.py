@@ -118,6 +118,11 @@ class Protocol:
     """Maximum number of prompts per split; records are then marked as trials (0: use all prompts)."""
     backend: Literal["transformers", "vllm"] = setting("transformers", page="backend {}", automatic=True, unsaid=True)
     """Generation backend outside training. auto selects vllm if it is available."""
+    rollouts: Literal["transformers", "vllm"] = setting(
+        "transformers", page="on-policy text sampled by {}", unsaid=True
+    )
+    """Backend that samples on-policy text during training. Methods whose sampling needs the teacher always use
+    transformers."""
 
     @classmethod
     def unsaid(cls) -> dict[str, Any]:

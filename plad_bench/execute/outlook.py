@@ -180,7 +180,7 @@ class _Reader:
             sharded=self._shard,
             selects="select" in spec,
         )
-        found = resources.training(work, self._device)
+        found = resources.training(work, resources.beside_engine(self._device) if "rollouts" in spec else self._device)
         models = 1 + len(spec.get("evaluate_at", ()))
         found = replace(found, seconds=seconds / self._ranks or found.seconds, disk=models * found.disk)
         if select := spec.get("select"):

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -39,6 +40,10 @@ _SUMMED = 128
 class Sampler(Protocol):
     """Samples responses from the student's current weights."""
 
+    @property
+    def elsewhere(self) -> float:
+        """Device-seconds so far of other processes, which the clock of this process does not count."""
+
     def check(self, prompts: Sequence[list[int]]) -> None:
         """Check that every prompt leaves room for a response.
 
@@ -58,6 +63,9 @@ class Sampler(Protocol):
             sampling: how to sample.
 
         """
+
+    def close(self) -> None:
+        """Stop what the sampler has started."""
 
 
 @dataclass
@@ -80,9 +88,12 @@ class Rollouts:
     """The end tokens of student and teacher, if they differ."""
     checked: set[tuple[bool, bool]] = field(default_factory=set, init=False)
     """The uses of the teacher for which the first texts were checked against the models without a cache."""
+    elsewhere: float = field(default=0.0, init=False)
+    """It samples in this process."""
 
     @functools.cached_property
-    def _ends(self) -> set[int]:
+    def end_tokens(self) -> set[int]:
+        """The tokens that end a response."""
         return end_tokens(self.student.generation_config, self.tokenizer)
 
     def check(self, prompts: Sequence[list[int]]) -> None:
@@ -139,13 +150,22 @@ class Rollouts:
                 made |= zip(rows, texts, strict=True)
             return [made[i] for i in range(len(prompts))]
 
+        with self.reading():
+            return fit(responses, len(prompts), self.memory_policy, what="sampling one response")
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Within, the student is in eval mode and computes in the precision of the sampling."""
         training = self.student.training
         self.student.eval()
         try:
             with torch.autocast(self.student.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                return fit(responses, len(prompts), self.memory_policy, what="sampling one response")
+                yield
         finally:
             self.student.train(training)
+
+    def close(self) -> None:
+        """It has started nothing."""
 
     def _batches(self, prompts: Sequence[list[int]], size: int, sampling: Sampling) -> list[Sequence[int]]:
         """Indices of prompts that are sampled together, `size` at a time, of equal length if a model requires that."""
@@ -158,7 +178,7 @@ class Rollouts:
     def _readers(self, sampling: Sampling) -> list[Reader]:
         """The student and, if the sampling uses it, the teacher."""
         models: list[tuple[PreTrainedModel, tuple[int, int] | None]] = [(self.student, None)]
-        if self.teacher is not None and (sampling.teacher_mix or sampling.verify_top_k):
+        if self.teacher is not None and sampling.uses_teacher:
             models.append((self.teacher, self.ends))
         words = len(self.tokenizer)
         if not sampling.verify_top_k and all(replays(model) for model, _ in models):
@@ -176,7 +196,7 @@ class Rollouts:
             one.begin(given, self.tokenizer.pad_token_id, self.max_new_tokens)
         use = (bool(sampling.teacher_mix), bool(sampling.verify_top_k))
         traced = 0 if use in self.checked else len(readers)
-        texts = _Texts(noise, self._ends, traced)
+        texts = _Texts(noise, self.end_tokens, traced)
         draft = sampling.draft if sampling.verify_top_k and all(one.takes_back for one in readers) else 1
         look = 1 if draft > 1 or noise.device.type == "cpu" else _LOOK_EVERY
         share = 0 if draft > 1 else _LEAVE if all(one.drops for one in readers) else 1
@@ -198,8 +218,8 @@ class Rollouts:
         if traced:
             self._compare(readers, prompts, responses, texts.traces)
             self.checked.add(use)
-        self._count("tokens_generated", sum(map(len, responses)))
-        self._count("teacher_tokens_scored", int(scored))
+        self.count("tokens_generated", sum(map(len, responses)))
+        self.count("teacher_tokens_scored", int(scored))
         return responses
 
     def _compare(
@@ -220,7 +240,8 @@ class Rollouts:
             texts = [(given[i], responses[i], traces[i][:, n]) for i in sampling_check.chosen(prompts)]
             sampling_check.check(one, role, texts, dtype)
 
-    def _count(self, name: str, tokens: int) -> None:
+    def count(self, name: str, tokens: int) -> None:
+        """Add to a cost."""
         self.cost[name] = self.cost.get(name, 0) + tokens
 
 

@@ -34,15 +34,29 @@ def check(reader: Reader, role: str, texts: Sequence[tuple[list[int], list[int],
     Raises:
         StageError: naming the model, if the difference exceeds rounding.
     """
-    gap = torch.cat([(then.log() - own_logprobs(reader, prompt, response)).abs() for prompt, response, then in texts])
-    gap = gap[~gap.isnan()].clamp_max(100.0)
-    if len(gap) and float(gap.mean()) > LIMITS[dtype]:
+    difference = difference_beyond_rounding(reader, [(p, r, then.log()) for p, r, then in texts], dtype)
+    if difference:
         raise StageError(
-            f"{type(reader.model).__name__} cannot be sampled from during training: log-probabilities of {len(gap)} "
-            f"sampled tokens under the {role} differ by {float(gap.mean()):.2g} nats on average from those "
-            "without a cache",
+            f"{type(reader.model).__name__} cannot be sampled from during training: log-probabilities of sampled "
+            f"tokens under the {role} differ by {difference:.2g} nats on average from those without a cache",
             "Use methods that train on fixed text with this model, and report its config.json as a bug.",
         )
+
+
+def difference_beyond_rounding(
+    reader: Reader, texts: Sequence[tuple[list[int], list[int], Tensor]], dtype: torch.dtype
+) -> float:
+    """The mean difference of log-probabilities of sampled tokens from the model's own, in nats; 0 if it is rounding.
+
+    Args:
+        reader: of the model, at the temperature of these log-probabilities.
+        texts: prompt, response, and the log-probability of each token of the response, [T], NaN if unknown.
+        dtype: of the model's computation.
+    """
+    gap = torch.cat([(said - own_logprobs(reader, prompt, response)).abs() for prompt, response, said in texts])
+    gap = gap[~gap.isnan()].clamp_max(100.0)
+    mean = float(gap.mean()) if len(gap) else 0.0
+    return mean if mean > LIMITS[dtype] else 0.0
 
 
 def own_logprobs(reader: Reader, prompt: list[int], response: list[int]) -> Tensor:

@@ -86,6 +86,15 @@ class ShardedSampler:
         gather(self.sharded, self.copy)
         return self.sampler.sample(prompts, examples, step, sampling)
 
+    @property
+    def elsewhere(self) -> float:
+        """As in `Sampler`."""
+        return self.sampler.elsewhere
+
+    def close(self) -> None:
+        """As in `Sampler`."""
+        self.sampler.close()
+
 
 def whole_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """The state of an optimiser as a single process would have it. Every rank has to call this."""

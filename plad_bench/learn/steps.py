@@ -68,6 +68,7 @@ class TokenSteps(Steps):
         """Set the parameters of the step, and choose or sample the sequences of every term."""
         if (schedule := self.objective.schedule) is not None:
             self.module.params = schedule.apply(self.params, self.scheduled, share)
+        before = self._elsewhere()
         chosen = [(term, self._sequences(index, term, number)) for index, term in enumerate(self.terms)]
         every = [s for _, some in chosen for s in some]
         return Step(
@@ -75,7 +76,16 @@ class TokenSteps(Steps):
             max((ranks.even(0, len(some)) for _, some in chosen if some), default=0),
             sum(len(s.response) for s in every),
             read=sum(map(len, every)),
+            elsewhere=self._elsewhere() - before,
         )
+
+    def _elsewhere(self) -> float:
+        return 0.0 if self.rollouts is None else self.rollouts.elsewhere
+
+    def close(self) -> None:
+        """Stop what samples."""
+        if self.rollouts is not None:
+            self.rollouts.close()
 
     def after(self, number: int, share: float, loss: float, *, ends_part: bool) -> dict[str, float]:
         """Update the method's schedule with the loss and, ten times in a run, a validation loss; return its numbers."""

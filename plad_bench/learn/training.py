@@ -52,6 +52,8 @@ class Step:
     """Response tokens it trains on."""
     read: int = 0
     """Tokens of prompts and responses."""
+    elsewhere: float = 0.0
+    """Device-seconds of other processes that made it, which the clock of this process does not count."""
 
 
 class Steps:
@@ -78,6 +80,9 @@ class Steps:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from a state."""
+
+    def close(self) -> None:
+        """Stop what the steps have started."""
 
 
 def train(
@@ -147,7 +152,7 @@ def train(
         result.tokens += step.tokens
         result.read += step.read
         result.milliseconds.append(round(1000 * (time.perf_counter() - began), 3))
-        result.seconds += ranks.add({"seconds": device_seconds(device) - busy})["seconds"]
+        result.seconds += ranks.add({"seconds": device_seconds(device) - busy + step.elsewhere})["seconds"]
         before, share = share, length.share(result)
         if not share and result.steps == STALLED:
             raise StageError(f"{STALLED} steps used up none of the budget", "Choose another kind of budget.")

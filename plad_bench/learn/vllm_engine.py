@@ -60,7 +60,7 @@ def generate(
         made = _run(
             Path(directory),
             {
-                **_engine(source, device, precision),
+                **settings(source, device, precision),
                 "context": max(map(len, encoded), default=0) + most,
                 "prompts": encoded,
                 "ends": sorted(ends),
@@ -118,7 +118,7 @@ class Served:
             made = _run(
                 Path(directory),
                 {
-                    **_engine(self.source, self.device, self.precision),
+                    **settings(self.source, self.device, self.precision),
                     "context": max(map(len, sequences)) + 1,  # the engine always generates a token
                     "sequences": [(sequence.prompt, sequence.response) for sequence in sequences],
                     "k": k,
@@ -139,7 +139,8 @@ def described(path: Path, counts: dict[str, float] | None = None) -> tuple[Path,
     return source, models.encoder_of_files(source, name, models.format_of(path), counts)
 
 
-def _engine(source: Path, device: str, precision: str) -> dict[str, Any]:
+def settings(source: Path, device: str, precision: str) -> dict[str, Any]:
+    """What `vllm_process.start_engine` needs to know of a model directory, apart from its context."""
     dtype = "bfloat16" if precision == "bf16" else "float32"
     return {"model": str(source.resolve()), "device": device, "dtype": dtype}
 
@@ -155,7 +156,7 @@ def _run(directory: Path, job: dict[str, Any]) -> dict[str, Any]:
     asked.write_text(json.dumps(job))
     # The child reads its standard input, whose other end closes when this process ends in any way.
     with subprocess.Popen(
-        [sys.executable, "-m", "plad_bench.learn.vllm_process", str(asked), str(made)],
+        [sys.executable, "-P", "-m", "plad_bench.learn.vllm_process", str(asked), str(made)],
         stdin=subprocess.PIPE,
         stdout=2,  # it logs there, and this process's standard output may carry data
         env={**ENVIRONMENT, **os.environ},

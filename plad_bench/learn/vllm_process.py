@@ -32,18 +32,23 @@ def main(asked: str, made: str) -> int:
     try:
         found = _generate(job) if "rounds" in job else _score(job, Path(made).parent)
     except Exception as error:  # noqa: BLE001  whatever an engine raises, its caller turns into a message
-        traceback.print_exc()
-        found = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
+        found = failure(error)
     else:
-        found["peak_memory_bytes"] = _peak(cpu=job["device"] == "cpu")
+        found["peak_memory_bytes"] = peak_memory(job["device"])
     Path(made).write_text(json.dumps(found))
     return 1 if "error" in found else 0
+
+
+def failure(error: Exception) -> dict[str, str]:
+    """{error}: the first line of an exception, whose traceback goes to the log."""
+    traceback.print_exception(error)
+    return {"error": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
 
 
 def _generate(job: dict[str, Any]) -> dict[str, Any]:
     from vllm import SamplingParams
 
-    engine = _engine(job)
+    engine = start_engine(job)
     prompts, sampling = [], []
     for number, decoding in enumerate(job["rounds"]):
         for i, ids in enumerate(job["prompts"]):
@@ -63,11 +68,11 @@ def _generate(job: dict[str, Any]) -> dict[str, Any]:
     rounds = [answers[start : start + len(job["prompts"])] for start in range(0, len(answers), len(job["prompts"]))]
     return {
         "ids": [[list(answer.token_ids) for answer in answers] for answers in rounds],
-        "logprobs": [[_logprobs(answer) for answer in answers] for answers in rounds],
+        "logprobs": [[logprobs_of(answer) for answer in answers] for answers in rounds],
     }
 
 
-def _logprobs(answer: Any) -> list[float] | None:
+def logprobs_of(answer: Any) -> list[float] | None:
     """The engine's log-probability of each token of a response, if requested."""
     if answer.logprobs is None:
         return None
@@ -77,7 +82,7 @@ def _logprobs(answer: Any) -> list[float] | None:
 def _score(job: dict[str, Any], directory: Path) -> dict[str, Any]:
     k, sequences = job["k"], job["sequences"]
     most = max(SCORED_AT_ONCE, job["context"])
-    engine = _engine(job, max_logprobs=k, max_num_batched_tokens=most, enable_prefix_caching=False)
+    engine = start_engine(job, max_logprobs=k, max_num_batched_tokens=most, enable_prefix_caching=False)
     tokens = sum(len(response) for _, response in sequences)
     logprobs = np.lib.format.open_memmap(directory / FILES[0], mode="w+", dtype=np.float32, shape=(tokens, k + 2))
     ids = np.lib.format.open_memmap(directory / FILES[1], mode="w+", dtype=np.int32, shape=(tokens, k))
@@ -127,7 +132,8 @@ def events(found: list[Mapping[int, Any]], labels: list[int], k: int, *, whole: 
     return ids, logprobs
 
 
-def _engine(job: dict[str, Any], **more: Any) -> Any:
+def start_engine(job: dict[str, Any], **more: Any) -> Any:
+    """The engine of {model, device, dtype, context}, with further arguments of vLLM's `LLM`."""
     from vllm import LLM
 
     return LLM(
@@ -143,8 +149,9 @@ def _engine(job: dict[str, Any], **more: Any) -> Any:
     )
 
 
-def _peak(*, cpu: bool) -> int:
-    if not cpu:
+def peak_memory(device: str) -> int:
+    """Peak memory of this process in bytes, on its device."""
+    if device != "cpu":
         import torch
 
         return int(torch.cuda.max_memory_allocated())

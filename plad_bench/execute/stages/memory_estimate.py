@@ -30,6 +30,8 @@ def choose(context: Context, model: Any, teacher: Any, data: TokenSteps | PairSt
     from plad_bench.learn.steps import PairSteps
 
     policy, device, student = context.memory_policy, device_of(context.device), shape_of(model)
+    if "rollouts" in context.spec:  # vLLM's engine starts when a step first samples
+        device = resources.beside_engine(device)
     sizes = _sizes(data, context.spec.get("max_new_tokens", 0))
     if student is None or not sizes:
         return 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import statistics
@@ -70,22 +71,23 @@ def _train(context: Context) -> None:
     if not context.shard and compiled.worth(operations, model.device):
         module.compile_parts()
     context.usage.loaded()
-    result = training.train(
-        module,
-        selection or data,
-        length=length,
-        lr=spec["lr"],
-        seed=spec["seed"],
-        precision=spec["precision"],
-        optimizer_name=spec.get("optimizer", "adamw"),
-        device=context.device,
-        checkpoint=context.partial / "checkpoint.pt",
-        progress=context.progress,
-        memory_policy=context.memory_policy,
-        recompute=functools.partial(models.checkpoint, model),
-        passed=None if points is None else points.passed,
-        shard=context.shard,
-    )
+    with contextlib.closing(data):
+        result = training.train(
+            module,
+            selection or data,
+            length=length,
+            lr=spec["lr"],
+            seed=spec["seed"],
+            precision=spec["precision"],
+            optimizer_name=spec.get("optimizer", "adamw"),
+            device=context.device,
+            checkpoint=context.partial / "checkpoint.pt",
+            progress=context.progress,
+            memory_policy=context.memory_policy,
+            recompute=functools.partial(models.checkpoint, model),
+            passed=None if points is None else points.passed,
+            shard=context.shard,
+        )
     if context.shard:
         model, adapted = _gathered(context, model)
     if context.rank:
@@ -94,7 +96,8 @@ def _train(context: Context) -> None:
     if "budget" in spec or points is not None:
         context.cost |= {"steps": result.steps, "update_device_seconds": round(result.seconds, 3)}
     context.cost["step_milliseconds"] = statistics.median(result.milliseconds)
-    context.cost["peak_memory_bytes"] = models.peak_memory(context.device)
+    of_engine = context.cost.get("peak_memory_bytes", 0)
+    context.cost["peak_memory_bytes"] = models.peak_memory(context.device) + of_engine
     if selection is not None:
         selection.give_best(model)
         context.notes["selected"] = _selected(context, selection)
@@ -228,7 +231,6 @@ def _tokens(context: Context, model: Any, method: Any, corpus: Corpus, order: Or
     """The loss module and the data of a token objective."""
     from plad_bench.learn import models
     from plad_bench.learn.objectives import TokenLoss
-    from plad_bench.learn.rollouts import Rollouts
     from plad_bench.learn.sharding import ShardedSampler
     from plad_bench.learn.steps import TokenSteps
     from plad_bench.learn.teacher_cache import TeacherCache
@@ -248,18 +250,7 @@ def _tokens(context: Context, model: Any, method: Any, corpus: Corpus, order: Or
         corpus.encoder.context = min([corpus.encoder.context, *read])
     if Text.STUDENT in texts:
         sampled = _untrained(context, context.device, spec["precision"])[0] if context.shard else model
-        rollouts = Rollouts(
-            sampled,
-            teacher,
-            tokenizer,
-            max_new_tokens=spec["max_new_tokens"],
-            seed=spec["seed"],
-            precision=spec["precision"],
-            cost=context.cost,
-            memory_policy=context.memory_policy,
-            teacher_prompts=corpus.teacher_prompts,
-            ends=corpus.ends,
-        )
+        rollouts = _sampler(context, sampled, teacher, corpus)
         rollouts.check(corpus.encoded)
         if context.shard:
             rollouts = ShardedSampler(rollouts, sampled, model)
@@ -282,6 +273,30 @@ def _tokens(context: Context, model: Any, method: Any, corpus: Corpus, order: Or
         memory_policy=context.memory_policy,
         spell=corpus.sampled,
     )
+
+
+def _sampler(context: Context, model: Any, teacher: Any, corpus: Corpus) -> Sampler:
+    """What samples on-policy text."""
+    from plad_bench.learn.rollouts import Rollouts
+    from plad_bench.learn.vllm_rollouts import VllmRollouts
+
+    spec = context.spec
+    own = Rollouts(
+        model,
+        teacher,
+        corpus.encoder.tokenizer,
+        max_new_tokens=spec["max_new_tokens"],
+        seed=spec["seed"],
+        precision=spec["precision"],
+        cost=context.cost,
+        memory_policy=context.memory_policy,
+        teacher_prompts=corpus.teacher_prompts,
+        ends=corpus.ends,
+    )
+    if "rollouts" not in spec:
+        return own
+    longest = max(map(len, corpus.encoded)) + spec["max_new_tokens"]
+    return VllmRollouts(own, context.partial / "engine", context.device, longest)
 
 
 def _load_teacher(context: Context, method: Any, corpus: Corpus) -> Any:
