@@ -33,7 +33,7 @@ def stocked(world, directory, stages=INPUTS):
     return made
 
 
-def run(store, stage, *, session=None, ranks=2, shard=False, watcher=None, plugins=(), **options):
+def run(store, stage, *, session=None, ranks=2, shard=False, teacher_gpus=1, watcher=None, plugins=(), **options):
     """The engine, after it has made a stage: by default in two slots of this machine."""
     opened = session or (lambda: local.LocalSession(LaunchOptions(workers=2, threads=1, gpus=(), store=store.root)))
     engine = Engine(
@@ -46,6 +46,7 @@ def run(store, stage, *, session=None, ranks=2, shard=False, watcher=None, plugi
         watcher=watcher or Watcher(),
         ranks=ranks,
         shard=shard,
+        teacher_gpus=teacher_gpus,
     )
     engine.run([[stage]], lambda: None)
     return engine

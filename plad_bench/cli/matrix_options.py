@@ -92,6 +92,14 @@ def execution_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "that do not fit one GPU.",
         ),
         click.option(
+            "--teacher-gpus",
+            type=click.IntRange(1),
+            default=1,
+            show_default=True,
+            help="Number of slots of each stage in which vLLM runs the teacher, which shares its weights among them "
+            "(tensor parallelism).",
+        ),
+        click.option(
             "--retries",
             type=click.IntRange(0),
             default=1,

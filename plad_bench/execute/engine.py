@@ -103,6 +103,8 @@ class Engine:
     """Slots of a training, with one process in each."""
     shard: bool = False
     """Whether these processes divide the trained model among them."""
+    teacher_gpus: int = 1
+    """Slots of a stage in which vLLM runs the teacher."""
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
     _attempts: dict[str, int] = field(default_factory=dict)
@@ -129,11 +131,12 @@ class Engine:
         running: list[Running] = []
         told = 0.0
         try:
-            if session.slots < self.ranks:
-                raise UsageError(
-                    f"--ranks {self.ranks} needs {self.ranks} slots; {session.slots} are available",
-                    "Lower --ranks, or provide more GPUs (--gpus) or CPU slots (--workers).",
-                )
+            for option, wanted in {"--ranks": self.ranks, "--teacher-gpus": self.teacher_gpus}.items():
+                if session.slots < wanted:
+                    raise UsageError(
+                        f"{option} {wanted} needs {wanted} slots; {session.slots} are available",
+                        f"Lower {option}, or provide more GPUs (--gpus) or CPU slots (--workers).",
+                    )
             self.watcher.tick(running, list(self._waiting.values()))  # the first stage may take long to start
             self._fill(session, running)
             while running:
@@ -212,7 +215,7 @@ class Engine:
             self.watcher.stage_started(one)
 
     def _ranks(self, stage: Stage) -> int:
-        return self.ranks if stage.operation == "train" else 1
+        return self.ranks if stage.operation == "train" else self.teacher_gpus if stage.parallel else 1
 
     def _start(self, session: LauncherSession, stage: Stage, slots: Sequence[int]) -> Running:
         name = f"{stage.name}-{stage.key[:12]}"
@@ -228,7 +231,7 @@ class Engine:
             "device": session.device,
             "threads": self.threads,
             "ranks": len(slots),
-            "shard": self.shard and len(slots) > 1,
+            "shard": self.shard and stage.operation == "train",
             "rendezvous_file": str(job.with_suffix(f".{secrets.token_hex(4)}.rendezvous")),
             "commits": hub.pins(),
             "spent": str(self.spent_file),

@@ -18,6 +18,7 @@ from plad_bench.execute.estimate import BYTES_PER_TOKEN, Prompts
 from plad_bench.plan import compatibility, resources
 from plad_bench.plan.published import parameters, pruned_parameters
 from plad_bench.plan.resources import Device, Lengths, Shape, TrainingWork, Work
+from plad_bench.plan.stages import TEACHER
 from plad_bench.plan.trials import SEED
 
 if TYPE_CHECKING:
@@ -35,6 +36,19 @@ START_UP = 4.0
 """Seconds that a worker takes for imports, and for loading and saving."""
 CORES = {"avx512f": 45e9, "avx2": 25e9}
 """Instructions of a processor -> operations per second that a thread reaches in a training step; the first measured."""
+
+
+@dataclass(frozen=True)
+class Slots:
+    """The slots of a run, and how many of them a stage takes."""
+
+    count: int
+    ranks: int = 1
+    """Of a training."""
+    shard: bool = False
+    """Whether these share the trained model."""
+    teacher_gpus: int = 1
+    """Of a stage in which vLLM runs the teacher."""
 
 
 @dataclass(frozen=True)
@@ -63,16 +77,7 @@ class Outlook:
 
 
 @gc_pause.paused()
-def outlook(  # noqa: PLR0917  what a run knows
-    cells: Sequence[Cell],
-    store: Store,
-    data: Mapping[str, Prepared],
-    device: Device,
-    slots: int,
-    ranks: int = 1,
-    *,
-    shard: bool = False,
-) -> Outlook:
+def outlook(cells: Sequence[Cell], store: Store, data: Mapping[str, Prepared], device: Device, slots: Slots) -> Outlook:
     """The resources that cells need.
 
     Args:
@@ -80,11 +85,9 @@ def outlook(  # noqa: PLR0917  what a run knows
         store: its artifacts are not computed again.
         data: task label -> data that was read.
         device: the device of each stage.
-        slots: number of concurrent stages of one process each.
-        ranks: processes, and slots, of a training.
-        shard: whether these share the trained model.
+        slots: where the stages run.
     """
-    reader = _Reader(store, data, device, ranks, shard=shard)
+    reader = _Reader(store, data, device, slots)
     found: dict[str, list[Work]] = {}
     stages = {s.key: (cell, s) for cell in cells for s in cell.stages}
     waiting = store.missing(stages)
@@ -98,7 +101,7 @@ def outlook(  # noqa: PLR0917  what a run knows
     every = [work for several in found.values() for work in several]
     return Outlook(
         parts=parts,
-        seconds=sum((work.seconds + START_UP) * work.ranks for work in every) / slots if device.flops else 0.0,
+        seconds=sum((work.seconds + START_UP) * work.ranks for work in every) / slots.count if device.flops else 0.0,
         disk=sum(work.disk for work in every),
         device=device,
         assumed=tuple(dict.fromkeys(reader.assumed)),
@@ -118,9 +121,8 @@ def _name(cell: Cell, stage: Stage) -> str:
 class _Reader:
     """Reads shapes and lengths, each once."""
 
-    def __init__(self, store: Store, data: Mapping[str, Prepared], device: Device, ranks: int, *, shard: bool) -> None:
-        self._prompts, self._store, self._device = Prompts(store, data), store, device
-        self._ranks, self._shard = ranks, shard
+    def __init__(self, store: Store, data: Mapping[str, Prepared], device: Device, slots: Slots) -> None:
+        self._prompts, self._store, self._device, self._slots = Prompts(store, data), store, device, slots
         self._data = data
         self._lengths: dict[tuple[str, str, int], Lengths] = {}
         self.assumed: list[str] = []
@@ -142,9 +144,13 @@ class _Reader:
         split, limit = stage.spec.get("split", "train"), stage.spec.get("limit", 0)
         lengths, count = self._read(cell, stage, split, limit, new)
         count *= stage.spec.get("samples", 1)
+        gpus = self._slots.teacher_gpus if stage.parallel else 1
         if stage.operation == "generate":
-            return resources.generation(shape, count, lengths, new, self._device, bf16=bf16)
-        found = resources.scoring(shape, count, lengths, self._device, bf16=bf16)
+            found = resources.generation(shape, count, lengths, new, self._device, bf16=bf16)
+            if stage.owner == TEACHER and self._device.gpu:
+                found = resources.with_remedy(found, self._device)
+            return resources.divided(found, gpus, self._device)
+        found = resources.divided(resources.scoring(shape, count, lengths, self._device, bf16=bf16), gpus, self._device)
         if stage.operation != "signals":
             return found
         texts = count * max(source.spec.get("samples", 1) for source in stage.inputs.values())
@@ -167,7 +173,7 @@ class _Reader:
         work = TrainingWork(
             student=student,
             steps=steps,
-            batch=pairs * -(-spec["batch"] // self._ranks),
+            batch=pairs * -(-spec["batch"] // self._slots.ranks),
             lengths=lengths,
             bf16=spec["precision"] == "bf16",
             lora=spec.get("lora", 0),
@@ -176,13 +182,13 @@ class _Reader:
             teacher_logits=live is not None or bool(signals),
             dense=self._shape(cell, dense) if dense is not None else None,
             sampled=spec.get("max_new_tokens", 0),
-            ranks=self._ranks,
-            sharded=self._shard,
+            ranks=self._slots.ranks,
+            sharded=self._slots.shard,
             selects="select" in spec,
         )
         found = resources.training(work, resources.beside_engine(self._device) if "rollouts" in spec else self._device)
         models = 1 + len(spec.get("evaluate_at", ()))
-        found = replace(found, seconds=seconds / self._ranks or found.seconds, disk=models * found.disk)
+        found = replace(found, seconds=seconds / self._slots.ranks or found.seconds, disk=models * found.disk)
         if select := spec.get("select"):
             once = resources.generation(
                 student, select["prompts"], lengths, select["max_new_tokens"], self._device, bf16=work.bf16

@@ -74,6 +74,7 @@ class Run:
         threads: int,
         ranks: int = 1,
         shard: bool = False,
+        teacher_gpus: int = 1,
         options: Options,
         watcher: CellWatcher,
         afresh: bool,
@@ -110,6 +111,7 @@ class Run:
             _Both(state, watcher, self.registry, accounts),
             ranks,
             shard,
+            teacher_gpus,
         )
         pending = list(todo)
         goals = {cell.id: recording.needed(self.board / "cells", cell, self.store.find) for cell in todo}

@@ -45,10 +45,11 @@ def generate(
     *,
     logprobs: bool = False,
     counts: dict[str, float] | None = None,
+    gpus: Sequence[str] = (),
 ) -> tuple[list[list[Response]], int]:
     """For each round one response to each prompt, in their order, and the peak memory in bytes.
 
-    Responses have log-probabilities if requested. Raises:
+    Responses have log-probabilities if requested. `gpus` divide the model, if there are several. Raises:
         StageError: if a prompt leaves no room for the response, or vLLM fails.
     """
     source, encoder = described(path, counts)
@@ -67,6 +68,7 @@ def generate(
                 "rounds": [asdict(decoding) for decoding in rounds],
                 "logprobs": logprobs,
             },
+            gpus,
         )
     responses = [
         [_response(encoder, ids, said, ends) for ids, said in zip(answers, saids, strict=True)]
@@ -92,6 +94,8 @@ class Served:
     directory: Path
     """Directory for the engine's output, emptied after use."""
     counts: dict[str, float]
+    gpus: Sequence[str] = ()
+    """They divide the teacher, if there are several."""
     peak_memory_bytes: int = 0
     """Set when it has read."""
 
@@ -124,6 +128,7 @@ class Served:
                     "k": k,
                     "whole": k == self.vocabulary,
                 },
+                self.gpus,
             )
             self.peak_memory_bytes = made["peak_memory_bytes"]
             logprobs, ids = (np.load(Path(directory) / name, mmap_mode="r") for name in FILES)
@@ -150,16 +155,17 @@ def _published(source: Path) -> GenerationConfig | None:
     return GenerationConfig.from_pretrained(source) if there else None
 
 
-def _run(directory: Path, job: dict[str, Any]) -> dict[str, Any]:
-    """The output of the engine's process for a job whose files are in a directory."""
+def _run(directory: Path, job: dict[str, Any], gpus: Sequence[str] = ()) -> dict[str, Any]:
+    """The output of the engine's process, which sees some GPUs, for a job whose files are in a directory."""
     asked, made = directory / "job.json", directory / "made.json"
-    asked.write_text(json.dumps(job))
+    asked.write_text(json.dumps({**job, "gpus": max(1, len(gpus))}))
+    seen = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if len(gpus) > 1 and all(gpus) else {}
     # The child reads its standard input, whose other end closes when this process ends in any way.
     with subprocess.Popen(
         [sys.executable, "-P", "-m", "plad_bench.learn.vllm_process", str(asked), str(made)],
         stdin=subprocess.PIPE,
         stdout=2,  # it logs there, and this process's standard output may carry data
-        env={**ENVIRONMENT, **os.environ},
+        env={**ENVIRONMENT, **os.environ, **seen},
     ) as child:
         code = child.wait()
     found: dict[str, Any] = json.loads(made.read_text()) if made.is_file() else {}

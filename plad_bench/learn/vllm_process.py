@@ -133,7 +133,7 @@ def events(found: list[Mapping[int, Any]], labels: list[int], k: int, *, whole: 
 
 
 def start_engine(job: dict[str, Any], **more: Any) -> Any:
-    """The engine of {model, device, dtype, context}, with further arguments of vLLM's `LLM`."""
+    """The engine of {model, device, dtype, context, gpus}, with further arguments of vLLM's `LLM`."""
     from vllm import LLM
 
     return LLM(
@@ -144,6 +144,7 @@ def start_engine(job: dict[str, Any], **more: Any) -> Any:
         load_format="safetensors",
         trust_remote_code=False,
         enforce_eager=job["device"] == "cpu",  # on CPUs compiling takes longer than generating
+        tensor_parallel_size=job.get("gpus", 1),
         seed=0,
         **more,
     )

@@ -380,6 +380,22 @@ def generation(shape: Shape, prompts: int, lengths: Lengths, new: int, device: D
     return Work(memory=memory, seconds=seconds, fits=not device.memory or memory <= device.memory)
 
 
+def divided(work: Work, gpus: int, device: Device) -> Work:
+    """The same generation or scoring by a model that several GPUs share; one GPU changes nothing."""
+    if gpus == 1:
+        return work
+    memory = work.memory / gpus
+    fits = not device.memory or memory <= device.memory
+    remedy = "" if fits else work.remedy
+    return replace(work, memory=memory, seconds=work.seconds / gpus, fits=fits, remedy=remedy, ranks=gpus, sharded=True)
+
+
+def with_remedy(work: Work, device: Device) -> Work:
+    """The same generation by a teacher; if it does not fit, with the number of GPUs that could share it."""
+    enough = (n for n in RANKS if divided(work, n, device).fits)
+    return work if work.fits else replace(work, remedy=next((f"--backend vllm --teacher-gpus {n}" for n in enough), ""))
+
+
 def _decoding(shape: Shape, prompts: int, new: int, device: Device, *, bf16: bool) -> float:
     """Seconds to generate `new` tokens per prompt: the weights are read once per token of a batch."""
     batches = -(-prompts // GENERATION_BATCH)

@@ -147,6 +147,11 @@ class Stage:
         made_by = self.inputs.get("model") or self.inputs.get("responses")
         return made_by.seed if made_by else None
 
+    @property
+    def parallel(self) -> bool:
+        """Whether vLLM runs the teacher in it, which several GPUs can share."""
+        return self.owner == TEACHER and self.spec.get("backend") == "vllm"
+
     @functools.cached_property
     def key(self) -> str:
         """sha256 of the canonical JSON of the document."""

@@ -89,6 +89,7 @@ def run(
     workers: int | None = None,
     ranks: int = 1,
     shard: bool = False,
+    teacher_gpus: int = 1,
     retries: int = 1,
     max_failures: int = 0,
     max_cost: float | None = None,
@@ -123,6 +124,7 @@ def run(
         workers: concurrent CPU stages; None for as many as there are slots.
         ranks: processes per training.
         shard: whether they divide the trained model, its gradients and its optimiser state among them (FSDP).
+        teacher_gpus: slots of each stage in which vLLM runs the teacher, divided among them.
         retries: of a stage that was killed.
         max_failures: failures after which no new work begins; 0 for no limit.
         max_cost: limit on the cost of requests, in the currency of their prices; None for no limit.
@@ -151,7 +153,8 @@ def run(
     training_budget.check(given)
     if rerun not in RERUN:
         raise UsageError(f"rerun is {rerun!r}", f"Give {', '.join(RERUN[:-1])} or {RERUN[-1]}.")
-    for name, value in {"seeds": seeds, "threads": threads, "workers": workers, "ranks": ranks}.items():
+    counts = {"seeds": seeds, "threads": threads, "workers": workers, "ranks": ranks, "teacher_gpus": teacher_gpus}
+    for name, value in counts.items():
         if value is not None and value < 1:
             raise UsageError(f"{name} is {value}", "Give 1 or more.")
     options: dict[str, Any] = {
@@ -178,6 +181,7 @@ def run(
         "gpus": gpus,
         "ranks": ranks,
         "shard": shard,
+        "teacher_gpus": teacher_gpus,
         "retries": retries,
         "max_failures": max_failures,
         "max_cost": max_cost,

@@ -78,6 +78,7 @@ class Executor:
             threads=of["threads"],
             ranks=of["ranks"],
             shard=of["shard"],
+            teacher_gpus=of["teacher_gpus"],
             options=Options(of["retries"], of["max_failures"], of["timeout"], limit),
             watcher=self.listener.watcher(len(todo)) if todo else CellWatcher(),
             afresh=rerun == "all",

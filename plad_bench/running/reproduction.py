@@ -52,6 +52,7 @@ def arguments(
         "threads": (options["threads"], 1),
         "ranks": (options["ranks"], 1),
         "shard": (options["shard"], False),
+        "teacher_gpus": (options["teacher_gpus"], 1),
         "force": (options["force"], False),
         **{name: (getattr(protocol, name), usual[name]) for name in settings()},
     }

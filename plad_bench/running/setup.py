@@ -178,10 +178,10 @@ class Planned:
             device = GPUS[options["on"]]
         else:
             device = outlook.gpu(gpus[0]) if gpus else outlook.cpu(options["threads"])
-        slots = len(gpus) or options["workers"] or max(1, processors() // options["threads"])
-        ranks, shard = options["ranks"], options["shard"]
-        slots = ranks * max(1, slots // ranks)
-        return outlook.outlook(self.expected(), self.store, self.data, device, slots, ranks, shard=shard)
+        count = len(gpus) or options["workers"] or max(1, processors() // options["threads"])
+        most = max(options["ranks"], options["teacher_gpus"])
+        slots = outlook.Slots(max(count, most), options["ranks"], options["shard"], options["teacher_gpus"])
+        return outlook.outlook(self.expected(), self.store, self.data, device, slots)
 
     def skip_misfits(self) -> None:
         """Skip cells whose models do not fit together or whose inputs use up their budget, judged by what is known."""

@@ -115,6 +115,8 @@ def test_more_ranks_than_slots_are_refused_before_anything_starts(store):
     session = Recorder(1)
     with pytest.raises(UsageError, match="--ranks 2 needs 2 slots; 1 are available"):
         run(store, training(), session=lambda: session)
+    with pytest.raises(UsageError, match="--teacher-gpus 3 needs 3 slots; 1 are available"):
+        run(store, training(), session=lambda: session, ranks=1, teacher_gpus=3)
     assert session.started == []
 
 

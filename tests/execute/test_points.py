@@ -58,7 +58,10 @@ def test_estimates_count_every_model_and_its_evaluation(tmp_path):
 
     cell = cells(evaluate_at="50,75")["seqkd"]
     data = {cell.task.label: preview(cell.task)}
-    plain, more = (outlook.outlook([of], Store(tmp_path), data, outlook.cpu(1), 1) for of in (cells()["seqkd"], cell))
+    plain, more = (
+        outlook.outlook([of], Store(tmp_path), data, outlook.cpu(1), outlook.Slots(1))
+        for of in (cells()["seqkd"], cell)
+    )
     assert more.seconds > plain.seconds
     (one,), (three,) = ([p.work.disk for p in of.parts if p.name == "seqkd: train"] for of in (plain, more))
     assert three == 3 * one

@@ -10,12 +10,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
+import launching
 import numpy as np
 import pytest
 import tiny
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from plad_bench import LaunchOptions
 from plad_bench.contract.errors import MissingError, StageError
 from plad_bench.execute import recording
 from plad_bench.execute.stages import generate, teacher_logprobs
@@ -26,7 +28,9 @@ from plad_bench.learn.sequences import Encoder, Tokens
 from plad_bench.learn.teacher_cache import TeacherCache, of_events
 from plad_bench.plan import backends, compatibility, matrix, requirements, spec
 from plad_bench.plan.spec import protocol_values
+from plad_bench.plan.stages import TEACHER, Stage
 from plad_bench_plugins.checks import backends as checks
+from plad_bench_plugins.launchers import local
 
 STAND_IN = Path(__file__).parents[1] / "engines"
 needs_vllm = [pytest.mark.vllm, pytest.mark.skipif(find_spec("vllm") is None, reason="vllm is not installed")]
@@ -296,6 +300,35 @@ def test_a_teachers_responses_keep_their_log_probabilities(world, tmp_path, monk
         logits = model(torch.tensor([prompt + said])).logits[0, len(prompt) - 1 : -1]
         expected = logits.log_softmax(-1).gather(1, torch.tensor(said)[:, None])[:, 0]
         np.testing.assert_allclose(response.logprobs, expected.detach(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_gpus_of_several_slots_share_a_teacher(world, tmp_path, monkeypatch):
+    """The slots are those of GPUs, and what runs in them is on the CPU."""
+    noted = tmp_path / "noted"
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(STAND_IN), *sys.path]))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    monkeypatch.setenv("STAND_IN_GPUS", str(noted))
+    store = launching.stocked(SimpleNamespace(inputs=world[1]), tmp_path)
+    session = local.LocalSession(LaunchOptions(workers=None, threads=1, gpus=(0, 1), store=store.root))
+    session.device = "cpu"
+    spec = {"split": "train", "max_new_tokens": 24, "precision": "float32", "threads": 1, "backend": "vllm"}
+    stage = Stage("teach", "generate", spec, launching.INPUTS, owner=TEACHER)
+    done = launching.run(store, stage, session=lambda: session, ranks=1, teacher_gpus=2)
+    assert noted.read_text() == "2 share it, of 4,7"
+    responses = [row["responses"] for row in read_lines(done.artifacts[stage.key].path / "responses.jsonl")]
+    assert responses == made(world, tmp_path, "transformers")[0]
+
+
+def test_only_stages_in_which_vllm_runs_the_teacher_take_its_gpus(tmp_path):
+    found = cells(teacher=f"vllm[path={tmp_path}]", overrides={"demo": {"backend": "vllm"}})["seqkd"]
+    texts = {f"teacher: generate {split} responses" for split in ("training", "test")}
+    assert {stage.label for stage in found.stages if stage.parallel} == texts
+    assert {s.name for c in signalled("kd").values() for s in c.stages if s.parallel} == {
+        "generate",
+        "signals-reference",
+    }
+    assert not [stage for cell in cells().values() for stage in cell.stages if stage.parallel]
 
 
 def test_only_a_vllm_teachers_training_responses_keep_them(tmp_path):

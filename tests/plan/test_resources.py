@@ -204,6 +204,18 @@ def test_plan_of_models_that_are_not_here_says_what_it_assumes(tmp_path, monkeyp
     assert "assumed: prompts of tldr have 512 tokens: its data is not available" in shown
 
 
+def test_a_teacher_that_does_not_fit_one_gpu_says_how_many_would_hold_it(tmp_path):
+    given = ("--student", "llama-1b", "--teacher", "hf[id=meta-llama/Llama-3.3-70B-Instruct]", "--methods", "seqkd")
+    memory = []
+    for more in ((), ("--backend", "vllm", "--teacher-gpus", "4")):
+        told = json.loads(plan(tmp_path, *given, "--on", "H100", *more, "--json").stdout)["outlook"]
+        work = {part["name"]: part["work"] for part in told["parts"]}["teacher: generate training responses"]
+        assert work["fits"] == bool(more)
+        assert work["remedy"] == ("" if more else "--backend vllm --teacher-gpus 4")
+        memory.append(work["memory"])
+    assert memory[0] == 4 * memory[1]
+
+
 def test_a_gpu_is_known_by_its_name(monkeypatch):
     said = {"stdout": "143771, NVIDIA H200\n"}
     monkeypatch.setattr(outlook.subprocess, "run", lambda *a, **k: type("Made", (), said)())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from plad_bench.contract.examples import Response
 from plad_bench.contract.jsonlines import write_lines
 from plad_bench.contract.models import HubModel
+from plad_bench.execute.stages import slots
 from plad_bench.execute.stages.files import RESPONSES, model_of, read_prompts, response_row
 from plad_bench.execute.worker import Context
 from plad_bench.plan.published import parameters
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 
 def run(context: Context) -> None:
     """Write responses.jsonl: for each prompt its responses, as text and as the generated token ids."""
+    with slots.gpus(context) as gpus:
+        if not context.rank:
+            _run(context, gpus)
+
+
+def _run(context: Context, gpus: Sequence[str]) -> None:
     from plad_bench.learn import models
     from plad_bench.learn.generation import Decoding
     from plad_bench.learn.seeds import derive
@@ -37,7 +44,9 @@ def run(context: Context) -> None:
         )
         for number in range(spec.get("samples", 1))
     ]
-    made = _BACKENDS[spec["backend"]](context, [p.prompt for p in prompts], rounds)
+    asked = [p.prompt for p in prompts]
+    by_vllm = spec["backend"] == "vllm"
+    made = _with_vllm(context, asked, rounds, gpus) if by_vllm else _with_transformers(context, asked, rounds)
     every = [response for responses in made for response in responses]
     context.cost["tokens_generated"] = sum(len(r.ids or ()) + r.finished for r in every)
     context.counts["truncated"] = sum(not r.finished for r in every)
@@ -72,7 +81,9 @@ def _with_transformers(context: Context, prompts: Sequence[str], rounds: Sequenc
     return made
 
 
-def _with_vllm(context: Context, prompts: Sequence[str], rounds: Sequence[Decoding]) -> list[list[Response]]:
+def _with_vllm(
+    context: Context, prompts: Sequence[str], rounds: Sequence[Decoding], gpus: Sequence[str]
+) -> list[list[Response]]:
     from plad_bench.learn import vllm_engine
 
     path = model_of(context.inputs["model"], context.spec)
@@ -86,9 +97,7 @@ def _with_vllm(context: Context, prompts: Sequence[str], rounds: Sequence[Decodi
         rounds,
         logprobs=said,
         counts=context.counts,
+        gpus=gpus,
     )
     context.cost["peak_memory_bytes"] = peak
     return made
-
-
-_BACKENDS = {"transformers": _with_transformers, "vllm": _with_vllm}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from plad_bench.contract.enums import Text
+from plad_bench.execute.stages import slots
 from plad_bench.execute.stages.corpus import Corpus
 from plad_bench.execute.stages.files import MODEL, read_prompts
 from plad_bench.execute.worker import Context
@@ -16,7 +18,13 @@ if TYPE_CHECKING:
 
 def run(context: Context) -> None:
     """Write the files of learn/teacher_cache.py for every training sequence of the text."""
-    _BACKENDS[context.spec.get("backend", "transformers")](context)
+    with slots.gpus(context) as gpus:
+        if context.rank:
+            return
+        if context.spec.get("backend") == "vllm":
+            _with_vllm(context, gpus)
+        else:
+            _with_transformers(context)
 
 
 def _with_transformers(context: Context) -> None:
@@ -40,11 +48,12 @@ def _with_transformers(context: Context) -> None:
     context.cost["peak_memory_bytes"] = models.peak_memory(context.device)
 
 
-def _with_vllm(context: Context) -> None:
+def _with_vllm(context: Context, gpus: Sequence[str]) -> None:
     from plad_bench.learn import vllm_engine
 
     path = context.inputs["teacher"].path / MODEL
-    teacher = vllm_engine.Served(path, context.device, context.spec["precision"], context.partial, context.counts)
+    precision = context.spec["precision"]
+    teacher = vllm_engine.Served(path, context.device, precision, context.partial, context.counts, gpus)
     _write(context, teacher, teacher.encoder, _sequences(context, teacher.encoder))
     context.cost["peak_memory_bytes"] = teacher.peak_memory_bytes
 
@@ -63,6 +72,3 @@ def _write(context: Context, teacher: TeacherReader, encoder: Encoder, sequences
         context.out, teacher, sequences, context.spec["k"], encoder.hash, context.progress, encoder.context
     )
     encoder.tokenizer.save_pretrained(context.out / teacher_cache.TOKENIZER)
-
-
-_BACKENDS = {"transformers": _with_transformers, "vllm": _with_vllm}

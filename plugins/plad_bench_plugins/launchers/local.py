@@ -98,7 +98,7 @@ class _Fresh(StageProcess):
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()  # closes its standard input, and waits
 
 
 def _see_descriptors() -> None:
