@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 COPIES = 8
-"""Tensors [N, V] in float32 that a divergence and its gradient hold at the same time, approximately."""
-CPU_BUDGET = 512 * 2**20
+"""Tensors [N, V] in float32 that a divergence and its gradient hold at the same time on a GPU, approximately."""
+CPU_COPIES = 3
+"""The same on a CPU, where a loss passes over a few rows at a time: the logits of both models and a gradient."""
+CPU_BUDGET = 2**30
 """Bytes for them on a CPU. A constant, so that results do not depend on other work of the machine."""
 GPU_SHARE = 16
 """Bytes for them on a GPU: its memory divided by this."""
 CHUNKS = 4
 """On a GPU a chunk takes this fraction of the budget."""
 CPU_CHUNK = 4 * 2**20
-"""Bytes of a chunk's logits on a CPU, whose caches they stay in while a loss passes over them several times."""
+"""Bytes of the logits that stay in a CPU's caches while a loss passes over them several times."""
 SMALL = 4
 """Activations are recomputed before the micro-batch falls below this size, which would leave a device mostly idle."""
 GENERATION_BATCH = 128

@@ -3,7 +3,8 @@
 Logits of N tokens over V words are by far the largest tensors of a training step: a loss and its gradient hold some
 eight tensors [N, V]. No tensor [B, T, V] is created: the model's body computes hidden states [N, D] of response tokens,
 without prompts and padding, and its output head turns them into logits chunk by chunk; loss and gradient of a chunk are
-computed before the next chunk. A chunk fits a GPU's budget of memory, or a CPU's caches.
+computed before the next chunk. On a GPU a chunk fits a budget of memory. On a CPU a loss passes over as many rows of a
+chunk at a time as fit its caches.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from plad_bench.contract.memory_policy import COPIES, CPU_BUDGET, CPU_CHUNK, GPU_SHARE, chunk_of
+from plad_bench.contract.memory_policy import COPIES, CPU_BUDGET, CPU_CHUNK, CPU_COPIES, GPU_SHARE, chunk_of
 from plad_bench.learn.compiled import CompiledLayers, CompiledLoss
 from plad_bench.learn.divergences import cross_entropy
 from plad_bench.learn.memory import is_short
@@ -50,6 +51,11 @@ class Predictions:
     def logits(self, part: slice) -> Tensor:
         """The logits of some of the tokens."""
         return self.head(self.states[part])
+
+
+def existing(logits: Tensor) -> Predictions:
+    """Logits [N, V] that are there already, as predictions."""
+    return Predictions(logits, _same, max(1, len(logits)))
 
 
 class Predictor:
@@ -83,8 +89,7 @@ class Predictor:
         """Read a batch; logits are made of hidden states if the head is known."""
         head = self.head(batch)
         if head is None:
-            logits = response_logits(self.model, batch)
-            return Predictions(logits, _same, max(1, len(logits)))
+            return existing(response_logits(self.model, batch))
         with self._layers.on(lambda: response_states(self.model, first(batch))) if self._layers else nullcontext():
             states = response_states(self.model, batch)
         vocabulary = vocabulary_size(self.model)
@@ -110,12 +115,17 @@ def chunk_size(states: Sequence[int], vocabulary: int, device: torch.device) -> 
     return chunk_of(states[0], room_for_logits(vocabulary, device), states[1], cached)
 
 
+def rows_at_a_time(logits: Tensor) -> int:
+    """The number of rows of a chunk's logits [n, V] that a loss passes over at a time."""
+    return len(logits) if logits.device.type == "cuda" else max(1, CPU_CHUNK // (4 * logits.shape[-1]))
+
+
 def room_for_logits(vocabulary: int, device: torch.device) -> int:
     """The number of tokens whose loss over a vocabulary fits into the memory for logits of a device."""
-    budget = CPU_BUDGET
+    budget, copies = CPU_BUDGET, CPU_COPIES
     if device.type == "cuda":
-        budget = int(torch.cuda.get_device_properties(device).total_memory) // GPU_SHARE
-    return budget // (COPIES * 4 * vocabulary)
+        budget, copies = int(torch.cuda.get_device_properties(device).total_memory) // GPU_SHARE, COPIES
+    return budget // (copies * 4 * vocabulary)
 
 
 # ------------------------------------------------------------------------------------------------ a model's two halves
@@ -285,7 +295,14 @@ def label_logprobs(
     """Log-probability of each label, [N]. Unless all logits fit, those of a chunk are recomputed for its gradient."""
 
     def of(part: slice, states: Tensor) -> Tensor:
-        return -loss(predictions.head(states), labels[part])
+        logits, words = predictions.head(states), labels[part]
+
+        def of_rows(rows: slice, some: Tensor) -> Tensor:
+            return -loss(some, words[rows])
+
+        size = rows_at_a_time(logits)
+        found: Tensor = of_rows(slice(None), logits) if len(logits) <= size else _Rows.apply(of_rows, size, logits)
+        return found
 
     states, size = predictions.states, predictions.chunk
     if len(states) <= size:
@@ -303,7 +320,7 @@ class _Summed(torch.autograd.Function):
     def forward(ctx: Any, function: Any, size: int, states: Tensor, *parameters: Tensor) -> Tensor:
         values, gradients = _differentiated(function, size, states, parameters)
         ctx.save_for_backward(*gradients)
-        return torch.stack(values).sum()
+        return values.sum()
 
     @staticmethod
     @once_differentiable
@@ -338,28 +355,30 @@ def _differentiated(
     states: Tensor,
     parameters: Sequence[Tensor],
     upstream: Tensor | None = None,
-) -> tuple[list[Tensor], list[Tensor]]:
-    """The values of a function of (rows, their states) chunk by chunk, and their gradient in states and parameters."""
-    values, of_states = [], torch.zeros_like(states)
+) -> tuple[Tensor, list[Tensor]]:
+    """The sums of a function of (rows, their states) for each chunk, and the gradient in states and parameters."""
+    of_states, chunks = torch.zeros_like(states), list(parts(len(states), size))
+    # Not a list of tensors: memory allocated between the chunks would keep that of their logits from being reused.
+    values = states.new_zeros(len(chunks), dtype=torch.promote_types(states.dtype, torch.float32))
     sums: list[Tensor | None] = [None for _ in parameters]
-    for part in parts(len(states), size):
+    for i, part in enumerate(chunks):
         with torch.enable_grad():
             chunk = states[part].detach().requires_grad_()
             value = function(part, chunk)
             weights = None if upstream is None else upstream[part]
             of_chunk, *of_parameters = torch.autograd.grad(value, [chunk, *parameters], weights, allow_unused=True)
-        values.append(value.detach())
+        values[i] = value.detach().sum()
         if of_chunk is not None:
             of_states[part] = of_chunk
         held = Counter(_memory(tensor) for tensor in (of_chunk, *of_parameters, weights))
-        for i, more in enumerate(of_parameters):
+        for k, more in enumerate(of_parameters):
             if more is None:
                 continue
-            if (known := sums[i]) is not None:
+            if (known := sums[k]) is not None:
                 known += more
                 continue
             own = more.is_contiguous() and held[_memory(more)] == 1  # adding to it changes no other tensor
-            sums[i] = more if own else more.clone(memory_format=torch.contiguous_format)
+            sums[k] = more if own else more.clone(memory_format=torch.contiguous_format)
     found = (torch.zeros_like(p) if known is None else known for p, known in zip(parameters, sums, strict=True))
     return values, [of_states, *found]
 

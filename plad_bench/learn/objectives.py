@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from plad_bench.contract.errors import StageError
 from plad_bench.contract.objectives import PairBatch, PairObjective, Sampling, Term, Trace
-from plad_bench.learn.chunked_logits import Predictor, label_logprobs, parts, summed
+from plad_bench.learn.chunked_logits import Predictor, existing, label_logprobs, parts, rows_at_a_time, summed
 from plad_bench.learn.compiled import CompiledLoss
 from plad_bench.learn.divergences import cross_entropy, log_mixture, soften
 from plad_bench.learn.sequences import Batch
@@ -107,23 +107,35 @@ class TokenLoss(nn.Module):
         student, target = self._read[0](batch), known or self._teacher(batch)
         size = student.chunk if target is None else min(student.chunk, target.chunk)
 
-        def both(part: slice, states: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
-            logits = student.head(states)
-            return (logits, None, labels[part]) if target is None else target.meet(part, logits, labels[part])
+        def meet(part: slice) -> Callable[[slice, Tensor], tuple[Tensor, Tensor | None, Tensor]]:
+            """(Rows of a part, their logits) -> logits of student and teacher, and labels, over what both share."""
+            words, teacher = labels[part], None if target is None else target.of(part)
+
+            def of_rows(rows: slice, logits: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+                return (logits, None, words[rows]) if teacher is None else teacher.meet(rows, logits, words[rows])
+
+            return of_rows
 
         @torch.no_grad()
         def advantage() -> Tensor:
             sampling, logprobs = term.sampling(self.params), []
             for part in parts(len(labels), size):
-                logits, teacher, places = both(part, student.states[part])
-                assert teacher is not None  # noqa: S101  an advantage compares student and teacher
-                logprobs.append(sampled_logprobs(logits, teacher, places, sampling))
+                every, both = student.logits(part), meet(part)
+                for rows in parts(len(every), rows_at_a_time(every)):
+                    logits, teacher, places = both(rows, every[rows])
+                    assert teacher is not None  # noqa: S101  an advantage compares student and teacher
+                    logprobs.append(sampled_logprobs(logits, teacher, places, sampling))
             return advantages(term, torch.cat(logprobs, 1), batch.valid, self.params)
 
         gain, losses = None if term.advantage is None else advantage(), self._losses(term)
 
         def loss(part: slice, states: Tensor) -> Tensor:
-            return losses(*both(part, states), None if gain is None else gain[part]).sum()
+            every, both, of_part = student.head(states), meet(part), None if gain is None else gain[part]
+
+            def of_rows(rows: slice, some: Tensor) -> Tensor:
+                return losses(*both(rows, some), None if of_part is None else of_part[rows]).sum()
+
+            return summed(of_rows, existing(every), rows_at_a_time(every))
 
         report = {} if gain is None else {"advantage": float(gain.sum()) / total}
         return summed(loss, student, size) / total, report

@@ -38,6 +38,7 @@ from plad_bench.learn.chunked_logits import (
     Predictions,
     Predictor,
     chunk_size,
+    existing,
     parts,
     response_states,
     vocabulary_size,
@@ -92,6 +93,11 @@ class Whole:
         """Maximum number of tokens per chunk."""
         return self.predictions.chunk
 
+    def of(self, part: slice) -> Whole:
+        """The same of some tokens, whose logits are computed."""
+        with torch.no_grad():
+            return Whole(existing(self.predictions.logits(part)), self.ends)
+
     def meet(self, part: slice, student: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Student logits, teacher logits and labels of some tokens, over the vocabulary that both share.
 
@@ -115,6 +121,13 @@ class Aligned:
     def chunk(self) -> int:
         """Maximum number of tokens per chunk."""
         return self.predictions.chunk
+
+    def of(self, part: slice) -> Aligned:
+        """The same of some tokens, whose logits are computed."""
+        places = self.places[part]
+        with torch.no_grad():
+            logits = self.predictions.head(self.predictions.states[places.clamp_min(0)])
+        return Aligned(existing(logits), torch.arange(len(places), device=places.device).masked_fill(places < 0, -1))
 
     def meet(self, part: slice, student: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Student logits [n, V], teacher logits [n, V'] with V' >= V, and labels of some tokens.
@@ -153,6 +166,10 @@ class Events:
     def chunk(self) -> int:
         """Maximum number of tokens per chunk."""
         return max(1, len(self.ids))
+
+    def of(self, part: slice) -> Events:
+        """The same of some tokens."""
+        return Events(self.logprobs[part], self.ids[part], self.vocabulary)
 
     def meet(self, part: slice, student: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Student and teacher log-probabilities of the events, [n, k + 2], and the labels' indices among them, [n].

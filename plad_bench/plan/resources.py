@@ -6,9 +6,15 @@ and key-value width c, M padded tokens and N response tokens of a micro-batch, a
     4 P + 12 p                  weights in float32; their gradient and AdamW's two moments
     4 P + 6 p + 6 V h           the same with moments in 8 bits, but for those of the embeddings
     2 P                         under bf16: autocast's copies of the matrices
-    M L (30 h + 4 c + 8 i)      activations kept for the gradient; (32 h + 8 c + 16 i) in float32
-    4 N V k                     k tensors of logits, all of them or a chunk: 5, or 12 beside a teacher's
     2 P' or 4 P'                a live teacher; with dense log-probabilities its output head alone
+
+and the larger of what a step holds in turn, logits with activations, and the gradients of the embeddings:
+
+    M L (30 h + 4 c + 8 i)      activations kept for the gradient; (32 h + 8 c + 16 i) in float32
+    4 N V k                     k tensors of logits, all of them or a chunk: 5, or 12 beside a teacher's; on a CPU,
+                                where a loss passes over few rows at a time, 2, or 3 beside a teacher's
+    8 V h                       a tied embedding's gradient is the sum of two, which are both in memory beside it; on
+                                a CPU AdamW's temporary tensors take as much
 
 If N ranks share the student, each has 1/N of the first two rows, and gathers, for V h parameters outside the layers
 (2 V h if the head is not tied) and P / L of each layer:
@@ -32,6 +38,7 @@ from plad_bench.contract.memory_policy import (
     COPIES,
     CPU_BUDGET,
     CPU_CHUNK,
+    CPU_COPIES,
     ENGINE_SHARE,
     GENERATION_BATCH,
     GPU_SHARE,
@@ -41,6 +48,8 @@ from plad_bench.contract.memory_policy import (
 
 ALONE, BESIDE_A_TEACHER = 5, 12
 """Number of logit tensors that a loss and its gradient hold at the same time."""
+CPU_ALONE, CPU_BESIDE_A_TEACHER = 2, 3
+"""The same on a CPU, but for the few rows that the loss passes over at a time."""
 SHARDED_SHARE = 0.9
 """Share of a device that a sharded training may fill: a step that does not fit after all is not divided, but fails."""
 RANKS = (2, 4, 8)
@@ -344,7 +353,9 @@ def _training_memory(work: TrainingWork, device: Device, size: int, *, checkpoin
     activations = tokens * (4 * student.width * student.layers + layer if checkpointing else layer * student.layers)
     held = (work.teacher.count if work.teacher else 0.0) + (work.dense.head if work.dense else 0.0)
     teacher = held * (2 if work.bf16 else 4)
-    return kept + activations + _logits(work, device, size) + teacher + (0 if device.gpu else PROCESS)
+    gradients = 8 * embeddings if student.tied or not device.gpu else 0
+    in_turn = max(activations + _logits(work, device, size), gradients)
+    return kept + in_turn + teacher + (0 if device.gpu else PROCESS)
 
 
 def _gathered(work: TrainingWork) -> float:
@@ -359,12 +370,15 @@ def _logits(work: TrainingWork, device: Device, size: int) -> float:
     """Bytes of the logits of a micro-batch, computed at once or in chunks."""
     row = 4 * work.student.vocabulary
     count, width = size * work.lengths.response, work.student.width
-    if not device.gpu:
-        room = CPU_BUDGET // (row * COPIES)  # a pair loss keeps all logits that fit
-        count = count if count <= room else chunk_of(int(count), room, width, CPU_CHUNK // row)
-    elif device.memory:
-        count = chunk_of(int(count), int(device.memory / GPU_SHARE / (row * COPIES)), width)
-    return count * row * (BESIDE_A_TEACHER if work.teacher_logits else ALONE)
+    passing = BESIDE_A_TEACHER if work.teacher_logits else ALONE
+    if device.gpu:
+        if device.memory:
+            count = chunk_of(int(count), int(device.memory / GPU_SHARE / (row * COPIES)), width)
+        return count * row * passing
+    room, cached = CPU_BUDGET // (row * CPU_COPIES), CPU_CHUNK // row
+    count = count if count <= room else chunk_of(int(count), room, width, cached)  # a pair loss keeps what fits
+    held = CPU_BESIDE_A_TEACHER if work.teacher_logits else CPU_ALONE
+    return row * (count * held + min(count, cached) * passing)
 
 
 @functools.cache

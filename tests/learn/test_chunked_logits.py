@@ -15,7 +15,7 @@ from torch.nn import functional
 from plad_bench import PairObjective, TokenObjective
 from plad_bench.contract.memory_policy import chunk_of
 from plad_bench.learn import chunked_logits
-from plad_bench.learn.chunked_logits import COPIES, Predictions, Predictor, agrees, label_logprobs, parts, summed
+from plad_bench.learn.chunked_logits import CPU_COPIES, Predictions, Predictor, agrees, label_logprobs, parts, summed
 from plad_bench.learn.objectives import PairLoss, TokenLoss, sequence_logprobs
 from plad_bench.learn.sequences import Batch, Tokens, collate
 
@@ -92,22 +92,31 @@ def bodies(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize("rows", [1, 5, 11])
+def few_at_a_time(monkeypatch):
+    """A loss passes over two rows of a chunk at a time."""
+    monkeypatch.setattr(chunked_logits, "CPU_CHUNK", 2 * 4 * V)
+
+
+@pytest.mark.parametrize(("rows", "few"), [(1, False), (5, False), (5, True), (11, False), (12, True)])
 @pytest.mark.parametrize("name", TOKEN)
-def test_a_token_loss_does_not_depend_on_the_chunk(name, rows, bodies):
+def test_a_token_loss_does_not_depend_on_the_chunk(name, rows, few, bodies, monkeypatch):
     student, teacher = tiny.llama(1).double(), tiny.llama(2).double()
     dense = token(name, student, teacher)
     assert not bodies
+    if few:
+        few_at_a_time(monkeypatch)
     same(dense, token(name, student, teacher, rows), rtol=1e-8, atol=1e-11)
     assert bodies
 
 
-@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize(("rows", "few"), [(1, False), (5, False), (5, True), (12, True)])
 @pytest.mark.parametrize("name", PAIR)
-def test_a_pair_loss_does_not_depend_on_the_chunk(name, rows, bodies):
+def test_a_pair_loss_does_not_depend_on_the_chunk(name, rows, few, bodies, monkeypatch):
     student = tiny.llama(1)
     dense = pair(name, student)
     assert not bodies
+    if few:
+        few_at_a_time(monkeypatch)
     same(dense, pair(name, student, rows), rtol=1e-8, atol=1e-11)
     assert bodies
 
@@ -222,7 +231,7 @@ def test_few_chunks_where_there_is_room_and_no_more_logits_than_the_budget_allow
     summed(count, some, some.chunk)
     assert seen == [(0, 5), (5, 10), (10, 12)]
     for room, chunk in [(20, 12), (11, 11), (1, 1), (0, 1)]:
-        monkeypatch.setattr(chunked_logits, "CPU_BUDGET", room * COPIES * 4 * V)
+        monkeypatch.setattr(chunked_logits, "CPU_BUDGET", room * CPU_COPIES * 4 * V)
         assert Predictor(model)(batch).chunk == chunk
     assert [(p.start, p.stop) for p in parts(4, 4)] == [(0, 4)]
 

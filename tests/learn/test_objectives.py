@@ -114,9 +114,9 @@ SPELLED = [  # as the student spells them, and as the teacher does, with more to
 ]
 
 
-@pytest.mark.parametrize("rows", [0, 3])
+@pytest.mark.parametrize(("rows", "few"), [(0, False), (3, False), (3, True)])
 @pytest.mark.parametrize("vocabularies", [(40, 25), (25, 40)])
-def test_uld_sets_each_token_against_the_teachers_of_the_same_place(vocabularies, rows):
+def test_uld_sets_each_token_against_the_teachers_of_the_same_place(vocabularies, rows, few, monkeypatch):
     student, teacher = tiny.llama(1, vocabularies[0]).double(), tiny.llama(2, vocabularies[1]).double()
     expected = 0.0
     for sequence in SPELLED:
@@ -126,6 +126,8 @@ def test_uld_sets_each_token_against_the_teachers_of_the_same_place(vocabularies
             a, b = (sorted(x[i].tolist() + [0.0] * (40 - x.shape[1])) for x in (q, p))
             expected += 1.5 * sum(abs(u - v) for u, v in zip(a, b, strict=True))
     record, settings = method("uld")
+    if few:
+        monkeypatch.setattr(chunked_logits, "CPU_CHUNK", 2 * 4 * vocabularies[0])
     module = objectives.TokenLoss(student, teacher, settings, rows=rows)
     loss, _ = module(record.objective.terms[0], collate(SPELLED, 2), 8)
     assert loss.item() == pytest.approx(expected / 8, rel=1e-9)

@@ -138,10 +138,21 @@ def test_dense_of_a_head_that_is_not_known_keeps_log_probabilities_and_says_so(k
     torch.testing.assert_close(found.target(RAGGED).predictions.logits(slice(0, 12)), expected)
 
 
+@pytest.mark.parametrize("k", [0, 5])
+@pytest.mark.parametrize("name", TEACHER)
+def test_a_loss_does_not_depend_on_the_rows_that_it_passes_over_at_a_time(name, k, tmp_path, monkeypatch):
+    target = written(tmp_path, k)[0].target(RAGGED)
+    whole = loss(name, target)
+    monkeypatch.setattr(chunked_logits, "CPU_CHUNK", 2 * 4 * V)
+    parts = loss(name, target)
+    assert parts[0] == pytest.approx(whole[0], rel=1e-5, abs=1e-6)
+    torch.testing.assert_close(parts[1], whole[1], rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("live", [True, False])
 def test_no_more_logits_of_a_teacher_than_of_a_chunk(live, tmp_path, monkeypatch):
     sizes = []
-    monkeypatch.setattr(chunked_logits, "CPU_BUDGET", 4 * chunked_logits.COPIES * 4 * V)
+    monkeypatch.setattr(chunked_logits, "CPU_BUDGET", 4 * chunked_logits.CPU_COPIES * 4 * V)
     monkeypatch.setattr(
         teacher_cache.Whole, "meet", functools.partialmethod(_counting, teacher_cache.Whole.meet, sizes)
     )
@@ -150,6 +161,16 @@ def test_no_more_logits_of_a_teacher_than_of_a_chunk(live, tmp_path, monkeypatch
     assert sizes == [4, 4, 4]
     monkeypatch.undo()
     assert value == pytest.approx(loss("kd", None)[0], rel=1e-4)
+
+
+def test_a_loss_passes_over_few_rows_of_a_chunk_at_a_time(monkeypatch):
+    sizes = []
+    monkeypatch.setattr(chunked_logits, "CPU_CHUNK", 5 * 4 * V)
+    monkeypatch.setattr(
+        teacher_cache.Whole, "meet", functools.partialmethod(_counting, teacher_cache.Whole.meet, sizes)
+    )
+    loss("kd", None)
+    assert sizes == [5, 5, 2]
 
 
 def _counting(self, meet, sizes, part, student, labels):
