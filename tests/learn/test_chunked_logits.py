@@ -62,7 +62,7 @@ def pair(name, student, rows=0):
     objective = METHODS[name].objective
     settings = tiny.registry().configure(METHODS[name], {})
     module = PairLoss(student, objective, settings, rows=rows)
-    own_logits(module._read, rows=rows)
+    own_logits(module.predictor, rows=rows)
     known = torch.tensor([-30.0, -40.0], dtype=torch.float64)
     scores = {
         "reference_chosen": known,
