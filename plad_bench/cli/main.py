@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -143,6 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupted)
+    gc.set_threshold(100_000)  # imports make many objects and no garbage: a tenth of a short command was collection
     os.environ["PYTHONSAFEPATH"] = "1"  # child processes must not import modules from the working directory
     debug = "--debug" in given or bool(os.environ.get("PLAD_BENCH_DEBUG"))
     try:

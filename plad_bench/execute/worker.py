@@ -8,6 +8,7 @@ rendezvous_file, commits, spent, max_cost}. The result is the artifact, which th
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import sys
@@ -163,7 +164,7 @@ def _compute(job: Mapping[str, Any], store: Store, staging: Path, progress: Path
         out=staging,
         partial=partial,
         device=job["device"],
-        registry=Registry.load([Path(p) for p in job["plugins"]]),
+        registry=plugins(tuple(job["plugins"])),
         counts={},
         cost={},
         notes={},
@@ -200,6 +201,12 @@ def _compute(job: Mapping[str, Any], store: Store, staging: Path, progress: Path
             **({"sharded": True} if context.shard else {}),
         },
     }
+
+
+@functools.cache
+def plugins(files: tuple[str, ...] = ()) -> Registry:
+    """The installed plugins and these files; the fork server loads the former for all its children."""
+    return Registry.load([Path(file) for file in files])
 
 
 def stage_function(operation: str) -> Callable[[Context], None]:
