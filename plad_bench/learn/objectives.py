@@ -86,6 +86,9 @@ def expect_shape(losses: Tensor, shape: torch.Size, what: str) -> None:
 class TokenLoss(nn.Module):
     """The student with one or more token losses. Data parallelism wraps its forward."""
 
+    sharded = False
+    """Whether several ranks hold a part of it each (learn/sharding.py)."""
+
     def __init__(
         self, student: PreTrainedModel, teacher: PreTrainedModel | None, params: Any, *, rows: int = 0
     ) -> None:

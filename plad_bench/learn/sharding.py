@@ -45,6 +45,7 @@ def shard(module: Any, precision: str, device: str) -> None:
     for layer in layers:
         fully_shard(layer, mesh=mesh, mp_policy=bf16 if precision == "bf16" else MixedPrecisionPolicy())
     fully_shard(module, mesh=mesh, reshard_after_forward=True)
+    module.sharded = True
 
 
 def _layers(model: Any) -> list[nn.Module]:

@@ -29,6 +29,7 @@ NEEDS = {
     "openai[": "gpt-4o-mini|NAME",
     "llama-1b": "Llama-3.2-1B|no GPU|trl-lib/tldr",
     "qwen-0.5b": "trl-lib/tldr",
+    "qwen-7b": "trl-lib/tldr",
     "llama-8b": "trl-lib/tldr",
     "tinyllama": "trl-lib/tldr",
     "jsonl[path=": "SmolLM",
