@@ -34,13 +34,14 @@ STAGES = {
     "sample": "generate the student's off-policy samples",
     "pairs": "build preference pairs",
     "reference": "compute the reference model's log-probabilities",
+    "signals": "compute the teacher's log-probabilities",
     "distill": "train with each method",
     "generate": "generate the responses that are scored",
-    "score": "score the responses, once for each metric",
     "evaluate-samples": "sample several responses to each evaluated prompt",
+    "score": "score the responses, once for each metric",
     "score-samples": "score the samples, once for each metric",
 }
-"""Description of stages by name; all others compute teacher log-probabilities."""
+"""What stages do, by name, inputs first. Names of signals end with the source of the text."""
 
 
 @click.command(short_help="Show what run would do.")
@@ -167,16 +168,16 @@ def _prompt(given: Mapping[str, Any]) -> str:
 
 
 def _stages(planned: Planned) -> dict[str, list[str]]:
-    """The keys of the stages of the cells to run, by name, ordered by how far the names are from the data stage."""
-    stages = {stage.key: stage for cell in planned.todo for stage in cell.stages}
-    depth: dict[str, int] = {}
-    furthest: dict[str, int] = {}
+    """The keys of the stages of the cells to run, by name, inputs first."""
     keys: dict[str, list[str]] = {}
-    for key, stage in stages.items():  # inputs come first
-        depth[key] = 1 + max([depth[parent.key] for parent in stage.inputs.values()], default=-1)
-        furthest[stage.name] = max(depth[key], furthest.get(stage.name, 0))
+    for key, stage in {stage.key: stage for cell in planned.todo for stage in cell.stages}.items():
         keys.setdefault(stage.name, []).append(key)
-    return {name: keys[name] for name in sorted(keys, key=lambda name: furthest[name])}
+    order = [*STAGES]
+    return {name: keys[name] for name in sorted(keys, key=lambda name: order.index(_kind(name)))}
+
+
+def _kind(stage: str) -> str:
+    return "signals" if stage.startswith("signals") else stage
 
 
 def _print(
@@ -195,8 +196,8 @@ def _print(
     rows = []
     for name, keys in stages.items():
         missing = len(waiting.intersection(keys))
-        what = STAGES.get(name, "compute the teacher's log-probabilities")
-        rows.append((name.replace("signals", "teacher-logprobs"), str(missing), str(len(keys) - missing), what))
+        shown, what = name.replace("signals", "teacher-logprobs"), STAGES[_kind(name)]
+        rows.append((shown, str(missing), str(len(keys) - missing), what))
     if stages:
         click.echo()
     for line in _table(("stage", "to run", "cached", "what it does"), rows) if stages else ():
