@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,10 @@ class LauncherSession:
         Their output goes to `log`. The stage ends when rank 0 ends, which ends the other ranks, or when any rank fails.
         """
         raise NotImplementedError
+
+    def wait(self, seconds: float) -> None:
+        """Return once a stage may have ended, and after so many seconds at most; by default after a fiftieth of one."""
+        time.sleep(min(seconds, 0.02))
 
     def close(self) -> None:
         """Stop all running stages."""

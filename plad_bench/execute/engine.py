@@ -21,7 +21,8 @@ from plad_bench.contract.money import Budget
 from plad_bench.execute.store import Artifact, Store
 from plad_bench.plan.stages import Stage, walk
 
-_POLL_S = 0.02
+_TICK_S = 0.25
+"""Time between two reports of progress."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ class Engine:
             self.watcher.tick(running, list(self._waiting.values()))  # the first stage may take long to start
             self._fill(session, running)
             while running:
+                session.wait(_TICK_S)
                 ended = [r for r in running if self._ended(r)]
                 for one in ended:
                     running.remove(one)
@@ -147,10 +149,9 @@ class Engine:
                 if ended:
                     settled()
                     self._fill(session, running)  # only now: to find the ready stages of a large run takes long
-                if time.monotonic() - told > 0.25:
+                if time.monotonic() - told >= _TICK_S:
                     told = time.monotonic()
                     self.watcher.tick(running, list(self._waiting.values()))
-                time.sleep(_POLL_S)
             if self._waiting:
                 self._abandon()
                 settled()

@@ -223,6 +223,22 @@ def test_a_worker_that_is_killed_with_a_lock_in_its_hand_leaves_no_lock(store, t
     assert stage.key in engine.artifacts
 
 
+def test_the_driver_sleeps_until_a_stage_ends(store, monkeypatch):
+    waits = []
+    wait = local.LocalSession.wait
+
+    def timed(session, seconds):
+        began = time.monotonic()
+        wait(session, 60)  # without an end to wake it, this would take a minute
+        waits.append(time.monotonic() - began)
+
+    monkeypatch.setattr(local.LocalSession, "wait", timed)
+    stage = training(steps=1)
+    assert stage.key in run(store, stage, ranks=1).artifacts
+    assert len(waits) == 1
+    assert waits[0] < 50
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_workers_share_no_memory_with_each_other():

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import connection, forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -40,6 +40,7 @@ class LocalSession(LauncherSession):
         self.slots = room(options)
         self.device = "cuda:0" if options.gpus else "cpu"
         self._running: list[StageProcess] = []
+        self._awaited: list[_Forked] = []
         os.environ["OMP_NUM_THREADS"] = str(options.threads)
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
@@ -56,7 +57,17 @@ class LocalSession(LauncherSession):
     def _worker(self, job: Path, log: Path, slot: int, rank: int) -> StageProcess:
         if self.gpus:
             return _Fresh(job, log, rank, self.gpus[slot])
-        return _Forked(self._context, job, log, rank)
+        worker = _Forked(self._context, job, log, rank)
+        self._awaited.append(worker)
+        return worker
+
+    def wait(self, seconds: float) -> None:
+        """Return as soon as a forked worker ends, which costs no processor time while none does."""
+        if self.gpus:
+            super().wait(seconds)
+            return
+        ended = connection.wait([worker.ended for worker in self._awaited], seconds)
+        self._awaited = [worker for worker in self._awaited if worker.ended not in ended]
 
     def close(self) -> None:
         """Kill all running stages."""
@@ -74,6 +85,8 @@ class _Forked(StageProcess):
         )
         self._process.start()
         reader.close()
+        self.ended = self._process.sentinel
+        """A file descriptor that can be read once the process has ended."""
 
     def poll(self) -> int | None:
         code = self._process.exitcode
