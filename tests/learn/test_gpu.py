@@ -48,8 +48,8 @@ class Started:
     def kill(self):
         pass
 
-    def wait(self):
-        return 0
+    def communicate(self):
+        return None, None
 
 
 @pytest.fixture
