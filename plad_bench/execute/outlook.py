@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from plad_bench.contract.errors import PladBenchError
 from plad_bench.contract.machine import memory
 from plad_bench.contract.models import HubModel
 from plad_bench.execute.estimate import BYTES_PER_TOKEN, Prompts
-from plad_bench.plan import compatibility, resources
+from plad_bench.plan import compatibility, resources, template_length
 from plad_bench.plan.published import parameters, pruned_parameters
 from plad_bench.plan.resources import Device, Lengths, Shape, TrainingWork, Work
 from plad_bench.plan.stages import TEACHER
@@ -124,7 +124,8 @@ class _Reader:
     def __init__(self, store: Store, data: Mapping[str, Prepared], device: Device, slots: Slots) -> None:
         self._prompts, self._store, self._device, self._slots = Prompts(store, data), store, device, slots
         self._data = data
-        self._lengths: dict[tuple[str, str, int], Lengths] = {}
+        self._counters: dict[str, Callable[[str], float]] = {}
+        self._lengths: dict[tuple[str, str, int, int], Lengths] = {}
         self.assumed: list[str] = []
         self.pruned: dict[int, str] = {}
         """Number of parameters -> what has them, for models that are pruned, and whose files are here."""
@@ -231,7 +232,7 @@ class _Reader:
 
     def _read(self, cell: Cell, stage: Stage, split: str, limit: int, new: int) -> tuple[Lengths, int]:
         """Lengths of the prompts of a split and of their responses, and the number of prompts."""
-        key = (stage.inputs["data"].key, split, limit)
+        key = (stage.inputs["data"].key, split, limit, stage.spec.get("batch", cell.protocol.batch))
         of_split = replace(stage, spec={"split": split, "limit": limit})
         try:
             prompts = self._prompts.of(cell, of_split) if self._known(cell, stage) else ()
@@ -242,31 +243,45 @@ class _Reader:
             assumed = Lengths(PROMPT_TOKENS, new, PROMPT_TOKENS + new)
             return assumed, limit or 1000
         if key not in self._lengths:
-            self._lengths[key] = self._measure(cell, prompts, new)
-        return self._lengths[key], len(prompts)
+            self._lengths[key] = self._measure(cell, prompts, new, key[-1])
+        lengths, more = self._lengths[key], self._template(cell, stage)
+        return replace(lengths, prompt=lengths.prompt + more, longest=lengths.longest + more), len(prompts)
+
+    def _template(self, cell: Cell, stage: Stage) -> float:
+        """The tokens that the chat template of the model that reads the prompts adds to each."""
+        model = stage.inputs.get("model") or stage.inputs["teacher"]
+        text = template_length.added(compatibility.root(model))
+        return self._counter(cell)(text) if text else 0.0
 
     def _known(self, cell: Cell, stage: Stage) -> bool:
         """Whether reading the data needs no request."""
         return cell.task.label in self._data or self._store.find(stage.inputs["data"].key) is not None
 
-    def _measure(self, cell: Cell, prompts: Sequence[Prompt], new: int) -> Lengths:
+    def _measure(self, cell: Cell, prompts: Sequence[Prompt], new: int, batch: int) -> Lengths:
         count = self._counter(cell)
         some = random.Random(0).sample(list(prompts), min(READ, len(prompts)))
         sizes = [(count(p.prompt), min(new, count(p.references[0])) if p.references else new) for p in some]
-        return Lengths.of(sizes, cell.protocol.batch)
+        return Lengths.of(sizes, batch)
 
-    def _counter(self, cell: Cell) -> Any:
+    def _counter(self, cell: Cell) -> Callable[[str], float]:
         def find(key: str) -> Path | None:
             artifact = self._store.find(key)
             return artifact.path if artifact else None
 
-        file = compatibility.tokenizer_of(compatibility.root(cell.plan.init), find)
-        loaded = compatibility.loaded_tokenizer(file) if file else None
-        if loaded is None:
-            return lambda text: len(text.encode()) / BYTES_PER_TOKEN
-        loaded.no_truncation()
-        loaded.no_padding()
-        return lambda text: len(loaded.encode(text).ids) + 1
+        init = compatibility.root(cell.plan.init)
+        if init.key not in self._counters:
+            file = compatibility.tokenizer_of(init, find)
+            self._counters[init.key] = _counter(compatibility.loaded_tokenizer(file) if file else None)
+        return self._counters[init.key]
+
+
+def _counter(tokenizer: Any) -> Callable[[str], float]:
+    """(text) -> its tokens and one more for its end; estimated from its bytes without a tokenizer."""
+    if tokenizer is None:
+        return lambda text: len(text.encode()) / BYTES_PER_TOKEN
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return lambda text: len(tokenizer.encode(text).ids) + 1
 
 
 def _length(spec: Mapping[str, Any], tokens: float) -> tuple[int, float]:
