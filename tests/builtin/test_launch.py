@@ -32,16 +32,6 @@ from plad_bench_plugins.launchers._together import Together
 HERE = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return tiny.World(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture
-def store(world, tmp_path):
-    return stocked(world, tmp_path)
-
-
 # ------------------------------------------------------------------------------------------------ processes as one
 
 
@@ -165,13 +155,6 @@ def test_two_processes_that_share_a_model_make_what_one_makes(world, tmp_path, c
     for at in shared.manifest["notes"].get("points", ()):
         one, two = (load_file(of.path / f"at-{at}" / "model" / "model.safetensors") for of in (alone, shared))
         tiny.same_training(start, one, two)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(world, tmp_path_factory):
-    """What a training of 120 steps comes to."""
-    stage = training(steps=120)
-    return run(stocked(world, tmp_path_factory.mktemp("undisturbed")), stage).artifacts[stage.key]
 
 
 class Killer(threading.Thread):

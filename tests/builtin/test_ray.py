@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from launching import run, stocked, training
+from launching import run, training
 from waiting import wait_for
 
 from plad_bench import LaunchOptions
@@ -240,23 +240,6 @@ def test_no_address_of_a_cluster_enters_a_record():
 
 
 # ------------------------------------------------------------------------------------------------------ ray itself
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return tiny.World(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture
-def store(world, tmp_path):
-    return stocked(world, tmp_path)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(world, tmp_path_factory):
-    """What a training of 120 steps comes to."""
-    stage = training(steps=120)
-    return run(stocked(world, tmp_path_factory.mktemp("undisturbed")), stage).artifacts[stage.key]
 
 
 def _tasks():
