@@ -99,6 +99,22 @@ def located(model: str, revision: str | None) -> Path | None:
     return Path(config).parent if isinstance(config, str) else None
 
 
+def chat_template(directory: Path, what: str) -> str:
+    """The chat template of a model directory, of several the default one; empty if it has none.
+
+    Raises:
+        MissingError: if its settings cannot be read; the message begins with `what`.
+    """
+    file = directory / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8", errors="replace")
+    listed = settings(directory / "tokenizer_config.json", what).get("chat_template") or ""
+    if isinstance(listed, list):
+        named = {one.get("name"): one.get("template") for one in listed if isinstance(one, dict)}
+        listed = named.get("default") or next(iter(named.values()), "")
+    return str(listed)
+
+
 def settings(file: Path, what: str) -> dict[str, Any]:
     """Read a JSON file of a model; empty if it does not exist or does not contain an object.
 

@@ -25,6 +25,7 @@ from plad_bench.contract.memory_policy import COPIES, CPU_BUDGET, CPU_CHUNK, CPU
 from plad_bench.learn.compiled import CompiledLayers, CompiledLoss
 from plad_bench.learn.divergences import cross_entropy
 from plad_bench.learn.memory import is_short
+from plad_bench.learn.models import evaluating
 from plad_bench.learn.sequences import IGNORED, Batch
 
 PARITY_TOKENS = 8
@@ -211,10 +212,8 @@ def agrees(model: nn.Module, batch: Batch) -> bool:
     if not batch.valid[0].any():
         return True
     few = first(batch, 1, PARITY_TOKENS)
-    training = model.training
-    model.eval()
     try:
-        with torch.enable_grad():
+        with evaluating(model), torch.enable_grad():
             theirs = response_logits(model, few)
             ours = Head.of(model)(response_states(model, few))
             exact = theirs.dtype == torch.float32
@@ -223,8 +222,6 @@ def agrees(model: nn.Module, batch: Batch) -> bool:
         if is_short(error):
             raise
         return False
-    finally:
-        model.train(training)
 
 
 def first(batch: Batch, rows: int = 2, tokens: int = 0) -> Batch:

@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from plad_bench.learn import models
+
 WORTH = 2e16
 """Floating-point operations of a training from which compiling pays: those of a GPU's minute."""
 ROWS = 64
@@ -31,8 +33,6 @@ Form = Callable[[], Sequence[Tensor]]
 """One of two ways to compute the same tensors."""
 
 _log = logging.getLogger(__name__)
-# The compiler looks at `grad` of the tensors that it is given.
-warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
 
 
 def worth(operations: float, device: torch.device) -> bool:
@@ -51,6 +51,8 @@ class CompiledLoss:
     def __call__(self, logits: Tensor, *others: Tensor | None) -> Tensor:
         """The loss, [n]."""
         if self.form is None:
+            # The compiler looks at `grad` of the tensors that it is given.
+            warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
             compiled = torch.compile(self.loss)
             forms = (_differentiated(form, logits, others) for form in (self.loss, compiled))
             self.form = compiled if _equal("a loss", *forms) else self.loss
@@ -89,9 +91,7 @@ class CompiledLayers:
     def on(self, few: Callable[[], Tensor]) -> Iterator[None]:
         """Compiled layers within this context; at first they are compared on what `few` computes with them."""
         if self.forms is None:
-            names = set(getattr(self.model, "_no_split_modules", None) or ())
-            layers = [layer for layer in self.model.modules() if type(layer).__name__ in names]
-            self.forms = [(layer, torch.compile(layer.forward, dynamic=True)) for layer in layers]
+            self.forms = [(layer, torch.compile(layer.forward, dynamic=True)) for layer in models.layers(self.model)]
             own = functools.partial(self._measured, few, nullcontext())
             if not _equal(type(self.model).__name__, own, functools.partial(self._measured, few, self._replaced())):
                 self.forms = []
@@ -103,20 +103,15 @@ class CompiledLayers:
     def _measured(self, few: Callable[[], Tensor], context: AbstractContextManager[None]) -> Sequence[Tensor]:
         """What `few` gives, and the gradient of a projection of it in the first and the last parameter."""
         trained = [p for p in self.model.parameters() if p.requires_grad]
-        training = self.model.training
-        self.model.eval()
-        try:
-            with torch.set_grad_enabled(bool(trained)), context:
-                states = few()
-                if not trained:
-                    return (states,)
-                ends = trained[:1] + trained[-1:]
-                # Not a sum or a norm, which the last normalisation keeps constant.
-                weights = torch.arange(states.numel(), device=states.device).float().cos().view(states.shape)
-                gradients = torch.autograd.grad((states.float() * weights).sum(), ends, allow_unused=True)
-            return states.detach(), *(one for one in gradients if one is not None)
-        finally:
-            self.model.train(training)
+        with models.evaluating(self.model), torch.set_grad_enabled(bool(trained)), context:
+            states = few()
+            if not trained:
+                return (states,)
+            ends = trained[:1] + trained[-1:]
+            # Not a sum or a norm, which the last normalisation keeps constant.
+            weights = torch.arange(states.numel(), device=states.device).float().cos().view(states.shape)
+            gradients = torch.autograd.grad((states.float() * weights).sum(), ends, allow_unused=True)
+        return states.detach(), *(one for one in gradients if one is not None)
 
     @contextmanager
     def _replaced(self) -> Iterator[None]:

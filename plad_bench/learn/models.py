@@ -265,6 +265,25 @@ def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
 
 
+def layers(model: nn.Module) -> list[nn.Module]:
+    """The modules that transformers itself never divides, without those inside others; none if it does not say."""
+    names = set(getattr(model, "_no_split_modules", None) or ())
+    named = [part for part in model.modules() if type(part).__name__ in names]
+    inner = {id(part) for layer in named for part in layer.modules() if part is not layer}
+    return [layer for layer in named if id(layer) not in inner]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within, a model is in eval mode; then in the mode that it was in."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
 def encoder(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, counts: dict[str, float] | None = None
 ) -> Encoder:

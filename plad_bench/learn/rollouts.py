@@ -25,7 +25,7 @@ from plad_bench.learn import ranks, sampling_check
 from plad_bench.learn.generation import check_room
 from plad_bench.learn.incremental import Reader, reader
 from plad_bench.learn.memory import fit, slices
-from plad_bench.learn.models import encoder, end_tokens
+from plad_bench.learn.models import encoder, end_tokens, evaluating
 from plad_bench.learn.replayed import Replayed, replays
 from plad_bench.learn.seeds import derive
 
@@ -156,13 +156,9 @@ class Rollouts:
     @contextmanager
     def reading(self) -> Iterator[None]:
         """Within, the student is in eval mode and computes in the precision of the sampling."""
-        training = self.student.training
-        self.student.eval()
-        try:
-            with torch.autocast(self.student.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                yield
-        finally:
-            self.student.train(training)
+        autocast = torch.autocast(self.student.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        with evaluating(self.student), autocast:
+            yield
 
     def close(self) -> None:
         """It has started nothing."""

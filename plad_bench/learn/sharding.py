@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from plad_bench.contract.errors import StageError
 from plad_bench.contract.objectives import Sampling
-from plad_bench.learn import ranks
+from plad_bench.learn import models, ranks
 from plad_bench.learn.rollouts import Sampler
 from plad_bench.learn.sequences import Tokens, collate
 
@@ -35,7 +35,7 @@ def shard(module: Any, precision: str, device: str) -> None:
         StageError: if transformers does not know which modules of the student are its layers.
     """
     student = module.student
-    layers = _layers(student)
+    layers = models.layers(student)
     if not layers:
         kind = type(student).__name__
         raise StageError(f"{kind} does not say what its layers are, so it cannot be sharded", "Leave --shard out.")
@@ -46,14 +46,6 @@ def shard(module: Any, precision: str, device: str) -> None:
         fully_shard(layer, mesh=mesh, mp_policy=bf16 if precision == "bf16" else MixedPrecisionPolicy())
     fully_shard(module, mesh=mesh, reshard_after_forward=True)
     module.sharded = True
-
-
-def _layers(model: Any) -> list[nn.Module]:
-    """The modules that transformers itself never divides, without those inside others; none if it does not say."""
-    names = set(model._no_split_modules or ())
-    named = [part for part in model.modules() if type(part).__name__ in names]
-    inner = {id(part) for layer in named for part in layer.modules() if part is not layer}
-    return [layer for layer in named if id(layer) not in inner]
 
 
 @torch.no_grad()

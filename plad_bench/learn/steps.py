@@ -16,6 +16,7 @@ from plad_bench.contract.memory_policy import MemoryPolicy
 from plad_bench.contract.objectives import Term, TokenObjective
 from plad_bench.learn import ranks, sequences
 from plad_bench.learn.memory import fit, room_for
+from plad_bench.learn.models import evaluating
 from plad_bench.learn.objectives import TokenLoss
 from plad_bench.learn.rollouts import Sampler
 from plad_bench.learn.seeds import derive
@@ -180,20 +181,17 @@ class TokenSteps(Steps):
     @torch.no_grad()
     def _validation_loss(self) -> float:
         """The objective on the validation sequences, whichever text its terms train on."""
-        self.module.eval()
         micro_batches = self._micro_batches([(term, self.validation) for term in self.terms])
 
         def loss(size: int) -> float:
             return sum(float(self.module(**one)[0]) for one in micro_batches(size))
 
         what = "the validation loss of one sequence"
-        try:
+        with evaluating(self.module):
             if self.module.sharded:  # all ranks read the same sequences together, so none can try fewer by itself
                 with room_for(what):
                     return loss(1)
             return fit(loss, len(self.validation), self.memory_policy, what=what)
-        finally:
-            self.module.train()
 
 
 @dataclass

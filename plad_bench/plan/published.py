@@ -76,10 +76,9 @@ def is_instruct(model: HubModel) -> bool:
     if not directory.is_dir():
         return False
     try:
-        settings = hub.settings(directory / "tokenizer_config.json", "")
+        return bool(hub.chat_template(directory, ""))
     except MissingError:  # reported when the model's files are checked
         return False
-    return bool(settings.get("chat_template")) or (directory / "chat_template.jinja").is_file()
 
 
 def _header(model: HubModel) -> gguf.Header:

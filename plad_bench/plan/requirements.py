@@ -14,7 +14,6 @@ from plad_bench.plan.cell import Cell
 from plad_bench.plan.chosen import Chosen
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json")
-_TEMPLATE = "chat_template.jinja"
 _WITHOUT_DEFAULTS = {"PreTrainedTokenizerFast", "TokenizersBackend"}
 """Tokenizer classes without default special tokens."""
 _SILENT = ("MaskedLM", "Classification", "QuestionAnswering", "MultipleChoice")
@@ -131,7 +130,7 @@ def _check_files(directory: Path, what: str, prompts: PromptFormat) -> None:
     if named.get("eos_token") is None and (bare or "eos_token" in named):
         raise hub.no_end_token(what)
     _check_end(named.get("eos_token"), added, config, what)
-    if prompts.template == "chat" and not (settings.get("chat_template") or (directory / _TEMPLATE).is_file()):
+    if prompts.template == "chat" and not hub.chat_template(directory, what):
         raise hub.no_template(what)
 
 

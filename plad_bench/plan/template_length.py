@@ -40,12 +40,9 @@ def _of_files(directory: Path) -> tuple[str, dict[str, Any]]:
     if gguf.is_gguf(directory):
         return gguf.header(directory).template, {}
     settings = hub.settings(directory / "tokenizer_config.json", directory.name)
-    file, listed = directory / "chat_template.jinja", settings.get("chat_template") or ""
-    if isinstance(listed, list):  # several of them, by name
-        listed = next((one["template"] for one in listed if one["name"] == "default"), "")
     tokens = {name: settings.get(name) or "" for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
     names = {name: token["content"] if isinstance(token, Mapping) else token for name, token in tokens.items()}
-    return file.read_text(encoding="utf-8") if file.is_file() else str(listed), names
+    return hub.chat_template(directory, directory.name), names
 
 
 def _rendered(source: str, format_: PromptFormat, names: Mapping[str, Any]) -> str:

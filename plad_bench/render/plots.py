@@ -119,20 +119,13 @@ def intervals(group: Group, size: Size | None = None) -> str | None:
     if hidden:
         notes.append(f"{hidden} more methods in the table")
     captions = [_name(metric), *(["; ".join(notes)] if notes and of.names_beside else notes)]
-    bottom = top + height * len(rows)
     return draw(
         "intervals.svg.j2",
         size=size,
         title=f"{text.clean(metric.name, of.label)}: mean and 95 % interval",
         width=of.width,
-        height=bottom + 30 + 18 * len(captions),
-        left=left,
-        right=right,
-        top=top,
-        bottom=bottom,
+        **_framed((left, top, right, top + height * len(rows)), captions),
         ticks=layout.ticks(axis),
-        middle=layout.pixel((left + right) / 2),
-        captions=captions,
         lines=lines,
         dots=dots,
     )
@@ -477,24 +470,31 @@ def _with_scales(
     **marks: Any,
 ) -> str:
     """A plot with two scales, a grid and captions below."""
-    left, top, right, bottom = frame
     return draw(
         template,
         size=size,
         title=title,
         width=width,
-        height=bottom + 30 + 18 * len(captions),
-        left=left,
-        right=right,
-        top=top,
-        bottom=bottom,
+        **_framed(frame, captions),
         x_ticks=layout.apart(x_ticks),
         y_ticks=layout.ticks(y),
-        middle=layout.pixel((left + right) / 2),
-        captions=captions,
         y_label=y_label,
         **marks,
     )
+
+
+def _framed(frame: Box, captions: Sequence[str]) -> dict[str, Any]:
+    """The edges of a plot's scales, and the captions below, for its template."""
+    left, top, right, bottom = frame
+    return {
+        "left": left,
+        "right": right,
+        "top": top,
+        "bottom": bottom,
+        "middle": layout.pixel((left + right) / 2),
+        "height": bottom + 30 + 18 * len(captions),
+        "captions": captions,
+    }
 
 
 ALL: tuple[tuple[str, str, Callable[..., str | None]], ...] = (

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from plad_bench.cli.main import cli
 from plad_bench.contract.errors import StageError
-from plad_bench.learn import ranks, sharding, training
+from plad_bench.learn import models, ranks, sharding, training
 
 EQUAL = ["kd:sharded", "kd:sharded,2", "kd:sharded,3,untied", "plad:sharded", "plad:sharded,2,untied"]
 EQUAL += ["taid:sharded,3", "kd:sharded,checkpointing", "kd:sharded,lora", "gkd:sharded,2", "sft:sharded,gpt2"]
@@ -103,8 +103,8 @@ def test_layers_are_what_transformers_does_not_divide():
     from transformers import MambaConfig, MambaForCausalLM
 
     nested = MambaForCausalLM(MambaConfig(vocab_size=20, hidden_size=8, state_size=2, num_hidden_layers=2))
-    assert [type(layer).__name__ for layer in sharding._layers(nested)] == ["MambaBlock"] * 2
-    assert len(sharding._layers(tiny.llama(num_hidden_layers=3))) == 3
+    assert [type(layer).__name__ for layer in models.layers(nested)] == ["MambaBlock"] * 2
+    assert len(models.layers(tiny.llama(num_hidden_layers=3))) == 3
     nested._no_split_modules = None
     with pytest.raises(StageError, match="MambaForCausalLM does not say what its layers are"):
         sharding.shard(type("Loss", (), {"student": nested}), "float32", "cpu")

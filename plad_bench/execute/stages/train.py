@@ -160,6 +160,7 @@ def _selection(context: Context, model: Any, tokenizer: Any, encoder: Encoder, d
     from plad_bench.contract.memory_policy import MemoryPolicy
     from plad_bench.learn import ranks, sharding
     from plad_bench.learn.generation import Decoding, generate
+    from plad_bench.learn.models import evaluating
     from plad_bench.learn.selection import Selection, points
 
     spec = context.spec["select"]
@@ -178,10 +179,9 @@ def _selection(context: Context, model: Any, tokenizer: Any, encoder: Encoder, d
 
     def value() -> float:
         settings = measured.generation_config
-        measured.eval()
-        with torch.autocast(measured.device.type, torch.bfloat16, enabled=context.spec["precision"] == "bf16"):
+        bf16 = torch.autocast(measured.device.type, torch.bfloat16, enabled=context.spec["precision"] == "bf16")
+        with evaluating(measured), bf16:
             made = generate(measured, tokenizer, [p.prompt for p in prompts], decoding, memory_policy=MemoryPolicy())
-        measured.train()
         measured.generation_config = settings
         values = score([scored(p, response.text) for p, response in zip(prompts, made, strict=True)])
         known = [value for value in values if not math.isnan(value)]
