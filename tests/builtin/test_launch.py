@@ -257,6 +257,23 @@ def test_a_fork_server_that_is_killed_costs_one_try_and_leaves_no_worker(store, 
     torch.testing.assert_close(tiny.weights(found), tiny.weights(undisturbed), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("sign", [ConnectionRefusedError(), BrokenPipeError(), EOFError()])
+def test_a_fork_server_that_is_just_dying_is_started_again(sign):
+    signs = [sign, sign]
+
+    class Dying:
+        def Process(self, **_):
+            return self
+
+        def start(self):
+            if signs:
+                raise signs.pop()
+
+    context = Dying()
+    assert local._forked(context, ()) is context
+    assert signs == []
+
+
 def test_an_input_that_turns_out_corrupt_is_made_again_and_the_terminal_says_so(store, tmp_path, capsys):
     task = {"kind": "task", "name": "deadly", "params": {"marker": str(tmp_path)}}  # which is there: it is not killed
     data = Stage("data", "data", {"of": "deadly"}, job={"task": task})

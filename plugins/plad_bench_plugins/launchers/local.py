@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from multiprocessing import connection, forkserver, resource_tracker
 from multiprocessing.connection import Connection
@@ -78,12 +79,8 @@ class LocalSession(LauncherSession):
 class _Forked(StageProcess):
     def __init__(self, context: multiprocessing.context.ForkServerContext, job: Path, log: Path, rank: int) -> None:
         _see_descriptors()
-        _start_fork_server()
         reader, self._alive = context.Pipe(duplex=False)
-        self._process: ForkServerProcess = context.Process(
-            target=_child, args=(str(job), str(log), str(rank), reader), daemon=True
-        )
-        self._process.start()
+        self._process = _forked(context, (str(job), str(log), str(rank), reader))
         reader.close()
         self.ended = self._process.sentinel
         """A file descriptor that can be read once the process has ended."""
@@ -112,6 +109,29 @@ class _Fresh(StageProcess):
     def kill(self) -> None:
         self._process.kill()
         self._process.communicate()  # closes its standard input, and waits
+
+
+def _forked(context: multiprocessing.context.ForkServerContext, args: tuple[object, ...]) -> ForkServerProcess:
+    """A process that the fork server started.
+
+    A server that was killed a moment ago accepts no connection although the system still counts it as running. The
+    first sign of its death is that its workers end, so a worker is often started again in that moment.
+
+    Raises:
+        ConnectionError, EOFError: if no server could be reached for ten seconds.
+    """
+    until = time.monotonic() + 10
+    while True:
+        _start_fork_server()
+        process = context.Process(target=_child, args=args, daemon=True)
+        try:
+            process.start()
+        except (ConnectionError, EOFError):
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+        else:
+            return process
 
 
 def _see_descriptors() -> None:
