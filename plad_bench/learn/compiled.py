@@ -22,8 +22,6 @@ from torch import Tensor, nn
 
 from plad_bench.learn import models
 
-WORTH = 2e16
-"""Floating-point operations of a training from which compiling pays: those of a GPU's minute."""
 ROWS = 64
 """Rows of logits that a compiled loss is compared on."""
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 3e-2, torch.float16: 1e-2}
@@ -33,11 +31,6 @@ Form = Callable[[], Sequence[Tensor]]
 """One of two ways to compute the same tensors."""
 
 _log = logging.getLogger(__name__)
-
-
-def worth(operations: float, device: torch.device) -> bool:
-    """Whether a training of so many floating-point operations gains from compiling."""
-    return device.type == "cuda" and operations >= WORTH
 
 
 class CompiledLoss:

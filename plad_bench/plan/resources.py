@@ -11,8 +11,10 @@ and key-value width c, M padded tokens and N response tokens of a micro-batch, a
 and the larger of what a step holds in turn, logits with activations, and the gradients of the embeddings:
 
     M L (30 h + 4 c + 8 i)      activations kept for the gradient; (32 h + 8 c + 16 i) in float32
-    4 N V k                     k tensors of logits, all of them or a chunk: 5, or 12 beside a teacher's; on a CPU,
-                                where a loss passes over few rows at a time, 2, or 3 beside a teacher's
+    M L (14 h + 4 c + 6 i)      the same of compiled layers; (24 h + 8 c + 12 i) in float32
+    4 N V k                     k tensors of logits, all of them or a chunk: 5, or 12 beside a teacher's, or 3 of a
+                                compiled loss; on a CPU, where a loss passes over few rows at a time, 2, or 3 beside
+                                a teacher's
     8 V h                       a tied embedding's gradient is the sum of two, which are both in memory beside it; on
                                 a CPU AdamW's temporary tensors take as much
 
@@ -48,8 +50,14 @@ from plad_bench.contract.memory_policy import (
 
 ALONE, BESIDE_A_TEACHER = 5, 12
 """Number of logit tensors that a loss and its gradient hold at the same time."""
+COMPILED = 3
+"""The same if the loss is compiled."""
 CPU_ALONE, CPU_BESIDE_A_TEACHER = 2, 3
 """The same on a CPU, but for the few rows that the loss passes over at a time."""
+WORTH_COMPILING = 2e16
+"""Floating-point operations of a training on a GPU from which compiling pays: those of about a minute."""
+COMPILED_TIME = 0.8
+"""Time of a compiled step, relative to one that is not; 0.73 to 0.87 were measured."""
 SHARDED_SHARE = 0.9
 """Share of a device that a sharded training may fill: a step that does not fit after all is not divided, but fails."""
 RANKS = (2, 4, 8)
@@ -224,8 +232,8 @@ class Work:
     """Peak memory in bytes, with all sequences of a batch at once."""
     seconds: float
     """Estimated seconds; 0 if the speed of the device is unknown."""
-    operations: float = 0
-    """Floating-point operations of a training."""
+    compiled: bool = False
+    """Whether a training compiles its layers and its loss (`learn/compiled.py`), for which this is the estimate."""
     disk: float = 0
     """Size of its artifact in bytes."""
     micro_batch: int = 0
@@ -295,34 +303,28 @@ def training(work: TrainingWork, device: Device) -> Work:
 
 
 def _training(work: TrainingWork, device: Device) -> Work:
-    needed = _training_memory(work, device, work.batch, checkpointing=False)
+    compiled = device.gpu and not work.sharded and _operations(work, 6) >= WORTH_COMPILING
+    memory = functools.partial(_training_memory, work, device, compiled=compiled)
     room = device.memory * (SHARDED_SHARE if work.sharded else 1)
     size, checkpointing = work.batch, False
-    while room and _training_memory(work, device, size, checkpointing=checkpointing) > room:
+    while room and memory(size, checkpointing=checkpointing) > room:
         if not checkpointing and size // 2 < SMALL:
             checkpointing = True
         elif size == 1:
             break
         else:
             size //= 2
-    fits = not room or _training_memory(work, device, size, checkpointing=checkpointing) <= room
-    read = work.batch * (work.lengths.prompt + work.lengths.response)
-    answered = work.batch * work.lengths.response
-    passes = 8 if checkpointing else 6
-    flops = work.steps * (passes * read * work.student.body + 6 * answered * work.student.head)
-    if work.teacher is not None:
-        flops += work.steps * 2 * (read * work.teacher.body + answered * work.teacher.head)
-    if work.dense is not None:
-        flops += work.steps * 2 * answered * work.dense.head
+    fits = not room or memory(size, checkpointing=checkpointing) <= room
     micro_batches = -(-work.batch // size)
     started = 3 * work.steps * micro_batches * work.student.layers * device.overhead
-    seconds = flops / device.flops + started if device.flops else 0.0
+    operations = _operations(work, 8 if checkpointing else 6) * (COMPILED_TIME if compiled else 1)
+    seconds = operations / device.flops + started if device.flops else 0.0
     if work.sampled and device.flops:
         seconds += work.steps * _decoding(work.student, work.batch, work.sampled, device, bf16=work.bf16)
     return Work(
-        memory=needed,
+        memory=memory(work.batch, checkpointing=False),
         seconds=seconds,
-        operations=flops,
+        compiled=compiled,
         disk=4 * work.student.count,
         micro_batch=size if size < work.batch else 0,
         checkpointing=checkpointing,
@@ -332,7 +334,19 @@ def _training(work: TrainingWork, device: Device) -> Work:
     )
 
 
-def _training_memory(work: TrainingWork, device: Device, size: int, *, checkpointing: bool) -> float:
+def _operations(work: TrainingWork, passes: int) -> float:
+    """Floating-point operations of a training, with this number per token and parameter of the student's layers."""
+    read = work.batch * (work.lengths.prompt + work.lengths.response)
+    answered = work.batch * work.lengths.response
+    step = passes * read * work.student.body + 6 * answered * work.student.head
+    if work.teacher is not None:
+        step += 2 * (read * work.teacher.body + answered * work.teacher.head)
+    if work.dense is not None:
+        step += 2 * answered * work.dense.head
+    return work.steps * step
+
+
+def _training_memory(work: TrainingWork, device: Device, size: int, *, checkpointing: bool, compiled: bool) -> float:
     student, tokens = work.student, size * work.lengths.longest
     trained = student.count
     if work.lora:
@@ -345,17 +359,24 @@ def _training_memory(work: TrainingWork, device: Device, size: int, *, checkpoin
         kept = kept / work.ranks + _gathered(work)
     elif work.bf16:
         kept += 2 * student.body
-    layer = (
-        30 * student.width + 4 * student.keys + 8 * student.inner
-        if work.bf16
-        else 32 * student.width + 8 * student.keys + 16 * student.inner
-    )
+    layer = _activations(student, bf16=work.bf16, compiled=compiled and not checkpointing)
     activations = tokens * (4 * student.width * student.layers + layer if checkpointing else layer * student.layers)
     held = (work.teacher.count if work.teacher else 0.0) + (work.dense.head if work.dense else 0.0)
     teacher = held * (2 if work.bf16 else 4)
     gradients = 8 * embeddings if student.tied or not device.gpu else 0
-    in_turn = max(activations + _logits(work, device, size), gradients)
+    in_turn = max(activations + _logits(work, device, size, compiled=compiled), gradients)
     return kept + in_turn + teacher + (0 if device.gpu else PROCESS)
+
+
+def _activations(shape: Shape, *, bf16: bool, compiled: bool) -> float:
+    """Bytes that a layer keeps per token for the gradient."""
+    of_width, of_keys, of_inner = {
+        (True, False): (30, 4, 8),
+        (True, True): (14, 4, 6),
+        (False, False): (32, 8, 16),
+        (False, True): (24, 8, 12),
+    }[bf16, compiled]
+    return of_width * shape.width + of_keys * shape.keys + of_inner * shape.inner
 
 
 def _gathered(work: TrainingWork) -> float:
@@ -366,11 +387,11 @@ def _gathered(work: TrainingWork) -> float:
     return (10 * outside + 10 * layer + 2 * copy) if work.bf16 else (8 * outside + 16 * layer + 4 * copy)
 
 
-def _logits(work: TrainingWork, device: Device, size: int) -> float:
+def _logits(work: TrainingWork, device: Device, size: int, *, compiled: bool) -> float:
     """Bytes of the logits of a micro-batch, computed at once or in chunks."""
     row = 4 * work.student.vocabulary
     count, width = size * work.lengths.response, work.student.width
-    passing = BESIDE_A_TEACHER if work.teacher_logits else ALONE
+    passing = COMPILED if compiled else BESIDE_A_TEACHER if work.teacher_logits else ALONE
     if device.gpu:
         if device.memory:
             count = chunk_of(int(count), int(device.memory / GPU_SHARE / (row * COPIES)), width)

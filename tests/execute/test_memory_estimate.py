@@ -11,7 +11,7 @@ from plad_bench.cli.progress import limits
 from plad_bench.contract import machine
 from plad_bench.contract.memory_policy import MemoryPolicy
 from plad_bench.execute.stages import memory_estimate
-from plad_bench.learn import compiled, objectives
+from plad_bench.learn import objectives
 from plad_bench.plan import resources
 from plad_bench.plan.resources import Device
 
@@ -26,7 +26,7 @@ def room(monkeypatch):
     """A device with memory for so many sequences, or four times as many by checkpointing; the works it estimated."""
 
     def give(sequences):
-        def needed(work, device, size, *, checkpointing):
+        def needed(work, device, size, *, checkpointing, compiled):
             seen.append(work)
             return size / 4 if checkpointing else size
 
@@ -79,18 +79,20 @@ def test_limits_that_were_given_stay(world, room):
     assert "memory" not in world.last.notes
 
 
-def test_a_long_training_on_a_gpu_compiles_its_parts(world, room, monkeypatch):
-    room(6)
-    given, asked = [], []
-    monkeypatch.setattr(compiled, "worth", lambda operations, device: given.append((operations, device.type)) or True)
+@pytest.mark.parametrize("gpu", [True, False])
+def test_a_long_training_on_a_gpu_compiles_its_parts(world, monkeypatch, gpu):
+    estimates, asked = [], []
+    found = resources.training
+    monkeypatch.setattr(resources, "training", lambda *given: estimates.append(found(*given)) or estimates[-1])
+    monkeypatch.setattr(memory_estimate, "device_of", lambda name: Device(80e9, 0, 1, gpu=gpu))
     monkeypatch.setattr(objectives.TokenLoss, "compile_parts", lambda module: asked.append(type(module).__name__))
     monkeypatch.setattr(objectives.PairLoss, "compile_parts", lambda module: asked.append(type(module).__name__))
-    for steps in (2, 4):
-        world.train("kd", steps=steps, name=str(steps))
+    world.train("kd", steps=1, name="short")
+    monkeypatch.setattr(resources, "WORTH_COMPILING", 1)
+    world.train("kd", steps=2)
     world.train("plad")
-    assert asked == ["TokenLoss", "TokenLoss", "PairLoss"]
-    assert [device for _, device in given] == ["cpu"] * 3
-    assert given[1][0] == 2 * given[0][0] > 0
+    assert asked == ["TokenLoss", "PairLoss"] * gpu
+    assert [one.compiled for one in estimates] == [False, gpu, gpu]
 
 
 def test_the_head_of_a_teacher_whose_states_were_precomputed_counts(world, room):

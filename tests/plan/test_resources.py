@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from plad_bench.cli.main import cli
 from plad_bench.execute import outlook
+from plad_bench.learn import models
 from plad_bench.plan import resources
 from plad_bench.plan.resources import Device, Lengths, Shape, TrainingWork
 
@@ -52,6 +53,38 @@ def test_peak_memory_is_within_a_fifth_of_what_was_measured(stage):
     assert resources.training(estimated, H200).memory / 1e9 == pytest.approx(measured, rel=0.2)
 
 
+MEASURED_COMPILED = {
+    # docs/benchmarks.md: the student's layers were compiled in the last alone
+    "sft of 1B": (MEASURED["sft of 1B"][0], False, 35.5),
+    "forward KL of 1B from 3B": (MEASURED["forward KL of 1B from 3B"][0], False, 35.5),
+    "kd of 1B from 8B, the loss": (MEASURED["kd of 1B from 8B, 8 sequences"][0], False, 53.8),
+    "kd of 1B from 8B": (MEASURED["kd of 1B from 8B, 8 sequences"][0], True, 47.3),
+}
+"""Work, whether the student's layers were compiled, and the peak in GB."""
+
+
+@pytest.mark.parametrize("stage", MEASURED_COMPILED)
+def test_peak_memory_of_a_compiled_training_is_within_a_fifth_of_what_was_measured(monkeypatch, stage):
+    work, layers, measured = MEASURED_COMPILED[stage]
+    if not layers:
+        own = resources._activations
+        monkeypatch.setattr(
+            resources, "_activations", lambda shape, bf16, compiled: own(shape, bf16=bf16, compiled=False)
+        )
+    long = replace(work, steps=1000)
+    found = resources._training(long, H200)
+    assert found.compiled
+    assert found.memory / 1e9 == pytest.approx(measured, rel=0.2)
+
+
+def test_long_trainings_of_one_gpu_are_compiled():
+    minute = replace(work(LLAMA_1B, LONG, 8), steps=500)
+    assert resources.training(minute, H200).compiled
+    assert not resources.training(replace(minute, steps=50), H200).compiled
+    assert not resources.training(minute, replace(H200, gpu=False)).compiled
+    assert not resources.training(minute.shared_by(2), H200).compiled
+
+
 def step_on_a_cpu(vocabulary, tokens, response, teacher_logits):
     """A step of benchmarks/peers.py --shape 49k, with the average response length of its batch."""
     student, teacher = (Shape(layers, 576, 1536, 192, 576, vocabulary, tied=True) for layers in (2, 4))
@@ -86,9 +119,13 @@ def test_the_gradients_of_tied_embeddings_count_where_logits_take_less():
     )
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 @pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("width", "inner", "heads", "keys"), [(64, 176, 4, 4), (64, 256, 4, 1), (128, 352, 8, 2)])
-def test_activations_are_those_that_autograd_keeps(bf16, width, inner, heads, keys):
+def test_activations_are_those_that_autograd_keeps(monkeypatch, bf16, compiled, width, inner, heads, keys):
+    monkeypatch.setattr(resources, "WORTH_COMPILING", 0 if compiled else float("inf"))
+
     def kept(layers):
         torch.manual_seed(0)
         config = LlamaConfig(
@@ -96,6 +133,9 @@ def test_activations_are_those_that_autograd_keeps(bf16, width, inner, heads, ke
             num_attention_heads=heads, num_key_value_heads=keys, tie_word_embeddings=True,
         )  # fmt: skip
         model = LlamaForCausalLM(config)
+        if compiled:  # the compiler's choice of what to keep, without its kernels
+            for layer in models.layers(model):
+                layer.forward = torch.compile(layer.forward, dynamic=True, backend="aot_eager_decomp_partition")
         weights = {p.data_ptr() for p in model.parameters()}
         seen = {}
 
@@ -113,7 +153,7 @@ def test_activations_are_those_that_autograd_keeps(bf16, width, inner, heads, ke
     def estimated(layers):
         shape = Shape(layers, width, inner, width * keys // heads, width, 50, tied=True)
         one = TrainingWork(student=shape, steps=1, batch=4, lengths=Lengths(32, 0, 32), bf16=bf16)
-        return resources.training(one, H200).memory - (16 * shape.count)  # its copies in bf16 stay in
+        return resources._training(one, H200).memory - (16 * shape.count)  # its copies in bf16 stay in
 
     grown = (kept(3) - kept(1)) / 2
     assert (estimated(3) - estimated(1)) / 2 == pytest.approx(grown, rel=0.05)
@@ -141,7 +181,7 @@ def test_moments_in_8_bits_save_6_bytes_per_parameter_but_for_embeddings():
     assert resources.training(whole, H200).memory - resources.training(small, H200).memory == 6 * (
         shape.count - 1000 * 512
     )
-    least = resources._training_memory(small, H200, 1, checkpointing=True)
+    least = resources._training_memory(small, H200, 1, checkpointing=True, compiled=False)
     tight = Device(least, 0, 1, gpu=True)
     assert resources.training(small, tight).fits
     assert resources.training(whole, tight).remedy.startswith("--optimizer adamw8bit")
@@ -270,3 +310,6 @@ if __name__ == "__main__":
     for stage, (estimated, measured) in MEASURED.items():
         gigabytes = resources.training(estimated, H200).memory / 1e9
         sys.stdout.write(f"{stage}: {gigabytes:.1f} GB estimated, {measured} GB measured\n")
+    for stage, (estimated, _, measured) in MEASURED_COMPILED.items():
+        gigabytes = resources.training(replace(estimated, steps=1000), H200).memory / 1e9
+        sys.stdout.write(f"{stage}, compiled: {gigabytes:.1f} GB estimated, {measured} GB measured\n")

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from plad_bench.learn.steps import PairSteps, TokenSteps
 
 
-def choose(context: Context, model: Any, teacher: Any, data: TokenSteps | PairSteps) -> float:
+def choose(context: Context, model: Any, teacher: Any, data: TokenSteps | PairSteps) -> bool:
     """Limit the stage's memory policy to what the estimate says fits, and note what was chosen and why.
 
     Nothing changes if the whole batch fits, if the memory or the shape of the model is unknown, or if the policy has
     limits already.
 
     Returns:
-        The floating-point operations of the training; 0 if its number of steps or the shape of the model is unknown.
+        Whether layers and losses are worth compiling; not if the number of steps or the shape of the model is unknown.
     """
     from plad_bench.learn import models
     from plad_bench.learn.steps import PairSteps
@@ -34,7 +34,7 @@ def choose(context: Context, model: Any, teacher: Any, data: TokenSteps | PairSt
         device = resources.beside_engine(device)
     sizes = _sizes(data, context.spec.get("max_new_tokens", 0))
     if student is None or not sizes:
-        return 0.0
+        return False
     each, spec = 2 if isinstance(data, PairSteps) else 1, context.spec
     work = TrainingWork(
         student=student,
@@ -54,7 +54,7 @@ def choose(context: Context, model: Any, teacher: Any, data: TokenSteps | PairSt
     )
     found = resources.training(work, device)
     if not device.memory or policy.micro_batch or policy.checkpointing:
-        return found.operations
+        return found.compiled
     policy.micro_batch = max(1, found.micro_batch // each) if found.micro_batch else 0
     policy.checkpointing = found.checkpointing
     if policy.checkpointing:
@@ -66,7 +66,7 @@ def choose(context: Context, model: Any, teacher: Any, data: TokenSteps | PairSt
             "micro_batch": policy.micro_batch,
             "checkpointing": policy.checkpointing,
         }
-    return found.operations
+    return found.compiled
 
 
 def device_of(name: str) -> Device:

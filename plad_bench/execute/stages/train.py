@@ -44,7 +44,7 @@ def run(context: Context) -> None:
 
 def _train(context: Context) -> None:
     from plad_bench.execute.stages import memory_estimate
-    from plad_bench.learn import adapters, compiled, models, sequences, training
+    from plad_bench.learn import adapters, models, sequences, training
 
     spec, length = context.spec, _length(context)
     method = context.chosen("method")
@@ -67,8 +67,7 @@ def _train(context: Context) -> None:
     module, data = make(context, model, method, Corpus(prompts, encoded, encoder), order)
     selection = _selection(context, model, tokenizer, encoder, data) if "select" in spec else None
     points = _points(context, model)
-    operations = memory_estimate.choose(context, model, getattr(module, "teacher", None), data)
-    if not context.shard and compiled.worth(operations, model.device):
+    if memory_estimate.choose(context, model, getattr(module, "teacher", None), data):
         module.compile_parts()
     context.usage.loaded()
     with contextlib.closing(data):
