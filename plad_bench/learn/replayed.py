@@ -77,8 +77,8 @@ class Replayed(Attention):
             self._fix(tokens)
             try:
                 self.replay = self._record()
-            except RuntimeError as error:
-                reason = str(error).split("\n", 1)[0]
+            except Exception as error:  # noqa: BLE001  of the GPU's driver or a model's own code, in many ways
+                reason = f"{type(error).__name__}: {str(error).strip()}".split("\n", 1)[0]
                 _log.warning("%s is read without a CUDA graph: %s", type(self.model).__name__, reason)
                 _refused.add(self.model)
                 for layer in self.layers:
