@@ -53,8 +53,9 @@ brackets, `kd[temperature=2]`, and `|` separates the values of a sweep, `'kd[tem
 Methods train on one or more sources of text: *references* of the task, *teacher responses*, *off-policy samples*
 (responses of the student after its SFT initialisation, sampled once), *on-policy text* (responses of the student
 during training), the *replay buffer* (on-policy responses of earlier steps), *shuffled teacher responses* (responses
-to other prompts), or *pairs* from a pair builder (`--pairs`). In the tables of parameters, *source* is the origin of
-the default."""
+to other prompts), or *pairs* from a pair builder (`--pairs`). Every method on off-policy samples or on pairs takes
+`rounds`, which has them sampled anew ([pairs.md](pairs.md#rounds)). In the tables of parameters, *source* is the
+origin of the default."""
 
 METRICS_INTRO = """\
 # Metrics
@@ -199,6 +200,8 @@ def _parameters(params: type[Params]) -> Iterator[list[str]]:
 def _tuned(params: type[Params]) -> Iterator[list[str]]:
     """The parameters of a method, with the range that `--tune` searches."""
     for (name, default, bounds, *rest), key in zip(_parameters(params), params.model_fields, strict=True):
+        if key == "rounds":  # which the page explains once for all methods
+            continue
         low, high, *scale = search_of(params, key) or ("", "")
         span = f"{low:g} to {high:g}{' by logarithm' if scale else ''}" if high else ""
         yield [name, default, bounds, "a tenth to ten times the usual rate" if key == "lr" else span, *rest]

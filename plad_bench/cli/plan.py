@@ -15,6 +15,7 @@ from plad_bench.cli.options import echo_json, json_option
 from plad_bench.cli.state import State
 from plad_bench.contract import gc_pause
 from plad_bench.contract.errors import ExitCode, MissingError, PladBenchError, StageError
+from plad_bench.plan import rounds
 from plad_bench.plan.resources import GPUS
 from plad_bench.running import effective
 from plad_bench.running.setup import Planned, gpus_of, prepare
@@ -173,11 +174,7 @@ def _stages(planned: Planned) -> dict[str, list[str]]:
     for key, stage in {stage.key: stage for cell in planned.todo for stage in cell.stages}.items():
         keys.setdefault(stage.name, []).append(key)
     order = [*STAGES]
-    return {name: keys[name] for name in sorted(keys, key=lambda name: order.index(_kind(name)))}
-
-
-def _kind(stage: str) -> str:
-    return "signals" if stage.startswith("signals") else stage
+    return {name: keys[name] for name in sorted(keys, key=lambda name: order.index(rounds.kind(name)))}
 
 
 def _print(
@@ -196,7 +193,7 @@ def _print(
     rows = []
     for name, keys in stages.items():
         missing = len(waiting.intersection(keys))
-        shown, what = name.replace("signals", "teacher-logprobs"), STAGES[_kind(name)]
+        shown, what = name.replace("signals", "teacher-logprobs"), STAGES[rounds.kind(name)]
         rows.append((shown, str(missing), str(len(keys) - missing), what))
     if stages:
         click.echo()

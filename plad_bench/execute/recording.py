@@ -491,11 +491,11 @@ def _write_samples(
 
 
 def _write_curve(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact]) -> None:
-    artifact = artifacts.get(cell.checkpoint.key)
-    curve = artifact.path / "curve.jsonl" if artifact else None
-    if curve is None or not curve.is_file():
+    """Write the values of a training, of all rounds that are still there, unless its last one is not."""
+    files = [artifacts[stage.key].path / "curve.jsonl" for stage in cell.trainings if stage.key in artifacts]
+    if cell.checkpoint.key not in artifacts or not files[-1].is_file():
         return
-    rows = list(read_lines(curve))
+    rows = [row for file in files if file.is_file() for row in read_lines(file)]
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")

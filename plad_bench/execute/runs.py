@@ -191,7 +191,7 @@ class Run:
             if cell.responses.operation != "ask":  # responses from an endpoint are never requested twice
                 self._remove([cell.responses, *filter(None, [cell.samples]), *cell.points.values()])
             if cell.method is not None:
-                self._remove([cell.checkpoint])
+                self._remove(cell.trainings)
 
     def _discard_stale(self, cells: Sequence[Cell]) -> None:
         """Remove artifacts of other code and their dependents, except those that ship with a task or hold responses."""

@@ -61,18 +61,29 @@ class Length:
         """The number of steps in all, or an estimate."""
         raise NotImplementedError
 
+    def number(self, done: Result) -> int:
+        """The number of the next step, which determines its data and its dropout."""
+        return done.steps
+
 
 @dataclass(frozen=True)
 class StepCount(Length):
-    """A number of steps."""
+    """A number of steps, which may be some of a longer training's."""
 
     count: int
+    first: int = 0
+    """Steps of the longer training before these."""
+    whole: int = 0
+    """Steps of the longer training; 0 if these are all."""
 
     def share(self, done: Result) -> float:
         return done.steps / self.count
 
     def rate(self, done: Result, peak: float) -> float:
-        return learning_rate(done.steps, self.count, peak)
+        return learning_rate(self.number(done), self.whole or self.count, peak)
+
+    def number(self, done: Result) -> int:
+        return self.first + done.steps
 
     def ends_part(self, before: float, done: Result) -> bool:
         return done.steps % max(1, self.count // PARTS) == 0

@@ -124,7 +124,7 @@ def train(
     saved, share = (result.steps, length.share(result)), length.share(result)
     module.train()
     while share < 1:
-        number, began, busy = result.steps, time.perf_counter(), device_seconds(device)
+        number, began, busy = length.number(result), time.perf_counter(), device_seconds(device)
         # Data: the global batch, which on-policy methods sample here.
         step = data.at(number, share)
         # Loss and gradients, accumulated over micro-batches, which are halved where the memory is short.

@@ -13,6 +13,7 @@ from plad_bench.contract.errors import UsageError
 from plad_bench.contract.names import slug
 from plad_bench.contract.objectives import PairObjective
 from plad_bench.contract.protocol import Protocol
+from plad_bench.plan import rounds
 from plad_bench.plan.chosen import Chosen, choose
 from plad_bench.plan.sampled import Statistic, statistics
 from plad_bench.plan.stages import Plan, Stage, metrics_needs, walk
@@ -69,6 +70,11 @@ class Cell:
         if self.method is None:
             return {"student": self.plan.init, "sft-init": self.plan.sft_init}[self.row]
         return self.plan.distill(self.method, self.pairs, self.scorer, self.orders)
+
+    @property
+    def trainings(self) -> list[Stage]:
+        """The stages that train it, one for each round; of a baseline that was trained, its one."""
+        return [stage for stage in self.checkpoint.walk() if rounds.kind(stage.name) == self.checkpoint.name]
 
     @functools.cached_property
     def scorer(self) -> Chosen | None:

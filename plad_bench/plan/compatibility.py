@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plad_bench.contract import gguf, hub
+from plad_bench.contract import gguf, hub, training_budget
 from plad_bench.contract.enums import Access, Need, Text
 from plad_bench.contract.errors import MissingError
 from plad_bench.contract.jsonlines import read_lines
@@ -52,7 +52,7 @@ def skip_reason(cell: Cell) -> str:
         reason = _vocabulary_difference(student, teacher.model(cell.teacher.params))
         if component.shared_vocabulary and reason:
             return f"{component.name} compares logits token by token, but {reason}"
-    return _pairs_reason(cell)
+    return _pairs_reason(cell) or _rounds_reason(cell, method)
 
 
 def absence_reason(cell: Cell, metric: Chosen) -> str:
@@ -159,6 +159,24 @@ def _pairs_reason(cell: Cell) -> str:
     there = cell.protocol.samples if cell.protocol.sample_temperature else 1
     if needed > there:
         return f"{cell.pairs.label} needs {needed} responses per prompt, but the run samples only {there} (--samples)"
+    return ""
+
+
+def _rounds_reason(cell: Cell, method: Chosen) -> str:
+    """The reason why a method cannot be trained in the rounds that it was given; empty if it can."""
+    count, objective = method.params.rounds, method.component.objective  # type: ignore[attr-defined]
+    if count == 1:
+        return ""
+    texts = objective.texts(method.params) if isinstance(objective, TokenObjective) else ()
+    if Text.SAMPLE not in (*texts, *(cell.pairs.component.needs if cell.pairs else ())):
+        return f"{method.label} reads no off-policy samples, which rounds make anew"
+    if cell.protocol.evaluate_at:
+        return f"models are not evaluated during a training in rounds ({method.label}, --evaluate-at)"
+    budget = training_budget.parse(cell.protocol.budget)
+    if budget is not None:
+        return f"a budget of {budget.words} is not divided into rounds ({method.label})"
+    if count > cell.protocol.steps:
+        return f"{cell.protocol.steps} steps cannot be divided into {count} rounds"
     return ""
 
 

@@ -6,23 +6,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 from plad_bench.contract.training_budget import TrainingBudget
+from plad_bench.plan import rounds
 
 Parts: TypeAlias = Mapping[str, list[tuple[str, str]]]
 """Name of a cost in records -> (key of a stage, name in the stage's cost) of each part of its sum."""
 Facts: TypeAlias = Mapping[str, Mapping[str, Any]]
 """Key of a stage -> its counts, cost, notes and seconds."""
 
-_OF_TEXT = {
-    "teach": {
-        "teacher_device_seconds": "device_seconds",
-        "teacher_tokens": "tokens_generated",
-        "teacher_money": "money",
-        "teacher_energy_wh": "energy_wh",
-        "startup_energy_wh": "startup_energy_wh",
-    },
-    "sample": {"sample_device_seconds": "device_seconds", "tokens_generated": "tokens_generated"},
-}
-"""Name of a stage -> name of a cost in records -> name in the stage's cost."""
 _OF_LOGPROBS = {
     "signals_bytes": "signals_bytes",
     "signals_tokens": "teacher_tokens_scored",
@@ -31,6 +21,18 @@ _OF_LOGPROBS = {
     "startup_energy_wh": "startup_energy_wh",
 }
 """Name of a cost in records -> name in the cost of a stage that precomputes log-probabilities."""
+_OF_INPUTS = {
+    "teach": {
+        "teacher_device_seconds": "device_seconds",
+        "teacher_tokens": "tokens_generated",
+        "teacher_money": "money",
+        "teacher_energy_wh": "energy_wh",
+        "startup_energy_wh": "startup_energy_wh",
+    },
+    "sample": {"sample_device_seconds": "device_seconds", "tokens_generated": "tokens_generated"},
+    "signals": _OF_LOGPROBS,
+}
+"""Kind of a stage that trainings read -> name of a cost in records -> name in the stage's cost."""
 _OF_TRAINING = {
     "train_device_seconds": "device_seconds",
     "train_energy_wh": "energy_wh",
@@ -46,6 +48,10 @@ _OF_TRAINING = {
     "peak_memory_bytes": "peak_memory_bytes",
 }
 """Name of a cost in records -> name in the cost of a method's training."""
+_OF_EARLIER_ROUND = {
+    name: own for name, own in _OF_TRAINING.items() if name not in {"step_milliseconds", "peak_memory_bytes"}
+}
+"""Those that add up over the rounds of a training."""
 
 
 def before(stages: Iterable[tuple[str, str]]) -> Parts:
@@ -69,7 +75,7 @@ def of_cell(stages: Iterable[tuple[str, str]], training: str, sft_init: str) -> 
 
 
 def _names(stage: str) -> Mapping[str, str]:
-    return _OF_LOGPROBS if stage.startswith("signals-") else _OF_TEXT.get(stage, {})
+    return _OF_EARLIER_ROUND if stage.startswith("distill-") else _OF_INPUTS.get(rounds.kind(stage), {})
 
 
 def _joined(costs: Iterable[tuple[str, Mapping[str, str]]]) -> Parts:

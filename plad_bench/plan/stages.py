@@ -19,7 +19,7 @@ from plad_bench.contract.models import HubModel, ModelSource
 from plad_bench.contract.objectives import PairObjective, TokenObjective
 from plad_bench.contract.params import content_hash
 from plad_bench.contract.renamed import STAGES
-from plad_bench.plan import expenses
+from plad_bench.plan import expenses, rounds
 
 if TYPE_CHECKING:
     from plad_bench.contract.protocol import Protocol
@@ -137,7 +137,10 @@ class Stage:
             split=split.replace("train", "training"), text=self.spec.get("text"), metric=metric.get("name")
         )
         percent = self.inputs.get("responses", self).spec.get("at")
-        return f"{said} after {percent} % of the training" if percent else said
+        if percent:
+            return f"{said} after {percent} % of the training"
+        number = rounds.number(self.name)
+        return f"{said}, round {number}" if number else said
 
     @property
     def seed(self) -> int | None:
@@ -198,6 +201,22 @@ def data_of(task: Chosen) -> Stage:
     stage = Stage("data", "data", spec, job={"task": task.private()}, owner=task.label)
     before = replace(stage, version=1)
     return before if before.key in DATA_AS_BEFORE else stage
+
+
+@dataclass(frozen=True)
+class Round:
+    """A part of a method's training."""
+
+    number: int = 1
+    sample: Stage | None = None
+    """Off-policy samples of the student at its start; None for the first, which has those of the SFT initialisation."""
+
+    def named(self, stage: str) -> str:
+        """The name of a stage that depends on its samples."""
+        return rounds.name(stage, self.number)
+
+
+FIRST = Round()
 
 
 @dataclass(frozen=True)
@@ -325,59 +344,91 @@ class Plan:
     @functools.cached_property
     def sample(self) -> Stage:
         """The off-policy samples: responses of the student after SFT initialisation to the training prompts."""
+        return self.samples_of(self.sft_init, "sample")
+
+    def samples_of(self, student: Stage, name: str) -> Stage:
+        """Off-policy samples of a student."""
         p = self.protocol
         return self.generate(
-            "sample", self.sft_init, "train", temperature=p.sample_temperature, seed=self.seed, samples=p.samples
+            name, student, "train", temperature=p.sample_temperature, seed=self.seed, samples=p.samples
         )
 
-    def text(self, source: Text) -> dict[str, Stage]:
-        """The input stage with a source of text, if it has its own artifact."""
-        return {role: getattr(self, role)} if (role := STAGE_OF.get(source)) else {}
+    def text(self, source: Text, of: Round = FIRST) -> dict[str, Stage]:
+        """The input stage with a source of text in a round, if it has its own artifact."""
+        role = STAGE_OF.get(source)
+        if role is None:
+            return {}
+        return {role: of.sample if of.sample is not None and source is Text.SAMPLE else getattr(self, role)}
 
-    def pairs(self, builder: Chosen, scorer: Chosen | None, orders: Chosen | None = None) -> Stage:
+    def pairs(self, builder: Chosen, scorer: Chosen | None, orders: Chosen | None = None, of: Round = FIRST) -> Stage:
         """Preference pairs, ordered by a metric if the builder uses one, and scored if the method needs scores."""
         inputs = {"data": self.data}
         for source in builder.component.needs:
-            inputs |= self.text(source)
+            inputs |= self.text(source, of)
         spec: dict[str, Any] = {"builder": builder.public(), **self._limit()}
         job: dict[str, Any] = {"builder": builder.private()}
         if scorer is not None:
             spec["scorer"], job["scorer"] = scorer.public(), scorer.private()
         if orders is not None:
             spec["orders"] = orders.public()
-        return Stage("pairs", "pairs", spec, inputs, job, owner=builder.label)
+        return Stage(of.named("pairs"), "pairs", spec, inputs, job, owner=builder.label)
 
-    def reference(self, pairs: Stage) -> Stage:
+    def reference(self, pairs: Stage, of: Round = FIRST) -> Stage:
         """Log-probabilities of the pairs under the reference model."""
         spec = {"precision": self.protocol.precision, "threads": self.threads, **self._limit()}
         inputs = {"data": self.data, "model": self.sft_init, "pairs": pairs}
-        return Stage("reference", "reference", spec, inputs, owner="reference model")
+        return Stage(of.named("reference"), "reference", spec, inputs, owner="reference model")
 
     def distill(
         self, method: Chosen, builder: Chosen | None, scorer: Chosen | None, orders: Chosen | None = None
     ) -> Stage:
-        """The method's checkpoint."""
+        """The method's checkpoint. Each round continues with the model of the one before, on new samples of it."""
+        training = functools.partial(self._training, method, builder, scorer=scorer, orders=orders)
+        length, count = self._length(), method.params.rounds  # type: ignore[attr-defined]
+        if count == 1 or "budget" in length:  # which rounds do not divide: the cell is skipped
+            return training(length, self.sft_init)
+        student, of = self.sft_init, FIRST
+        for number, (first, steps) in enumerate(rounds.parts(length["steps"], count), 1):
+            if number > 1:
+                of = Round(number, self.samples_of(student, rounds.name("sample", number)))
+            student = training({"steps": steps, "part": [first, length["steps"]]}, student, of)
+            if number < count:
+                student = replace(student, name=rounds.earlier(number))
+        return student
+
+    def _training(
+        self,
+        method: Chosen,
+        builder: Chosen | None,
+        length: Mapping[str, Any],
+        student: Stage,
+        of: Round = FIRST,
+        *,
+        scorer: Chosen | None,
+        orders: Chosen | None,
+    ) -> Stage:
+        """A method's training, or a round of it, that begins with a student."""
         objective = method.component.objective
         lr = method.params.lr or self.protocol.lr  # type: ignore[attr-defined]
-        conditions = self.conditions(self._length(), lr)
+        conditions = self.conditions(length, lr)
         if points := evaluation_points.parse(self.protocol.evaluate_at):
             conditions["evaluate_at"] = list(points)
         inputs: dict[str, Stage] = {}
         if isinstance(objective, PairObjective) and builder is not None:
-            inputs["pairs"] = self.pairs(builder, scorer, orders)
+            inputs["pairs"] = self.pairs(builder, scorer, orders, of)
             if objective.reference:
-                inputs["reference"] = self.reference(inputs["pairs"])
+                inputs["reference"] = self.reference(inputs["pairs"], of)
         if isinstance(objective, TokenObjective):
             texts = objective.texts(method.params)
             for source in texts:
-                inputs |= self.text(source)
+                inputs |= self.text(source, of)
             if Text.STUDENT in texts:
                 conditions["max_new_tokens"] = self.protocol.max_new_tokens
                 if self.protocol.rollouts != "transformers" and samples_alone(method):
                     conditions["rollouts"] = self.protocol.rollouts
             if objective.teacher_logits:
-                inputs |= self._teacher_of(method, texts)
-        training = self.train("distill", method, self.sft_init, conditions, inputs, owner=method.label)
+                inputs |= self._teacher_of(method, texts, of)
+        training = self.train("distill", method, student, conditions, inputs, owner=method.label)
         if "budget" not in conditions:
             return training
         return replace(
@@ -394,11 +445,11 @@ class Plan:
             spec["prices"] = dict(self.prices)
         return {"budget": spec} if budget.kind in training_budget.GROWING else {"budget": spec, "steps": p.steps}
 
-    def _teacher_of(self, method: Chosen, texts: Sequence[Text]) -> dict[str, Stage]:
+    def _teacher_of(self, method: Chosen, texts: Sequence[Text], of: Round) -> dict[str, Stage]:
         """The teacher inputs of training: precomputed log-probabilities, and the teacher's model if it is needed."""
         cached, live = self._known(method, texts)
         k = kept_tokens(self.protocol.teacher_logprobs) or 0
-        inputs = {f"signals-{text}": self.signals(text, k) for text in cached}
+        inputs = {f"signals-{text}": self.signals(text, k, of) for text in cached}
         return {**inputs, "teacher": self.teacher_model} if live else inputs
 
     def _known(self, method: Chosen, texts: Sequence[Text]) -> tuple[list[Text], bool]:
@@ -419,7 +470,7 @@ class Plan:
             return Access.TOP_K
         return max(declared, Access.LOGITS, key=lambda access: access.tier)
 
-    def signals(self, text: Text, k: int) -> Stage:
+    def signals(self, text: Text, k: int, of: Round = FIRST) -> Stage:
         """Precomputed teacher log-probabilities of a source of text."""
         spec = {
             "text": text.value,
@@ -429,8 +480,9 @@ class Plan:
             **self._limit(),
             **({"backend": "vllm"} if self.teacher.component.backend == "vllm" else {}),
         }
-        inputs = {"data": self.data, "teacher": self.teacher_model, **self.text(text)}
-        return Stage(f"signals-{text}", "signals", spec, inputs, owner=TEACHER)
+        inputs = {"data": self.data, "teacher": self.teacher_model, **self.text(text, of)}
+        name = of.named(f"signals-{text}") if text is Text.SAMPLE else f"signals-{text}"
+        return Stage(name, "signals", spec, inputs, owner=TEACHER)
 
     def conditions(self, length: Mapping[str, Any], lr: float) -> dict[str, Any]:
         """The specification that all trainings under this protocol share; `length` says when they end."""

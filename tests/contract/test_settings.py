@@ -136,7 +136,7 @@ class Overriding(Documented):
 
 def test_a_parameter_is_described_by_the_text_below_it():
     of = descriptions(Documented)
-    assert list(of) == ["lr", "size", "bare", "told"]
+    assert list(of) == ["lr", "rounds", "size", "bare", "told"]
     assert of["lr"].startswith("Peak learning rate")
     assert (of["size"], of["bare"], of["told"]) == ("How big\nit is.", "", "In the declaration.")
     assert {"size": "", "bare": "Now it has text."}.items() <= descriptions(Overriding).items()

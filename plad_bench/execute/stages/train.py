@@ -208,7 +208,8 @@ def _length(context: Context) -> Length:
 
     spec = context.spec
     if "budget" not in spec:
-        return StepCount(spec["steps"])
+        first, whole = spec.get("part", (0, 0))
+        return StepCount(spec["steps"], first, whole)
     budget = spec["budget"]
     facts = {key: of for artifact in context.inputs.values() for key, of in artifact.facts.items()}
     before = expenses.total(context.job["before"], facts)
