@@ -30,8 +30,8 @@ def main() -> None:
     parser.add_argument("--boards-dir", type=Path, default=BOARDS)
     given = parser.parse_args()
     found = dict(_compared(given.boards_dir / given.tuned, given.boards_dir / given.untuned))
-    if not found:
-        raise SystemExit("the boards have no method in common")
+    if not found or len({(c.seeds, c.examples, c.metric.name) for c in found.values()}) > 1:
+        raise SystemExit("the boards have no method in common, or not the same seeds and examples for all")
     one = next(iter(found.values()))
     sign = 1 if one.metric.better == "lower" else -1
     places = {side: _places([sign * getattr(c, side) for c in found.values()]) for side in "ab"}
@@ -43,7 +43,7 @@ def main() -> None:
     print("| :-- | --: | --: | --: | --: | --: | --: |")
     for (name, c), before, after, p in rows:
         change = f"{scale * c.difference:+.1f} ({scale * c.low:+.1f} to {scale * c.high:+.1f})"
-        values = f"{scale * c.b:.1f} | {scale * c.a:.1f} | {change} | {max(p, 0.001):.2g}"
+        values = f"{scale * c.b:.1f} | {scale * c.a:.1f} | {change} | {'<0.001' if p < 0.001 else f'{p:.2g}'}"
         print(f"| `{name}` | {values} | {before} | {after} |")
     tau = stats.kendalltau(places["a"], places["b"])
     print(f"\nKendall's tau of the two orders: {tau.statistic:.2f} (p = {tau.pvalue:.2g} for no relation)")
@@ -51,11 +51,17 @@ def main() -> None:
 
 def _compared(tuned: Path, untuned: Path) -> Iterator[tuple[str, compare.Comparison]]:
     """Each method that both boards have, and what tuning changed by the metric that ranks."""
-    for row in (row for group in board.load(tuned).groups for row in group.rows):
+    try:
+        (group,) = board.load(tuned).groups
+    except ValueError:
+        raise SystemExit(f"{tuned.name} has not one task, teacher and student") from None
+    for row in group.rows:
         try:
             sides = [compare.side(place, row.label) for place in (tuned, untuned)]
         except UsageError:  # one of them lacks it
             continue
+        if differing := compare.protocols(*sides).keys() - {"tune"}:
+            raise SystemExit(f"the boards differ in {', '.join(sorted(differing))}")
         for one in compare.compare(*sides, (), _refuse):
             yield row.label, one
 

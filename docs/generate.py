@@ -53,9 +53,9 @@ brackets, `kd[temperature=2]`, and `|` separates the values of a sweep, `'kd[tem
 Methods train on one or more sources of text: *references* of the task, *teacher responses*, *off-policy samples*
 (responses of the student after its SFT initialisation, sampled once), *on-policy text* (responses of the student
 during training), the *replay buffer* (on-policy responses of earlier steps), *shuffled teacher responses* (responses
-to other prompts), or *pairs* from a pair builder (`--pairs`). Every method on off-policy samples or on pairs takes
-`rounds`, which has them sampled anew ([pairs.md](pairs.md#rounds)). In the tables of parameters, *source* is the
-origin of the default."""
+to other prompts), or *pairs* from a pair builder (`--pairs`). Every method on off-policy samples, or on pairs of
+them, takes `rounds`, which resamples them during training ([pairs.md](pairs.md#rounds)). In the tables of
+parameters, *source* is the origin of the default."""
 
 METRICS_INTRO = """\
 # Metrics

@@ -13,9 +13,8 @@ import click
 from plad_bench.cli.matrix_options import execution_options, matrix_options
 from plad_bench.cli.options import echo_json, json_option
 from plad_bench.cli.state import State
-from plad_bench.contract import gc_pause
+from plad_bench.contract import gc_pause, rounds
 from plad_bench.contract.errors import ExitCode, MissingError, PladBenchError, StageError
-from plad_bench.plan import rounds
 from plad_bench.plan.resources import GPUS
 from plad_bench.running import effective
 from plad_bench.running.setup import Planned, gpus_of, prepare

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from plad_bench.cli.forecast import Forecast, in_words
+from plad_bench.contract import rounds
 from plad_bench.execute.engine import Failure, Running
 from plad_bench.execute.runs import CellWatcher
 from plad_bench.execute.store import Artifact
@@ -95,7 +96,7 @@ class Bars(CellWatcher):
         self.progress.stop()
 
     def stage_started(self, running: Running) -> None:
-        if running.stage.name not in _QUIET:
+        if rounds.kind(running.stage.name) not in _QUIET:
             label = clean(running.stage.label, self.label_room)
             self.bars[running.stage.key] = self.progress.add_task(label, total=None, note="")
 
@@ -113,7 +114,7 @@ class Bars(CellWatcher):
             self.progress.console.print("skipped " if failure.skipped else "[red]failed[/] ", end="")
             self.progress.console.print(f"{stage.label}: ", markup=False, highlight=False, end="")
             self.progress.console.print(failure.message, markup=False, highlight=False)
-        elif artifact is not None and stage.name not in _QUIET:
+        elif artifact is not None and rounds.kind(stage.name) not in _QUIET:
             told = f"{stage.label}  {artifact.manifest['seconds']:.1f} s{limits(artifact)}"
             self.progress.console.print(told, style="dim", markup=False, highlight=False)
 
@@ -151,7 +152,7 @@ class Lines(CellWatcher):
             self.forecast.finished(stage, artifact)
         if failure is not None:
             self._say(f"{'skipped' if failure.skipped else 'failed'} {stage.label}: {failure.message}")
-        elif artifact is not None and stage.name not in _QUIET:
+        elif artifact is not None and rounds.kind(stage.name) not in _QUIET:
             self._say(f"{stage.label}: done in {artifact.manifest['seconds']:.1f} s{limits(artifact)}")
 
     def tick(self, running: Sequence[Running], waiting: Sequence[Stage]) -> None:
@@ -159,7 +160,7 @@ class Lines(CellWatcher):
             return
         self._say(", ".join(filter(None, remaining(self.forecast, running, waiting))))
         for one in running:
-            if (values := one.progress()) and one.stage.name not in _QUIET:
+            if (values := one.progress()) and rounds.kind(one.stage.name) not in _QUIET:
                 self._say(f"{one.stage.label}: {values['step']:g}/{values['total']:g} {numbers(values)}".rstrip())
 
     def cell_finished(self, cell: Cell, record: Any) -> None:

@@ -94,7 +94,7 @@ class MethodParams(Params):
 
     lr: float = param(0.0, ge=0, source="ours")
     """Peak learning rate; 0 uses the board's, which all methods share."""
-    rounds: int = param(1, ge=1, source="ours", unsaid=True)
+    rounds: int = param(1, ge=1, le=100, source="ours", unsaid=True)
     """Equal parts of the training, each on new off-policy samples of the student as it is at the start of the part."""
 
 

@@ -262,6 +262,10 @@ def _check(component: Any, expected: type[Component]) -> None:
     if not (isinstance(component.params, type) and issubclass(component.params, base)):
         msg = f"{component.name}: params must be a subclass of plad_bench.{base.__name__}"
         raise TypeError(msg)
+    own, usual = (of.model_fields.get("rounds") for of in (component.params, base))
+    if own and usual and (own.annotation, own.default) != (usual.annotation, usual.default):
+        msg = f"{component.name}: every method has a parameter `rounds` (plad_bench.MethodParams): choose another name"
+        raise ValueError(msg)
 
 
 def _callables(value: Any) -> Iterator[Any]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from plad_bench.execute.stages.files import Prompt
     from plad_bench.execute.store import Store
     from plad_bench.plan.cell import Cell
+    from plad_bench.plan.chosen import Chosen
     from plad_bench.plan.stages import Stage
 
 PROMPT_TOKENS = 512
@@ -113,9 +114,14 @@ def _name(cell: Cell, stage: Stage) -> str:
     """What a reader is told of a stage. Of evaluated responses all models are together, and of a method its trials."""
     if stage.name in {"generate", "evaluate-samples"} or not stage.owner:
         return stage.action
-    if stage.name == "distill" and cell.method is not None and cell.seed == SEED:
-        return f"trials of {cell.method.component.name}: {stage.action}"
+    if cell.seed == SEED and (own := _own(cell, stage)) is not None:
+        return f"trials of {own.component.name}: {stage.action}"
     return f"{stage.owner}: {stage.action}"
+
+
+def _own(cell: Cell, stage: Stage) -> Chosen | None:
+    """The cell's method, if the stage is its own, which other methods do not share."""
+    return cell.method if cell.method is not None and stage.owner == cell.method.label else None
 
 
 class _Reader:
@@ -168,6 +174,7 @@ class _Reader:
         if "max_new_tokens" in spec:  # on-policy text may be as long as the protocol allows
             lengths = replace(lengths, longest=lengths.longest - lengths.response + new)
         pairs = 2 if "pairs" in stage.inputs else 1
+        own = _own(cell, stage)
         signals = [source for role, source in stage.inputs.items() if role.startswith("signals")]
         dense = next((source.inputs["teacher"] for source in signals if not source.spec["k"]), None)
         steps, seconds = _length(spec, pairs * spec["batch"] * max(1.0, lengths.response))
@@ -181,6 +188,7 @@ class _Reader:
             moments_in_8_bits="optimizer" in spec,
             teacher=self._shape(cell, live) if live is not None else None,
             teacher_logits=live is not None or bool(signals),
+            scheduled=own is not None and getattr(own.component.objective, "schedule", None) is not None,
             dense=self._shape(cell, dense) if dense is not None else None,
             sampled=spec.get("max_new_tokens", 0),
             ranks=self._slots.ranks,

@@ -460,7 +460,9 @@ def _cost(cell: Cell, facts: Facts) -> dict[str, float]:
     if cell.method is None:
         return {}
     stages = [(stage.name, stage.key) for stage in cell.checkpoint.walk()]
-    return expenses.total(expenses.of_cell(stages, cell.checkpoint.key, cell.plan.sft_init.key), facts)
+    found = expenses.total(expenses.of_cell(stages, cell.checkpoint.key, cell.plan.sft_init.key), facts)
+    peaks = (facts.get(stage.key, {}).get("cost", {}).get("peak_memory_bytes", 0) for stage in cell.trainings)
+    return found | ({"peak_memory_bytes": max(peaks)} if "peak_memory_bytes" in found else {})
 
 
 def _write_samples(
@@ -491,11 +493,13 @@ def _write_samples(
 
 
 def _write_curve(cells: Path, cell: Cell, artifacts: Mapping[str, Artifact]) -> None:
-    """Write the values of a training, of all rounds that are still there, unless its last one is not."""
-    files = [artifacts[stage.key].path / "curve.jsonl" for stage in cell.trainings if stage.key in artifacts]
-    if cell.checkpoint.key not in artifacts or not files[-1].is_file():
+    """Write the values of a training. If a round was deleted from the store, an earlier record's curve stays."""
+    if not all(stage.key in artifacts for stage in cell.trainings):
         return
-    rows = [row for file in files if file.is_file() for row in read_lines(file)]
+    files = [artifacts[stage.key].path / "curve.jsonl" for stage in cell.trainings]
+    if not all(file.is_file() for file in files):
+        return
+    rows = [row for file in files for row in read_lines(file)]
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")

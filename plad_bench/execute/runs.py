@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plad_bench.contract import locks
+from plad_bench.contract import locks, rounds
 from plad_bench.contract.events import Event
 from plad_bench.contract.files import unwritable, write_atomically
 from plad_bench.contract.launching import LauncherSession
@@ -191,7 +191,8 @@ class Run:
             if cell.responses.operation != "ask":  # responses from an endpoint are never requested twice
                 self._remove([cell.responses, *filter(None, [cell.samples]), *cell.points.values()])
             if cell.method is not None:
-                self._remove(cell.trainings)
+                own = (stage for stage in cell.checkpoint.walk() if rounds.number(stage.name))
+                self._remove([cell.checkpoint, *own])
 
     def _discard_stale(self, cells: Sequence[Cell]) -> None:
         """Remove artifacts of other code and their dependents, except those that ship with a task or hold responses."""

@@ -72,7 +72,9 @@ def of(ledger: Mapping[str, Execution], records: Iterable[Record]) -> Compute:
         trials = record.tuning.trials if record.tuning else []
         for cost, trial in [*((trial.cost, True) for trial in trials), (record.cost, False)]:
             for name, stage in _IN_RECORDS.items():
-                # Records that share a stage have equal seconds of it.
+                # Records that share a stage have equal seconds of it, but for sums over rounds.
+                if name == "sample_device_seconds" and record.method.params.get("rounds"):
+                    continue
                 if name in cost and (spent := (stage, cost[name])) not in known:
                     found.setdefault(spent, _of_record(stage, cost, cost[name], trial=trial))
     return Compute((*executions, *found.values()), complete=not told)

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from plad_bench.contract import evaluation_points
+from plad_bench.contract import evaluation_points, rounds
 from plad_bench.contract.enums import Need
 from plad_bench.contract.errors import UsageError
 from plad_bench.contract.names import slug
 from plad_bench.contract.objectives import PairObjective
 from plad_bench.contract.protocol import Protocol
-from plad_bench.plan import rounds
 from plad_bench.plan.chosen import Chosen, choose
 from plad_bench.plan.sampled import Statistic, statistics
 from plad_bench.plan.stages import Plan, Stage, metrics_needs, walk
@@ -73,7 +72,7 @@ class Cell:
 
     @property
     def trainings(self) -> list[Stage]:
-        """The stages that train it, one for each round; of a baseline that was trained, its one."""
+        """The stages that train it: one for each round, or the only one of a baseline."""
         return [stage for stage in self.checkpoint.walk() if rounds.kind(stage.name) == self.checkpoint.name]
 
     @functools.cached_property

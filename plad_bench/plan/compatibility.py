@@ -168,16 +168,19 @@ def _rounds_reason(cell: Cell, method: Chosen) -> str:
     if count == 1:
         return ""
     texts = objective.texts(method.params) if isinstance(objective, TokenObjective) else ()
-    if Text.SAMPLE not in (*texts, *(cell.pairs.component.needs if cell.pairs else ())):
-        return f"{method.label} reads no off-policy samples, which rounds make anew"
-    if cell.protocol.evaluate_at:
-        return f"models are not evaluated during a training in rounds ({method.label}, --evaluate-at)"
-    budget = training_budget.parse(cell.protocol.budget)
-    if budget is not None:
-        return f"a budget of {budget.words} is not divided into rounds ({method.label})"
-    if count > cell.protocol.steps:
-        return f"{cell.protocol.steps} steps cannot be divided into {count} rounds"
-    return ""
+    sampled = Text.SAMPLE in (*texts, *(cell.pairs.component.needs if cell.pairs else ()))
+    keeps = Text.REPLAY in texts or getattr(objective, "schedule", None) is not None
+    budget, steps = training_budget.parse(cell.protocol.budget), cell.protocol.steps
+    wrong = {
+        f"{method.label} does not train on off-policy samples, so it cannot train in rounds": not sampled,
+        f"{method.label} has a schedule or a replay buffer, which a round would begin anew": keeps,
+        f"models are not evaluated during a training in rounds ({method.label}, --evaluate-at)": bool(
+            cell.protocol.evaluate_at
+        ),
+        f"a budget of {budget and budget.words} is not divided into rounds ({method.label})": budget is not None,
+        f"{steps} steps cannot be divided into {count} rounds": count > steps,
+    }
+    return next((reason for reason, holds in wrong.items() if holds), "")
 
 
 def _refused(name: str, access: Access, teacher: Chosen) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
+from plad_bench.contract import rounds
 from plad_bench.contract.training_budget import TrainingBudget
-from plad_bench.plan import rounds
 
 Parts: TypeAlias = Mapping[str, list[tuple[str, str]]]
 """Name of a cost in records -> (key of a stage, name in the stage's cost) of each part of its sum."""

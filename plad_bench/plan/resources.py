@@ -275,6 +275,8 @@ class TrainingWork:
     """Processes that share a step."""
     sharded: bool = False
     """Whether they share the student."""
+    scheduled: bool = False
+    """Whether a schedule changes the parameters of the loss, which is then not compiled."""
     selects: bool = False
     """Whether the best checkpoint is chosen by generated responses."""
 
@@ -317,8 +319,9 @@ def _training(work: TrainingWork, device: Device) -> Work:
     fits = not room or memory(size, checkpointing=checkpointing) <= room
     micro_batches = -(-work.batch // size)
     started = 3 * work.steps * micro_batches * work.student.layers * device.overhead
-    operations = _operations(work, 8 if checkpointing else 6) * (COMPILED_TIME if compiled else 1)
-    seconds = operations / device.flops + started if device.flops else 0.0
+    faster = COMPILED_TIME if compiled and not checkpointing else 1  # layers that are read twice are not compiled
+    operations = _operations(work, 8 if checkpointing else 6)
+    seconds = faster * operations / device.flops + started if device.flops else 0.0
     if work.sampled and device.flops:
         seconds += work.steps * _decoding(work.student, work.batch, work.sampled, device, bf16=work.bf16)
     return Work(
@@ -364,7 +367,7 @@ def _training_memory(work: TrainingWork, device: Device, size: int, *, checkpoin
     held = (work.teacher.count if work.teacher else 0.0) + (work.dense.head if work.dense else 0.0)
     teacher = held * (2 if work.bf16 else 4)
     gradients = 8 * embeddings if student.tied or not device.gpu else 0
-    in_turn = max(activations + _logits(work, device, size, compiled=compiled), gradients)
+    in_turn = max(activations + _logits(work, device, size, compiled=compiled and not work.scheduled), gradients)
     return kept + in_turn + teacher + (0 if device.gpu else PROCESS)
 
 

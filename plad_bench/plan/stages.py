@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plad_bench.contract import evaluation_points, gguf, hub, training_budget
+from plad_bench.contract import evaluation_points, gguf, hub, rounds, training_budget
 from plad_bench.contract.components import Training
 from plad_bench.contract.enums import FIXED, STAGE_OF, Access, Need, Text
 from plad_bench.contract.errors import UsageError
@@ -19,7 +19,7 @@ from plad_bench.contract.models import HubModel, ModelSource
 from plad_bench.contract.objectives import PairObjective, TokenObjective
 from plad_bench.contract.params import content_hash
 from plad_bench.contract.renamed import STAGES
-from plad_bench.plan import expenses, rounds
+from plad_bench.plan import expenses
 
 if TYPE_CHECKING:
     from plad_bench.contract.protocol import Protocol

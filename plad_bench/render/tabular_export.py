@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from plad_bench.contract import rounds
 from plad_bench.leaderboard.board import Board
 from plad_bench.leaderboard.compute import Compute
 from plad_bench.records import ledger
@@ -98,7 +99,7 @@ def _computed(board: Board) -> Iterator[Fields]:
     lost = {execution.id for execution in board.compute.lost}
     by_stage: dict[str, list[Execution]] = {}
     for execution in board.compute.executions:
-        by_stage.setdefault(execution.stage, []).append(execution)
+        by_stage.setdefault(rounds.kind(execution.stage), []).append(execution)
     for stage, executions in sorted(by_stage.items()):
         of = Compute(tuple(executions))
         yield {

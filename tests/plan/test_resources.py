@@ -77,6 +77,17 @@ def test_peak_memory_of_a_compiled_training_is_within_a_fifth_of_what_was_measur
     assert found.memory / 1e9 == pytest.approx(measured, rel=0.2)
 
 
+def test_what_is_not_compiled_counts_as_it_is():
+    long = replace(MEASURED["kd of 1B from 8B, 8 sequences"][0], steps=1000)
+    found, scheduled = (resources.training(one, H200) for one in (long, replace(long, scheduled=True)))
+    logits = resources._logits(long, H200, 8, compiled=False) - resources._logits(long, H200, 8, compiled=True)
+    assert scheduled.memory - found.memory == pytest.approx(logits)
+    room = resources._training_memory(long, H200, 4, checkpointing=True, compiled=True)
+    tight, unlimited = (resources.training(long, Device(memory, 1e14, 1e12, gpu=True)) for memory in (room, 0))
+    assert tight.checkpointing
+    assert tight.seconds > unlimited.seconds / resources.COMPILED_TIME
+
+
 def test_long_trainings_of_one_gpu_are_compiled():
     minute = replace(work(LLAMA_1B, LONG, 8), steps=500)
     assert resources.training(minute, H200).compiled

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import instant
 import pytest
 import tiny
+from click.testing import CliRunner
 
+from plad_bench import Method, MethodParams
+from plad_bench.cli.main import cli
+from plad_bench.contract import registry, rounds
 from plad_bench.execute import worker
 from plad_bench.execute.stages.files import CURVE
 from plad_bench.learn.length import Result, StepCount
-from plad_bench.plan import expenses, matrix, rounds, spec
+from plad_bench.plan import expenses, matrix, spec
 from plad_bench.records import storage
 
 
@@ -66,7 +72,7 @@ def test_the_reference_model_and_precomputed_log_probabilities_follow_the_sample
     ("method", "protocol", "reason"),
     [
         ("plad[rounds=3]", {}, ""),
-        ("kd[rounds=3]", {}, "kd[rounds=3] reads no off-policy samples, which rounds make anew"),
+        ("kd[rounds=3]", {}, "kd[rounds=3] does not train on off-policy samples, so it cannot train in rounds"),
         ("plad[rounds=3]", {"steps": 2}, "2 steps cannot be divided into 3 rounds"),
         ("plad[rounds=3]", {"evaluate_at": "50"}, "models are not evaluated during a training in rounds"),
         ("plad[rounds=3]", {"budget": "tokens=5000"}, "is not divided into rounds (plad[rounds=3])"),
@@ -131,4 +137,34 @@ def test_a_record_has_all_rounds(tmp_path, monkeypatch):
     curve = file.with_suffix(".curve.csv").read_text().splitlines()
     assert [row["step"] for row in csv.DictReader(curve)] == ["0", "2", "4"]
     program(*run, "--rerun", "all")
-    assert {"distill-1", "distill-2", "distill"} <= set(program.made)
+    assert {*names, "pairs-2"} - {"sample"} <= set(program.made)
+    shutil.rmtree(store_of(program, "distill-1"))
+    curve = file.with_suffix(".curve.csv").read_bytes()
+    program(*run[:-2], "--metrics", "rouge-l,length", "--steps", "6")
+    assert storage.read(file).metrics.keys() == {"rouge-l", "length"}
+    assert file.with_suffix(".curve.csv").read_bytes() == curve  # which has a round that is no longer in the store
+
+
+def store_of(program, stage):
+    """The directory of the artifact of a stage that was made once."""
+    manifests = (program.directory / "store" / "artifacts").rglob("manifest.json")
+    (found,) = [file.parent for file in manifests if json.loads(file.read_text())["document"]["stage"] == stage]
+    return found
+
+
+def test_trials_of_a_method_are_one_line_of_the_estimate_for_each_kind_of_stage(tmp_path):
+    place = ("--store", str(tmp_path / "s"), "--boards-dir", str(tmp_path / "b"), "--gpus", "none")
+    asked = ("--methods", "plad[rounds=2]", "--tune", "3")
+    shown = CliRunner().invoke(cli, ["plan", *place, *asked], standalone_mode=False).stdout
+    lines = [line.split(" (")[0].strip() for line in shown.splitlines() if line.startswith("  trials of plad")]
+    stages = ("generate training responses, round 2", "train", "train, round 1")
+    assert sorted(lines) == [f"trials of plad: {stage}" for stage in stages]
+
+
+def test_a_plugin_cannot_give_rounds_another_meaning():
+    class Own(MethodParams):
+        rounds: int = 4
+
+    kd = tiny.registry().get("method", "kd")
+    with pytest.raises(ValueError, match="every method has a parameter `rounds`"):
+        registry._check(replace(kd, params=Own), Method)

@@ -35,6 +35,7 @@ def choose(context: Context, model: Any, teacher: Any, data: TokenSteps | PairSt
     sizes = _sizes(data, context.spec.get("max_new_tokens", 0))
     if student is None or not sizes:
         return False
+    objective = context.chosen("method").component.objective
     each, spec = 2 if isinstance(data, PairSteps) else 1, context.spec
     work = TrainingWork(
         student=student,
@@ -50,7 +51,8 @@ def choose(context: Context, model: Any, teacher: Any, data: TokenSteps | PairSt
         ranks=context.ranks,
         sharded=context.shard,
         selects="select" in spec,
-        teacher_logits=bool(getattr(context.chosen("method").component.objective, "teacher_logits", False)),
+        teacher_logits=bool(getattr(objective, "teacher_logits", False)),
+        scheduled=getattr(objective, "schedule", None) is not None,
     )
     found = resources.training(work, device)
     if not device.memory or policy.micro_batch or policy.checkpointing:
