@@ -38,11 +38,12 @@ def _board(board: Board, group: Group | None) -> tuple[Entry, ...]:
     if group is None:
         return link, Entry(("no records yet",)), *(Entry((NONE,)) for _ in range(3))
     length: Line = (", ", pieces.Said(extent(group.protocol), 60)) if "steps" in group.protocol else ()
+    trials: Line = (f", {n} trials for each method",) if (n := group.protocol.get("tune")) else ()
     models: Line = (Name(group.task), ", teacher ", Name(group.teacher), ", student ", Name(group.student))
     ranked = group.primary is not None and group.pairs is not None
     return (
         link,
-        Entry((*models, f"; {page_model.counted(group)}", *length)),
+        Entry((*models, f"; {page_model.counted(group)}", *length, *trials)),
         Entry(entries.header(group.primary) if ranked and group.primary else (NONE,)),
         Entry(_first(group)),
         Entry((str(len(group.rows)),), len(group.rows)),

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from synthetic import component, put, record
+from synthetic import PROTOCOL, component, put, record
 
 from plad_bench.cli.main import cli
 from plad_bench.contract.registry import Registry
@@ -163,6 +163,16 @@ def test_all_boards_are_listed_but_those_of_runs_that_name_none(boards):
     assert "## Across tasks: teacher `demo-teacher`, student `tiny`, 3 seeds" in page
     assert "| `sft` | 3.0 | 3 | 3 | 1.0 | logits |" in page
     assert 'href="a/index.html"' in (boards / "index.html").read_text()
+
+
+@pytest.mark.parametrize("trials", [0, 8])
+def test_a_tuned_board_says_so(tmp_path, trials):
+    protocol = {**PROTOCOL, **({"tune": trials} if trials else {})}
+    for seed in range(3):
+        columns = {"m": (np.array([1.0, 2.0, 3.0 + seed]), "higher", "")}
+        put(tmp_path / "a", *record("kd", seed, columns=columns, protocol=protocol))
+    page = render_index({"a": load(tmp_path / "a")}, tmp_path)[tmp_path / "README.md"].decode()
+    assert (f", 300 steps, {trials} trials for each method |" if trials else ", 300 steps |") in page
 
 
 def test_check_covers_the_index_once_it_is_there(boards):
