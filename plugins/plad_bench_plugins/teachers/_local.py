@@ -22,7 +22,7 @@ class TrainingParams(Params):
     model."""
     lr: float | None = param(None, gt=0, source="ours")
     """Peak learning rate of the fine-tuning. If unset, the recipe's."""
-    lora: int | None = param(None, ge=0, source="ours")
+    lora: int | None = param(None, ge=0, source="ours", unsaid=True)
     """LoRA rank of the fine-tuning; 0 trains all weights. If unset, 16 above 2 B parameters, and 0 below."""
     select: Literal["best", "last"] | None = param(None, source="ours", unsaid=True)
     """Which checkpoint of the fine-tuning to use: the best by the task's metric on validation prompts, or the last. If
