@@ -1,6 +1,6 @@
 """How sure models are that a text is over, where the teacher's texts and the student's own samples end.
 
-    plad-bench run --methods opd,rkl,minillm,seqkd --board demo-all
+    plad-bench run --methods opd,rkl,minillm,seqkd --board demo-all-untuned
     python benchmarks/end_token.py
 
 Reads what that run left in the store (seed 0 of the task demo) and prints the table of docs/findings.md: the mean

@@ -97,7 +97,7 @@ def _worse(group: Group, metric: MetricInfo, pairs: Pairwise) -> Iterator[Line]:
 
 
 def _controls(group: Group) -> Iterator[Line]:
-    """Which methods beat every control; the gain of the others may not come from the teacher."""
+    """Which methods beat every control, which the others would if they learnt from the teacher."""
     compared = [row for row in group.rows if row.beats]
     if not compared:
         return
@@ -113,9 +113,9 @@ def _controls(group: Group) -> Iterator[Line]:
         *_names(lost),
         f" {verb} not beat {'every control' if len(compared[0].beats) > 1 else 'the control'} (",
         *controls,
-        "), so their gain may not come from the teacher."
+        "), so this board does not show that they learn from the teacher."
         if len(lost) > 1
-        else "), so its gain may not come from the teacher.",
+        else "), so this board does not show that it learns from the teacher.",
     )
 
 
