@@ -518,7 +518,9 @@ def test_tokens_sampled_in_training_and_before_it_are_one_column():
     (sample, sampled), (warmup, warmed) = stage("sample", tokens_generated=100), stage("sft-init", device_seconds=1)
     checkpoint, made = stage("distill", tokens_generated=40, teacher_tokens_scored=70, tokens_trained=50)
     checkpoint.walk = lambda: [warmup, sample, checkpoint]
-    cell = SimpleNamespace(method=object(), checkpoint=checkpoint, plan=SimpleNamespace(sft_init=warmup))
+    cell = SimpleNamespace(
+        method=object(), checkpoint=checkpoint, trainings=[checkpoint], plan=SimpleNamespace(sft_init=warmup)
+    )
     cost = recording._cost(cell, {"sample": sampled, "sft-init": warmed, "distill": made})
     assert (cost["tokens_generated"], cost["teacher_tokens_scored"], cost["tokens_trained"]) == (140, 70, 50)
 
