@@ -18,7 +18,7 @@ from plad_bench.execute.estimate import BYTES_PER_TOKEN, Prompts
 from plad_bench.plan import compatibility, resources, template_length
 from plad_bench.plan.published import parameters, pruned_parameters
 from plad_bench.plan.resources import Device, Lengths, Shape, TrainingWork, Work
-from plad_bench.plan.stages import TEACHER
+from plad_bench.plan.stages import TEACHER, is_scheduled
 from plad_bench.plan.trials import SEED
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ class _Reader:
             moments_in_8_bits="optimizer" in spec,
             teacher=self._shape(cell, live) if live is not None else None,
             teacher_logits=live is not None or bool(signals),
-            scheduled=own is not None and getattr(own.component.objective, "schedule", None) is not None,
+            scheduled=own is not None and is_scheduled(own),
             dense=self._shape(cell, dense) if dense is not None else None,
             sampled=spec.get("max_new_tokens", 0),
             ranks=self._slots.ranks,

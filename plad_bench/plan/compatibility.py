@@ -21,7 +21,7 @@ from plad_bench.plan import backends, expenses
 from plad_bench.plan.cell import Cell
 from plad_bench.plan.chosen import Chosen
 from plad_bench.plan.reference_free import has_references, reads_references
-from plad_bench.plan.stages import Stage, metrics_needs
+from plad_bench.plan.stages import Stage, is_scheduled, metrics_needs
 
 if TYPE_CHECKING:
     from plad_bench.contract.views import CellView
@@ -169,7 +169,7 @@ def _rounds_reason(cell: Cell, method: Chosen) -> str:
         return ""
     texts = objective.texts(method.params) if isinstance(objective, TokenObjective) else ()
     sampled = Text.SAMPLE in (*texts, *(cell.pairs.component.needs if cell.pairs else ()))
-    keeps = Text.REPLAY in texts or getattr(objective, "schedule", None) is not None
+    keeps = Text.REPLAY in texts or is_scheduled(method)
     budget, steps = training_budget.parse(cell.protocol.budget), cell.protocol.steps
     wrong = {
         f"{method.label} does not train on off-policy samples, so it cannot train in rounds": not sampled,

@@ -601,6 +601,11 @@ class Plan:
         return Stage("score", "score", spec, inputs, job, owner=responses.owner)
 
 
+def is_scheduled(method: Chosen) -> bool:
+    """Whether a schedule changes a method's parameters during its training."""
+    return getattr(method.component.objective, "schedule", None) is not None
+
+
 def samples_alone(method: Chosen) -> bool:
     """Whether a method with a token objective samples from the student without the teacher, in any of its terms."""
     terms = (t for t in method.component.objective.active(method.params) if Text.STUDENT in t.sources(method.params))

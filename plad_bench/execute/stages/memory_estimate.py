@@ -12,6 +12,7 @@ from plad_bench.contract import machine
 from plad_bench.execute.worker import Context
 from plad_bench.plan import resources
 from plad_bench.plan.resources import Device, Lengths, Shape, TrainingWork
+from plad_bench.plan.stages import is_scheduled
 
 if TYPE_CHECKING:
     from plad_bench.learn.steps import PairSteps, TokenSteps
@@ -35,7 +36,7 @@ def choose(context: Context, model: Any, teacher: Any, data: TokenSteps | PairSt
     sizes = _sizes(data, context.spec.get("max_new_tokens", 0))
     if student is None or not sizes:
         return False
-    objective = context.chosen("method").component.objective
+    method = context.chosen("method")
     each, spec = 2 if isinstance(data, PairSteps) else 1, context.spec
     work = TrainingWork(
         student=student,
@@ -51,8 +52,8 @@ def choose(context: Context, model: Any, teacher: Any, data: TokenSteps | PairSt
         ranks=context.ranks,
         sharded=context.shard,
         selects="select" in spec,
-        teacher_logits=bool(getattr(objective, "teacher_logits", False)),
-        scheduled=getattr(objective, "schedule", None) is not None,
+        teacher_logits=bool(getattr(method.component.objective, "teacher_logits", False)),
+        scheduled=is_scheduled(method),
     )
     found = resources.training(work, device)
     if not device.memory or policy.micro_batch or policy.checkpointing:
