@@ -26,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from checkout import ROOT, environment
+from checkout import ROOT, environment, warnings_after
 from words import tokenizer
 
 NEEDED = (
@@ -333,7 +333,8 @@ def main() -> int:
     if not given.smoke and not torch.cuda.is_available():
         parser.exit(3, "torch sees no GPU. --smoke tries the path on a CPU.\n")
     if given.part:
-        {"loss": loss, "rollouts": rollouts, "mfu": mfu}[given.part](Bench(smoke=given.smoke))
+        with warnings_after():
+            {"loss": loss, "rollouts": rollouts, "mfu": mfu}[given.part](Bench(smoke=given.smoke))
         return 0
     if given.out is None:
         parser.error("--out says where the page goes")

@@ -39,6 +39,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from checkout import warnings_after
 from peers_loop import loop
 from peers_ours import ours
 from peers_trl import trl
@@ -170,7 +171,8 @@ def main() -> None:
     given.steps = given.steps.split(",")
     given.sides = [side for side in given.sides.split(",") if side != "trl" or importlib.util.find_spec("trl")]
     warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
+    logging.getLogger().setLevel(logging.ERROR)
+    logging.getLogger("plad_bench").setLevel(logging.WARNING)
     torch.set_num_threads(given.threads)
     shape = dict(SHAPES[given.shape])
     shape["vocabulary"] = given.vocabulary or shape["vocabulary"]
@@ -188,13 +190,14 @@ def main() -> None:
     head = ["step", *(f"{side} s" for side in given.sides), *against, "first loss", "peak memory GB", "estimate GB"]
     print(f"| {' | '.join(head)} |\n| :-- " + "| --: " * (len(head) - 1) + "|", flush=True)
     rows = []
-    for row in figures(given, work):
-        rows.append(row)
-        print(line(row, given.sides), flush=True)
-        if given.json:
-            given.json.write_text(
-                json.dumps({"device": device, "versions": versions, "state": state, "rows": rows}, indent=1) + "\n"
-            )
+    with warnings_after():
+        for row in figures(given, work):
+            rows.append(row)
+            print(line(row, given.sides), flush=True)
+            if given.json:
+                given.json.write_text(
+                    json.dumps({"device": device, "versions": versions, "state": state, "rows": rows}, indent=1) + "\n"
+                )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ as many operations between its matrix products, each of which reads and writes a
 few kernels of them. Compiling takes some ten seconds, so short trainings do without.
 
 A compiled part is compared with the original on a few rows of the first batch, in values and gradients. If they differ
-by more than rounding, or the machine cannot compile, a warning says so and the original is used.
+by more than rounding, or the machine cannot compile, a warning says so and the original is used. Layers are compared
+one by one on the same hidden states, because rounding adds up over layers.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import functools
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -25,7 +26,9 @@ from plad_bench.learn import models
 ROWS = 64
 """Rows of logits that a compiled loss is compared on."""
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 3e-2, torch.float16: 1e-2}
-"""Largest difference of values and of gradients, relative to the largest value, by precision."""
+"""Largest norm of a difference, relative to the norm of the values or gradients, by precision."""
+WITHIN = 4
+"""A layer may differ by so many times that: it rounds often, and its gradients are differences of rounded numbers."""
 
 Form = Callable[[], Sequence[Tensor]]
 """One of two ways to compute the same tensors."""
@@ -47,8 +50,8 @@ class CompiledLoss:
             # The compiler looks at `grad` of the tensors that it is given.
             warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
             compiled = torch.compile(self.loss)
-            forms = (_differentiated(form, logits, others) for form in (self.loss, compiled))
-            self.form = compiled if _equal("a loss", *forms) else self.loss
+            own, form = (_differentiated(f, logits, others) for f in (self.loss, compiled))
+            self.form = compiled if _equal("a loss", own, form) else self.loss
         return self.form(*_of_any_length(logits, *others))
 
 
@@ -78,33 +81,40 @@ class CompiledLayers:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.forms: list[tuple[nn.Module, Callable[..., Any]]] | None = None
-        """Every layer and its compiled forward; none if these differ."""
+        """Every layer and its compiled forward; none if one differs."""
 
     @contextmanager
-    def on(self, few: Callable[[], Tensor]) -> Iterator[None]:
-        """Compiled layers within this context; at first they are compared on what `few` computes with them."""
+    def on(self, few: Callable[[], object]) -> Iterator[None]:
+        """Compiled layers within this context; at first they are compared on what they read while `few` runs."""
         if self.forms is None:
             self.forms = [(layer, torch.compile(layer.forward, dynamic=True)) for layer in models.layers(self.model)]
-            own = functools.partial(self._measured, few, nullcontext())
-            if not _equal(type(self.model).__name__, own, functools.partial(self._measured, few, self._replaced())):
+            if not self._agree(few):
                 self.forms = []
         # Where activations are recomputed, the backward pass calls the layers again, after this context.
         recomputed = any(getattr(layer, "gradient_checkpointing", False) for layer, _ in self.forms)
         with nullcontext() if recomputed else self._replaced():
             yield
 
-    def _measured(self, few: Callable[[], Tensor], context: AbstractContextManager[None]) -> Sequence[Tensor]:
-        """What `few` gives, and the gradient of a projection of it in the first and the last parameter."""
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        with models.evaluating(self.model), torch.set_grad_enabled(bool(trained)), context:
-            states = few()
-            if not trained:
-                return (states,)
-            ends = trained[:1] + trained[-1:]
-            # Not a sum or a norm, which the last normalisation keeps constant.
-            weights = torch.arange(states.numel(), device=states.device).float().cos().view(states.shape)
-            gradients = torch.autograd.grad((states.float() * weights).sum(), ends, allow_unused=True)
-        return states.detach(), *(one for one in gradients if one is not None)
+    def _agree(self, few: Callable[[], object]) -> bool:
+        """Whether every compiled layer agrees with the original."""
+        name, agreed = type(self.model).__name__, [True]
+
+        def compare(layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+            if agreed[-1]:
+                states = given[0] if given else named["hidden_states"]
+                own, form = (functools.partial(_read, f, layer, given, named) for f in (layer.forward, known[layer]))
+                agreed.append(_equal(name, own, form, before=states.detach()))
+
+        known = dict(self.forms or ())
+        hooks = [layer.register_forward_pre_hook(compare, with_kwargs=True) for layer in known]
+        trained = any(p.requires_grad for p in self.model.parameters())
+        try:
+            with models.evaluating(self.model), torch.set_grad_enabled(trained):
+                few()
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return agreed[-1]
 
     @contextmanager
     def _replaced(self) -> Iterator[None]:
@@ -117,18 +127,56 @@ class CompiledLayers:
                 del layer.forward
 
 
-def _equal(what: str, own: Form, compiled: Form) -> bool:
-    """Whether two forms agree; if not, a warning says so."""
+def _read(form: Callable[..., Any], layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> list[Tensor]:
+    """A layer's output, and gradients of a projection of it in its input and in its first and last parameter."""
+    states = given[0] if given else named["hidden_states"]
+    own = states.detach().requires_grad_(states.requires_grad)
+    found = form(own, *given[1:], **named) if given else form(**named | {"hidden_states": own})
+    output: Tensor = found if isinstance(found, Tensor) else found[0]
+    trained = [p for p in layer.parameters() if p.requires_grad]
+    ends = [own, *trained[:1], *trained[-1:]] if own.requires_grad else trained[:1] + trained[-1:]
+    if not output.requires_grad:
+        return [output]
+    # Not a sum or a norm, which a last normalisation keeps constant.
+    weights = torch.arange(output.numel(), device=output.device).float().cos().view(output.shape)
+    gradients = torch.autograd.grad((output.float() * weights).sum(), ends, allow_unused=True)
+    return [output.detach(), *(one for one in gradients if one is not None)]
+
+
+def _equal(what: str, own: Form, compiled: Form, before: Tensor | None = None) -> bool:
+    """Whether two forms agree; if not, a warning says so.
+
+    Args:
+        what: what is compiled.
+        own: the original.
+        compiled: the compiled form.
+        before: of a layer, the hidden states that the first tensor is made of.
+
+    """
     try:
         expected, found = own(), compiled()
     except Exception as error:  # noqa: BLE001  compilers fail in many ways, and machines may have none
         reason = f"{type(error).__name__}: {str(error).strip()}".split("\n", 1)[0]
         _log.warning("%s is not compiled: %s", what, reason)
         return False
-    gaps = [
-        float((a.float() - b.float()).abs().max() / a.float().abs().max().clamp_min(1e-12)) / TOLERANCE[a.dtype]
-        for a, b in zip(expected, found, strict=True)
-    ]
-    if worst := max(gaps) > 1:
-        _log.warning("%s is not compiled: it then differs by %.2g times what rounding explains", what, max(gaps))
-    return not worst
+    worst = 0.0
+    for n, (a, b) in enumerate(zip(expected, found, strict=True)):
+        tolerance = TOLERANCE[a.dtype] if before is None else WITHIN * TOLERANCE[_arithmetic(a)]
+        worst = max(worst, _difference(a, b, None if n else before) / tolerance)
+    if worst > 1:
+        _log.warning("%s is not compiled: it then differs by %.2g times what rounding explains", what, worst)
+    return worst <= 1
+
+
+def _difference(expected: Tensor, found: Tensor, before: Tensor | None) -> float:
+    """The norm of a difference, but for the tensors' own rounding, relative to that of what they add to `before`."""
+    rounding = torch.finfo(expected.dtype).eps * expected.float().abs()
+    beyond = ((expected.float() - found.float()).abs() - rounding).clamp_min(0)
+    added = expected.float() if before is None else expected.float() - before.float()
+    return float(beyond.norm() / added.norm().clamp_min(1e-12))
+
+
+def _arithmetic(values: Tensor) -> torch.dtype:
+    """The precision of matrix products that make some values."""
+    kind = values.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else values.dtype

@@ -60,6 +60,37 @@ def test_a_compiled_step_is_the_step_but_for_rounding(caplog):
     torch.testing.assert_close(gradients, exact, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the compiler
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch compiles with g++")
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
+def test_layers_in_bf16_are_compiled_too(caplog, weights):
+    read = Predictor(tiny.llama(1).to(weights))
+    read.compile_parts()
+    with torch.autocast("cpu", torch.bfloat16):
+        read(collate(SEQUENCES, 2, "cpu"))
+    assert read._layers.forms
+    assert not [r for r in caplog.records if r.name == compiled.__name__]
+
+
+@pytest.mark.parametrize(("factor", "used"), [(1.002, True), (1.3, False)])
+def test_layers_are_judged_by_what_they_add_to_large_hidden_states(monkeypatch, factor, used):
+    model = tiny.llama(1).to(torch.bfloat16)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[:, 0] = 1000  # hides an error of the rest, if that is measured by the largest
+
+    def compile_(function, **_):
+        def form(states, **named):
+            return states + factor * (function(states, **named) - states)
+
+        return form
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    layers = compiled.CompiledLayers(model)
+    with layers.on(lambda: model.model(torch.tensor([[4, 5, 6, 7]]), use_cache=False)):
+        assert bool(layers.forms) == used
+
+
 def test_layers_of_both_models_and_the_loss_are_compiled_once(calls):
     model = tiny.llama(1)
     expected = step(model, compiles=False)

@@ -156,10 +156,12 @@ def test_chunked_is_dense():
 @CUDA
 @pytest.mark.gpu
 @pytest.mark.filterwarnings("ignore")  # of the compiler
-def test_compiled_is_not_compiled_but_for_rounding(caplog):
-    (loss, found), (expected, exact) = (kd_step("cuda", bf16=False, rows=2, compiles=c) for c in (True, False))
+@pytest.mark.parametrize(("bf16", "least"), [(False, 0.99999), (True, 0.98)])
+def test_compiled_is_not_compiled_but_for_rounding(caplog, bf16, least):
+    (loss, found), (expected, exact) = (kd_step("cuda", bf16=bf16, rows=2, compiles=c) for c in (True, False))
     assert not [r for r in caplog.records if r.name == compiled.__name__]
-    torch.testing.assert_close((loss, found), (expected, exact), rtol=1e-3, atol=1e-5)
+    assert float(loss) == pytest.approx(float(expected), rel=0.05 if bf16 else 1e-3)
+    assert cosine(found, exact) > least
 
 
 @CUDA
