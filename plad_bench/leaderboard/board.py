@@ -95,6 +95,10 @@ class Row:
     """How its settings were chosen, the same for all seeds; None where they were not."""
     beats: Mapping[str, bool] = field(default_factory=dict)
     """Whether it is significantly better than each complete control, by the control's label."""
+    truncated: Mapping[int, float] = field(default_factory=dict)
+    """Seed -> the share of responses that reached the limit of tokens."""
+    empty: Mapping[int, float] = field(default_factory=dict)
+    """Seed -> the share of empty responses."""
 
 
 @dataclass(frozen=True)
@@ -482,7 +486,14 @@ def _row(
         cost=cost,
         cells=tuple(cell.record.cell for cell in cells),
         tuning=first.tuning,
+        truncated={cell.record.seed: _share(cell, "truncated") for cell in cells},
+        empty={cell.record.seed: _share(cell, "empty") for cell in cells},
     )
+
+
+def _share(cell: LoadedRecord, kind: str) -> float:
+    """The share of a cell's responses of a kind, such as truncated ones; 0 in records that do not say."""
+    return cell.record.counts.get(f"generate.{kind}", 0.0) / max(1, sum(map(is_prompt, cell.ids)))
 
 
 def _shared(cost: Mapping[str, float]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from plad_bench.contract.training_budget import extent
 from plad_bench.leaderboard.board import Group, Row
@@ -14,6 +14,8 @@ from plad_bench.render.pieces import Line, Name, Said, joined
 
 NAMED = 4
 """Methods that are named before the rest is counted."""
+MANY = 0.1
+"""The share of truncated or empty responses from which a page speaks of them."""
 
 
 def answer(group: Group) -> Line:
@@ -26,7 +28,10 @@ def answer(group: Group) -> Line:
         parts.append(_trial(group, metric))
     else:
         parts += [_best(group, metric, group.pairs), *_worse(group, metric, group.pairs)]
-        parts += [*_controls(group), _scope(group)]
+        parts += [*_controls(group)]
+    parts += [*_unfinished(group)]
+    if group.pairs is not None:
+        parts.append(_scope(group))
     return tuple(piece for part in parts for piece in (*part, " "))[:-1]
 
 
@@ -117,6 +122,34 @@ def _controls(group: Group) -> Iterator[Line]:
         if len(lost) > 1
         else "), so this board does not show that it learns from the teacher.",
     )
+
+
+def _unfinished(group: Group) -> Iterator[Line]:
+    """Which rows, but for the untouched student's, have many truncated or empty responses."""
+    rows = [row for row in (*group.rows, *group.baselines) if row.method != "student"]
+    limit: Line = (
+        (" at ", Said(group.protocol["max_new_tokens"], 20), " tokens") if "max_new_tokens" in group.protocol else ()
+    )
+    for what, kind, advice in (
+        (("Truncated", *limit), "truncated", ". Look at texts before you trust their metrics."),
+        (("Empty",), "empty", "."),
+    ):
+        many = [(row, of) for row in rows if max((of := getattr(row, kind)).values(), default=0) >= MANY]
+        many.sort(key=lambda found: -_mean(found[1]))
+        if many:
+            told = [_of(row, of, "" if n else " of the responses") for n, (row, of) in enumerate(many)]
+            yield (*what, ": ", *joined(told), advice)
+
+
+def _of(row: Row, shares: Mapping[int, float], what: str) -> Line:
+    """A row's mean share, and the seed with the largest one if that differs much."""
+    seed, most = max(shares.items(), key=lambda one: one[1])
+    worst = f" ({100 * most:.0f} % in seed {seed})" if most > _mean(shares) + MANY else ""
+    return (f"{100 * _mean(shares):.0f} %{what} of ", Name(row.label), worst)
+
+
+def _mean(shares: Mapping[int, float]) -> float:
+    return sum(shares.values()) / len(shares)
 
 
 def _difference(group: Group, metric: MetricInfo, pairs: Pairwise, i: int, k: int) -> Line:
