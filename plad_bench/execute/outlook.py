@@ -44,6 +44,9 @@ class Slots:
     """The slots of a run, and how many of them a stage takes."""
 
     count: int
+    """That work at the same time, each on a device of its own."""
+    sharers: int = 1
+    """Slots on the same GPU, which divide its time and its memory."""
     ranks: int = 1
     """Of a training."""
     shard: bool = False
@@ -75,6 +78,8 @@ class Outlook:
     """Assumptions about unknown values, in words."""
     pruned: tuple[str, ...] = ()
     """Exact sizes of pruned models, in words."""
+    sharers: int = 1
+    """Slots on the same GPU."""
 
 
 @gc_pause.paused()
@@ -88,6 +93,7 @@ def outlook(cells: Sequence[Cell], store: Store, data: Mapping[str, Prepared], d
         device: the device of each stage.
         slots: where the stages run.
     """
+    device = replace(device, memory=device.memory / slots.sharers)
     reader = _Reader(store, data, device, slots)
     found: dict[str, list[Work]] = {}
     stages = {s.key: (cell, s) for cell in cells for s in cell.stages}
@@ -107,6 +113,7 @@ def outlook(cells: Sequence[Cell], store: Store, data: Mapping[str, Prepared], d
         device=device,
         assumed=tuple(dict.fromkeys(reader.assumed)),
         pruned=tuple(reader.pruned.values()),
+        sharers=slots.sharers,
     )
 
 
@@ -344,7 +351,8 @@ def lines(found: Outlook) -> Iterator[str]:
     if not found.parts:
         return
     kind = "GPU" if found.device.gpu else "machine"
-    yield f"Estimate, a stage at a time{f' ({kind}: {_size(found.device.memory)})' if found.device.memory else ''}:"
+    room = f" ({kind}: {_size(found.device.memory)}{_shared(found)})" if found.device.memory else ""
+    yield f"Estimate, a stage at a time{room}:"
     for part in found.parts:
         work = part.work
         seconds = f", {_time(work.seconds)} each" if work.seconds else ""
@@ -357,6 +365,10 @@ def lines(found: Outlook) -> Iterator[str]:
     yield from (f"  {line}" for line in found.pruned)
     for line in found.assumed:
         yield f"  assumed: {line}"
+
+
+def _shared(found: Outlook) -> str:
+    return f" for each of the {found.sharers} slots that share it" if found.sharers > 1 else ""
 
 
 def _how(work: Work) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from plad_bench.contract.protocol import Protocol
     from plad_bench.contract.registry import Registry
     from plad_bench.contract.requests import RequestContext
-    from plad_bench.execute.outlook import Outlook
+    from plad_bench.execute.outlook import Outlook, Slots
     from plad_bench.execute.stages.data import Prepared
     from plad_bench.execute.store import Store
     from plad_bench.execute.tuning import Tuner
@@ -170,7 +171,6 @@ class Planned:
 
     def outlook(self, options: Mapping[str, Any], gpus: tuple[int, ...]) -> Outlook:
         """What the cells that are to run will take of this machine."""
-        from plad_bench.contract.machine import processors
         from plad_bench.execute import outlook
         from plad_bench.plan.resources import GPUS
 
@@ -178,10 +178,7 @@ class Planned:
             device = GPUS[options["on"]]
         else:
             device = outlook.gpu(gpus[0]) if gpus else outlook.cpu(options["threads"])
-        count = len(gpus) or options["workers"] or max(1, processors() // options["threads"])
-        most = max(options["ranks"], options["teacher_gpus"])
-        slots = outlook.Slots(max(count, most), options["ranks"], options["shard"], options["teacher_gpus"])
-        return outlook.outlook(self.expected(), self.store, self.data, device, slots)
+        return outlook.outlook(self.expected(), self.store, self.data, device, slots_of(options, gpus))
 
     def skip_misfits(self) -> None:
         """Skip cells whose models do not fit together or whose inputs use up their budget, judged by what is known."""
@@ -437,6 +434,21 @@ def _check_ranks(options: Mapping[str, Any], protocols: Iterable[Protocol]) -> N
             f"--rollouts vllm samples for one process per training, and --ranks is {options['ranks']}",
             "Leave --ranks out, or use --rollouts transformers.",
         )
+
+
+def slots_of(options: Mapping[str, Any], gpus: Sequence[int]) -> Slots:
+    """The slots of a run on GPUs, of which one may be given several times, or without any on the processors."""
+    from plad_bench.contract.machine import processors
+    from plad_bench.execute.outlook import Slots
+
+    count = len(set(gpus)) or options["workers"] or max(1, processors() // options["threads"])
+    return Slots(
+        count=max(count, options["ranks"], options["teacher_gpus"]),
+        sharers=max(Counter(gpus).values(), default=1),
+        ranks=options["ranks"],
+        shard=options["shard"],
+        teacher_gpus=options["teacher_gpus"],
+    )
 
 
 def gpus_of(options: Mapping[str, Any]) -> tuple[int, ...]:

@@ -68,6 +68,25 @@ def test_estimates_count_every_model_and_its_evaluation(tmp_path):
     assert [p.count for p in more.parts if "% of the training" in p.name] == [1, 1]
 
 
+def test_slots_on_one_gpu_divide_its_memory_and_its_time(tmp_path):
+    from plad_bench.execute import outlook
+    from plad_bench.execute.stages.data import preview
+    from plad_bench.execute.store import Store
+    from plad_bench.plan.resources import GPUS
+    from plad_bench.running.setup import slots_of
+
+    options = {"workers": 0, "threads": 1, "ranks": 1, "shard": False, "teacher_gpus": 1}
+    cell = cells()["seqkd"]
+    data = {cell.task.label: preview(cell.task)}
+    alone, shared, both = (
+        outlook.outlook([cell], Store(tmp_path), data, GPUS["H100"], slots_of(options, gpus))
+        for gpus in ([0], [0, 0, 0, 0], [0, 1])
+    )
+    assert shared.seconds == alone.seconds == 2 * both.seconds
+    assert "Estimate, a stage at a time (GPU: 80.0 GB):" in outlook.lines(alone)
+    assert "Estimate, a stage at a time (GPU: 20.0 GB for each of the 4 slots that share it):" in outlook.lines(shared)
+
+
 def test_trials_of_tuning_have_no_points():
     cell = cells(evaluate_at="50")["seqkd"]
     assert not trial(cell, search.space(cell), {"lr": 0.1}, cell.metrics[0]).points
