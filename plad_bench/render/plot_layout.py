@@ -30,6 +30,9 @@ NARROW = Size("narrow", 340, names_beside=False, label=24)
 _CHARACTER = 7.3
 """Width reserved for a character of 12 pixels: more than common sans-serif fonts need."""
 LINE = 15
+"""Height of a label."""
+_FEW = 12
+"""Labels that are all shown, however crowded their places are."""
 
 _TIMES = [f * unit for unit in (1e-3, 1e-2, 0.1) for f in (1, 2, 5)]
 _TIMES += [f * unit for unit in (1.0, 60.0) for f in (1, 2, 5, 10, 20, 30)]
@@ -105,6 +108,17 @@ def spread(places: Sequence[float], low: float, high: float) -> list[float]:
     for k in reversed(order):
         at = found[k] = min(found[k], at - LINE)
     return [pixel(found[k]) for k in range(len(places))]
+
+
+def legible(places: Sequence[float], first: Sequence[bool], most: int) -> list[int]:
+    """At most so many labels to show: all of a few; of more, the `first` ones and those a line apart from any other."""
+    if len(places) <= _FEW:
+        return [*range(len(places))]
+    shown = [k for k, wanted in enumerate(first) if wanted]
+    for k in sorted(range(len(places)), key=lambda k: places[k]):
+        if not first[k] and all(abs(places[k] - places[other]) >= LINE for other in shown):
+            shown.append(k)
+    return shown[:most]
 
 
 def near(ends: Sequence[float], baselines: Sequence[float]) -> tuple[float, float]:

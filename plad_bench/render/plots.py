@@ -115,7 +115,8 @@ def intervals(group: Group, size: Size | None = None) -> str | None:
         name = Label(left - 12, y + 4, row.name, "end") if of.names_beside else Label(left, y - 10, row.name, "start")
         ends = {"x": axis.at(row.value), "low": axis.at(row.low), "high": axis.at(row.high)}
         dots.append({"y": y, **ends, "label": name, "title": row.title, "best": row.best})
-    notes = [f"off the scale: {row.name} {text.number(row.value, 1)}" for row in baselines if row not in inside]
+    outside = [f"{row.name} {text.number(row.value, 1)}" for row in baselines if row not in inside]
+    notes = [f"off the scale: {', '.join(outside)}"] if outside else []
     if hidden:
         notes.append(f"{hidden} more methods in the table")
     captions = [_name(metric), *(["; ".join(notes)] if notes and of.names_beside else notes)]
@@ -414,17 +415,20 @@ def _lines(
 ) -> str:
     """Lines whose names stand at their right ends; `x` has the ends of the scale, `x_ticks` places other than round."""
     room = max((layout.text_width(line.name) for line in lines), default=0.0)
-    left, right, top = 56.0, layout.pixel(of.width - 24 - room), 60.0
-    bottom = max(400.0, top + layout.LINE * len(lines))
+    left, right, top, bottom = 56.0, layout.pixel(of.width - 24 - room), 60.0, 400.0
     across = Axis(*x, left, right, log=log)
     values = [
         v for line in lines for v in (*(y for _, y in line.band), *(v for d in line.dots for v in (d.low, d.high)))
     ]
     up = layout.padded(min(values, default=0.0), max(values, default=1.0), bottom, top)
-    names = layout.spread([up.at(line.points[-1][1]) for line in lines], top, bottom)
+    ends = [up.at(line.points[-1][1]) for line in lines]
+    named = layout.legible(ends, [line.best for line in lines], int(bottom - top) // layout.LINE)
+    names = dict(zip(named, layout.spread([ends[k] for k in named], top, bottom), strict=True))
+    if len(named) < len(lines):
+        captions = [*captions, f"{len(lines) - len(named)} lines without room for their names"]
 
     def path(points: Iterable[Place]) -> str:
-        return " ".join(f"{across.at(a)},{up.at(b)}" for a, b in points)
+        return " ".join(f"{across.at(a)},{up.at(min(max(b, up.low), up.high))}" for a, b in points)
 
     drawn = [
         {
@@ -435,11 +439,11 @@ def _lines(
             "dots": [
                 Point(across.at(d.x), up.at(d.y), up.at(d.low), up.at(d.high), d.title, line.best) for d in line.dots
             ],
-            "end": (across.at(line.points[-1][0]), up.at(line.points[-1][1])),
-            "label": label,
+            "end": (across.at(line.points[-1][0]), ends[k]),
+            "label": names.get(k),
             "name": line.name,
         }
-        for line, label in zip(lines, names, strict=True)
+        for k, line in enumerate(lines)
     ]
     ticks = [(across.at(v), told) for v, told in x_ticks] or [(at, x_text(v)) for v, at in across.ticks()]
     return _with_scales(

@@ -313,12 +313,24 @@ def test_the_page_shows_what_was_tried_and_chosen(tmp_path):
     assert files[tmp_path / "b" / "index.html"].decode().count("errors: best trial so far</text>") == 2  # two widths
 
 
-def test_names_beside_the_plot_never_overlap(tmp_path):
-    files = render_board(tuned_board(tmp_path / "b", {f"method-{k}": 10.0 + k / 50 for k in range(26)}))
-    plot = files[tmp_path / "b" / "plots" / "tuning.svg"].decode()
+def tuning_plot(directory, means):
+    return render_board(tuned_board(directory, means))[directory / "plots" / "tuning.svg"].decode()
+
+
+def test_names_beside_the_plot_never_overlap_and_those_without_room_are_counted(tmp_path):
+    plot = tuning_plot(tmp_path / "b", {f"method-{k}": 10.0 + k / 50 for k in range(26)})
     heights = sorted(float(y) for y in re.findall(r'<text x="[\d.]+" y="([\d.]+)">method', plot))
-    assert len(heights) == 26
+    assert 1 < len(heights) <= 22
     assert min(b - a for a, b in itertools.pairwise(heights)) > 14
+    assert f"{26 - len(heights)} lines without room for their names" in plot
+    assert plot.count("<polyline") == 26
+
+
+def test_lines_stay_within_the_plot(tmp_path):
+    plot = tuning_plot(tmp_path / "b", {"kd": 10.0, "plad": 12.0})  # first trials are worse by up to 30 points
+    heights = [float(y) for path in re.findall(r'points="([^"]+)"', plot) for y in re.findall(r",([\d.-]+)", path)]
+    assert min(heights) == 60.0
+    assert max(heights) <= 400.0
 
 
 def test_a_record_whose_choice_was_no_trial_is_left_out(tmp_path):
