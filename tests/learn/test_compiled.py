@@ -73,7 +73,7 @@ def test_layers_in_bf16_are_compiled_too(caplog, weights):
     assert not [r for r in caplog.records if r.name == compiled.__name__]
 
 
-@pytest.mark.parametrize(("factor", "used"), [(1.002, True), (1.3, False)])
+@pytest.mark.parametrize(("factor", "used"), [(1.002, True), (1.3, False), (float("nan"), False)])
 def test_layers_are_judged_by_what_they_add_to_large_hidden_states(monkeypatch, factor, used):
     model = tiny.llama(1).to(torch.bfloat16)
     with torch.no_grad():
