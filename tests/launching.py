@@ -9,7 +9,7 @@ import tiny
 from plad_bench import LaunchOptions
 from plad_bench.execute.engine import Engine, Options, Watcher
 from plad_bench.execute.store import Store
-from plad_bench.plan.stages import Stage
+from plad_bench.plan.stage import Stage
 from plad_bench_plugins.launchers import local
 
 INPUTS = {"data": Stage("data", "data", {}), "model": Stage("init", "init", {})}

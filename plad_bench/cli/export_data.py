@@ -26,7 +26,7 @@ def data(ctx: click.Context, /, task: str, directory: Path, *, as_json: bool) ->
     from plad_bench.contract.jsonlines import line_of
     from plad_bench.execute.stages.data import SHARES, preview
     from plad_bench.plan.chosen import choose
-    from plad_bench.plan.stages import OPERATION_VERSION
+    from plad_bench.plan.stage import OPERATION_VERSION
     from plad_bench.render import croissant
 
     chosen = choose(ctx.ensure_object(State).registry, "task", task)

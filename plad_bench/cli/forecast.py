@@ -9,7 +9,7 @@ from statistics import mean
 
 from plad_bench.execute.engine import Running
 from plad_bench.execute.store import Artifact
-from plad_bench.plan.stages import Stage
+from plad_bench.plan.stage import Stage
 
 _LONG = frozenset({"train", "generate", "ask"})
 """Operations that take most of a run's time. An estimate needs one finished stage of each that remains."""

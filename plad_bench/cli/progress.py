@@ -17,7 +17,7 @@ from plad_bench.execute.engine import Failure, Running
 from plad_bench.execute.runs import CellWatcher
 from plad_bench.execute.store import Artifact
 from plad_bench.plan.cell import Cell
-from plad_bench.plan.stages import Stage
+from plad_bench.plan.stage import Stage
 from plad_bench.records.text import clean
 
 _QUIET = {"score", "data", "tokenizer", "init", "pairs"}

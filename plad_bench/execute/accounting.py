@@ -13,7 +13,7 @@ from typing import Any
 from plad_bench.contract.files import unwritable
 from plad_bench.contract.money import Budget
 from plad_bench.execute.store import Artifact, Store
-from plad_bench.plan.stages import Stage, digest
+from plad_bench.plan.stage import Stage, digest
 from plad_bench.plan.trials import SEED
 from plad_bench.records import ledger
 from plad_bench.records.ledger import Execution

@@ -19,7 +19,7 @@ from plad_bench.contract.files import unwritable
 from plad_bench.contract.launching import LauncherSession, StageProcess
 from plad_bench.contract.money import Budget
 from plad_bench.execute.store import Artifact, Store
-from plad_bench.plan.stages import Stage, walk
+from plad_bench.plan.stage import Stage, walk
 
 _TICK_S = 0.25
 """Time between two reports of progress."""

@@ -15,7 +15,7 @@ from plad_bench.execute.stages.files import Prompt, read_prompts
 from plad_bench.execute.store import RESPONSE_CACHE, Store
 from plad_bench.plan.cell import Cell
 from plad_bench.plan.chosen import Chosen
-from plad_bench.plan.stages import Stage
+from plad_bench.plan.stage import Stage
 
 BYTES_PER_TOKEN = 4
 """Bytes of a prompt per token, approximately: English text with a large vocabulary."""

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from plad_bench.execute import provenance
 from plad_bench.execute.store import Artifact
-from plad_bench.plan.stages import stage_name
+from plad_bench.plan.stage import stage_name
 
 Lineage: TypeAlias = list[dict[str, Any]]
 FindArtifact: TypeAlias = Callable[[str], Artifact | None]

@@ -18,7 +18,8 @@ from plad_bench.execute.estimate import BYTES_PER_TOKEN, Prompts
 from plad_bench.plan import compatibility, resources, template_length
 from plad_bench.plan.published import parameters, pruned_parameters
 from plad_bench.plan.resources import Device, Lengths, Shape, TrainingWork, Work
-from plad_bench.plan.stages import TEACHER, is_scheduled
+from plad_bench.plan.stage import TEACHER
+from plad_bench.plan.stages import is_scheduled
 from plad_bench.plan.trials import SEED
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from plad_bench.execute.store import Store
     from plad_bench.plan.cell import Cell
     from plad_bench.plan.chosen import Chosen
-    from plad_bench.plan.stages import Stage
+    from plad_bench.plan.stage import Stage
 
 PROMPT_TOKENS = 512
 """Default for a task whose data has not been read."""

@@ -29,7 +29,7 @@ from plad_bench.plan.chosen import Chosen
 from plad_bench.plan.expenses import Facts
 from plad_bench.plan.sampled import Statistic
 from plad_bench.plan.spec import protocol_values
-from plad_bench.plan.stages import Stage, digest
+from plad_bench.plan.stage import Stage, digest
 from plad_bench.plan.trials import SEED, Tuning
 from plad_bench.records import sampled, schema, storage
 

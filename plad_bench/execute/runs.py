@@ -24,7 +24,7 @@ from plad_bench.execute.accounting import Accounts
 from plad_bench.execute.engine import Engine, Failure, Options, Running, Watcher
 from plad_bench.execute.store import Artifact, Store
 from plad_bench.plan.cell import Cell
-from plad_bench.plan.stages import Stage
+from plad_bench.plan.stage import Stage
 
 if TYPE_CHECKING:
     from plad_bench.contract.registry import Registry

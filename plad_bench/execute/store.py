@@ -19,7 +19,7 @@ from typing import Any
 from plad_bench.contract import locks
 from plad_bench.contract.errors import CorruptArtifactError, MissingError
 from plad_bench.contract.files import unreadable, unwritable
-from plad_bench.plan.stages import digest, stage_name
+from plad_bench.plan.stage import digest, stage_name
 
 MANIFEST = "manifest.json"
 RESPONSE_CACHE = "answers.jsonl"

@@ -15,7 +15,8 @@ from plad_bench.contract.objectives import PairObjective
 from plad_bench.contract.protocol import Protocol
 from plad_bench.plan.chosen import Chosen, choose
 from plad_bench.plan.sampled import Statistic, statistics
-from plad_bench.plan.stages import Plan, Stage, metrics_needs, walk
+from plad_bench.plan.stage import Stage, walk
+from plad_bench.plan.stages import Plan, metrics_needs
 
 if TYPE_CHECKING:
     from plad_bench.contract.registry import Registry

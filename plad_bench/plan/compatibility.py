@@ -21,7 +21,8 @@ from plad_bench.plan import backends, expenses
 from plad_bench.plan.cell import Cell
 from plad_bench.plan.chosen import Chosen
 from plad_bench.plan.reference_free import has_references, reads_references
-from plad_bench.plan.stages import Stage, is_scheduled, metrics_needs
+from plad_bench.plan.stage import Stage
+from plad_bench.plan.stages import is_scheduled, metrics_needs
 
 if TYPE_CHECKING:
     from plad_bench.contract.views import CellView

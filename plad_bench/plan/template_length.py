@@ -10,7 +10,7 @@ from typing import Any
 from plad_bench.contract import gguf, hub
 from plad_bench.contract.errors import PladBenchError
 from plad_bench.contract.models import PromptFormat
-from plad_bench.plan.stages import Stage
+from plad_bench.plan.stage import Stage
 
 
 def added(init: Stage) -> str:

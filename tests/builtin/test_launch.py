@@ -25,7 +25,7 @@ from plad_bench import LauncherSession, StageProcess
 from plad_bench.cli import progress
 from plad_bench.contract.errors import UsageError
 from plad_bench.execute.engine import Engine, Watcher
-from plad_bench.plan.stages import Stage, stage_name
+from plad_bench.plan.stage import Stage, stage_name
 from plad_bench_plugins.launchers import local
 from plad_bench_plugins.launchers._together import Together
 

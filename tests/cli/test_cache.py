@@ -13,7 +13,7 @@ from plad_bench.cli.main import cli
 from plad_bench.contract import locks
 from plad_bench.contract.errors import MissingError
 from plad_bench.execute.store import MANIFEST, RESPONSE_CACHE, Store
-from plad_bench.plan.stages import Stage
+from plad_bench.plan.stage import Stage
 
 FACTS = {"counts": {}, "cost": {}, "notes": {}, "seconds": 0.0, "provenance": {}}
 

@@ -113,6 +113,7 @@ def test_data_that_is_what_it_was_keeps_its_key(selector, key):
     """The digest is that of the prompts that version 1 of the data stage made."""
     from plad_bench.plan import matrix, spec, stages
     from plad_bench.plan.chosen import choose
+    from plad_bench.plan.stage import OPERATION_VERSION
 
     (task,) = choose(tiny.registry(), "task", selector)
     prompts = data.split(task.component.load(task.params))
@@ -125,7 +126,7 @@ def test_data_that_is_what_it_was_keeps_its_key(selector, key):
     assert key in stages.DATA_AS_BEFORE
     other = spec.build(tiny.registry(), task=f"{selector}[near_duplicates=drop]", methods="none")
     document = matrix.cells(other, tiny.registry())[0].plan.data.document
-    assert document["operation_version"] == stages.OPERATION_VERSION["data"] > 1
+    assert document["operation_version"] == OPERATION_VERSION["data"] > 1
 
 
 def prompt(id_, split, text):

@@ -18,7 +18,7 @@ import pytest
 from plad_bench.contract import files, locks
 from plad_bench.contract.errors import CorruptArtifactError, MissingError
 from plad_bench.execute.store import MANIFEST, RESPONSE_CACHE, Store
-from plad_bench.plan.stages import Stage
+from plad_bench.plan.stage import Stage
 
 STAGE = Stage("sample", "generate", {"split": "train", "seed": 0})
 KEY = STAGE.key

@@ -28,7 +28,7 @@ from plad_bench.learn.sequences import Encoder, Tokens
 from plad_bench.learn.teacher_cache import TeacherCache, of_events
 from plad_bench.plan import backends, compatibility, matrix, requirements, spec
 from plad_bench.plan.spec import protocol_values
-from plad_bench.plan.stages import TEACHER, Stage
+from plad_bench.plan.stage import TEACHER, Stage
 from plad_bench_plugins.checks import backends as checks
 from plad_bench_plugins.launchers import local
 

@@ -44,11 +44,11 @@ def test_the_seeds_of_a_row_share_its_reasons(monkeypatch, tmp_path):
 
 
 def test_each_stage_is_hashed_once(monkeypatch):
-    from plad_bench.plan import stages
+    from plad_bench.plan import stage
 
     hashed = []
-    digest = stages.digest
-    monkeypatch.setattr(stages, "digest", lambda document: hashed.append(document) or digest(document))
+    digest = stage.digest
+    monkeypatch.setattr(stage, "digest", lambda document: hashed.append(document) or digest(document))
     cells = planned(5)
     for _ in range(3):
         for cell in matrix.reconsidered(cells, lambda key: None):

@@ -19,7 +19,7 @@ from plad_bench.execute.store import Store
 from plad_bench.plan import boardfile, matrix, spec
 from plad_bench.plan.chosen import choose
 from plad_bench.plan.selectors import Selector, parse
-from plad_bench.plan.stages import Stage, digest
+from plad_bench.plan.stage import Stage, digest
 
 # -------------------------------------------------------------------------------------------------------- selectors
 
