@@ -103,7 +103,7 @@ def estimated(step: str, work: Work) -> float:
         resources.TrainingWork(
             student=student, steps=1, batch=pairs * len(work.sequences),
             lengths=resources.Lengths(prompt, response, prompt + max(lengths)), bf16=work.cuda,
-            teacher=teacher, teacher_logits=step in {"kd", "jsd", "gkd"},
+            teacher=teacher, teacher_logits=step in {"kd", "jsd", "gkd"}, pairs=pairs > 1,
         ),
         device,
     ).memory  # fmt: skip

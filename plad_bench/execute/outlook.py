@@ -196,6 +196,7 @@ class _Reader:
             moments_in_8_bits="optimizer" in spec,
             teacher=self._shape(cell, live) if live is not None else None,
             teacher_logits=live is not None or bool(signals),
+            pairs=pairs > 1,
             scheduled=own is not None and is_scheduled(own),
             dense=self._shape(cell, dense) if dense is not None else None,
             sampled=spec.get("max_new_tokens", 0),

@@ -46,8 +46,8 @@ class Predictions:
     """Maximum number of tokens per chunk."""
     parameters: tuple[nn.Parameter, ...] = ()
     """The head's trained parameters."""
-    fits: bool = False
-    """Whether the logits of all tokens fit into the memory until the backward pass."""
+    kept: int = 0
+    """Number of tokens whose logits fit into the memory until the backward pass."""
 
     def logits(self, part: slice) -> Tensor:
         """The logits of some of the tokens."""
@@ -95,8 +95,10 @@ class Predictor:
             states = response_states(self.model, batch)
         vocabulary = vocabulary_size(self.model)
         chunk = self.rows or chunk_size(states.shape, vocabulary, states.device)
-        fits = len(states) <= (self.rows or room_for_logits(vocabulary, states.device))
-        return Predictions(states, head, chunk, head.trained(), fits)
+        kept = self.rows or room_for_logits(vocabulary, states.device, kept=True)
+        if states.device.type == "cuda" and len(states) > kept:
+            kept = 0  # recomputing them was measured there
+        return Predictions(states, head, chunk, head.trained(), kept)
 
     def head(self, batch: Batch) -> Head | None:
         """The output head, or None and a warning if it does not reproduce the model's own logits of a first batch."""
@@ -121,9 +123,9 @@ def rows_at_a_time(logits: Tensor) -> int:
     return len(logits) if logits.device.type == "cuda" else max(1, CPU_CHUNK // (4 * logits.shape[-1]))
 
 
-def room_for_logits(vocabulary: int, device: torch.device) -> int:
-    """The number of tokens whose loss over a vocabulary fits into the memory for logits of a device."""
-    budget, copies = CPU_BUDGET, CPU_COPIES
+def room_for_logits(vocabulary: int, device: torch.device, *, kept: bool = False) -> int:
+    """The number of tokens whose loss over a vocabulary, or whose logits alone, fit into a device's memory for them."""
+    budget, copies = CPU_BUDGET, 1 if kept else CPU_COPIES
     if device.type == "cuda":
         budget, copies = int(torch.cuda.get_device_properties(device).total_memory) // GPU_SHARE, COPIES
     return budget // (copies * 4 * vocabulary)
@@ -289,10 +291,10 @@ def summed(function: Callable[[slice, Tensor], Tensor], predictions: Predictions
 def label_logprobs(
     predictions: Predictions, labels: Tensor, loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy
 ) -> Tensor:
-    """Log-probability of each label, [N]. Unless all logits fit, those of a chunk are recomputed for its gradient."""
+    """Log-probability of each label, [N]. Logits that do not fit are recomputed for their gradient, chunk by chunk."""
 
-    def of(part: slice, states: Tensor) -> Tensor:
-        logits, words = predictions.head(states), labels[part]
+    def of(words: Tensor, states: Tensor) -> Tensor:
+        logits = predictions.head(states)
 
         def of_rows(rows: slice, some: Tensor) -> Tensor:
             return -loss(some, words[rows])
@@ -303,11 +305,17 @@ def label_logprobs(
 
     states, size = predictions.states, predictions.chunk
     if len(states) <= size:
-        return of(slice(0, len(states)), states)
-    if predictions.fits:
-        return torch.cat([of(part, states[part]) for part in parts(len(states), size)])
-    found: Tensor = _Rows.apply(of, size, states, *predictions.parameters)
-    return found
+        return of(labels, states)
+    kept = [part for part in parts(len(states), size) if part.stop <= predictions.kept]
+    found = [of(labels[part], states[part]) for part in kept]
+    if len(kept) * size < len(states):
+        rest = slice(len(kept) * size, None)
+
+        def again(part: slice, some: Tensor) -> Tensor:
+            return of(labels[rest][part], some)
+
+        found.append(_Rows.apply(again, size, states[rest], *predictions.parameters))
+    return torch.cat(found)
 
 
 class _Summed(torch.autograd.Function):

@@ -275,6 +275,8 @@ class TrainingWork:
     """Processes that share a step."""
     sharded: bool = False
     """Whether they share the student."""
+    pairs: bool = False
+    """Whether the loss is one of pairs, which needs logits again for its gradient."""
     scheduled: bool = False
     """Whether a schedule changes the parameters of the loss, which is then not compiled."""
     selects: bool = False
@@ -399,10 +401,12 @@ def _logits(work: TrainingWork, device: Device, size: int, *, compiled: bool) ->
         if device.memory:
             count = chunk_of(int(count), int(device.memory / GPU_SHARE / (row * COPIES)), width)
         return count * row * passing
-    room, cached = CPU_BUDGET // (row * CPU_COPIES), CPU_CHUNK // row
-    count = count if count <= room else chunk_of(int(count), room, width, cached)  # a pair loss keeps what fits
-    held = CPU_BESIDE_A_TEACHER if work.teacher_logits else CPU_ALONE
-    return row * (count * held + min(count, cached) * passing)
+    cached = CPU_CHUNK // row
+    chunk = chunk_of(int(count), CPU_BUDGET // (row * CPU_COPIES), width, cached)
+    held: float = chunk * (CPU_BESIDE_A_TEACHER if work.teacher_logits else CPU_ALONE)
+    if work.pairs:
+        held += min(count, CPU_BUDGET // row)
+    return row * (held + min(count, cached) * passing)
 
 
 @functools.cache

@@ -331,20 +331,21 @@ def test_a_chunk_fits_the_caches_of_a_cpu_or_the_memory_of_a_gpu_and_is_as_wide_
     assert chunk_of(0, 0, 64) == chunk_of(0, 0, 64, 1) == 1
 
 
-def test_label_log_probabilities_are_the_same_whether_logits_are_kept_or_computed_twice():
+def test_label_log_probabilities_are_the_same_however_many_logits_are_kept():
     torch.manual_seed(0)
     head, labels = torch.nn.Linear(16, V, bias=False), torch.arange(12)
     calls, found = [], []
-    for fits in (True, False):
+    for kept_tokens in (12, 7, 0):
         states = torch.randn(12, 16, generator=torch.Generator().manual_seed(1)).requires_grad_()
-        counted = Predictions(states, lambda x: (calls.append(len(x)), head(x))[1], 5, (head.weight,), fits)
+        counted = Predictions(states, lambda x: (calls.append(len(x)), head(x))[1], 5, (head.weight,), kept_tokens)
         values = label_logprobs(counted, labels)
         gradients_ = torch.autograd.grad(values.square().sum(), [states, head.weight])
         found.append((values, *gradients_, len(calls)))
         calls.clear()
-    for kept, again in zip(found[0][:3], found[1][:3], strict=True):
-        torch.testing.assert_close(kept, again)
-    assert [one[3] for one in found] == [3, 6]
+    for other in found[1:]:
+        for kept, again in zip(found[0][:3], other[:3], strict=True):
+            torch.testing.assert_close(kept, again)
+    assert [one[3] for one in found] == [3, 5, 6]
 
 
 def test_gradients_that_share_memory_are_scaled_once():

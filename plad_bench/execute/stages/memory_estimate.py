@@ -53,6 +53,7 @@ def choose(context: Context, model: Any, teacher: Any, data: TokenSteps | PairSt
         sharded=context.shard,
         selects="select" in spec,
         teacher_logits=bool(getattr(method.component.objective, "teacher_logits", False)),
+        pairs=each > 1,
         scheduled=is_scheduled(method),
     )
     found = resources.training(work, device)
