@@ -10,6 +10,8 @@ CPU_COPIES = 3
 """The same on a CPU, where a loss passes over a few rows at a time: the logits of both models and a gradient."""
 CPU_BUDGET = 2**30
 """Bytes for them on a CPU. A constant, so that results do not depend on other work of the machine."""
+CPU_KEPT = 2**31
+"""Bytes of logits that a pair loss keeps for its gradient on a CPU."""
 GPU_SHARE = 16
 """Bytes for them on a GPU: its memory divided by this."""
 CHUNKS = 4

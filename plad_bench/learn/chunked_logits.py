@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from plad_bench.contract.memory_policy import COPIES, CPU_BUDGET, CPU_CHUNK, CPU_COPIES, GPU_SHARE, chunk_of
+from plad_bench.contract.memory_policy import COPIES, CPU_BUDGET, CPU_CHUNK, CPU_COPIES, CPU_KEPT, GPU_SHARE, chunk_of
 from plad_bench.learn.compiled import CompiledLayers, CompiledLoss
 from plad_bench.learn.divergences import cross_entropy
 from plad_bench.learn.memory import is_short
@@ -125,7 +125,7 @@ def rows_at_a_time(logits: Tensor) -> int:
 
 def room_for_logits(vocabulary: int, device: torch.device, *, kept: bool = False) -> int:
     """The number of tokens whose loss over a vocabulary, or whose logits alone, fit into a device's memory for them."""
-    budget, copies = CPU_BUDGET, 1 if kept else CPU_COPIES
+    budget, copies = (CPU_KEPT, 1) if kept else (CPU_BUDGET, CPU_COPIES)
     if device.type == "cuda":
         budget, copies = int(torch.cuda.get_device_properties(device).total_memory) // GPU_SHARE, COPIES
     return budget // (copies * 4 * vocabulary)

@@ -41,6 +41,7 @@ from plad_bench.contract.memory_policy import (
     CPU_BUDGET,
     CPU_CHUNK,
     CPU_COPIES,
+    CPU_KEPT,
     ENGINE_SHARE,
     GENERATION_BATCH,
     GPU_SHARE,
@@ -404,7 +405,7 @@ def _logits(work: TrainingWork, device: Device, size: int, *, compiled: bool) ->
     cached = CPU_CHUNK // row
     chunk = chunk_of(int(count), CPU_BUDGET // (row * CPU_COPIES), width, cached)
     held: float = chunk * (CPU_BESIDE_A_TEACHER if work.teacher_logits else CPU_ALONE)
-    if work.pairs and (kept := min(int(count), CPU_BUDGET // row)):
+    if work.pairs and (kept := min(int(count), CPU_KEPT // row)):
         held = kept + chunk * (1 if kept == int(count) else 2)  # and the gradient of a chunk, whose logits may be new
     return row * (held + min(count, cached) * passing)
 
