@@ -1,14 +1,10 @@
-"""What benchmarks share: the project's code, where it is not installed, and the warnings that it logs."""
+"""Where a benchmark finds the project on a machine on which it is not installed: this checkout."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import logging
 import os
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from logging.handlers import BufferingHandler
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,19 +25,3 @@ def environment(work: Path) -> dict[str, str]:
     paths += filter(None, [os.environ.get("PYTHONPATH")])
     offline = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     return {**os.environ, **offline, "PYTHONPATH": os.pathsep.join(paths)}
-
-
-@contextmanager
-def warnings_after() -> Iterator[None]:
-    """Print what the project warns of within, such as parts that were not compiled, once its figures are printed."""
-    kept = BufferingHandler(10_000)
-    kept.setLevel(logging.WARNING)
-    logger = logging.getLogger("plad_bench")
-    logger.addHandler(kept)
-    try:
-        yield
-    finally:
-        logger.removeHandler(kept)
-        said = dict.fromkeys(record.getMessage() for record in kept.buffer)
-        if said:
-            print("\nWarnings:\n\n" + "\n".join(f"- {text}" for text in said), flush=True)

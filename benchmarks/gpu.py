@@ -26,7 +26,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from checkout import ROOT, environment, warnings_after
+from checkout import ROOT, environment
+from warned import warnings_after
 from words import tokenizer
 
 NEEDED = (

@@ -39,11 +39,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from checkout import warnings_after
 from peers_loop import loop
 from peers_ours import ours
 from peers_trl import trl
 from peers_work import SHAPES, Turn, Work
+from warned import warnings_after
 
 from plad_bench.execute import outlook
 from plad_bench.plan import resources

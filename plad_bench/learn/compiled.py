@@ -101,8 +101,11 @@ class CompiledLayers:
 
         def compare(layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
             if agreed[-1]:
-                states = given[0] if given else named["hidden_states"]
-                own, form = (functools.partial(_read, f, layer, given, named) for f in (layer.forward, known[layer]))
+                others = dict(named)
+                states, *rest = given or (others.pop("hidden_states"),)
+                own, form = (
+                    functools.partial(_read, layer, f, states, rest, others) for f in (layer.forward, known[layer])
+                )
                 agreed.append(_equal(name, own, form, before=states.detach()))
 
         known = dict(self.forms or ())
@@ -127,11 +130,12 @@ class CompiledLayers:
                 del layer.forward
 
 
-def _read(form: Callable[..., Any], layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> list[Tensor]:
+def _read(
+    layer: nn.Module, form: Callable[..., Any], states: Tensor, rest: Sequence[Any], named: dict[str, Any]
+) -> list[Tensor]:
     """A layer's output, and gradients of a projection of it in its input and in its first and last parameter."""
-    states = given[0] if given else named["hidden_states"]
     own = states.detach().requires_grad_(states.requires_grad)
-    found = form(own, *given[1:], **named) if given else form(**named | {"hidden_states": own})
+    found = form(own, *rest, **named)
     output: Tensor = found if isinstance(found, Tensor) else found[0]
     trained = [p for p in layer.parameters() if p.requires_grad]
     ends = [own, *trained[:1], *trained[-1:]] if own.requires_grad else trained[:1] + trained[-1:]

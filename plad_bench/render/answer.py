@@ -25,13 +25,10 @@ def answer(group: Group) -> Line:
         return ()
     parts: list[Line] = [*_unfit(group, metric)]
     if group.pairs is None:
-        parts.append(_trial(group, metric))
+        parts += [_trial(group, metric), *_unfinished(group)]
     else:
         parts += [_best(group, metric, group.pairs), *_worse(group, metric, group.pairs)]
-        parts += [*_controls(group)]
-    parts += [*_unfinished(group)]
-    if group.pairs is not None:
-        parts.append(_scope(group))
+        parts += [*_controls(group), *_unfinished(group), _scope(group)]
     return tuple(piece for part in parts for piece in (*part, " "))[:-1]
 
 
