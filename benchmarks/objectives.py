@@ -69,10 +69,11 @@ def measure(given: argparse.Namespace) -> None:
         teacher = model(given.vocabulary, given.width, given.layers, given.device, "float32")
         teacher.eval().requires_grad_(False)  # noqa: FBT003  torch's own signature
         loss = TokenLoss(student, teacher, params, rows=given.rows)
-        predictors, arguments = loss._read, {"term": method.objective.terms[0], "batch": batch, "total": tokens}
+        predictors = (loss.predictor, *loss._teachers)
+        arguments = {"term": method.objective.terms[0], "batch": batch, "total": tokens}
     else:
         loss = PairLoss(student, method.objective, params, rows=given.rows)
-        predictors, arguments = (loss._read,), {"batch": batch, "scores": {}, "total": given.batch // 2}
+        predictors, arguments = (loss.predictor,), {"batch": batch, "scores": {}, "total": given.batch // 2}
 
     for predictor in predictors if given.mode == "dense" else ():
         predictor.agreed = False  # leaves logits to the model

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -83,21 +84,41 @@ def expect_shape(losses: Tensor, shape: torch.Size, what: str) -> None:
         )
 
 
-class TokenLoss(nn.Module):
-    """The student with one or more token losses. Data parallelism wraps its forward."""
+class LossModule(nn.Module):
+    """The student with a loss, which `forward` computes: the loss of a micro-batch, and values to log."""
 
+    bf16 = False
+    """Whether matrix products are computed in bf16."""
     sharded = False
     """Whether several ranks hold a part of it each (learn/sharding.py)."""
+
+    def __init__(self, student: PreTrainedModel, params: Any, *, rows: int = 0) -> None:
+        super().__init__()
+        self.student = student
+        self.params = params  # a schedule may replace them at every step
+        self.predictor = Predictor(student, rows)
+        """What reads batches with the student."""
+
+    def __call__(self, *given: Any, **named: Any) -> tuple[Tensor, dict[str, float]]:
+        """What `forward` returns, computed in the module's precision."""
+        with torch.autocast(self.student.device.type, torch.bfloat16) if self.bf16 else nullcontext():
+            return super().__call__(*given, **named)
+
+    def compile_parts(self) -> None:
+        """Compile the model's layers and what is computed from its logits at the next batch."""
+        self.predictor.compile_parts()
+
+
+class TokenLoss(LossModule):
+    """The student with one or more token losses."""
 
     def __init__(
         self, student: PreTrainedModel, teacher: PreTrainedModel | None, params: Any, *, rows: int = 0
     ) -> None:
-        super().__init__()
-        self.student = student
-        self.params = params  # a schedule may replace them at every step
+        super().__init__(student, params, rows=rows)
         self._compiled: tuple[Any, dict[Term, CompiledLoss]] = (params, {})
-        # Hidden from nn.Module, so that the teacher is not trained, moved, saved or put in train mode with the student.
-        self._read = (Predictor(student, rows), None if teacher is None else Predictor(teacher, rows))
+        # In a tuple, where nn.Module does not see the teacher: it is not trained, moved or saved with the student.
+        self._teachers = () if teacher is None else (Predictor(teacher, rows),)
 
     def forward(
         self, term: Term, batch: Batch, total: int, known: Whole | Events | None = None
@@ -107,7 +128,7 @@ class TokenLoss(nn.Module):
         `known` has the precomputed teacher log-probabilities of the batch, if there are any.
         """
         labels = batch.labels[:, batch.start :][batch.valid]
-        student, target = self._read[0](batch), known or self._teacher(batch)
+        student, target = self.predictor(batch), known or self._teacher(batch)
         size = student.chunk if target is None else min(student.chunk, target.chunk)
 
         def meet(part: slice) -> Callable[[slice, Tensor], tuple[Tensor, Tensor | None, Tensor]]:
@@ -145,31 +166,26 @@ class TokenLoss(nn.Module):
 
     def compile_parts(self) -> None:
         """Compile the models' layers and the terms' losses at the next batch."""
-        for read in filter(None, self._read):
-            read.compile_parts()
+        for predictor in (self.predictor, *self._teachers):
+            predictor.compile_parts()
 
     def _losses(self, term: Term) -> Callable[..., Tensor]:
         """`token_losses` of a term; it is never compiled for parameters that a schedule has changed."""
         params, known = self._compiled
         losses = functools.partial(token_losses, term, self.params)
-        if params is not self.params or not self._read[0].compiles:
+        if params is not self.params or not self.predictor.compiles:
             return losses
         return known.setdefault(term, CompiledLoss(losses))
 
     @property
-    def predictor(self) -> Predictor:
-        """What reads batches with the student."""
-        return self._read[0]
-
-    @property
     def teacher(self) -> nn.Module | None:
         """The teacher's model, if it runs in this process."""
-        return self._read[1].model if self._read[1] else None
+        return self._teachers[0].model if self._teachers else None
 
     def _teacher(self, batch: Batch) -> Whole | Aligned | None:
-        read = self._read[1]
-        if read is None:
+        if not self._teachers:
             return None
+        (read,) = self._teachers
         if batch.teacher is None:
             return Whole(read.constant(batch))
         if batch.ends is not None:
@@ -177,20 +193,12 @@ class TokenLoss(nn.Module):
         return Aligned(read.constant(batch.teacher), aligned(batch.valid, batch.teacher.valid))
 
 
-class PairLoss(nn.Module):
+class PairLoss(LossModule):
     """The student with a pair loss."""
 
     def __init__(self, student: PreTrainedModel, objective: PairObjective, params: Any, *, rows: int = 0) -> None:
-        super().__init__()
-        self.student = student
+        super().__init__(student, params, rows=rows)
         self.objective = objective
-        self.params = params
-        self.predictor = Predictor(student, rows)
-        """What reads batches with the student."""
-
-    def compile_parts(self) -> None:
-        """Compile the model's layers and the log-probabilities of its logits at the next batch."""
-        self.predictor.compile_parts()
 
     def forward(self, batch: Batch, scores: Mapping[str, Tensor], total: int) -> tuple[Tensor, dict[str, float]]:
         """The loss of B pairs divided by `total`, and values to log.

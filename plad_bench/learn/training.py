@@ -28,6 +28,7 @@ from plad_bench.contract.memory_policy import MemoryPolicy
 from plad_bench.learn import optimizers, ranks, sharding
 from plad_bench.learn.length import PARTS, Length, Result
 from plad_bench.learn.memory import fit, is_short, room_for
+from plad_bench.learn.objectives import LossModule
 from plad_bench.learn.seeds import derive
 
 T = TypeVar("T")
@@ -86,7 +87,7 @@ class Steps:
 
 
 def train(
-    module: nn.Module,
+    module: LossModule,
     data: Steps,
     *,
     length: Length,
@@ -113,8 +114,7 @@ def train(
     Raises:
         StageError: if the loss is not finite, a single sequence exceeds the memory, or steps use up none of a budget.
     """
-    if precision == "bf16":  # of every call of the module, with or without gradient
-        module.forward = torch.autocast(torch.device(device).type, torch.bfloat16)(module.forward)
+    module.bf16 = precision == "bf16"
     if shard:
         sharding.shard(module, precision, device)
     # No DDP wrapper: learn/ranks.py sums gradients over ranks once a step, however many micro-batches each rank has.
@@ -175,7 +175,7 @@ def device_seconds(device: str) -> float:
 
 
 def _accumulate(
-    module: nn.Module, optimizer: Any, step: Step, dropout_seed: int, size: int, *, shard: bool
+    module: LossModule, optimizer: Any, step: Step, dropout_seed: int, size: int, *, shard: bool
 ) -> dict[str, float]:
     """Accumulate the gradients of this rank's micro-batches of at most `size`; return values summed over all ranks.
 

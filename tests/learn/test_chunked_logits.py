@@ -38,7 +38,7 @@ def gradients(module):
 def own_logits(*predictors, rows):
     """Leave logits to the models, unless so many are asked for at a time."""
     for predictor in predictors:
-        if predictor is not None and not rows:
+        if not rows:
             predictor.agreed = False
 
 
@@ -47,7 +47,7 @@ def token(name, student, teacher, rows=0, precision=None, **params):
     settings = tiny.registry().configure(METHODS[name], params)
     student = copy.deepcopy(student)
     module = TokenLoss(student, teacher, settings, rows=rows)
-    own_logits(*module._read, rows=rows)
+    own_logits(module.predictor, *module._teachers, rows=rows)
     loss = 0.0
     for term in METHODS[name].objective.active(settings):
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):

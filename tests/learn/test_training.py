@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
+import weakref
 
 import pytest
 import tiny
 import torch
 from killing import killed_at
-from plain_training import RAGGED, TOKENS, gradients, reference, same_weights, start_of, token_loss
+from plain_training import RAGGED, TOKENS, gradients, method, reference, same_weights, start_of, token_loss
 
 from plad_bench.contract.errors import MissingError, StageError
-from plad_bench.learn import length, sequences, training
+from plad_bench.learn import length, objectives, sequences, training
 
 
 @pytest.fixture
@@ -69,13 +71,13 @@ def test_the_gradient_of_a_batch_is_the_sum_of_its_micro_batches(name):
 def test_bf16_is_autocast_in_every_call_of_the_module(tmp_path, precision):
     seen = []
 
-    class Watched(torch.nn.Linear):
+    class Watched(objectives.LossModule):
         def forward(self):
-            made = super().forward(torch.ones(1, 2))
-            seen.append((made.dtype, self.weight.dtype))
+            made = self.predictor(batch).logits(slice(None))
+            seen.append((made.dtype, next(self.parameters()).dtype))
             return made.float().sum(), {}
 
-    module = Watched(2, 2)
+    module, batch = Watched(tiny.llama(1), None), sequences.collate(RAGGED, 2)
 
     class Data(training.Steps):
         def at(self, number, share):
@@ -197,3 +199,24 @@ def test_a_checkpoint_that_cannot_be_read_for_now_is_not_lost(world, monkeypatch
 def test_a_batch_out_of_all_proportion_to_the_data_is_refused_at_once(world):
     with pytest.raises(StageError, match=r"a global batch of 100000 would train on each of the \d+ training prompts"):
         world.train("seqkd", batch=100000)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_trained_student_leaves_the_memory_with_its_last_reference(tmp_path, precision):
+    """Without the garbage collector, which may run long after the memory is needed."""
+    (sft, settings), student = method("sft"), tiny.llama(1)
+    module = objectives.TokenLoss(student, None, settings)
+
+    class Data(training.Steps):
+        def at(self, number, share):
+            one = {"term": sft.objective.terms[0], "batch": sequences.collate(RAGGED, 2), "total": TOKENS}
+            return training.Step(lambda size: [one], len(RAGGED), TOKENS)
+
+    gc.disable()
+    try:
+        train(module, Data(), tmp_path, precision=precision)
+        kept = weakref.ref(student)
+        del student, module
+        assert kept() is None
+    finally:
+        gc.enable()
