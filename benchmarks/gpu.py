@@ -285,7 +285,7 @@ def tests(bench: Bench) -> int:
     """The tests marked gpu; pytest's exit status, but 0 where there is no GPU to test."""
     import pytest
 
-    quiet = ["-p", "no:terminal", "-p", "no:cacheprovider", "-Wdefault"]
+    quiet = ["-o", "addopts=", "-p", "no:terminal", "-p", "no:cacheprovider", "-Wdefault"]
     which = ["-m", "gpu and not slow" if bench.smoke else "gpu", "tests/learn/test_gpu.py"]
     status = pytest.main([*quiet, *which], plugins=[Told()])
     return 0 if bench.smoke and status == pytest.ExitCode.NO_TESTS_COLLECTED else status
