@@ -57,8 +57,8 @@ CPU_ALONE, CPU_BESIDE_A_TEACHER = 2, 3
 """The same on a CPU, but for the few rows that the loss passes over at a time."""
 WORTH_COMPILING = 2e16
 """Floating-point operations of a training on a GPU from which compiling pays: those of about a minute."""
-COMPILED_TIME = 0.8
-"""Time of a compiled step, relative to one that is not; 0.73 to 0.87 were measured."""
+COMPILED_TIME = 0.75
+"""Time of a compiled step, relative to one that is not; 0.65 to 0.75 were measured (docs/benchmarks.md)."""
 SHARDED_SHARE = 0.9
 """Share of a device that a sharded training may fill: a step that does not fit after all is not divided, but fails."""
 RANKS = (2, 4, 8)

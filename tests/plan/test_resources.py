@@ -54,11 +54,14 @@ def test_peak_memory_is_within_a_fifth_of_what_was_measured(stage):
 
 
 MEASURED_COMPILED = {
-    # docs/benchmarks.md: the student's layers were compiled in the last alone
-    "sft of 1B": (MEASURED["sft of 1B"][0], False, 35.5),
-    "forward KL of 1B from 3B": (MEASURED["forward KL of 1B from 3B"][0], False, 35.5),
-    "kd of 1B from 8B, the loss": (MEASURED["kd of 1B from 8B, 8 sequences"][0], False, 53.8),
-    "kd of 1B from 8B": (MEASURED["kd of 1B from 8B, 8 sequences"][0], True, 47.3),
+    # docs/benchmarks.md: layers were compiled in all but the first
+    "kd of 1B from 8B, 8 sequences, the loss alone": (MEASURED["kd of 1B from 8B, 8 sequences"][0], False, 53.8),
+    "sft of 1B": (MEASURED["sft of 1B"][0], True, 32.6),
+    "forward KL of 1B from 3B": (MEASURED["forward KL of 1B from 3B"][0], True, 32.6),
+    "JSD of 1B from 3B": (MEASURED["JSD of 1B from 3B"][0], True, 32.6),
+    "plad of 1B": (MEASURED["plad of 1B"][0], True, 39.4),
+    "kd of 1B from 8B, 8 sequences": (MEASURED["kd of 1B from 8B, 8 sequences"][0], True, 47.3),
+    "kd of 1B from 8B, 16 sequences": (MEASURED["kd of 1B from 8B, 16 sequences"][0], True, 59.1),
 }
 """Work, whether the student's layers were compiled, and the peak in GB."""
 
