@@ -366,7 +366,8 @@ def _differentiated(
     # Not a list of tensors: memory allocated between the chunks would keep that of their logits from being reused.
     values = states.new_zeros(len(chunks), dtype=torch.promote_types(states.dtype, torch.float32))
     sums: list[Tensor | None] = [None for _ in parameters]
-    for i, part in enumerate(chunks):
+
+    def add(i: int, part: slice) -> None:  # a function, so that no gradient of a chunk outlives it
         with torch.enable_grad():
             chunk = states[part].detach().requires_grad_()
             value = function(part, chunk)
@@ -384,6 +385,9 @@ def _differentiated(
                 continue
             own = more.is_contiguous() and held[_memory(more)] == 1  # adding to it changes no other tensor
             sums[k] = more if own else more.clone(memory_format=torch.contiguous_format)
+
+    for i, part in enumerate(chunks):
+        add(i, part)
     found = (torch.zeros_like(p) if known is None else known for p, known in zip(parameters, sums, strict=True))
     return values, [of_states, *found]
 

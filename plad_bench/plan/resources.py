@@ -3,23 +3,30 @@
 Memory of a training, in bytes, for P parameters of which p are trained, L layers of width h with feed-forward width i
 and key-value width c, M padded tokens and N response tokens of a micro-batch, and V words:
 
-    4 P + 12 p                  weights in float32; their gradient and AdamW's two moments
-    4 P + 6 p + 6 V h           the same with moments in 8 bits, but for those of the embeddings
+    4 P + 8 p                   weights in float32; AdamW's two moments
+    4 P + 2 p + 6 V h           the same with moments in 8 bits, but for those of the embeddings
     2 P                         under bf16: autocast's copies of the matrices
     2 P' or 4 P'                a live teacher; with dense log-probabilities its output head alone
 
-and the larger of what a step holds in turn, logits with activations, and the gradients of the embeddings:
+and the larger of what a step holds in turn. Until the loss is known:
 
     M L (30 h + 4 c + 8 i)      activations kept for the gradient; (32 h + 8 c + 16 i) in float32
     M L (14 h + 4 c + 6 i)      the same of compiled layers; (24 h + 8 c + 12 i) in float32
-    4 N V k                     k tensors of logits, all of them or a chunk: 5, or 12 beside a teacher's, or 3 of a
+    4 N V k                     k tensors of logits, all of them or a chunk: 8, or 16 beside a teacher's, or 4 of a
                                 compiled loss; on a CPU, where a loss passes over few rows at a time, 2, or 3 beside
                                 a teacher's
+    4 V h                       the gradient of the output head, from the first chunk on; while that of another is
+                                added, 4 N V and 8 V h instead
+    4 p                         gradients of earlier micro-batches, if there are several
+
+and when the weights are updated:
+
+    4 p                         gradients
     8 V h                       a tied embedding's gradient is the sum of two, which are both in memory beside it; on
                                 a CPU AdamW's temporary tensors take as much
 
-If N ranks share the student, each has 1/N of the first two rows, and gathers, for V h parameters outside the layers
-(2 V h if the head is not tied) and P / L of each layer:
+If N ranks share the student, each has 1/N of what is counted in P and p, and gathers, for V h parameters outside the
+layers (2 V h if the head is not tied) and P / L of each layer:
 
     8 V h                       weights outside the layers and their gradient; 10 V h under bf16
     16 P / L                    two layers, and the gradient of one before and after it is sent; 10 P / L under bf16
@@ -49,9 +56,9 @@ from plad_bench.contract.memory_policy import (
     chunk_of,
 )
 
-ALONE, BESIDE_A_TEACHER = 5, 12
+ALONE, BESIDE_A_TEACHER = 8, 16
 """Number of logit tensors that a loss and its gradient hold at the same time."""
-COMPILED = 3
+COMPILED = 4
 """The same if the loss is compiled."""
 CPU_ALONE, CPU_BESIDE_A_TEACHER = 2, 3
 """The same on a CPU, but for the few rows that the loss passes over at a time."""
@@ -360,18 +367,19 @@ def _training_memory(work: TrainingWork, device: Device, size: int, *, checkpoin
         trained = work.lora * student.layers * widths
     embeddings = 0 if work.lora else student.head
     moments = 2 * trained + 6 * embeddings if work.moments_in_8_bits else 8 * trained
-    kept = 4 * student.count + 4 * trained + moments
+    kept, gradients = 4.0 * student.count + moments, 4.0 * trained
     if work.sharded:
-        kept = kept / work.ranks + _gathered(work)
+        kept, gradients = kept / work.ranks + _gathered(work), gradients / work.ranks
     elif work.bf16:
         kept += 2 * student.body
     layer = _activations(student, bf16=work.bf16, compiled=compiled and not checkpointing)
     activations = tokens * (4 * student.width * student.layers + layer if checkpointing else layer * student.layers)
+    of_head = 0 if work.sharded else 4 * embeddings  # a sharded one is among what is gathered
+    before = activations + _logits(work, device, size, of_head, compiled=compiled and not work.scheduled)
+    before += gradients if size < work.batch else 0  # of earlier micro-batches
+    after = gradients + (8 * embeddings if student.tied or not device.gpu else 0)
     held = (work.teacher.count if work.teacher else 0.0) + (work.dense.head if work.dense else 0.0)
-    teacher = held * (2 if work.bf16 else 4)
-    gradients = 8 * embeddings if student.tied or not device.gpu else 0
-    in_turn = max(activations + _logits(work, device, size, compiled=compiled and not work.scheduled), gradients)
-    return kept + in_turn + teacher + (0 if device.gpu else PROCESS)
+    return kept + max(before, after) + held * (2 if work.bf16 else 4) + (0 if device.gpu else PROCESS)
 
 
 def _activations(shape: Shape, *, bf16: bool, compiled: bool) -> float:
@@ -393,21 +401,30 @@ def _gathered(work: TrainingWork) -> float:
     return (10 * outside + 10 * layer + 2 * copy) if work.bf16 else (8 * outside + 16 * layer + 4 * copy)
 
 
-def _logits(work: TrainingWork, device: Device, size: int, *, compiled: bool) -> float:
-    """Bytes of the logits of a micro-batch, computed at once or in chunks."""
+def _logits(work: TrainingWork, device: Device, size: int, of_head: float, *, compiled: bool) -> float:
+    """Bytes of a micro-batch's logits, computed at once or in chunks, with the gradients of an output head."""
     row = 4 * work.student.vocabulary
-    count, width = size * work.lengths.response, work.student.width
+    count, width = int(size * work.lengths.response), work.student.width
     passing = COMPILED if compiled else BESIDE_A_TEACHER if work.teacher_logits else ALONE
-    if device.gpu:
-        if device.memory:
-            count = chunk_of(int(count), int(device.memory / GPU_SHARE / (row * COPIES)), width)
-        return count * row * passing
-    cached = CPU_CHUNK // row
-    chunk = chunk_of(int(count), CPU_BUDGET // (row * CPU_COPIES), width, cached)
-    held: float = chunk * (CPU_BESIDE_A_TEACHER if work.teacher_logits else CPU_ALONE)
-    if work.pairs and (kept := min(int(count), CPU_KEPT // row)):
-        held = kept + chunk * (1 if kept == int(count) else 2)  # and the gradient of a chunk, whose logits may be new
-    return row * (held + min(count, cached) * passing)
+    chunk, cached, kept = count, 0, 0
+    if not device.gpu:
+        cached, kept = CPU_CHUNK // row, min(count, CPU_KEPT // row) if work.pairs else 0
+        chunk = chunk_of(count, CPU_BUDGET // (row * CPU_COPIES), width, cached)
+    elif device.memory:
+        chunk = chunk_of(count, int(device.memory / GPU_SHARE / (row * COPIES)), width)
+
+    last = min(chunk, count - chunk)  # rows of a chunk after the first; 0 if there is none
+    if kept and kept == count:  # the last chunk's logits are gone when the gradient of another comes
+        return row * (count - last + chunk) + of_head
+
+    def of(rows: int) -> float:
+        if device.gpu:
+            return float(row * rows * passing)
+        held = CPU_BESIDE_A_TEACHER if work.teacher_logits else CPU_ALONE
+        return row * (kept + rows * held + min(rows, cached) * passing)
+
+    later = max(of(last) + of_head, row * (kept + last) + 2 * of_head) if last else 0
+    return max(of(chunk), row * (kept + chunk) + of_head, later)
 
 
 @functools.cache

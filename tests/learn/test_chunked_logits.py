@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import weakref
 
 import pytest
 import tiny
@@ -357,3 +358,23 @@ def test_gradients_that_share_memory_are_scaled_once():
     assert len({g.data_ptr() for g in torch.autograd.grad(function(slice(0), states), [one, other])}) == 1
     (3 * summed(function, Predictions(states, lambda some: some, 2, (one, other)), 2)).backward()
     assert one.grad.tolist() == other.grad.tolist() == [12.0, 12.0]
+
+
+def test_a_chunks_gradient_is_gone_when_the_next_is_computed(monkeypatch):
+    """Beside the sum there is one of them at most: each is as large as the output head."""
+    grad, made, seen = torch.autograd.grad, [], []
+
+    def watched(*args, **more):
+        found = grad(*args, **more)
+        made.append(weakref.ref(found[1]))
+        return found
+
+    def loss(part, states):
+        seen.append(sum(one() is not None for one in made[1:]))  # the first may be the sum
+        return (states @ weight).square().sum()
+
+    monkeypatch.setattr(torch.autograd, "grad", watched)
+    states, weight = torch.randn(8, 3), torch.randn(3, 5, requires_grad=True)
+    _, (_, found) = chunked_logits._differentiated(loss, 2, states, [weight])
+    assert (seen, len(made)) == ([0] * 4, 4)
+    torch.testing.assert_close(found, 2 * states.T @ (states @ weight.detach()))
