@@ -37,7 +37,7 @@ def run(plugin: ModuleType, store: Path, boards: Path, options: dict[str, Any]) 
         AssertionError: if the command fails; the message has what it printed.
     """
     from plad_bench.conformance.plugins import installed_as
-    from plad_bench.leaderboard.board import load
+    from plad_bench.leaderboard.loading import load
 
     files = [tiny.__file__] if installed_as(plugin) else [tiny.__file__, _shim(plugin, boards)]
     named = {"task": tiny.TASK.name, **options}

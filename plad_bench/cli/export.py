@@ -199,7 +199,7 @@ def checkpoint(
 
 def _load(names: tuple[str, ...], boards_dir: Path) -> Iterable[Board]:
     """Load boards, and print the files that were left out to stderr."""
-    from plad_bench.leaderboard.board import load
+    from plad_bench.leaderboard.loading import load
 
     boards = [load(directory) for directory in find_boards(names, boards_dir).values()]
     for board in boards:
@@ -210,7 +210,7 @@ def _load(names: tuple[str, ...], boards_dir: Path) -> Iterable[Board]:
 
 def _found(cell: str, boards_dir: Path) -> tuple[Record, Board | None]:
     """The record of a cell and its board, if it is on one; a record that the board leaves out is refused."""
-    from plad_bench.leaderboard.board import load
+    from plad_bench.leaderboard.loading import load
 
     path, record = find_record(cell, boards_dir)
     directory = board_of(path)

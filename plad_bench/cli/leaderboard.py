@@ -58,7 +58,7 @@ def leaderboard(
     A board's page is written as README.md with plots, and as a self-contained HTML file. Rendering is deterministic:
     the same records give the same bytes.
     """
-    from plad_bench.leaderboard.board import load
+    from plad_bench.leaderboard.loading import load
     from plad_bench.render.write import render_index
 
     registry = ctx.ensure_object(State).registry
@@ -110,7 +110,7 @@ def _migrate(boards: Mapping[str, Path]) -> None:
 def _drop(found: Mapping[str, Path], what: Sequence[str], *, named: bool, check: bool) -> dict[str, list[str]]:
     """Remove records, either from all named boards or, on an error, from none. Returns the removed files by board."""
     from plad_bench.leaderboard import drop
-    from plad_bench.leaderboard.board import load
+    from plad_bench.leaderboard.loading import load
 
     if check:
         raise UsageError("--check and --drop cannot be combined", "Use --drop without --check.")
@@ -154,7 +154,7 @@ def summary(directory: Path) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from plad_bench.leaderboard.board import load
+    from plad_bench.leaderboard.loading import load
     from plad_bench.render import entries, origin, pieces
     from plad_bench.render.answer import answer
 

@@ -12,9 +12,9 @@ import numpy as np
 from plad_bench.contract.errors import UsageError
 from plad_bench.contract.suggestions import near_matches, suggestion
 from plad_bench.leaderboard import statistics
-from plad_bench.leaderboard.board import asked_seeds
 from plad_bench.leaderboard.data_versions import newest
 from plad_bench.leaderboard.labels import labels
+from plad_bench.leaderboard.loading import asked_seeds
 from plad_bench.leaderboard.metric_info import MetricInfo
 from plad_bench.leaderboard.statistics import Pairwise
 from plad_bench.plan import boardfile

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from plad_bench.contract import gc_pause
 from plad_bench.contract.names import UNLISTED, slug
-from plad_bench.leaderboard.board import Board, load
+from plad_bench.leaderboard.board import Board
+from plad_bench.leaderboard.loading import load
 from plad_bench.render import html, index, markdown, overview, plots
 
 

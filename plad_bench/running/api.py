@@ -145,7 +145,7 @@ def run(
     from plad_bench.contract import training_budget
     from plad_bench.contract.protocol import checked
     from plad_bench.contract.protocol import settings as declared
-    from plad_bench.leaderboard.board import load
+    from plad_bench.leaderboard.loading import load
     from plad_bench.running.execution import Listener, execute
     from plad_bench.running.setup import gpus_of, prepare_run
 

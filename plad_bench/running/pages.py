@@ -34,7 +34,7 @@ def render(directory: Path, registry: Any) -> None:
 
 def _render(directory: Path, registry: Any) -> None:
     from plad_bench.contract.names import UNLISTED
-    from plad_bench.leaderboard.board import load
+    from plad_bench.leaderboard.loading import load
     from plad_bench.render.write import render_index
 
     board = load(directory)

@@ -19,7 +19,7 @@ from synthetic import put, realistic, record
 from plad_bench.cli.main import cli
 from plad_bench.execute.store import Store
 from plad_bench.leaderboard import statistics
-from plad_bench.leaderboard.board import load
+from plad_bench.leaderboard.loading import load
 from plad_bench.render import latex
 
 

@@ -12,7 +12,7 @@ import family
 import hubserver
 import pytest
 
-from plad_bench.leaderboard.board import load
+from plad_bench.leaderboard.loading import load
 
 PLUGIN = Path(__file__).parents[1] / "plugins" / "toy_family.py"
 

@@ -13,7 +13,7 @@ from plad_bench.cli.main import cli
 from plad_bench.cli.plan import plan
 from plad_bench.cli.state import State
 from plad_bench.contract import machine
-from plad_bench.leaderboard.board import load
+from plad_bench.leaderboard.loading import load
 from plad_bench.records import storage
 from plad_bench.running.setup import prepare
 

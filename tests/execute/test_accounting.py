@@ -16,7 +16,7 @@ from plad_bench.contract.errors import StageError
 from plad_bench.execute import accounting, energy, worker
 from plad_bench.execute.usage import Usage
 from plad_bench.leaderboard import compute
-from plad_bench.leaderboard.board import load
+from plad_bench.leaderboard.loading import load
 from plad_bench.records import ledger
 from plad_bench.render import tabular_export
 from plad_bench_plugins.launchers import local

@@ -8,7 +8,7 @@ from instant import Program
 
 from plad_bench.execute import provenance, recording
 from plad_bench.execute.store import Artifact, Store, seal
-from plad_bench.leaderboard.board import load
+from plad_bench.leaderboard.loading import load
 from plad_bench.records import storage
 
 WHAT = ("--methods", "plad", "--metrics", "rouge-l,length", "--teacher", "scratch[steps=3]", "--gpus", "none")

@@ -19,7 +19,7 @@ import plad_bench
 from plad_bench.contract.errors import MissingError, StageError, UsageError
 from plad_bench.execute import tuning, worker
 from plad_bench.leaderboard import across_tasks
-from plad_bench.leaderboard.board import load
+from plad_bench.leaderboard.loading import load
 from plad_bench.plan import matrix, search, spec
 from plad_bench.plan.trials import Trial, Tuning
 from plad_bench.records import storage

@@ -12,7 +12,7 @@ import pytest
 from synthetic import PROTOCOL, component, put, realistic, record
 
 from plad_bench.contract.errors import UsageError
-from plad_bench.leaderboard.board import load
+from plad_bench.leaderboard.loading import load
 from plad_bench.plan import boardfile
 from plad_bench.records import text
 from plad_bench.render import answer, markdown, pieces

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from plad_bench.cli.main import cli
 from plad_bench.contract.errors import MissingError, UsageError
-from plad_bench.leaderboard.board import load
+from plad_bench.leaderboard.loading import load
 from plad_bench.render import markdown
 
 

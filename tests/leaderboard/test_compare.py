@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from synthetic import digest, put, realistic, record
 
 from plad_bench.cli.main import cli
-from plad_bench.leaderboard.board import load
+from plad_bench.leaderboard.loading import load
 from plad_bench.records import storage
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from synthetic import put, record
 
-from plad_bench.leaderboard.board import load
+from plad_bench.leaderboard.loading import load
 from plad_bench.render import html, markdown, plots
 from plad_bench.render.write import render_board
 

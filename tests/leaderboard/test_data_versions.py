@@ -13,7 +13,8 @@ from click.testing import CliRunner
 from plad_bench.cli.main import cli
 from plad_bench.contract.errors import UsageError
 from plad_bench.contract.names import unversioned
-from plad_bench.leaderboard import board, compare
+from plad_bench.leaderboard import compare
+from plad_bench.leaderboard.loading import load
 from plad_bench.plan import boardfile, matrix, spec
 from plad_bench.plan.chosen import choose
 from plad_bench.render import html, markdown, origin
@@ -78,7 +79,7 @@ def test_a_selector_without_the_versions_of_files(tmp_path):
 
 
 def test_the_board_shows_the_newest_version_and_names_the_older_one_in_a_line(root):
-    shown = board.load(root)
+    shown = load(root)
     assert [(g.task, len(g.rows), g.unranked) for g in shown.groups] == [("jsonl[path=mine.jsonl-2b2b2b2b]", 2, ())]
     assert shown.older == {"jsonl[path=mine.jsonl-1a1a1a1a]": 3}
     assert len(shown.used) == 4
@@ -99,17 +100,17 @@ def test_an_older_version_is_not_compared(root):
 def test_a_failed_section_goes_once_the_file_is_mended(tmp_path):
     put(tmp_path, FIRST, status="failed")
     latest(tmp_path, jsonl=("mine.jsonl", [FIRST]))
-    assert [len(group.unranked) for group in board.load(tmp_path).groups] == [1]
+    assert [len(group.unranked) for group in load(tmp_path).groups] == [1]
     put(tmp_path, SECOND)
     latest(tmp_path, jsonl=("mine.jsonl", [SECOND]))
-    assert [len(group.unranked) for group in board.load(tmp_path).groups] == [0]
+    assert [len(group.unranked) for group in load(tmp_path).groups] == [0]
 
 
 def test_a_recorded_teachers_file_has_versions_too(tmp_path):
     for digest in (FIRST, SECOND):
         put(tmp_path, FIRST, teacher=digest)
     latest(tmp_path, jsonl=("mine.jsonl", [FIRST]), recorded=("said", [SECOND]))
-    shown = board.load(tmp_path)
+    shown = load(tmp_path)
     assert [group.teacher for group in shown.groups] == ["recorded[path=said-2b2b2b2b]"]
     assert shown.older == {"recorded[path=said-1a1a1a1a]": 1}
 
@@ -117,29 +118,29 @@ def test_a_recorded_teachers_file_has_versions_too(tmp_path):
 def test_a_higher_version_of_the_data_stage_or_the_task_is_newer(tmp_path):
     put(tmp_path, FIRST, method="sft", versions=(1, 1))
     put(tmp_path, FIRST, method="kd", versions=(1, 2))
-    shown = board.load(tmp_path)
+    shown = load(tmp_path)
     assert [row.method for group in shown.groups for row in group.rows] == ["kd"]
     assert shown.older == {"jsonl[path=mine.jsonl-1a1a1a1a], data version 1": 1}
     put(tmp_path, FIRST, method="plad", versions=(2, 2))
-    assert [row.method for group in board.load(tmp_path).groups for row in group.rows] == ["plad"]
+    assert [row.method for group in load(tmp_path).groups for row in group.rows] == ["plad"]
 
 
 def test_two_files_of_one_run_are_both_shown(tmp_path):
     put(tmp_path, FIRST, name="a.jsonl")
     put(tmp_path, SECOND, name="b.jsonl")
     latest(tmp_path, jsonl=("a.jsonl", [FIRST]))
-    assert len(board.load(tmp_path).groups) == 2
+    assert len(load(tmp_path).groups) == 2
     other = tmp_path / "of-one-name"
     put(other, FIRST)
     put(other, SECOND)
     latest(other, jsonl=("mine.jsonl", [FIRST, SECOND]))
-    assert len(board.load(other).groups) == 2
+    assert len(load(other).groups) == 2
 
 
 def test_a_board_that_says_nothing_of_versions_shows_all(tmp_path):
     put(tmp_path, FIRST)
     put(tmp_path, SECOND)
-    shown = board.load(tmp_path)
+    shown = load(tmp_path)
     assert len(shown.groups) == 2
     assert origin.older_data(shown) == ()
 
@@ -183,7 +184,7 @@ def test_drop_removes_older_versions_and_nothing_else(root):
     assert all("1a1a1a1a" in cell for cell in gone)
     assert not list(root.glob("cells/*1a1a1a1a*")), "no file and no directory of theirs stays"
     assert "Older versions" not in (root / "README.md").read_text()
-    assert board.load(root).problems == ()
+    assert load(root).problems == ()
     left = records(root)
     assert leaderboard(root, "house", "--drop", "older").exit_code == 0
     assert records(root) == left

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from synthetic import PROTOCOL, TRUTHS, component, digest, put, realistic, record
 
 from plad_bench.cli.main import cli
-from plad_bench.leaderboard.board import load
+from plad_bench.leaderboard.loading import load
 from plad_bench.render.write import render_board
 
 METHODS = {name: TRUTHS[name] for name in ("plad", "kd", "sft")}

@@ -16,7 +16,7 @@ from plad_bench.contract.errors import MissingError, UsageError
 from plad_bench.contract.models import HubModel, PromptFormat
 from plad_bench.contract.protocol import Protocol
 from plad_bench.execute.stages import init
-from plad_bench.leaderboard.board import load
+from plad_bench.leaderboard.loading import load
 from plad_bench.learn import models
 from plad_bench.learn.sequences import Encoder
 from plad_bench.plan import requirements

@@ -16,7 +16,7 @@ from plad_bench.cli.main import cli
 from plad_bench.contract.errors import UsageError
 from plad_bench.contract.protocol import Protocol
 from plad_bench.contract.registry import Registry
-from plad_bench.leaderboard.board import load
+from plad_bench.leaderboard.loading import load
 from plad_bench.plan import boardfile
 from plad_bench.records import migration, schema
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from plad_bench.cli.main import cli
 from plad_bench.contract.components import Task
 from plad_bench.contract.registry import Registry
-from plad_bench.leaderboard import board
+from plad_bench.leaderboard.loading import load
 from plad_bench.plan import matrix, spec
 from plad_bench.plan.chosen import choose
 from plad_bench.records import validation
@@ -115,7 +115,7 @@ def test_the_page_says_it_and_names_the_words(tmp_path):
     counts = {"data.train_prompts": 80.0, "data.same_words": 12.0, "data.near_duplicates_dropped": 1.0}
     columns = {"length": (np.arange(20.0), None, "words")}
     synthetic.put(tmp_path, *synthetic.record(columns=columns, counts=counts))
-    shown = board.load(tmp_path)
+    shown = load(tmp_path)
     for page in (markdown.render(shown), html.render(shown)):
         assert "12 prompts have the same words as another prompt" in page
         assert "1 prompt is a near-duplicate of one in a later split and is left out" in page

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from synthetic import component, put, put_samples, realistic, record, with_samples
 
-from plad_bench.leaderboard.board import load
+from plad_bench.leaderboard.loading import load
 from plad_bench.records.text import printable
 from plad_bench.render import html, markdown
 from plad_bench.render.write import render_board

@@ -11,7 +11,7 @@ from synthetic import PROTOCOL, component, put, record
 from plad_bench.cli.main import cli
 from plad_bench.contract.registry import Registry
 from plad_bench.leaderboard.across_tasks import Standing, panels
-from plad_bench.leaderboard.board import load
+from plad_bench.leaderboard.loading import load
 from plad_bench.render.write import render as render_board
 from plad_bench.render.write import render_index
 from plad_bench.running.pages import render

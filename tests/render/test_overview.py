@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from synthetic import component, put, record
 
-from plad_bench.leaderboard.board import load
+from plad_bench.leaderboard.loading import load
 from plad_bench.leaderboard.sizes import series
 from plad_bench.render import overview, plots
 from plad_bench.render.pieces import plain

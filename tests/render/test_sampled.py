@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from synthetic import PROTOCOL, put, record
 
-from plad_bench.leaderboard.board import load
+from plad_bench.leaderboard.loading import load
 from plad_bench.render import page_model, plots
 from plad_bench.render.pieces import plain
 from plad_bench.render.tabular_export import estimates
