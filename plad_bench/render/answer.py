@@ -139,9 +139,13 @@ def _unfinished(group: Group) -> Iterator[Line]:
 
 
 def _of(row: Row, shares: Mapping[int, float], what: str) -> Line:
-    """A row's mean share, and the seed with the largest one if that differs much."""
-    seed, most = max(shares.items(), key=lambda one: one[1])
-    worst = f" ({100 * most:.0f} % in seed {seed})" if most > _mean(shares) + MANY else ""
+    """A row's mean share, and the seeds with the largest ones if those differ much."""
+    most, worst = max(shares.values()), ""
+    if most > _mean(shares) + MANY:
+        seeds = [seed for seed, share in sorted(shares.items()) if share > most - MANY]
+        ends = sorted({f"{100 * share:.0f}" for share in (min(shares[seed] for seed in seeds), most)}, key=int)
+        where = f"seeds {', '.join(map(str, seeds[:-1]))} and {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
+        worst = f" ({' to '.join(ends)} % in {where})"
     return (f"{100 * _mean(shares):.0f} %{what} of ", Name(row.label), worst)
 
 

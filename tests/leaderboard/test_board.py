@@ -468,8 +468,8 @@ def test_a_metric_that_rates_the_teacher_below_the_start_is_called_unfit(tmp_pat
     assert "cannot rank" not in answered(tmp_path / "b", {"kd": 2.0, "sft": 1.0}, teacher=3.0)
 
 
-def test_many_truncated_or_empty_responses_are_told_with_the_seed_that_stands_out(tmp_path):
-    shares = {"sft": (6, 7, 60), "kd": (1, 2, 0), "plad": (12, 12, 12), "student": (60, 60, 60)}
+def test_many_truncated_or_empty_responses_are_told_with_the_seeds_that_stand_out(tmp_path):
+    shares = {"sft": (6, 7, 60), "kd": (1, 2, 0), "plad": (12, 12, 12), "gkd": (57, 0, 60), "student": (60, 60, 60)}
     for name, truncated in shares.items():
         for seed, count in enumerate(truncated):
             data, scores = record(name, seed, columns={"m": (np.arange(60.0) + seed, "higher", "")})
@@ -477,7 +477,10 @@ def test_many_truncated_or_empty_responses_are_told_with_the_seed_that_stands_ou
             put(tmp_path, data, scores)
     (tmp_path / "board.toml").write_text("seeds_asked = 3\n")
     text = page(tmp_path)
-    assert "Truncated at 96 tokens: 41 % of the responses of `sft` (100 % in seed 2), 20 % of `plad`. Look" in text
+    often = (
+        "65 % of the responses of `gkd` (95 to 100 % in seeds 0 and 2), 41 % of `sft` (100 % in seed 2), 20 % of `plad`"
+    )
+    assert f"Truncated at 96 tokens: {often}. Look" in text
     assert "Empty: 50 % of the responses of `plad`." in text
 
 
