@@ -72,8 +72,8 @@ RANKS = (2, 4, 8)
 """Numbers of ranks to suggest if a student fits several GPUs."""
 LORA = 16
 """LoRA rank to suggest if full fine-tuning does not fit."""
-PROCESS = 0.6e9
-"""Bytes of a process with torch and transformers on a CPU."""
+PROCESS = 0.8e9
+"""Bytes of a process with torch and transformers on a CPU, 0.4 GB, and of what its allocator keeps for later."""
 ENGINE_ON_CPU = 2e9
 """Bytes of a vLLM engine on a CPU, of which 1 GiB is for keys and values."""
 

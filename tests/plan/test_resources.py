@@ -99,27 +99,32 @@ def test_long_trainings_of_one_gpu_are_compiled():
     assert not resources.training(minute.shared_by(2), H200).compiled
 
 
-def step_on_a_cpu(vocabulary, tokens, response, teacher_logits):
+def step_on_a_cpu(vocabulary, tokens, response, batch=4, **more):
     """A step of benchmarks/peers.py --shape 49k, with the average response length of its batch."""
     student, teacher = (Shape(layers, 576, 1536, 192, 576, vocabulary, tied=True) for layers in (2, 4))
     lengths = Lengths(tokens / 4, response, tokens)
-    return replace(work(student, lengths, 4, teacher=teacher, teacher_logits=teacher_logits), bf16=False)
+    return replace(work(student, lengths, batch, teacher=teacher, **more), bf16=False)
 
 
 MEASURED_ON_A_CPU = {
-    # docs/benchmarks.md: sft and kd at the vocabularies of real models
-    "sft, 152k words, 64 tokens": (step_on_a_cpu(151_936, 64, 38, teacher_logits=False), 3.2),
+    # docs/benchmarks.md: a training step at the vocabularies of real models
+    "sft, 152k words, 64 tokens": (step_on_a_cpu(151_936, 64, 38), 3.2),
     "kd, 152k words, 64 tokens": (step_on_a_cpu(151_936, 64, 38, teacher_logits=True), 3.2),
-    "sft, 49k words, 1,024 tokens": (step_on_a_cpu(49_152, 1024, 586, teacher_logits=False), 2.1),
+    "kd, 152k words, 256 tokens": (step_on_a_cpu(151_936, 256, 126, teacher_logits=True), 3.3),
+    "plad, 152k words, 256 tokens": (step_on_a_cpu(151_936, 256, 130, 8, pairs=True), 3.3),
+    "sft, 49k words, 1,024 tokens": (step_on_a_cpu(49_152, 1024, 586), 2.0),
+    "sft, 152k words, 1,024 tokens": (step_on_a_cpu(151_936, 1024, 586), 3.7),
+    "kd, 152k words, 1,024 tokens": (step_on_a_cpu(151_936, 1024, 586, teacher_logits=True), 4.0),
+    "plad, 152k words, 1,024 tokens": (step_on_a_cpu(151_936, 1024, 580, 8, pairs=True), 6.2),
 }
 """Peaks of the process in GB."""
 
 
 @pytest.mark.parametrize("stage", MEASURED_ON_A_CPU)
-def test_peak_memory_on_a_cpu_is_within_a_fifth_of_what_was_measured(stage):
+def test_peak_memory_on_a_cpu_is_hardly_more_than_was_measured_and_never_less(stage):
     estimated, measured = MEASURED_ON_A_CPU[stage]
     cpu = Device(25e9, 45e9, 20e9, gpu=False)
-    assert resources.training(estimated, cpu).memory / 1e9 == pytest.approx(measured, rel=0.2)
+    assert measured <= resources.training(estimated, cpu).memory / 1e9 < 1.15 * measured
 
 
 def test_the_gradients_of_tied_embeddings_count_where_logits_take_less():
