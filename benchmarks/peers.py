@@ -46,7 +46,7 @@ from peers_work import SHAPES, Turn, Work
 from warned import warnings_after
 
 from plad_bench.execute import outlook
-from plad_bench.plan import resources
+from plad_bench.plan import resources, shapes
 
 STEPS = {
     "sft": "SFT on given text",
@@ -92,7 +92,7 @@ def peak(work: Work) -> int:
 def estimated(step: str, work: Work) -> float:
     """What plan/resources.py estimates for a step of ours, in bytes."""
     student, teacher = (
-        resources.shape_of({**work.shape[role], "vocab_size": work.shape["vocabulary"], "tie_word_embeddings": True})
+        shapes.shape_of({**work.shape[role], "vocab_size": work.shape["vocabulary"], "tie_word_embeddings": True})
         for role in ("student", "teacher")
     )
     pairs = 2 if step in {"dpo", "plad"} else 1

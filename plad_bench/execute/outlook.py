@@ -15,9 +15,10 @@ from plad_bench.contract.errors import PladBenchError
 from plad_bench.contract.machine import memory
 from plad_bench.contract.models import HubModel
 from plad_bench.execute.estimate import BYTES_PER_TOKEN, Prompts
-from plad_bench.plan import compatibility, resources, template_length
+from plad_bench.plan import compatibility, resources, shapes, template_length
 from plad_bench.plan.published import parameters, pruned_parameters
-from plad_bench.plan.resources import Device, Lengths, Shape, TrainingWork, Work
+from plad_bench.plan.resources import Device, Lengths, TrainingWork, Work
+from plad_bench.plan.shapes import Shape
 from plad_bench.plan.stage import TEACHER
 from plad_bench.plan.stages import is_scheduled
 from plad_bench.plan.trials import SEED
@@ -219,14 +220,14 @@ class _Reader:
     def _shape(self, cell: Cell, model: Stage) -> Shape | None:
         init = compatibility.root(model)
         if "tokenizer" in init.inputs:
-            return resources.scratch_shape(
+            return shapes.scratch_shape(
                 init.spec["layers"], init.spec["width"], init.inputs["tokenizer"].spec["vocabulary"]
             )
         known = parameters(HubModel(id=init.job["id"], parameters=self._declared(cell, init)))
         config = compatibility.config_of(init)
-        shape = resources.shape_of(config, known or 0) if config else None
+        shape = shapes.shape_of(config, known or 0) if config else None
         if shape is None and known and not config.get("is_encoder_decoder"):
-            shape = resources.usual(known)
+            shape = shapes.usual(known)
             size = f"{known / 1e9:.3g} B parameters"
             self.assumed.append(f"{init.job['id']} has the usual shape for {size}: its files are not available")
         said = str(init.spec.get("layers", ""))

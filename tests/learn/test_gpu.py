@@ -26,7 +26,7 @@ from plad_bench.learn.chunked_logits import Predictor, label_logprobs
 from plad_bench.learn.length import StepCount
 from plad_bench.learn.rollouts import Rollouts
 from plad_bench.learn.sequences import Tokens, collate
-from plad_bench.plan import resources
+from plad_bench.plan import resources, shapes
 from plad_bench.plan.resources import Device, Lengths, TrainingWork
 from plad_bench.running.setup import gpus_of
 from plad_bench_plugins.launchers import local
@@ -281,7 +281,7 @@ def test_a_sharded_student_trains_as_a_plain_one_and_takes_the_memory_that_was_e
                 checkpoint=Path("never-written"), progress=lambda *_, **__: None, shard=shard,
             ).curve  # fmt: skip
         work = TrainingWork(
-            student=resources.shape_of(student.config.to_dict()), steps=1, batch=size, bf16=True, sharded=shard,
+            student=shapes.shape_of(student.config.to_dict()), steps=1, batch=size, bf16=True, sharded=shard,
             lengths=Lengths(length / 2, length / 2, length),
         )  # fmt: skip
         gpu = Device(torch.cuda.mem_get_info()[1] if cuda else 0, 0, 1, gpu=True)

@@ -14,13 +14,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from plad_bench.cli.main import cli
 from plad_bench.execute import outlook
 from plad_bench.learn import models
-from plad_bench.plan import resources
-from plad_bench.plan.resources import Device, Lengths, Shape, TrainingWork
+from plad_bench.plan import resources, shapes
+from plad_bench.plan.resources import Device, Lengths, TrainingWork
+from plad_bench.plan.shapes import Shape
 
 H200 = Device(141e9, 989e12 * 0.35, 4.8e12, gpu=True)
-PRUNED = resources.USUAL[0].pruned(12, 1536)
-SMOLLM2 = resources.USUAL[0]
-LLAMA_1B, LLAMA_3B, LLAMA_8B = (resources.USUAL[k] for k in (3, 4, 6))
+PRUNED = shapes.USUAL[0].pruned(12, 1536)
+SMOLLM2 = shapes.USUAL[0]
+LLAMA_1B, LLAMA_3B, LLAMA_8B = (shapes.USUAL[k] for k in (3, 4, 6))
 E2E = Lengths(prompt=64, response=31, longest=128)
 PEERS = Lengths(prompt=128, response=250, longest=512)
 LONG = Lengths(prompt=512, response=512, longest=1024)
@@ -184,13 +185,13 @@ def test_a_shape_counts_the_parameters_of_its_model():
         num_key_value_heads=2, tie_word_embeddings=False,
     )  # fmt: skip
     exact = LlamaForCausalLM(config).num_parameters()
-    shape = resources.shape_of(config.to_dict())
+    shape = shapes.shape_of(config.to_dict())
     assert shape.count == pytest.approx(exact, rel=0.01)
     assert shape.pruned(2, shape.inner).count < shape.count
-    assert resources.shape_of({**config.to_dict(), "is_encoder_decoder": True}) is None
-    assert resources.shape_of({"hidden_size": 8}) is None
+    assert shapes.shape_of({**config.to_dict(), "is_encoder_decoder": True}) is None
+    assert shapes.shape_of({"hidden_size": 8}) is None
     for parameters in (1.2e8, 1.1e9, 6.9e9, 7e10):
-        assert resources.usual(parameters).count == parameters
+        assert shapes.usual(parameters).count == parameters
 
 
 def test_moments_in_8_bits_save_6_bytes_per_parameter_but_for_embeddings():
@@ -224,9 +225,9 @@ def test_what_does_not_fit_says_how_it_would():
     tight = resources.training(work(LLAMA_1B, LONG, 32), Device(40e9, 3e14, 3e12, gpu=True))
     assert tight.fits
     assert tight.micro_batch < 32
-    assert resources.training(work(resources.USUAL[-1], LONG, 1), small).remedy == ""
+    assert resources.training(work(shapes.USUAL[-1], LONG, 1), small).remedy == ""
     assert resources.generation(LLAMA_8B, 100, LONG, 64, small, bf16=True).fits
-    assert not resources.generation(resources.USUAL[-1], 100, LONG, 64, small, bf16=True).fits
+    assert not resources.generation(shapes.USUAL[-1], 100, LONG, 64, small, bf16=True).fits
 
 
 def test_time_grows_with_the_work():

@@ -41,7 +41,7 @@ from plad_bench.contract.examples import Response  # noqa: E402
 from plad_bench.contract.money import Budget  # noqa: E402
 from plad_bench.contract.requests import Request, RequestContext  # noqa: E402
 from plad_bench.execute.store import Store  # noqa: E402
-from plad_bench.plan import boardfile, resources  # noqa: E402
+from plad_bench.plan import boardfile, shapes  # noqa: E402
 from plad_bench.plan.chosen import choose  # noqa: E402
 from plad_bench.plan.selectors import parse  # noqa: E402
 from plad_bench.records import storage  # noqa: E402
@@ -468,6 +468,6 @@ def test_gguf_headers(model_file, place, changes):
     found = only_ours(gguf.header, place / "x.gguf")
     if found is not None:
         only_ours(gguf.check, place / "x.gguf", "x")
-        resources.shape_of(found.config, found.parameters)
+        shapes.shape_of(found.config, found.parameters)
         assert set(found.text_tokens) <= set(found.tokens)
         (found.architecture + found.template).encode()

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from plad_bench.contract import machine
 from plad_bench.execute.worker import Context
-from plad_bench.plan import resources
-from plad_bench.plan.resources import Device, Lengths, Shape, TrainingWork
+from plad_bench.plan import resources, shapes
+from plad_bench.plan.resources import Device, Lengths, TrainingWork
+from plad_bench.plan.shapes import Shape
 from plad_bench.plan.stages import is_scheduled
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def device_of(name: str) -> Device:
 def shape_of(model: Any) -> Shape | None:
     """The shape of a model; None if its configuration has no sizes of a decoder."""
     config = {"is_encoder_decoder": model.config.is_encoder_decoder, **model.config.get_text_config().to_dict()}
-    return resources.shape_of(config, sum(p.numel() for p in model.parameters()))
+    return shapes.shape_of(config, sum(p.numel() for p in model.parameters()))
 
 
 def _of_heads(data: TokenSteps | PairSteps) -> Shape | None:
