@@ -271,8 +271,8 @@ def forward(model: Any, read: int, predicted: int) -> float:
     return 2.0 * (body * read + table * predicted)
 
 
-class Told:
-    """A pytest plugin that prints every test as it ends, and what failed, so that a run that is cut leaves both."""
+class PrintsOutcomes:
+    """Prints each test's outcome as it ends, with what failed, so that a run that times out still shows them."""
 
     @staticmethod
     def pytest_runtest_logreport(report: Any) -> None:
@@ -289,7 +289,7 @@ def tests(bench: Bench) -> int:
 
     quiet = ["-o", "addopts=", "-p", "no:terminal", "-p", "no:cacheprovider", "-Wdefault"]
     which = ["-m", "gpu and not slow" if bench.smoke else "gpu", "tests/learn/test_gpu.py"]
-    status = pytest.main([*quiet, *which], plugins=[Told()])
+    status = pytest.main([*quiet, *which], plugins=[PrintsOutcomes()])
     return 0 if bench.smoke and status == pytest.ExitCode.NO_TESTS_COLLECTED else status
 
 

@@ -69,7 +69,7 @@ def measure(given: argparse.Namespace) -> None:
         teacher = model(given.vocabulary, given.width, given.layers, given.device, "float32")
         teacher.eval().requires_grad_(False)  # noqa: FBT003  torch's own signature
         loss = TokenLoss(student, teacher, params, rows=given.rows)
-        predictors = (loss.predictor, *loss._teachers)
+        predictors = tuple(filter(None, (loss.predictor, loss.teacher_predictor)))
         arguments = {"term": method.objective.terms[0], "batch": batch, "total": tokens}
     else:
         loss = PairLoss(student, method.objective, params, rows=given.rows)

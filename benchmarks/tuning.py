@@ -16,7 +16,8 @@ import numpy as np
 from scipy import stats
 
 from plad_bench.contract.errors import UsageError
-from plad_bench.leaderboard import board, compare, statistics
+from plad_bench.leaderboard import compare, statistics
+from plad_bench.leaderboard.loading import load
 from plad_bench.records.validation import LoadedRecord
 
 BOARDS = Path(__file__).parents[1] / "leaderboards"
@@ -52,7 +53,7 @@ def main() -> None:
 def _compared(tuned: Path, untuned: Path) -> Iterator[tuple[str, compare.Comparison]]:
     """Each method that both boards have, and what tuning changed by the metric that ranks."""
     try:
-        (group,) = board.load(tuned).groups
+        (group,) = load(tuned).groups
     except ValueError:
         raise SystemExit(f"{tuned.name} has not one task, teacher and student") from None
     for row in group.rows:

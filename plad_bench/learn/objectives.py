@@ -97,7 +97,7 @@ class LossModule(nn.Module):
         self.student = student
         self.params = params  # a schedule may replace them at every step
         self.predictor = Predictor(student, rows)
-        """What reads batches with the student."""
+        """Reads batches with the student."""
 
     def __call__(self, *given: Any, **named: Any) -> tuple[Tensor, dict[str, float]]:
         """What `forward` returns, computed in the module's precision."""
@@ -117,8 +117,8 @@ class TokenLoss(LossModule):
     ) -> None:
         super().__init__(student, params, rows=rows)
         self._compiled: tuple[Any, dict[Term, CompiledLoss]] = (params, {})
-        # In a tuple, where nn.Module does not see the teacher: it is not trained, moved or saved with the student.
-        self._teachers = () if teacher is None else (Predictor(teacher, rows),)
+        # A predictor is no nn.Module: its model is not trained, moved or saved with the student.
+        self.teacher_predictor = None if teacher is None else Predictor(teacher, rows)
 
     def forward(
         self, term: Term, batch: Batch, total: int, known: Whole | Events | None = None
@@ -166,7 +166,7 @@ class TokenLoss(LossModule):
 
     def compile_parts(self) -> None:
         """Compile the models' layers and the terms' losses at the next batch."""
-        for predictor in (self.predictor, *self._teachers):
+        for predictor in filter(None, (self.predictor, self.teacher_predictor)):
             predictor.compile_parts()
 
     def _losses(self, term: Term) -> Callable[..., Tensor]:
@@ -180,12 +180,12 @@ class TokenLoss(LossModule):
     @property
     def teacher(self) -> nn.Module | None:
         """The teacher's model, if it runs in this process."""
-        return self._teachers[0].model if self._teachers else None
+        return self.teacher_predictor.model if self.teacher_predictor else None
 
     def _teacher(self, batch: Batch) -> Whole | Aligned | None:
-        if not self._teachers:
+        read = self.teacher_predictor
+        if read is None:
             return None
-        (read,) = self._teachers
         if batch.teacher is None:
             return Whole(read.constant(batch))
         if batch.ends is not None:

@@ -17,6 +17,7 @@ and the larger of what a step holds in turn. Until the loss is known:
                                 a teacher's
     4 V h                       the gradient of the output head, from the first chunk on; while that of another is
                                 added, 4 N V and 8 V h instead
+    4 N V                       on a CPU, all logits of a pair loss, up to 2 GiB: they are kept for its gradient
     4 p                         gradients of earlier micro-batches, if there are several
 
 and when the weights are updated:
@@ -326,7 +327,7 @@ def _logits(work: TrainingWork, device: Device, size: int, of_head: float, *, co
     elif device.memory:
         chunk = chunk_of(count, int(device.memory / GPU_SHARE / (row * COPIES)), width)
 
-    last = min(chunk, count - chunk)  # rows of a chunk after the first; 0 if there is none
+    last = max(0, min(chunk, count - chunk))  # rows of a chunk after the first; 0 if there is none
     if kept and kept == count:  # the last chunk's logits are gone when the gradient of another comes
         return row * (count - last + chunk) + of_head
 

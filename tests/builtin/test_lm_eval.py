@@ -13,7 +13,8 @@ from plad_bench import MissingError, StageError, UsageError
 from plad_bench.execute import recording
 from plad_bench.execute.stages import files, score
 from plad_bench.execute.store import Artifact
-from plad_bench.leaderboard import board, statistics
+from plad_bench.leaderboard import statistics
+from plad_bench.leaderboard.loading import load
 from plad_bench.plan.chosen import choose
 from plad_bench.records import storage
 from plad_bench_plugins.metrics import lm_eval
@@ -94,7 +95,7 @@ def board_of(tmp_path, *, without=()):
             ids, columns = recording._joined(made)
             scored = {name: (values, "higher", "") for name, values in columns.items()}
             synthetic.put(tmp_path / "b", *synthetic.record(method, seed, columns=scored, ids=ids))
-    return board.load(tmp_path / "b"), label
+    return load(tmp_path / "b"), label
 
 
 def test_a_board_keeps_the_examples_of_a_metric_to_that_metric(tmp_path):

@@ -329,7 +329,8 @@ def test_every_metric_declares_how_to_read_it():
 def test_a_page_says_what_was_not_measured_and_why(tmp_path):
     import synthetic
 
-    from plad_bench.leaderboard import board
+    from plad_bench.leaderboard.board import Absent
+    from plad_bench.leaderboard.loading import load
     from plad_bench.render.write import render_board
 
     for method in ("kd", "seqkd"):
@@ -338,8 +339,8 @@ def test_a_page_says_what_was_not_measured_and_why(tmp_path):
             absent = {"fidelity": "the teacher provides <b>text</b>"} if method == "kd" else {}
             synthetic.put(tmp_path / "b", *synthetic.record(method, seed, columns=columns, absent=absent))
     (tmp_path / "b" / "board.toml").write_text("")
-    (group,) = board.load(tmp_path / "b").groups
-    assert group.absent == (board.Absent("fidelity", "the teacher provides <b>text</b>", ("kd",)),)
+    (group,) = load(tmp_path / "b").groups
+    assert group.absent == (Absent("fidelity", "the teacher provides <b>text</b>", ("kd",)),)
     page = render_board(tmp_path / "b", ())[tmp_path / "b" / "README.md"].decode()
     _, _, said = page.partition("## Metrics not measured")
     assert "`fidelity`" in said

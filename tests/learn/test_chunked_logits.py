@@ -48,7 +48,7 @@ def token(name, student, teacher, rows=0, precision=None, **params):
     settings = tiny.registry().configure(METHODS[name], params)
     student = copy.deepcopy(student)
     module = TokenLoss(student, teacher, settings, rows=rows)
-    own_logits(module.predictor, *module._teachers, rows=rows)
+    own_logits(*filter(None, (module.predictor, module.teacher_predictor)), rows=rows)
     loss = 0.0
     for term in METHODS[name].objective.active(settings):
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from torch._C._profiler import _EventType
 from torch.profiler import ProfilerActivity, profile
 
 from plad_bench import LaunchOptions, Sampling
@@ -233,6 +232,8 @@ def held(device):
         yield found
         found.append(torch.cuda.max_memory_allocated() - before)
         return
+    from torch._C._profiler import _EventType
+
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as made:
         yield found
     events = list(made.profiler.kineto_results.experimental_event_tree())
