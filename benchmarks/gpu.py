@@ -293,6 +293,10 @@ def tests(bench: Bench) -> int:
     return 0 if bench.smoke and status == pytest.ExitCode.NO_TESTS_COLLECTED else status
 
 
+OWN: dict[str, Callable[[Bench], int | None]] = {"tests": tests, "loss": loss, "rollouts": rollouts, "mfu": mfu}
+"""Parts that this file runs; benchmarks/peers.py has the steps."""
+
+
 # ---------------------------------------------------------------------------------------------------- around the parts
 
 
@@ -336,7 +340,7 @@ def main() -> int:
     parser.add_argument("--smoke", action="store_true", help="tiny models on the CPU")
     parser.add_argument("--parts", default=",".join(PARTS), help="which of them: " + ", ".join(PARTS))
     parser.add_argument("--patience", type=float, default=1, help="multiplies all time limits")
-    parser.add_argument("--part", choices=["tests", "loss", "rollouts", "mfu"], help=argparse.SUPPRESS)
+    parser.add_argument("--part", choices=OWN, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if absent := missing():
         parser.exit(3, f"missing packages: {', '.join(absent)}. Put them on the Python path.\n")
@@ -346,8 +350,7 @@ def main() -> int:
         parser.exit(3, "torch sees no GPU. --smoke tries the path on a CPU.\n")
     if given.part:
         with warnings_after():
-            parts = {"tests": tests, "loss": loss, "rollouts": rollouts, "mfu": mfu}
-            return parts[given.part](Bench(smoke=given.smoke)) or 0
+            return OWN[given.part](Bench(smoke=given.smoke)) or 0
     if given.out is None:
         parser.error("--out says where the page goes")
     import transformers

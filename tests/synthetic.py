@@ -10,6 +10,7 @@ import numpy as np
 
 from plad_bench.contract.names import slug
 from plad_bench.records import schema, storage
+from plad_bench.render.write import render_board
 
 PROTOCOL = {
     "steps": 300,
@@ -188,3 +189,8 @@ def with_samples(board: Path) -> Path:
             put_samples(board, data, [f"{path.stem} says\nthis", ""])
             put(board, data)
     return board
+
+
+def page(directory, sections=()):
+    """The Markdown page of a board."""
+    return render_board(directory, sections)[directory / "README.md"].decode()

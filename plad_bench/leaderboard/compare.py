@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +11,13 @@ import numpy as np
 from plad_bench.contract.errors import UsageError
 from plad_bench.contract.suggestions import near_matches, suggestion
 from plad_bench.leaderboard import statistics
-from plad_bench.leaderboard.data_versions import newest
 from plad_bench.leaderboard.labels import labels
-from plad_bench.leaderboard.loading import asked_seeds
+from plad_bench.leaderboard.loading import asked_seeds, read
 from plad_bench.leaderboard.metric_info import MetricInfo
 from plad_bench.leaderboard.statistics import Pairwise
-from plad_bench.plan import boardfile
 from plad_bench.plan.boardfile import BoardFile
 from plad_bench.records.storage import RecordError, is_prompt
-from plad_bench.records.validation import LoadedRecord, Problem, aligned, consistent, found, matrix, scored
+from plad_bench.records.validation import LoadedRecord, Problem, aligned, matrix, scored
 
 
 @dataclass(frozen=True)
@@ -76,24 +73,14 @@ def side(directory: Path, label: str) -> Side:
     Raises:
         UsageError: if the board has no such method with a finished cell.
     """
-    settings = boardfile.read(directory / "board.toml")
-    problems: list[Problem] = []
-
-    def complain(cell: LoadedRecord, reason: str) -> None:
-        problems.append(Problem(cell.file, reason))
-
-    current, _ = newest(found(directory / "cells", problems), settings.versions)
-    cells = consistent(current, settings.conditions, complain)
-    by_group: dict[str, list[LoadedRecord]] = defaultdict(list)
-    for cell in cells:
-        by_group[cell.group].append(cell)
+    cells = read(directory)
     groups: dict[str, list[LoadedRecord]] = {}
     known: set[str] = set()
-    for key, of in by_group.items():
+    for key, of in cells.groups.items():
         named = labels(of)
         done = [cell for cell in of if cell.record.status == "done"]
         known |= {named[cell.method] for cell in done}
-        asked = asked_seeds(of, settings)
+        asked = asked_seeds(of, cells.settings)
         mine = [cell for cell in done if named[cell.method] == label]
         if kept := mine if _fixed(mine) else [cell for cell in mine if cell.record.seed in asked]:
             groups[key] = kept
@@ -101,10 +88,10 @@ def side(directory: Path, label: str) -> Side:
         raise UsageError(
             f"board {directory.name} has no finished method {label!r}",
             suggestion(near_matches(label, known), sorted(known))
-            if known or not cells
+            if known or not cells.groups
             else "It has no finished method: trials, from runs with --limit, are not compared.",
         )
-    return Side(directory.name, label, groups, settings, tuple(sorted(problems, key=lambda p: (p.file, p.reason))))
+    return Side(directory.name, label, groups, cells.settings, cells.sorted_problems)
 
 
 def compare(

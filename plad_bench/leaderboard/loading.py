@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -33,40 +33,67 @@ Shares: TypeAlias = Counter[tuple[str, float]]
 """(name, seconds) of a shared expense -> number of cells of a group that share it."""
 
 
-@gc_pause.paused()
-def load(directory: Path) -> Board:
-    """Read a board: board.toml and cells/**/*.json with their scores.
+@dataclass(frozen=True)
+class Cells:
+    """The usable records of a directory."""
+
+    settings: BoardFile
+    groups: dict[str, list[LoadedRecord]]
+    """By task, teacher and student; those of the versions of data and models that count."""
+    older: list[LoadedRecord]
+    """Those of other versions."""
+    problems: list[Problem]
+    """What was left out so far."""
+
+    def complain(self, cell: LoadedRecord, reason: str) -> None:
+        """Note that a record is left out."""
+        self.problems.append(Problem(cell.file, reason))
+
+    @property
+    def sorted_problems(self) -> tuple[Problem, ...]:
+        """Problems by file."""
+        return tuple(sorted(self.problems, key=lambda problem: (problem.file, problem.reason)))
+
+
+def read(directory: Path) -> Cells:
+    """Read board.toml and cells/**/*.json with their scores.
 
     Raises:
         UsageError: if board.toml is malformed.
     """
-    settings = boardfile.read(directory / "board.toml")
-    problems: list[Problem] = []
-
-    def complain(cell: LoadedRecord, reason: str) -> None:
-        problems.append(Problem(cell.file, reason))
-
+    settings, problems = boardfile.read(directory / "board.toml"), list[Problem]()
     current, older = newest(found(directory / "cells", problems), settings.versions)
-    cells = consistent(current, settings.conditions, complain)
-    by_group: dict[str, list[LoadedRecord]] = defaultdict(list)
-    for cell in cells:
-        by_group[cell.group].append(cell)
-    groups = tuple(_group(by_group[key], settings, complain) for key in sorted(by_group))
-    left_out = {problem.file for problem in problems}
-    used = [cell.record for cell in sorted(cells, key=lambda c: c.file) if cell.file not in left_out]
+    cells = Cells(settings, defaultdict(list), older, problems)
+    for cell in consistent(current, settings.conditions, cells.complain):
+        cells.groups[cell.group].append(cell)
+    return cells
+
+
+@gc_pause.paused()
+def load(directory: Path) -> Board:
+    """Read a board: what `read` finds, with estimates, ranks and comparisons.
+
+    Raises:
+        UsageError: if board.toml is malformed.
+    """
+    cells = read(directory)
+    groups = tuple(_group(cells.groups[key], cells.settings, cells.complain) for key in sorted(cells.groups))
+    left_out = {problem.file for problem in cells.problems}
+    every = sorted((cell for of in cells.groups.values() for cell in of), key=lambda c: c.file)
+    used = [cell.record for cell in every if cell.file not in left_out]
     return Board(
         name=directory.name,
-        settings=settings,
+        settings=cells.settings,
         groups=groups,
-        problems=tuple(sorted(problems, key=lambda problem: (problem.file, problem.reason))),
+        problems=cells.sorted_problems,
         dates=_span(str(r.provenance["date"]) for r in used if r.provenance.get("date")),
         code=dict(sorted(Counter(str(r.provenance["code"]) for r in used if r.provenance.get("code")).items())),
         commands=tuple(sorted({c for r in used if isinstance(c := r.provenance.get("command"), str) and c.strip()})),
         others=_others(used),
         untold=sum(r.status in {"done", "trial"} and not r.lineage for r in used),
         used=tuple(used),
-        older=described(older, settings.versions),
-        older_files=tuple(cell.file for cell in older),
+        older=described(cells.older, cells.settings.versions),
+        older_files=tuple(cell.file for cell in cells.older),
         compute=compute.of(ledger.read(directory), used),
     )
 

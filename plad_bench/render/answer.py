@@ -140,13 +140,13 @@ def _unfinished(group: Group) -> Iterator[Line]:
 
 def _of(row: Row, shares: Mapping[int, float], what: str) -> Line:
     """A row's mean share, and the seeds with the largest ones if those differ much."""
-    most, worst = max(shares.values()), ""
+    most, worst = max(shares.values()), Line()
     if most > _mean(shares) + MANY:
         seeds = [seed for seed, share in sorted(shares.items()) if share > most - MANY]
         ends = sorted({f"{100 * share:.0f}" for share in (min(shares[seed] for seed in seeds), most)}, key=int)
-        where = f"seeds {', '.join(map(str, seeds[:-1]))} and {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
-        worst = f" ({' to '.join(ends)} % in {where})"
-    return (f"{100 * _mean(shares):.0f} %{what} of ", Name(row.label), worst)
+        where = ("seed" if len(seeds) == 1 else "seeds", " ", *_and([(str(seed),) for seed in seeds]))
+        worst = (f" ({' to '.join(ends)} % in ", *where, ")")
+    return (f"{100 * _mean(shares):.0f} %{what} of ", Name(row.label), *worst)
 
 
 def _mean(shares: Mapping[int, float]) -> float:
@@ -183,5 +183,9 @@ def _names(rows: list[Row]) -> Line:
     names: list[Line] = [(Name(row.label),) for row in rows]
     if len(rows) > NAMED + 1:
         names[NAMED:] = [(f"{len(rows) - NAMED} others",)]
-    *before, last = names
+    return _and(names)
+
+
+def _and(lines: list[Line]) -> Line:
+    *before, last = lines
     return (*joined(before), " and ", *last) if before else last

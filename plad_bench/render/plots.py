@@ -1,14 +1,9 @@
-"""Plots of a board as SVG, drawn by templates so that their bytes depend on no plotting library.
-
-Colours follow the reader's light or dark mode. Text from records is escaped by the template. plot_layout.py says where
-everything stands.
-"""
+"""The plots of a board: what each one shows. plot_drawing.py draws them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from plad_bench.leaderboard.board import Group, Row
 from plad_bench.leaderboard.curves import Moment
@@ -17,62 +12,20 @@ from plad_bench.leaderboard.sizes import SizeSeries
 from plad_bench.records import text
 from plad_bench.records.schema import TuningPart
 from plad_bench.render import plot_layout as layout
-from plad_bench.render.plot_layout import WIDE, Axis, Box, Label, Point, Size
+from plad_bench.render.plot_drawing import (
+    DASHES,
+    HUGE,
+    MOST,
+    Dot,
+    Mark,
+    PlotLine,
+    framed,
+    line_plot,
+    scatter_plot,
+    short,
+)
+from plad_bench.render.plot_layout import WIDE, Label, Size
 from plad_bench.render.templating import draw
-
-MOST = 40
-"""Rows of the interval plot, and points of the cost plot that can get a label."""
-_DASHES = ("none", "7 3", "2 3", "9 3 2 3")
-_HUGE = 1e100
-"""Larger numbers are left out of a plot."""
-
-Place: TypeAlias = tuple[float, float]
-"""Values on the two scales of a plot."""
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A row in the units of the page."""
-
-    name: str
-    title: str
-    value: float
-    low: float
-    high: float
-    best: bool
-
-    @classmethod
-    def of(cls, row: Row, metric: MetricInfo, most: int) -> Mark:
-        """The row's estimate of a metric, with a name of at most so many characters; an interval may be the value."""
-        e, scale = row.estimates[metric.name], metric.scale
-        low, high = (e.low, e.high) if abs(e.low) < _HUGE and abs(e.high) < _HUGE else (e.value, e.value)
-        first, value, last = (text.number(scale * v, 2) for v in (e.low, e.value, e.high))
-        title = f"{text.clean(row.label)}: {value}, 95 % interval {first} to {last} ({e.label})"
-        return cls(_short(row.label, most), title, scale * e.value, scale * low, scale * high, row.best)
-
-
-@dataclass(frozen=True)
-class Dot:
-    """A value on a line, in the units of the page, with its interval; `low` and `high` are `y` where it has none."""
-
-    x: float
-    y: float
-    low: float
-    high: float
-    title: str
-
-
-@dataclass(frozen=True)
-class PlotLine:
-    """A line of a plot, in the units of the page."""
-
-    name: str
-    best: bool
-    points: tuple[Place, ...]
-    dots: tuple[Dot, ...]
-    band: tuple[Place, ...] = ()
-    """Outline of the area around the line."""
-    dash: str = "none"
 
 
 def intervals(group: Group, size: Size | None = None) -> str | None:
@@ -125,7 +78,7 @@ def intervals(group: Group, size: Size | None = None) -> str | None:
         size=size,
         title=f"{text.clean(metric.name, of.label)}: mean and 95 % interval",
         width=of.width,
-        **_framed((left, top, right, top + height * len(rows)), captions),
+        **framed((left, top, right, top + height * len(rows)), captions),
         ticks=layout.ticks(axis),
         lines=lines,
         dots=dots,
@@ -150,7 +103,7 @@ def cost(group: Group, size: Size | None = None) -> str | None:
     seconds = [row.cost.total_seconds or 0.0 for row in costly]
     log = max(seconds) / min(seconds) > 8
     front = _pareto(seconds, [row.value if metric.better == "higher" else -row.value for row in rows])
-    return _scatter(
+    return scatter_plot(
         of,
         size,
         title=f"{text.clean(metric.name, of.label)} against device time",
@@ -183,7 +136,7 @@ def diversity(group: Group, size: Size | None = None) -> str | None:
     of = size or WIDE
     rows = [Mark.of(row, quality, of.label) for row in drawn]
     at = [diverse.scale * row.estimates[diverse.name].value for row in drawn]
-    return _scatter(
+    return scatter_plot(
         of,
         size,
         title=f"{text.clean(quality.name, of.label)} against diversity",
@@ -223,8 +176,8 @@ def tuning(group: Group, size: Size | None = None) -> str | None:
         number, score = trail[-1]
         title = f"{text.clean(row.label)}: {text.number(score, 2)} in trial {number}"
         dot = Dot(number, score, score, score, title)
-        lines.append(PlotLine(_short(row.label, of.label), row.best, (*points, (most, score)), (dot,)))
-    return _lines(
+        lines.append(PlotLine(short(row.label, of.label), row.best, (*points, (most, score)), (dot,)))
+    return line_plot(
         of,
         size,
         title=f"{text.clean(metric.name, of.label)}: best trial so far",
@@ -233,52 +186,6 @@ def tuning(group: Group, size: Size | None = None) -> str | None:
         x_ticks=[(k, str(k)) for k in range(1, most + 1)],
         captions=["trial, on the validation split"],
         y_label=_name(metric),
-    )
-
-
-def _scatter(
-    of: Size,
-    size: Size | None,
-    *,
-    title: str,
-    rows: Sequence[Mark],
-    at: Sequence[float],
-    log: bool = False,
-    x_text: Callable[[float], str] | None = None,
-    front: Sequence[int] = (),
-    captions: Sequence[str],
-    y_label: str,
-) -> str:
-    """Marks with their intervals at given places, labelled where there is room, and a front through some of them."""
-    left, right, top, bottom = 56.0, of.width - 24.0, 60.0, 400.0
-    if log:
-        x = Axis(min(at) / 1.6, max(at) * 1.6, left, right, log=True)
-    else:
-        x = layout.padded(min(at), max(at), left, right, share=0.15)
-    y = layout.padded(min(row.low for row in rows), max(row.high for row in rows), bottom, top)
-    points = [
-        Point(x.at(v), y.at(row.value), y.at(row.low), y.at(row.high), row.title, k in front if front else row.best)
-        for k, (row, v) in enumerate(zip(rows, at, strict=True))
-    ]
-    order = [*front, *(k for k in range(len(rows)) if k not in front)][:MOST]
-    line = [(points[k].x, points[k].y) for k in front[:1]]
-    for k in front[1:]:  # a staircase: there is no method between two neighbours
-        line += [(points[k].x, line[-1][1]), (points[k].x, points[k].y)]
-    line += [(right, line[-1][1])] if line else []
-    ticks = [{"at": pixel, "text": x_text(v)} for v, pixel in x.ticks()] if x_text else layout.ticks(x)
-    return _with_scales(
-        "scatter.svg.j2",
-        size,
-        (left, top, right, bottom),
-        y,
-        title=title,
-        width=of.width,
-        x_ticks=ticks,
-        captions=captions,
-        y_label=y_label,
-        points=points,
-        labels=layout.placed([(points[k], rows[k].name) for k in order], points, line, (left + 4, top, right, bottom)),
-        front=" ".join(f"{a},{b}" for a, b in line),
     )
 
 
@@ -308,7 +215,7 @@ def sizes(of_series: SizeSeries, size: Size | None = None) -> str:
     ends = sorted({parameters for parameters, _ in of_series.groups})
     other = "teacher" if of_series.varied == "student" else "student"
     left_out = [f"size unknown: {', '.join(text.clean(name, of.label) for name in of_series.unknown)}"]
-    return _lines(
+    return line_plot(
         of,
         size,
         title=f"{text.clean(metric.name, of.label)} by size of the {of_series.varied}",
@@ -364,8 +271,8 @@ def _curves(
         return None
     scale, lines = metric.scale, list[PlotLine]()
     for curve in group.curves[:MOST]:
-        at = [(c, p) for p in curve.points if (c := cost(p)) is not None and abs(c) < _HUGE]
-        known = [(c, p) for c, p in at if max(abs(p.estimate.value), abs(p.low), abs(p.high)) < _HUGE]
+        at = [(c, p) for p in curve.points if (c := cost(p)) is not None and abs(c) < HUGE]
+        known = [(c, p) for c, p in at if max(abs(p.estimate.value), abs(p.low), abs(p.high)) < HUGE]
         if len(known) < 2:
             continue
         dots = []
@@ -377,18 +284,18 @@ def _curves(
         points = tuple((dot.x, dot.y) for dot in dots)
         lines.append(
             PlotLine(
-                _short(curve.label, of.label),
+                short(curve.label, of.label),
                 curve.best,
                 points,
                 tuple(dots),
                 band=(*low, *reversed(high)),
-                dash=_DASHES[len(lines) % len(_DASHES)],
+                dash=DASHES[len(lines) % len(DASHES)],
             )
         )
     if not lines:
         return None
     costs = [x for line in lines for x, _ in line.points]
-    return _lines(
+    return line_plot(
         of,
         size,
         title=f"{text.clean(metric.name, of.label)} during training",
@@ -398,107 +305,6 @@ def _curves(
         captions=[caption, "band: range over seeds"],
         y_label=_name(metric),
     )
-
-
-def _lines(
-    of: Size,
-    size: Size | None,
-    *,
-    title: str,
-    lines: Sequence[PlotLine],
-    x: tuple[float, float],
-    log: bool = False,
-    x_ticks: Sequence[tuple[float, str]] = (),
-    x_text: Callable[[float], str] = str,
-    captions: Sequence[str],
-    y_label: str,
-) -> str:
-    """Lines whose names stand at their right ends; `x` has the ends of the scale, `x_ticks` places other than round."""
-    room = max((layout.text_width(line.name) for line in lines), default=0.0)
-    left, right, top, bottom = 56.0, layout.pixel(of.width - 24 - room), 60.0, 400.0
-    across = Axis(*x, left, right, log=log)
-    values = [
-        v for line in lines for v in (*(y for _, y in line.band), *(v for d in line.dots for v in (d.low, d.high)))
-    ]
-    up = layout.padded(min(values, default=0.0), max(values, default=1.0), bottom, top)
-    ends = [up.at(line.points[-1][1]) for line in lines]
-    named = layout.legible(ends, [line.best for line in lines], int(bottom - top) // layout.LINE)
-    names = dict(zip(named, layout.spread([ends[k] for k in named], top, bottom), strict=True))
-    if len(named) < len(lines):
-        captions = [*captions, f"{len(lines) - len(named)} lines without room for their names"]
-
-    def path(points: Iterable[Place]) -> str:
-        return " ".join(f"{across.at(a)},{up.at(min(max(b, up.low), up.high))}" for a, b in points)
-
-    drawn = [
-        {
-            "best": line.best,
-            "points": path(line.points),
-            "band": path(line.band),
-            "dash": line.dash,
-            "dots": [
-                Point(across.at(d.x), up.at(d.y), up.at(d.low), up.at(d.high), d.title, line.best) for d in line.dots
-            ],
-            "end": (across.at(line.points[-1][0]), ends[k]),
-            "label": names.get(k),
-            "name": line.name,
-        }
-        for k, line in enumerate(lines)
-    ]
-    ticks = [(across.at(v), told) for v, told in x_ticks] or [(at, x_text(v)) for v, at in across.ticks()]
-    return _with_scales(
-        "lines.svg.j2",
-        size,
-        (left, top, right, bottom),
-        up,
-        title=title,
-        width=of.width,
-        x_ticks=[{"at": at, "text": told} for at, told in ticks],
-        captions=captions,
-        y_label=y_label,
-        lines=drawn,
-    )
-
-
-def _with_scales(
-    template: str,
-    size: Size | None,
-    frame: Box,
-    y: Axis,
-    *,
-    title: str,
-    width: int,
-    x_ticks: Iterable[dict[str, Any]],
-    captions: Sequence[str],
-    y_label: str,
-    **marks: Any,
-) -> str:
-    """A plot with two scales, a grid and captions below."""
-    return draw(
-        template,
-        size=size,
-        title=title,
-        width=width,
-        **_framed(frame, captions),
-        x_ticks=layout.apart(x_ticks),
-        y_ticks=layout.ticks(y),
-        y_label=y_label,
-        **marks,
-    )
-
-
-def _framed(frame: Box, captions: Sequence[str]) -> dict[str, Any]:
-    """The edges of a plot's scales, and the captions below, for its template."""
-    left, top, right, bottom = frame
-    return {
-        "left": left,
-        "right": right,
-        "top": top,
-        "bottom": bottom,
-        "middle": layout.pixel((left + right) / 2),
-        "height": bottom + 30 + 18 * len(captions),
-        "captions": captions,
-    }
 
 
 ALL: tuple[tuple[str, str, Callable[..., str | None]], ...] = (
@@ -518,7 +324,7 @@ def _best_so_far(tuning: TuningPart, metric: MetricInfo) -> list[tuple[int, floa
     sign = 1 if metric.better == "higher" else -1
     trail: list[tuple[int, float]] = []
     for number, trial in enumerate(tuning.trials, start=1):
-        if trial.score is None or abs(trial.score) >= _HUGE:
+        if trial.score is None or abs(trial.score) >= HUGE:
             continue
         score = metric.scale * trial.score
         if not trail or sign * score > sign * trail[-1][1]:
@@ -535,11 +341,6 @@ def _pareto(cost: Sequence[float], goodness: Sequence[float]) -> list[int]:
     return front
 
 
-def _short(label: str, most: int) -> str:
-    name = text.clean(label)
-    return name if len(name) <= most else f"{name[: most - 14]}…{name[-13:]}"
-
-
 def _name(metric: MetricInfo) -> str:
     unit = f" ({text.clean(metric.unit, 20)})" if metric.unit else ""
     better = f", {metric.better} is better" if metric.better else ""
@@ -548,4 +349,4 @@ def _name(metric: MetricInfo) -> str:
 
 def _finite(row: Row, metric: MetricInfo) -> bool:
     e = row.estimates.get(metric.name)
-    return e is not None and abs(e.value) < _HUGE
+    return e is not None and abs(e.value) < HUGE

@@ -4,18 +4,16 @@ import json
 import re
 import shutil
 import xml.etree.ElementTree as ET
-from types import SimpleNamespace
 
 import hostile
 import numpy as np
 import pytest
-from synthetic import PROTOCOL, component, put, realistic, record
+from synthetic import PROTOCOL, component, page, put, realistic, record
 
 from plad_bench.contract.errors import UsageError
 from plad_bench.leaderboard.loading import load
 from plad_bench.plan import boardfile
 from plad_bench.records import text
-from plad_bench.render import answer, markdown, pieces
 from plad_bench.render.write import render_board
 
 
@@ -39,10 +37,6 @@ def simple(directory, methods, seeds=3, examples=40, **settings):
     directory.mkdir(exist_ok=True)
     (directory / "board.toml").write_text(lines, encoding="utf-8")
     return directory
-
-
-def page(directory, sections=()):
-    return render_board(directory, sections)[directory / "README.md"].decode()
 
 
 def change(path, **values):
@@ -410,80 +404,6 @@ def test_the_last_bit_of_a_number_never_shows():
     assert text.number(np.nextafter(54.25, 0), 1) == text.number(54.25, 1) == text.number(np.nextafter(54.25, 99), 1)
 
 
-# ------------------------------------------------------------------------------------------------------ the answer
-
-
-def answered(tmp_path, means, *, seeds=5, better="higher", spread=0.1, teacher=None):
-    """The answer of a board with methods of these means, as its page has it."""
-    rng = np.random.default_rng(1)
-    hard = rng.normal(0, 1, 60)
-    rows = [*means.items(), *({"teacher": teacher, "sft-init": 0.0}.items() if teacher is not None else ())]
-    for name, mean in rows:
-        for seed in range(1 if name == "teacher" else seeds):
-            values = mean + hard + rng.normal(0, spread) + rng.normal(0, 0.1, 60)
-            put(tmp_path, *record(name, seed, columns={"m": (values, better, "")}))
-    (tmp_path / "board.toml").write_text(f"seeds_asked = {seeds}\n")
-    return page(tmp_path).split("\n\n")[1]
-
-
-def test_a_single_seed_is_a_trial_without_ranks(tmp_path):
-    text = answered(tmp_path, {"kd": 2.0, "sft": 1.0}, seeds=1)
-    assert text.startswith("One seed is a trial: `kd` has the highest mean m (")
-    group = only(load(tmp_path))
-    assert group.pairs is None
-    assert [(row.label, row.rank, row.best) for row in group.rows] == [("kd", None, False), ("sft", None, False)]
-    assert "† Means with 95 % intervals over the examples of a single record." in page(tmp_path)
-    assert not re.search(r"★|Win-tie-loss|Gap closed|\| Rank \||Pairwise comparisons", page(tmp_path))
-
-
-def test_a_clear_winner_is_named_with_what_it_beats(tmp_path):
-    text = answered(tmp_path, {"kd": 3.0, "sft": 1.0, "plad": 2.0})
-    assert text.startswith("`kd` has the highest mean m (")
-    assert ") and is significantly better than all 2 others. It beats `plad` by 0.9 ± " in text
-    assert "5 seeds, 60 examples, 300 steps; every method with its default settings)" in text
-
-
-def test_settings_in_the_names_of_methods_are_not_called_defaults(tmp_path):
-    text = answered(tmp_path, {"kd": 3.0, "kd[temperature=2]": 1.0})
-    assert "300 steps; every method with the settings in its name and otherwise its defaults)" in text
-
-
-def test_methods_that_cannot_be_told_apart_are_named_with_the_seeds_that_would(tmp_path):
-    text = answered(tmp_path, {"kd": 2.05, "plad": 2.0, "sft": 0.0})
-    assert re.search(r"It is not significantly better than `\w+`\. Its lead over `\w+` is 0\.\d+ ± 0\.\d+", text)
-    assert " and " not in text.partition("better than")[2].partition(".")[0]
-    assert re.search(r": about \d+ seeds would be needed to confirm that difference\.", text)
-
-
-@pytest.mark.parametrize(
-    ("labels", "words"),
-    [("a", "a"), ("ab", "a and b"), ("abcde", "a, b, c, d and e"), ("abcdef", "a, b, c, d and 2 others")],
-)
-def test_a_few_tied_methods_are_all_named_and_of_many_the_rest_is_counted(labels, words):
-    assert pieces.plain(answer._names([SimpleNamespace(label=label) for label in labels])) == words
-
-
-def test_a_metric_that_rates_the_teacher_below_the_start_is_called_unfit(tmp_path):
-    assert answered(tmp_path, {"kd": 2.0, "sft": 1.0}, teacher=-1.0).startswith("m cannot rank distillation")
-    assert "cannot rank" not in answered(tmp_path / "b", {"kd": 2.0, "sft": 1.0}, teacher=3.0)
-
-
-def test_many_truncated_or_empty_responses_are_told_with_the_seeds_that_stand_out(tmp_path):
-    shares = {"sft": (6, 7, 60), "kd": (1, 2, 0), "plad": (12, 12, 12), "gkd": (57, 0, 60), "student": (60, 60, 60)}
-    for name, truncated in shares.items():
-        for seed, count in enumerate(truncated):
-            data, scores = record(name, seed, columns={"m": (np.arange(60.0) + seed, "higher", "")})
-            data["counts"] = {"generate.truncated": count, "generate.empty": 30 * (name == "plad")}
-            put(tmp_path, data, scores)
-    (tmp_path / "board.toml").write_text("seeds_asked = 3\n")
-    text = page(tmp_path)
-    often = (
-        "65 % of the responses of `gkd` (95 to 100 % in seeds 0 and 2), 41 % of `sft` (100 % in seed 2), 20 % of `plad`"
-    )
-    assert f"Truncated at 96 tokens: {often}. Look" in text
-    assert "Empty: 50 % of the responses of `plad`." in text
-
-
 # ------------------------------------------------------------------------------------------------------ the controls
 
 
@@ -536,61 +456,3 @@ def test_a_control_that_lacks_a_seed_is_incomplete(tmp_path):
     assert group.baselines == ()
     assert [(u.label, u.status) for u in group.unranked] == [("placebo", "incomplete")]
     assert group.rows[0].beats == {}
-
-
-# ------------------------------------------------------------------------------------------------------------- links
-
-
-def linked(tmp_path, docs="../../docs", **changes):
-    """The page of a board with one method."""
-    data, scores = record("kd", 0, selector="kd[x=1]", columns={"m": (np.arange(9.0), "higher", "")})
-    data["method"].update(changes)
-    put(tmp_path, data, scores)
-    (tmp_path / "board.toml").write_text(f"docs = {json.dumps(docs)}\n")
-    return page(tmp_path)
-
-
-def test_names_lead_to_the_docs_if_the_board_says_where_they_are(tmp_path):
-    shown = linked(tmp_path)
-    assert "| [`kd[x=1]`](../../docs/methods.md#kd) |" in shown
-    assert "Definitions: [`m`](../../docs/metrics.md#m)." in shown
-
-
-@pytest.mark.parametrize(
-    ("docs", "changes", "shown"),
-    [
-        ("", {"paper": "KD, arXiv:1503.02531"}, "| [`kd[x=1]`](https://arxiv.org/abs/1503.02531) |"),
-        (
-            "../../docs",
-            {"plugin": "mine 1", "paper": "arXiv:2406.02886"},
-            "| [`kd[x=1]`](https://arxiv.org/abs/2406.02886) |",
-        ),
-        ("../../docs", {"plugin": "mine 1", "paper": "[x](javascript:alert\\(1\\))"}, "| `kd[x=1]` |"),
-        ("", {"paper": "no paper"}, "| `kd[x=1]` |"),
-    ],
-)
-def test_without_docs_a_method_leads_to_its_paper(tmp_path, docs, changes, shown):
-    assert shown in linked(tmp_path, docs=docs, **changes)
-
-
-@pytest.mark.parametrize("docs", ["javascript:alert(1)", "../../docs) <b>", '" onclick="x'])
-def test_docs_are_a_place_and_nothing_else(tmp_path, docs):
-    with pytest.raises(UsageError, match=r"board.toml: docs"):
-        linked(tmp_path, docs=docs)
-
-
-def test_a_page_says_where_to_find_more_responses(tmp_path):
-    shown = linked(tmp_path)
-    assert "`plad-bench show " in shown
-    assert "/demo.tiny/kd-x=1.s0 --samples 10`, on a machine that has the store of the run." in shown
-    assert "No samples: a board has them only of tasks whose text may be redistributed." in shown
-
-
-def test_a_page_says_on_which_days_its_records_were_written(tmp_path):
-    for seed, day in enumerate(("2026-11-02", "2026-10-31", None)):
-        data, scores = record("kd", seed=seed, columns={"m": (np.linspace(0, seed + 1, 8), "higher", "")})
-        data["provenance"] |= {"date": day} if day else {}
-        put(tmp_path / "b", data, scores)
-    board = load(tmp_path / "b")
-    assert board.dates == ("2026-10-31", "2026-11-02")
-    assert "The records are of 2026-10-31 to 2026-11-02 (UTC)." in markdown.render(board)
